@@ -1,0 +1,1 @@
+"""The decoder: its config, its weights as data, and its forward pass."""

@@ -1,0 +1,72 @@
+"""Grouped-query attention: projections, and the causal attention of training and prefill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.models.config import ModelConfig
+from r1jax.models.norm import rms_norm
+from r1jax.models.rotary import rotate
+from r1jax.sharding import ParamSpec, constrain
+
+
+def specs(config: ModelConfig) -> dict[str, ParamSpec]:
+    """Weights of one attention block."""
+    D, H, G, K = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
+    tree = {
+        "query": ParamSpec((D, H, K), ("embed", "heads", None)),
+        "key": ParamSpec((D, G, K), ("embed", "kv_heads", None)),
+        "value": ParamSpec((D, G, K), ("embed", "kv_heads", None)),
+        "output": ParamSpec((H, K, D), ("heads", None, "embed"), scale=0.02 / (2 * config.num_layers) ** 0.5),
+    }
+    if config.attention_bias:
+        tree["query_bias"] = ParamSpec((H, K), ("heads", None), init="zeros")
+        tree["key_bias"] = ParamSpec((G, K), ("kv_heads", None), init="zeros")
+        tree["value_bias"] = ParamSpec((G, K), ("kv_heads", None), init="zeros")
+    if config.output_bias:
+        tree["output_bias"] = ParamSpec((D,), (None,), init="zeros")
+    if config.qk_norm:
+        tree["query_norm"] = ParamSpec((K,), (None,), init="ones")
+        tree["key_norm"] = ParamSpec((K,), (None,), init="ones")
+    return tree
+
+
+def project(
+    x: jax.Array, weights: dict[str, jax.Array], cos: jax.Array, sin: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries [..., H, K], keys and values [..., G, K] of x [..., D], normed and rotated."""
+    q = jnp.einsum("...d,dhk->...hk", x, weights["query"])
+    k = jnp.einsum("...d,dgk->...gk", x, weights["key"])
+    v = jnp.einsum("...d,dgk->...gk", x, weights["value"])
+    if config.attention_bias:
+        q, k, v = q + weights["query_bias"], k + weights["key_bias"], v + weights["value_bias"]
+    if config.qk_norm:
+        q = rms_norm(q, weights["query_norm"], config.norm_eps)
+        k = rms_norm(k, weights["key_norm"], config.norm_eps)
+    return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+
+def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
+    """Output projection of heads [..., H, K] to [..., D]."""
+    y = jnp.einsum("...hk,hkd->...d", x, weights["output"])
+    return y + weights["output_bias"] if config.output_bias else y
+
+
+def implementation(config: ModelConfig) -> str:
+    """The kernel of causal_attention: cuDNN where it runs, unless the config names one."""
+    if config.attention != "auto":
+        return config.attention
+    fits = config.dtype == "bfloat16" and config.head_dim % 8 == 0 and config.head_dim <= 128
+    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
+
+
+def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig) -> jax.Array:
+    """softmax(q k^T / sqrt(K)) v over positions up to the query's own: [B, T, H, K] for k, v [B, T, G, K]."""
+    q = constrain(q, "batch", None, "heads", None)
+    k = constrain(k, "batch", None, "kv_heads", None)
+    v = constrain(v, "batch", None, "kv_heads", None)
+    kernel: Any = implementation(config)
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=kernel)

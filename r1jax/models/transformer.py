@@ -1,0 +1,97 @@
+"""The decoder as data (param_specs) and as a function (forward)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from r1jax.models import attention, mlp, rotary
+from r1jax.models.config import ModelConfig
+from r1jax.models.norm import rms_norm
+from r1jax.sharding import Params, ParamSpec, constrain, map_specs
+
+
+def param_specs(config: ModelConfig) -> dict[str, Any]:
+    """Tree of every weight; blocks are stacked on a leading axis of num_layers so that scan can walk them."""
+    V, D = config.vocab_size, config.hidden_size
+    block = {
+        "attention_norm": ParamSpec((D,), (None,), init="ones"),
+        "attention": attention.specs(config),
+        "mlp_norm": ParamSpec((D,), (None,), init="ones"),
+        "mlp": mlp.specs(config),
+    }
+
+    def stack(spec: ParamSpec) -> ParamSpec:
+        return dataclasses.replace(spec, shape=(config.num_layers, *spec.shape), axes=("layers", *spec.axes))
+
+    tree: dict[str, Any] = {
+        "embedding": ParamSpec((V, D), ("vocab", "embed")),
+        "layers": map_specs(stack, block),
+        "final_norm": ParamSpec((D,), (None,), init="ones"),
+    }
+    if not config.tie_embeddings:
+        tree["unembedding"] = ParamSpec((D, V), ("embed", "vocab"))
+    return tree
+
+
+def cast(params: Params, config: ModelConfig) -> Params:
+    """The parameters in the type that enters products (config.dtype)."""
+    return jax.tree.map(lambda w: w.astype(config.dtype), params)
+
+
+def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Residual stream [..., D] of tokens [...]."""
+    return params["embedding"].astype(config.dtype)[tokens]
+
+
+def unembedding(params: Params, config: ModelConfig) -> jax.Array:
+    """Output matrix [D, V]: the embedding transposed where the two are tied."""
+    return params["embedding"].T if config.tie_embeddings else params["unembedding"]
+
+
+def block(
+    x: jax.Array, weights: Params, cos: jax.Array, sin: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """One decoder block over whole sequences: x [B, T, D], and its keys and values [B, T, G, K]."""
+    h = rms_norm(x, weights["attention_norm"], config.norm_eps)
+    q, k, v = attention.project(h, weights["attention"], cos, sin, config)
+    y = attention.causal_attention(q, k, v, config)
+    x = x + attention.merge_heads(y, weights["attention"], config)
+    h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
+    x = constrain(x + mlp.mlp(h, weights["mlp"]), "batch", None, None)
+    return x, (k, v)
+
+
+def hidden_states(
+    params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+    """Final normed states [B, T, D] of tokens [B, T]; with_cache also keys and values [L, B, T, G, K].
+
+    Attention is causal, so padding belongs on the right, where nothing attends to it.
+    """
+    chex.assert_rank(tokens, 2)
+    params = cast(params, config)
+    cos, sin = rotary.tables(jnp.arange(tokens.shape[1]), config)
+    x = constrain(embed(params, tokens, config), "batch", None, None)
+
+    def body(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
+        x, kv = block(x, weights, cos, sin, config)
+        return x, kv if with_cache else None
+
+    if config.remat == "block":
+        body = jax.checkpoint(body)
+    elif config.remat == "dots":
+        body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    x, cache = jax.lax.scan(body, x, params["layers"])
+    return rms_norm(x, params["final_norm"], config.norm_eps), cache
+
+
+def forward(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Logits [B, T, V] in float32 of tokens [B, T]; position t predicts token t + 1."""
+    x, _ = hidden_states(params, tokens, config)
+    out = unembedding(params, config).astype(config.dtype)
+    return jnp.einsum("btd,dv->btv", x, out, preferred_element_type=jnp.float32)

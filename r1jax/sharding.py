@@ -1,0 +1,159 @@
+"""Weights described before they exist, and one table from logical axes to mesh axes.
+
+The mesh has two axes: ``data`` (batch, and parameters split as in FSDP) and ``model`` (tensor parallel). It is entered
+once with ``jax.set_mesh``; no config holds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from r1jax.errors import UserError
+
+Params = Any  # nested dict of arrays
+MESH_AXES = ("data", "model")
+
+# Logical axis -> mesh axis. An axis that is not here, or whose size the mesh axis does not divide, stays whole.
+RULES = {
+    "batch": "data",
+    "slots": "data",
+    "embed": "data",
+    "vocab": "model",
+    "heads": "model",
+    "kv_heads": "model",
+    "mlp": "model",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamSpec:
+    """Shape, logical axes and initialisation of one weight.
+
+    ``init`` is "normal" (standard deviation ``scale``), "zeros" or "ones".
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[str | None, ...]
+    init: str = "normal"
+    scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.axes):
+            raise ValueError(f"{len(self.shape)} dimensions but {len(self.axes)} axes: {self}")
+
+
+def is_spec(x: Any) -> bool:
+    """True for a leaf of a tree of specs."""
+    return isinstance(x, ParamSpec)
+
+
+def map_specs(f: Callable[[ParamSpec], Any], specs: Any) -> Any:
+    """Applies ``f`` to each ParamSpec of a tree."""
+    return jax.tree.map(f, specs, is_leaf=is_spec)
+
+
+def parse_mesh(text: str) -> tuple[int, int]:
+    """Reads "8x1" as (data, model); raises UserError on anything else."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise UserError(f"--mesh={text}: write it as DATAxMODEL, two whole numbers from 1, for example --mesh=8x1")
+    return int(parts[0]), int(parts[1])
+
+
+def make_mesh(text: str) -> Mesh:
+    """Mesh of the first data*model devices; raises UserError when there are fewer."""
+    data, model = parse_mesh(text)
+    devices = jax.devices()
+    if data * model > len(devices):
+        raise UserError(
+            f"--mesh={text} needs {data * model} devices and this machine has {len(devices)} "
+            f"({devices[0].device_kind}); lower it, or get {data * model} on a CPU with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
+        )
+    # Auto axes: the compiler places what no constraint names. make_mesh's own default is Explicit.
+    return jax.make_mesh(
+        (data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model]
+    )
+
+
+def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
+    """PartitionSpec of an array by RULES; a weight dimension that does not divide stays whole."""
+    names: list[str | None] = []
+    for size, axis in zip(shape, axes, strict=True):
+        name = RULES.get(axis or "")
+        names.append(name if name and name not in names and size % mesh.shape[name] == 0 else None)
+    return PartitionSpec(*names)
+
+
+def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
+    """PartitionSpec of a weight: RULES first, then each mesh axis still unused takes the largest dimension it divides.
+
+    So nine heads on eight devices do not leave the weight replicated. Dimension 0 of stacked layers stays whole, since
+    scan walks along it.
+    """
+    names = list(partition(spec.shape, spec.axes, mesh))
+    for name in MESH_AXES:
+        if mesh.shape[name] == 1 or name in names:
+            continue
+        free = [i for i, n in enumerate(names) if n is None and spec.axes[i] != "layers"]
+        free = [i for i in free if spec.shape[i] % mesh.shape[name] == 0]
+        if free:
+            names[max(free, key=lambda i: spec.shape[i])] = name
+    return PartitionSpec(*names)
+
+
+def param_shardings(specs: Any, mesh: Mesh) -> Any:
+    """Tree of NamedSharding for a tree of specs."""
+    return map_specs(lambda s: NamedSharding(mesh, partition_param(s, mesh)), specs)
+
+
+def param_shapes(specs: Any, dtype: Any, mesh: Mesh | None = None) -> Any:
+    """Tree of ShapeDtypeStruct for a tree of specs, with shardings where a mesh is given: the target of a restore."""
+
+    def shape(s: ParamSpec) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, partition_param(s, mesh)) if mesh else None
+        return jax.ShapeDtypeStruct(s.shape, dtype, sharding=sharding)
+
+    return map_specs(shape, specs)
+
+
+def param_count(specs: Any) -> int:
+    """Number of weights."""
+    return sum(math.prod(s.shape) for s in jax.tree.leaves(specs, is_leaf=is_spec))
+
+
+def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
+    """Draws each weight from a key that depends on its path alone, so adding one weight moves no other."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(specs, is_leaf=is_spec)
+
+    def draw(path: Any, spec: ParamSpec) -> jax.Array:
+        if spec.init == "zeros":
+            return jnp.zeros(spec.shape, dtype)
+        if spec.init == "ones":
+            return jnp.ones(spec.shape, dtype)
+        # crc32 and not hash(): Python's own differs between processes.
+        own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return (spec.scale * jax.random.normal(own, spec.shape)).astype(dtype)
+
+    return jax.tree.unflatten(tree, [draw(p, s) for p, s in leaves])
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pins an activation to the mesh by its logical axes; does nothing where no mesh was entered."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Moves a tree of arrays onto its shardings."""
+    return jax.tree.map(jax.device_put, tree, shardings)
