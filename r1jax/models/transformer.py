@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from r1jax.models import attention, mlp, rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.norm import rms_norm
+from r1jax.models.precision import einsum_f32
 from r1jax.sharding import Params, ParamSpec, constrain, map_specs
 
 
@@ -94,4 +95,4 @@ def forward(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array
     """Logits [B, T, V] in float32 of tokens [B, T]; position t predicts token t + 1."""
     x, _ = hidden_states(params, tokens, config)
     out = unembedding(params, config).astype(config.dtype)
-    return jnp.einsum("btd,dv->btv", x, out, preferred_element_type=jnp.float32)
+    return einsum_f32("btd,dv->btv", x, out)

@@ -1,0 +1,1 @@
+"""Array functions of reinforcement learning: no model, no input or output."""

@@ -1,0 +1,61 @@
+"""From rewards to advantages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import chex
+import numpy as np
+
+Baseline = Literal["group", "leave_one_out", "batch"]
+
+
+def group_advantages(
+    rewards: np.ndarray, baseline: Baseline = "group", normalise_std: bool = True, eps: float = 1e-6
+) -> np.ndarray:
+    """Advantage of each sample against the others of its prompt: [P, G] float32 for rewards [P, G].
+
+    - group: (r_i - mean_j r_j) / std_j r_j, GRPO (arXiv 2402.03300); without std: Dr. GRPO (arXiv 2503.20783).
+    - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740).
+    - batch: (r_i - mean_j r_j) / std over the whole batch of the centred rewards, REINFORCE++ with a group baseline
+      (arXiv 2501.03262).
+
+    The standard deviation is the population's. Groups without spread get zeros. ``normalise_std=False`` leaves the
+    division out.
+
+    Raises:
+      ValueError: for a group of one, or rewards that are not finite.
+    """
+    chex.assert_rank(rewards, 2)
+    r = np.asarray(rewards, np.float64)
+    group = r.shape[1]
+    if group < 2:
+        raise ValueError("a group of 1 has no spread: its advantage is always 0")
+    if not np.isfinite(r).all():
+        raise ValueError("rewards must be finite")
+    centred = r - r.mean(axis=1, keepdims=True)
+    if baseline == "leave_one_out":
+        centred = centred * (group / (group - 1))
+    spread = centred.std() if baseline == "batch" else r.std(axis=1, keepdims=True)
+    advantages = centred / (spread + eps) if normalise_std else centred
+    # Rounding leaves 1e-17 in a group of equal rewards, which the division by eps would not forgive.
+    return np.where(groups_with_spread(rewards)[:, None], advantages, 0.0).astype(np.float32)
+
+
+def groups_with_spread(rewards: np.ndarray) -> np.ndarray:
+    """True where the rewards of a group are not all equal: [P] bool for [P, G]."""
+    r = np.asarray(rewards, np.float64)
+    return r.max(axis=1) - r.min(axis=1) > 1e-8
+
+
+def overlong_penalty(lengths: np.ndarray, limit: int, buffer: int) -> np.ndarray:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), lengths, limit and buffer in tokens: float32.
+
+    0 up to limit - buffer, then falling linearly to -1 at the limit.
+
+    Raises:
+      ValueError: unless 0 < buffer <= limit.
+    """
+    if not 0 < buffer <= limit:
+        raise ValueError(f"overlong buffer {buffer} must be between 1 and the limit of {limit} tokens")
+    return -np.clip((np.asarray(lengths) - (limit - buffer)) / buffer, 0.0, 1.0).astype(np.float32)

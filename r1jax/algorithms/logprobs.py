@@ -1,0 +1,101 @@
+"""Log-probabilities and entropy of tokens without ever holding [tokens, vocabulary].
+
+The trainer, the reference pass and the tests of the sampler all come here, so that one definition of the policy,
+softmax(logits / temperature), serves every side.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from r1jax.models.precision import einsum_f32
+from r1jax.sharding import constrain
+
+
+def token_logprobs(
+    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, temperature: float = 1.0, chunk: int = 2048
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target and entropy of its distribution, in nats.
+
+    With z = hidden @ unembedding / temperature: logp = z[target] - logsumexp(z), entropy = logsumexp(z) - sum_v p_v z_v.
+    Tokens are taken ``chunk`` at a time, forward and backward, so the largest array is [chunk, V] in float32.
+
+    Args:
+      hidden: [B, T, D] final states.
+      unembedding: [D, V].
+      targets: [B, T] int32, the token that follows each state.
+      temperature: of the policy, above 0.
+      chunk: tokens whose logits exist at one time (at least B: one column of the batch).
+
+    Returns:
+      logp [B, T] and entropy [B, T], float32.
+    """
+    chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
+    chex.assert_equal_shape_prefix([hidden, targets], 2)
+    B, T, _ = hidden.shape
+    columns = min(max(1, chunk // B), T)
+    n = -(-T // columns)
+
+    def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]: the batch keeps its sharding
+        x = jnp.pad(x, [(0, 0), (0, n * columns - T)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(B, n, columns, *x.shape[2:]), 1, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 1).reshape(B, n * columns)[:, :T]
+
+    logp, entropy = _chunked(split(hidden), unembedding, split(targets), temperature)
+    return join(logp), join(entropy)
+
+
+def _logits(hidden: jax.Array, unembedding: jax.Array, temperature: float) -> jax.Array:
+    z = einsum_f32("bcd,dv->bcv", hidden, unembedding) / temperature
+    return constrain(z, "batch", None, "vocab")
+
+
+def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
+    # A comparison and not a gather: it stays local where the vocabulary is sharded.
+    return targets[..., None] == jnp.arange(vocab)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _chunked(hidden, unembedding, targets, temperature):  # [n, B, C, D], [D, V], [n, B, C]
+    return _chunked_forward(hidden, unembedding, targets, temperature)[0]
+
+
+def _chunked_forward(hidden, unembedding, targets, temperature):
+    def one(chunk):
+        h, y = chunk
+        z = _logits(h, unembedding, temperature)
+        lse = jax.nn.logsumexp(z, axis=-1)
+        logp = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1) - lse
+        entropy = lse - jnp.sum(jnp.exp(z - lse[..., None]) * z, axis=-1)
+        return logp, entropy, lse
+
+    logp, entropy, lse = jax.lax.map(one, (hidden, targets))
+    return (logp, entropy), (hidden, unembedding, targets, lse, entropy)
+
+
+def _chunked_backward(temperature, saved, gradients):
+    hidden, unembedding, targets, lse, entropy = saved
+
+    def one(d_unembedding, chunk):
+        h, y, lse, H, d_logp, d_entropy = chunk
+        logq = _logits(h, unembedding, temperature) - lse[..., None]
+        q = jnp.exp(logq)
+        # d logp / dz = 1[target] - q;  d entropy / dz = -q (log q + H)
+        dz = d_logp[..., None] * (_is_target(y, q.shape[-1]) - q)
+        dz -= d_entropy[..., None] * q * (logq + H[..., None])
+        dz = (dz / temperature).astype(h.dtype)
+        d_h = einsum_f32("bcv,dv->bcd", dz, unembedding).astype(h.dtype)
+        return d_unembedding + einsum_f32("bcd,bcv->dv", h, dz), d_h
+
+    start = jnp.zeros(unembedding.shape, jnp.float32)
+    d_unembedding, d_hidden = jax.lax.scan(one, start, (hidden, targets, lse, entropy, *gradients))
+    return d_hidden, d_unembedding.astype(unembedding.dtype), None
+
+
+_chunked.defvjp(_chunked_forward, _chunked_backward)

@@ -1,0 +1,249 @@
+"""Samples from the policy: prefill, decoding and refilling of slots in one compiled program.
+
+A queue of (prompt, sample) pairs feeds a fixed number of slots. When a sequence ends, its slot takes the next pair at the
+same step, so that a long sample holds nobody else; the loop ends when the queue is empty and every slot is idle. The
+host is asked nothing in between.
+
+A token depends on (key, sequence id, position) and on the policy alone: never on slots, batch or mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.errors import UserError
+from r1jax.models.cache import Ring, decode_step, init_ring, prefill, unstack_layers
+from r1jax.models.config import ModelConfig
+from r1jax.models.precision import einsum_f32
+from r1jax.models.transformer import cast, param_specs, unembedding
+from r1jax.sampling.memory import choose_slots
+from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sharding import Params, constrain, partition_for_decoding
+
+END, LENGTH = 0, 1  # finish reasons: an end token was drawn; the limit came first
+PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
+
+
+@flax.struct.dataclass
+class Samples:
+    """What was drawn, a row a sequence."""
+
+    tokens: jax.Array  # [N, M] int32, the end token included, then zeros
+    lengths: jax.Array  # [N] int32
+    finish: jax.Array  # [N] int32, END or LENGTH
+    logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature): what the trainer computes
+    sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution drawn from
+    steps: jax.Array  # [] int32, decoding steps that were run
+
+
+@flax.struct.dataclass
+class Queue:
+    """The work: N sequences over P prompts, in the order in which slots take them."""
+
+    prompts: jax.Array  # [P, Tp] int32, padded on the right
+    prompt_lengths: jax.Array  # [P] int32
+    prompt_of: jax.Array  # [N] int32, non-decreasing for the sake of locality
+    limits: jax.Array  # [N] int32, longest completion
+    ids: jax.Array  # [N] int32, what the sequence's randomness is folded from
+
+
+@flax.struct.dataclass
+class _State:
+    step: jax.Array  # [] int32
+    next: jax.Array  # [] int32, head of the queue
+    sequence: jax.Array  # [S] int32, row of the queue in each slot; N when idle
+    token: jax.Array  # [S] int32, the next token to be read
+    age: jax.Array  # [S] int32, tokens of the sequence in the ring
+    ring: Ring
+    samples: Samples
+
+
+def sample(
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    config: ModelConfig,
+    key: jax.Array,
+    *,
+    sampling: Sampling,
+    end_tokens: Sequence[int],
+    samples_per_prompt: int = 1,
+    limits: Sequence[int] | np.ndarray | None = None,
+    sequence_ids: Sequence[int] | np.ndarray | None = None,
+    prompt_width: int = 0,
+) -> Samples:
+    """Draws ``samples_per_prompt`` completions of each prompt; row p * samples_per_prompt + i is sample i of prompt p.
+
+    Args:
+      params: weights of any type; computed in config.dtype.
+      prompts: token ids, each at least one.
+      config: the model.
+      key: randomness, folded with the seed and step by the caller.
+      sampling: temperature, truncation, slots, and max_tokens (M, the width of the result).
+      end_tokens: ids that end a sequence; none for fixed lengths.
+      samples_per_prompt: group size.
+      limits: longest completion of each sequence, 1..M; max_tokens where not given.
+      sequence_ids: N ids; arange(N) where not given. Two calls with other ids continue one stream of sequences.
+      prompt_width: prompts are padded to this many tokens, so that calls with other prompts reuse one program.
+
+    Raises:
+      UserError: for an empty prompt, a prompt and limit beyond the context, or more memory than there is.
+    """
+    queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
+    P, width = queue.prompts.shape
+    slots = choose_slots(config, sampling, prompts=P, width=width, sequences=len(queue.limits))
+    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), slots)
+
+
+def make_queue(
+    prompts: Sequence[Sequence[int]],
+    config: ModelConfig,
+    sampling: Sampling,
+    samples_per_prompt: int = 1,
+    limits: Sequence[int] | np.ndarray | None = None,
+    sequence_ids: Sequence[int] | np.ndarray | None = None,
+    prompt_width: int = 0,
+) -> Queue:
+    """Checks the request and lays it out as arrays (arguments and errors as in sample)."""
+    lengths = np.array([len(p) for p in prompts], np.int32)
+    if not len(lengths) or not lengths.min():
+        raise UserError("every prompt needs at least one token")
+    width = max(prompt_width, int(lengths.max()))
+    N = len(prompts) * samples_per_prompt
+    limits = np.full(N, sampling.max_tokens) if limits is None else np.asarray(limits)
+    ids = np.arange(N) if sequence_ids is None else np.asarray(sequence_ids)
+    if limits.shape != (N,) or ids.shape != (N,):
+        raise UserError(f"limits {limits.shape} and sequence_ids {ids.shape} must each have one entry for {N} sequences")
+    if limits.min() < 1 or limits.max() > sampling.max_tokens:
+        raise UserError(f"limits run from {limits.min()} to {limits.max()}, outside 1..{sampling.max_tokens}")
+    total = int((np.repeat(lengths, samples_per_prompt) + limits).max())
+    if total > config.context_length:
+        raise UserError(
+            f"a prompt of {lengths.max()} tokens and {limits.max()} new ones make {total}, "
+            f"but the model's context is {config.context_length}: lower max-tokens or shorten the prompt"
+        )
+    rows = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(rows, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return Queue(
+        prompts=jnp.asarray(rows),
+        prompt_lengths=jnp.asarray(lengths),
+        prompt_of=jnp.asarray(np.repeat(np.arange(len(prompts)), samples_per_prompt), jnp.int32),
+        limits=jnp.asarray(limits, jnp.int32),
+        ids=jnp.asarray(ids, jnp.int32),
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "slots"))
+def run_queue(
+    params: Params,
+    queue: Queue,
+    key: jax.Array,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
+    slots: int,
+) -> Samples:
+    """Samples for every row of the queue, through ``slots`` slots; one compiled program."""
+    params = partition_for_decoding(cast(params, config), param_specs(config))
+    layers = unstack_layers(params, config)
+    output = unembedding(params, config)
+    rows = max(1, min(queue.prompts.shape[0], PREFILL_TOKENS // queue.prompts.shape[1]))
+    prefix = prefill(params, queue.prompts, config, rows)
+    N = queue.prompt_of.shape[0]
+    ends = jnp.asarray(end_tokens, jnp.int32)
+
+    def keep_going(state: _State) -> jax.Array:
+        return jnp.any(state.sequence < N)
+
+    def step(state: _State) -> _State:
+        row = jnp.minimum(state.sequence, N - 1)  # idle slots compute on a row that exists; nothing of it is kept
+        prompt = queue.prompt_of[row]
+        hidden, ring = decode_step(
+            params, layers, state.token, prefix, prompt, queue.prompt_lengths[prompt] - 1, state.ring, state.step,
+            state.age, config,
+        )  # fmt: skip
+        logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
+        token, logprob, sampling_logprob = sample_token(logits, _uniform(key, queue.ids[row], state.age), sampling)
+        ended = jnp.any(token[:, None] == ends, axis=-1)
+        done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
+        samples = _record(state, token, logprob, sampling_logprob, done, ended)
+        return _refill(state.replace(ring=ring, samples=samples, step=state.step + 1), token, done, queue)
+
+    return jax.lax.while_loop(keep_going, step, _start(queue, config, sampling, slots)).samples
+
+
+def _uniform(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
+    """One number in [0, 1) for each (sequence, position), which no other slot or mesh can change: [S]."""
+
+    def one(sequence: jax.Array, position: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sequence), position))
+
+    return jax.vmap(one)(ids, positions)
+
+
+def _last_token(queue: Queue, row: jax.Array) -> jax.Array:
+    prompt = queue.prompt_of[row]
+    return queue.prompts[prompt, queue.prompt_lengths[prompt] - 1]
+
+
+def _start(queue: Queue, config: ModelConfig, sampling: Sampling, slots: int) -> _State:
+    N, M = queue.prompt_of.shape[0], sampling.max_tokens
+    first = jnp.arange(slots, dtype=jnp.int32)
+    per_token = jnp.zeros((N, M), jnp.float32)
+    per_sequence = jnp.zeros(N, jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    return _State(
+        step=zero,
+        next=jnp.int32(slots),
+        sequence=jnp.minimum(first, N),
+        token=_last_token(queue, jnp.minimum(first, N - 1)),
+        age=jnp.zeros(slots, jnp.int32),
+        ring=init_ring(slots, M, config),
+        samples=Samples(
+            tokens=jnp.zeros((N, M), jnp.int32),
+            lengths=per_sequence,
+            finish=per_sequence,
+            logprobs=per_token,
+            sampling_logprobs=per_token,
+            steps=zero,
+        ),
+    )
+
+
+def _record(
+    state: _State, token: jax.Array, logprob: jax.Array, sampling_logprob: jax.Array, done: jax.Array, ended: jax.Array
+) -> Samples:
+    old = state.samples
+    at = (state.sequence, state.age)  # idle slots point at row N, which drop leaves out
+    finished = jnp.where(done, state.sequence, old.lengths.shape[0])
+    return Samples(
+        tokens=old.tokens.at[at].set(token, mode="drop"),
+        logprobs=old.logprobs.at[at].set(logprob, mode="drop"),
+        sampling_logprobs=old.sampling_logprobs.at[at].set(sampling_logprob, mode="drop"),
+        lengths=old.lengths.at[finished].set(state.age + 1, mode="drop"),
+        finish=old.finish.at[finished].set(jnp.where(ended, END, LENGTH), mode="drop"),
+        steps=state.step + 1,
+    )
+
+
+def _refill(state: _State, token: jax.Array, done: jax.Array, queue: Queue) -> _State:
+    """Gives each slot whose sequence is done the next row of the queue; the others go on with their token."""
+    N = queue.prompt_of.shape[0]
+    place = state.next + jnp.cumsum(done) - 1
+    sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)
+    first = _last_token(queue, jnp.minimum(sequence, N - 1))
+    return state.replace(
+        next=(state.next + done.sum()).astype(jnp.int32),
+        sequence=sequence,
+        token=jnp.where(done, first, token),
+        age=jnp.where(done | (sequence >= N), 0, state.age + 1),
+    )
+
+
