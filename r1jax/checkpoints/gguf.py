@@ -1,0 +1,160 @@
+"""GGUF files in: llama, qwen2 and qwen3 architectures in every quantisation that the gguf library can undo."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
+from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
+from r1jax.checkpoints.model import Model
+from r1jax.errors import UserError
+from r1jax.models import rotary
+from r1jax.models.config import Architecture, ModelConfig, RopeScaling
+
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
+_ROPE_FACTORS = "rope_freqs.weight"
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """Reads the config of a GGUF file without its weights; raises UserError naming what is not supported."""
+    metadata, tensors = _open(Path(path))
+    return _config(metadata, tensors, Path(path))
+
+
+def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
+    """Model of a GGUF file, dequantised into ``dtype`` ("float32" or "bfloat16").
+
+    Each weight goes to its leaf of ``shardings`` (a tree of NamedSharding like the parameters) where one is given.
+    Raises UserError naming what is missing, misshapen, damaged or not supported.
+    """
+    path = Path(path)
+    metadata, tensors = _open(path)
+    config = _config(metadata, tensors, path)
+    expected = list(stored_arrays(config, "gguf"))
+    shapes = {name: _shape(tensor) for name, tensor in tensors.items() if name != _ROPE_FACTORS}
+    check_arrays(expected, shapes, path)
+
+    def read(array: Stored) -> np.ndarray:
+        tensor = tensors[array.name]
+        try:
+            values = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(array.shape)
+        except NotImplementedError as error:
+            raise UserError(
+                f"{path}: tensor {array.name} is of type {tensor.tensor_type.name}, which gguf cannot dequantise"
+            ) from error
+        if config.architecture == "llama" and array.path[-1] in ("query", "key", "query_bias", "key_bias"):
+            # llama.cpp turns neighbouring pairs of this architecture, so its files hold the two halves interleaved.
+            pairs = values.reshape(-1, config.head_dim // 2, 2, *values.shape[1:])
+            values = pairs.swapaxes(1, 2).reshape(array.shape)
+        return values
+
+    tokenizer = read_vocabulary(metadata)
+    return Model(config, assemble(expected, read, dtype, shardings), tokenizer)
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
+    """Metadata and memory-mapped tensors by name."""
+    try:
+        reader = gguf.GGUFReader(path)
+        metadata = {key: field.contents() for key, field in reader.fields.items()}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name a GGUF file") from error
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        # The reader has no error of its own: a file that is cut short fails wherever it ends.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged or no GGUF file ({reason}): fetch it again") from error
+    return metadata, {tensor.name: tensor for tensor in reader.tensors}
+
+
+def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    return tuple(reversed(tensor.shape.tolist()))  # GGUF names the fastest dimension first
+
+
+def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], path: Path) -> ModelConfig:
+    if (parts := metadata.get("split.count", 1)) > 1:
+        raise UserError(f"{path} is one of {parts} parts: join them with llama-gguf-split --merge")
+    architecture: Architecture | None = next(
+        (a for a in ARCHITECTURES if a == metadata.get("general.architecture")), None
+    )
+    if architecture is None:
+        raise UserError(
+            f"{path}: architecture {metadata.get('general.architecture')} is not supported; "
+            f"these are: {', '.join(ARCHITECTURES)}"
+        )
+
+    def value(key: str, default: Any = None) -> Any:
+        found = metadata.get(f"{architecture}.{key}", default)
+        if found is None:
+            raise UserError(f"{path}: key {architecture}.{key} is missing: convert the model again")
+        return found
+
+    if experts := value("expert_count", 0):
+        raise UserError(f"{path}: {architecture} with {experts} experts is not supported: take a dense model")
+    if "token_embd.weight" not in tensors:
+        raise UserError(f"{path}: tensor token_embd.weight is missing: the file is incomplete")
+    heads = value("attention.head_count")
+    head_dim = value("attention.key_length", value("embedding_length") // heads)
+    if value("rope.dimension_count", head_dim) != head_dim:
+        raise UserError(f"{path}: {architecture}.rope.dimension_count below the head's {head_dim} is not supported")
+    if (kind := value("rope.scaling.type", "none")) != "none":
+        raise UserError(f"{path}: rope type {kind} ({architecture}.rope.scaling.type) is not supported")
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=_shape(tensors["token_embd.weight"])[0],
+        hidden_size=value("embedding_length"),
+        intermediate_size=value("feed_forward_length"),
+        num_layers=value("block_count"),
+        num_heads=heads,
+        num_kv_heads=value("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        context_length=value("context_length"),
+        rope_theta=value("rope.freq_base", 10_000.0),
+        norm_eps=_decimal(value("attention.layer_norm_rms_epsilon")),
+        attention_bias="blk.0.attn_q.bias" in tensors,
+        output_bias="blk.0.attn_output.bias" in tensors,
+        qk_norm="blk.0.attn_q_norm.weight" in tensors,
+        tie_embeddings="output.weight" not in tensors,
+    )
+    if (factors := tensors.get(_ROPE_FACTORS)) is None:
+        return config
+    scaling = recover_rope_scaling(gguf.dequantize(factors.data, factors.tensor_type), config)
+    if scaling is None:
+        raise UserError(
+            f"{path}: tensor {_ROPE_FACTORS} scales rotary positions otherwise than Llama 3.1: not supported"
+        )
+    return dataclasses.replace(config, rope_scaling=scaling)
+
+
+def _decimal(x: float) -> float:
+    """The short decimal that the file's float32 stands for: 1e-05 rather than 9.999999747378752e-06."""
+    return float(str(np.float32(x)))
+
+
+def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScaling | None:
+    """The Llama-3.1 scaling whose frequencies are those of ``config`` divided by ``factors`` [K/2]; None if none is.
+
+    Where a pair is blended, the kept share of its frequency is (context / (2 pi) * frequency - low) / (high - low): a
+    straight line in the frequency, whose two coefficients give context and high for low = 1. Only their ratios to low
+    are in the factors, and every published model has low = 1.
+    """
+    frequencies = rotary.frequencies(config).astype(np.float64)
+    factor = float(factors.max())
+    kept = (1 / factors.astype(np.float64) - 1 / factor) / max(1 - 1 / factor, 1e-9)
+    blended = (kept > 1e-4) & (kept < 1 - 1e-4)
+    scaling = RopeScaling(factor=factor)  # with Llama 3.1's context and bounds
+    if blended.sum() >= 2:
+        slope, intercept = np.polyfit(frequencies[blended], kept[blended], 1)
+        if slope <= 0 or intercept >= 0:
+            return None
+        high = 1 - 1 / intercept
+        context = round(2 * math.pi * slope * (high - 1))
+        scaling = RopeScaling(factor=factor, high_freq_factor=round(high, 3), original_context=context)
+    scaled = rotary.frequencies(dataclasses.replace(config, rope_scaling=scaling))
+    return scaling if np.allclose(scaled * factors, frequencies, rtol=1e-4, atol=0) else None

@@ -1,0 +1,128 @@
+"""Vocabularies of GGUF files, rebuilt with the tokenizers library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gguf import TokenType
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from r1jax.errors import UserError
+from r1jax.tokenizer import JsonTokenizer, bos_processor
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = "|".join(
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+_QWEN2 = _LLAMA3.replace("{1,3}", "")
+
+# tokenizer.ggml.pre -> patterns that cut the text into words, one after the other: llama.cpp's, by its names.
+PRE_TOKENIZERS = {
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+    "gpt-2": (_GPT2,),
+    "smollm": (r"\p{N}", _GPT2),
+    "llama-bpe": (_LLAMA3,),
+    "llama3": (_LLAMA3,),
+    "qwen2": (_QWEN2,),
+    "deepseek-r1-qwen": (_QWEN2,),
+}
+
+
+def read_vocabulary(metadata: Mapping[str, Any]) -> JsonTokenizer:
+    """Tokenizer of a GGUF file's metadata: byte-level BPE ("gpt2") or SentencePiece's BPE with scores ("llama").
+
+    Raises UserError naming another kind of vocabulary, an unknown pre-tokenizer, or the missing end token.
+    """
+    model = metadata.get("tokenizer.ggml.model")
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    types: list[int] = metadata.get("tokenizer.ggml.token_type") or [int(TokenType.NORMAL)] * len(tokens)
+    if model == "gpt2":
+        backend = _byte_level(tokens, metadata)
+    elif model == "llama":
+        backend = _sentencepiece(tokens, types, metadata)
+    else:
+        raise UserError(f"GGUF vocabulary tokenizer.ggml.model={model} is not supported; gpt2 and llama are")
+
+    # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
+    for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
+        found = [
+            AddedToken(t, special=special, normalized=False) for t, k in zip(tokens, types, strict=True) if k == kind
+        ]
+        backend.add_special_tokens(found) if special else backend.add_tokens(found)
+
+    ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
+    eos_ids = tuple(dict.fromkeys(i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None))
+    if not eos_ids:
+        raise UserError("GGUF vocabulary declares no end token: set tokenizer.ggml.eos_token_id in the file")
+    # llama.cpp's defaults where the file says nothing.
+    adds_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3")
+    bos_id = ids["bos"] if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
+    if bos_id is not None:
+        backend.post_processor = bos_processor(tokens[bos_id], bos_id)
+    return JsonTokenizer(
+        backend=backend,
+        bos_id=bos_id,
+        bos_token="" if ids["bos"] is None else tokens[ids["bos"]],
+        eos_ids=eos_ids,
+        pad_id=eos_ids[0] if ids["padding"] is None else ids["padding"],
+        chat_template=metadata.get("tokenizer.chat_template"),
+    )
+
+
+def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
+    name = metadata.get("tokenizer.ggml.pre", "default")
+    if name not in PRE_TOKENIZERS:
+        raise UserError(
+            f"GGUF pre-tokenizer tokenizer.ggml.pre={name} is not supported; these are: {', '.join(PRE_TOKENIZERS)}"
+        )
+    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
+    # Llama 3's merges do not reach every token of its vocabulary, so whole words are looked up first.
+    whole_words = PRE_TOKENIZERS[name] == (_LLAMA3,)
+    backend = Backend(models.BPE(vocab=_ids(tokens), merges=merges, ignore_merges=whole_words))
+    cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PRE_TOKENIZERS[name]]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, Any]) -> Backend:
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not scores:
+        raise UserError("GGUF vocabulary of the llama kind has no tokenizer.ggml.scores: convert the model again")
+    unknown = next((t for t, kind in zip(tokens, types, strict=True) if kind == TokenType.UNKNOWN), None)
+    # SentencePiece joins the neighbours whose union scores highest; BPE joins those of the lowest rank. So every way
+    # to cut a piece in two becomes a merge, ranked by the score of the whole.
+    ids = _ids(tokens)
+    mergeable = {t for t, kind in zip(tokens, types, strict=True) if kind in (TokenType.NORMAL, TokenType.USER_DEFINED)}
+    merges = [
+        (piece[:i], piece[i:])
+        for piece in sorted(mergeable, key=lambda p: (-scores[ids[p]], ids[p]))
+        for i in range(1, len(piece))
+        if piece[:i] in mergeable and piece[i:] in mergeable
+    ]
+    backend = Backend(models.BPE(vocab=ids, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    escape = normalizers.Replace(" ", "▁")
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), escape]) if prefix else escape
+    steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return backend
+
+
+def _ids(tokens: list[str]) -> dict[str, int]:
+    ids = {token: id for id, token in enumerate(tokens)}
+    if len(ids) < len(tokens):
+        twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
+        raise UserError(f"GGUF vocabulary lists {twice!r} twice: convert the model again")
+    return ids

