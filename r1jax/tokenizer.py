@@ -274,8 +274,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise UserError(f"{file} is no readable tokenizer.json ({error}): replace it") from error
         backend.no_truncation()
         backend.no_padding()
-        first = backend.encode("", add_special_tokens=True).ids[:1]
-        return JsonTokenizer(backend=backend, **_read_declarations(folder, backend.token_to_id, first, []))
+        plain, full = (backend.encode("a", add_special_tokens=added).ids for added in (False, True))
+        own = {"bos": backend.id_to_token(full[0])} if full[:1] != plain[:1] else {}
+        return JsonTokenizer(backend=backend, **_read_declarations(folder, backend.token_to_id, own))
     if (file := folder / "tokenizer.model").is_file():
         model = sentencepiece.SentencePieceProcessor()
         try:
@@ -293,20 +294,19 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
                 f"{folder}/added_tokens.json adds {beyond[0]!r} to tokenizer.model: save the tokenizer from "
                 "transformers as tokenizer.json, which holds both"
             )
-        bos, eos = ([id] if id >= 0 else [] for id in (model.bos_id(), model.eos_id()))
-        return SentencePieceTokenizer(backend=model, **_read_declarations(folder, id_of, bos, eos))
+        ids = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id()}
+        own = {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
+        return SentencePieceTokenizer(backend=model, **_read_declarations(folder, id_of, own))
     raise UserError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy one there")
 
 
-def _read_declarations(
-    folder: Path, id_of: Callable[[str], int | None], bos: list[int], eos: list[int]
-) -> dict[str, Any]:
-    """Fields of _Declared; ``bos`` and ``eos`` are what the vocabulary itself says."""
+def _read_declarations(folder: Path, id_of: Callable[[str], int | None], own: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of _Declared; ``own`` holds the bos, eos and pad tokens that the vocabulary itself declares or adds."""
     config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
-    declared = {name: _content(config.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+    declared = {name: _content(config.get(f"{name}_token")) or own.get(name) for name in ("bos", "eos", "pad")}
     ids = {name: None if token is None else id_of(token) for name, token in declared.items()}
 
-    ends = [ids["eos"], *eos]
+    ends = [ids["eos"]]
     for name in ("generation_config.json", "config.json"):
         value = _read_json(folder / name).get("eos_token_id")
         ends += value if isinstance(value, list) else [value]
@@ -315,10 +315,9 @@ def _read_declarations(
         raise UserError(f"{folder}: no end token is declared: put eos_token into its tokenizer_config.json")
 
     # The vocabulary's own habit decides, unless the config says otherwise: SmolLM2 declares a bos and never adds it.
-    if (add_bos := config.get("add_bos_token")) is not None:
-        bos = [i for i in (ids["bos"], *bos) if i is not None][:1] if add_bos else []
+    adds_bos = config.get("add_bos_token", "bos" in own)
     return {
-        "bos_id": bos[0] if bos else None,
+        "bos_id": ids["bos"] if adds_bos else None,
         "bos_token": declared["bos"] or "",
         "eos_ids": eos_ids,
         "pad_id": eos_ids[0] if ids["pad"] is None else ids["pad"],
