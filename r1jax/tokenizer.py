@@ -300,7 +300,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     raise UserError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy one there")
 
 
-def _read_declarations(folder: Path, id_of: Callable[[str], int | None], own: Mapping[str, str]) -> dict[str, Any]:
+def _read_declarations(
+    folder: Path, id_of: Callable[[str], int | None], own: Mapping[str, str | None]
+) -> dict[str, Any]:
     """Fields of _Declared; ``own`` holds the bos, eos and pad tokens that the vocabulary itself declares or adds."""
     config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
     declared = {name: _content(config.get(f"{name}_token")) or own.get(name) for name in ("bos", "eos", "pad")}

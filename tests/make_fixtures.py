@@ -22,6 +22,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -126,13 +127,13 @@ def letters() -> PreTrainedTokenizerFast:
     )
 
 
-def save_model(name: str, model: torch.nn.Module, seed: int, dtype: torch.dtype = torch.float32, **save: str) -> Path:
+def save_model(name: str, model: PreTrainedModel, seed: int, dtype: torch.dtype = torch.float32, **save: str) -> Path:
     folder = FIXTURES / name
     randomise(model, seed)
-    model = model.to(dtype)
-    model.save_pretrained(folder, **save)
+    model.to(dtype).save_pretrained(folder, **save)
     letters().save_pretrained(folder)
-    model = model.float().eval()
+    # Read back, because a cast to bfloat16 and back would leave the rotary frequencies rounded.
+    model = type(model).from_pretrained(folder, dtype=torch.float32).eval()
     tokens = np.random.default_rng(seed).integers(0, 128, (2, 24)).astype(np.int32)
     with torch.no_grad():
         logits = model(torch.from_numpy(tokens).long()).logits.numpy()
