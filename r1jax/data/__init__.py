@@ -1,0 +1,1 @@
+"""Where problems and texts come from, and how they become prompts."""

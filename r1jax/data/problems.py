@@ -1,0 +1,141 @@
+"""Problems to train on and problems held out: where they come from, and which of them make a step's batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from r1jax.data import arithmetic, countdown, files, gym
+from r1jax.data.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
+from r1jax.errors import UserError
+
+GENERATED = (4096, 512)  # how many a generator makes for training and for evaluation, unless the config says
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemsConfig:
+    """Where problems come from."""
+
+    source: str = "arithmetic"
+    """arithmetic, countdown, gym:NAME (a reasoning-gym task), or a .jsonl or .parquet file with prompt and answer."""
+    held_out_source: str | None = None
+    """Where the held-out problems come from; None: a share of the source."""
+    digits: int = 2
+    """Digits of the numbers in arithmetic (1 to 6) and countdown (1 to 3)."""
+    operations: str = "+-"
+    """Some of +-* for arithmetic, and also / for countdown."""
+    terms: int = 2
+    """Numbers in a problem of arithmetic (2 to 4) or countdown (2 to 6)."""
+    train_size: int | None = None
+    """Training problems at most; None: all of a file, 4096 of a generator."""
+    held_out_size: int | None = None
+    """Held-out problems at most; None: all of a file, 512 of a generator."""
+    held_out_share: float = HELD_OUT_SHARE
+    """Share of all problems that is held out, chosen by a hash of the problem: never trained on, whatever the seed."""
+    checker: Literal["number", "math", "exact"] = "number"
+    """How answers of a file are judged: as a number, by mathematical equivalence, or letter by letter."""
+    seed: int = 0
+    """Which problems a generator makes, and which of a file are taken where it holds more than asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemSet:
+    """Training and held-out problems; no problem, in whatever order of its terms, is in both."""
+
+    train: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+
+
+def load_problems(config: ProblemsConfig) -> ProblemSet:
+    """Reads or makes the problems of a config.
+
+    A source smaller than the sizes asked for gives what it has.
+
+    Raises:
+      UserError: for a source, file or grade that does not exist, or where nothing is left on one of the two sides.
+    """
+    _check(config)
+    if config.held_out_source is None:
+        train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share)
+    else:
+        # A file is used whole; a generator still keeps to its side, so that it cannot meet the other source there.
+        train_size, _ = _sizes(config, config.source)
+        _, held_out_size = _sizes(config, config.held_out_source)
+        share = 0.0 if _is_file(config.source) else config.held_out_share
+        train, _ = _take(config, config.source, (train_size, 0), share)
+        share = 1.0 if _is_file(config.held_out_source) else config.held_out_share
+        _, held_out = _take(config, config.held_out_source, (0, held_out_size), share)
+        if both := {p.question for p in train} & {p.question for p in held_out}:
+            raise UserError(
+                f"{len(both)} problems are in {config.source} and in {config.held_out_source} "
+                f"({min(both)[:60]!r}): take them out of one"
+            )
+    for name, problems in (("train", train), ("held-out", held_out)):
+        if not problems:
+            raise UserError(f"{config.source} gives no {name} problems: change its grade, size or the held-out share")
+    return ProblemSet(tuple(train), tuple(held_out))
+
+
+def problem_batch(
+    problems: Sequence[Problem], step: int, size: int, seed: int, attempt: int = 0, attempts_per_step: int = 1
+) -> list[Problem]:
+    """The ``size`` problems of one attempt of one step, by the arguments alone.
+
+    Batches walk through shuffled epochs: batch (step * attempts_per_step + attempt) starts at that many times ``size``,
+    each epoch is a new order, and none repeats a problem.
+    """
+    import grain  # brings jax along, which reward workers that read this module have no use for
+
+    # Any: grain types elements as optional, since filtered data sets have holes.
+    order: Any = grain.MapDataset.source(range(len(problems))).shuffle(seed % 2**32).repeat()
+    start = (step * attempts_per_step + attempt) * size
+    return [problems[order[i]] for i in range(start, start + size)]
+
+
+def _check(config: ProblemsConfig) -> None:
+    if not 0.01 <= config.held_out_share <= 0.9:
+        raise UserError(f"held_out_share {config.held_out_share}: choose one from 0.01 to 0.9")
+    for name in ("train_size", "held_out_size"):
+        size = getattr(config, name)
+        if size is not None and size < 1:
+            raise UserError(f"{name} {size}: at least 1")
+
+
+def _is_file(source: str) -> bool:
+    return source.endswith(files.SUFFIXES)
+
+
+def _sizes(config: ProblemsConfig, source: str) -> tuple[int | None, int | None]:
+    default = (None, None) if _is_file(source) else GENERATED
+    return config.train_size or default[0], config.held_out_size or default[1]
+
+
+def _problems(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:
+    """All problems of a source in the order of the config's seed."""
+    if _is_file(source):
+        rows = list(files.read(source, config.checker))
+        random.Random(config.seed).shuffle(rows)
+        return rows
+    if source == "arithmetic":
+        return arithmetic.generate(config.digits, config.operations, config.terms, config.seed)
+    if source == "countdown":
+        return countdown.generate(config.digits, config.operations, config.terms, config.seed)
+    if source.startswith("gym:"):
+        return gym.generate(source.removeprefix("gym:"), config.seed)
+    raise UserError(f"problems from {source!r}: write arithmetic, countdown, gym:NAME, or a .jsonl or .parquet file")
+
+
+def _take(
+    config: ProblemsConfig, source: str, sizes: tuple[int | None, int | None], share: float
+) -> tuple[list[Problem], list[Problem]]:
+    """The first problems of each side, at most ``sizes`` of them."""
+    sides: tuple[list[Problem], list[Problem]] = ([], [])
+    for key, problem in _problems(config, source):
+        held_out = key_is_held_out(key, share)
+        if len(sides[held_out]) != sizes[held_out]:
+            sides[held_out].append(problem)
+        elif len(sides[not held_out]) == sizes[not held_out]:
+            break
+    return sides

@@ -1,0 +1,100 @@
+"""The template around a question: one object makes the prompt and reads the completion, in training and evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from r1jax.data.names import lookup
+from r1jax.data.number import parse_number
+from r1jax.data.problem import Problem
+
+if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
+    from r1jax.tokenizer import Tokenizer
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+_IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How a question becomes a prompt, and a completion an answer.
+
+    name: what a config calls it.
+    instruction: the text around ``{question}``.
+    chat: put the instruction into the tokenizer's chat template as the user's message, or else use it as it is.
+    system: the chat's system message; None leaves it to the chat template.
+    prefill: the start of the assistant's text, given with the prompt.
+    tags: the text is ``<think>reasoning</think><answer>answer</answer>``, or else the answer alone.
+    """
+
+    name: str
+    instruction: str
+    chat: bool = False
+    system: str | None = None
+    prefill: str = "<think>"
+    tags: bool = True
+
+    def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
+        """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one."""
+        text = self.instruction.replace("{question}", problem.question)
+        if not self.chat:
+            bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+            return bos + tokenizer.encode(text + self.prefill)
+        messages = [{"role": "user", "content": text}]
+        if self.system is not None:
+            messages.insert(0, {"role": "system", "content": self.system})
+        return tokenizer.chat(messages) + tokenizer.encode(self.prefill)
+
+    def text(self, completion: str) -> str:
+        """The assistant's whole text, prefill and completion: what rewards look at."""
+        return self.prefill + completion
+
+    def answer(self, text: str) -> str | None:
+        """What stands in the one pair of answer tags, stripped, or without tags the whole text; None without a pair."""
+        return _between(text, "<answer>", "</answer>") if self.tags else text.strip()
+
+    def reasoning(self, text: str) -> str | None:
+        """What stands in the one pair of think tags, stripped; None without a pair."""
+        return _between(text, "<think>", "</think>") if self.tags else None
+
+    def well_formed(self, text: str) -> bool:
+        """Whether the four tags stand once each, in order, with white space at most outside the two pairs.
+
+        Without tags: whether the text is one number and nothing else.
+        """
+        if not self.tags:
+            return parse_number(text) is not None
+        return all(text.count(tag) == 1 for tag in TAGS) and _IN_ORDER.fullmatch(text) is not None
+
+
+def _between(text: str, start: str, end: str) -> str | None:
+    if text.count(start) != 1 or text.count(end) != 1:
+        return None
+    before, _, inside = text.partition(start)
+    return None if end in before else inside.partition(end)[0].strip()
+
+
+# The published template of R1-Zero (arXiv 2501.12948, table 1) in other words.
+_R1_ZERO = (
+    "The assistant answers the user's question. It first reasons about the question in its mind, then gives the user "
+    "the answer. The reasoning is written inside <think> </think> and the answer inside <answer> </answer>, like this: "
+    "<think> reasoning </think> <answer> answer </answer>."
+)
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template("think", "{question} = ?\n"),
+        Template("r1-zero", f"{_R1_ZERO}\n\nUser: {{question}}\n\nAssistant:\n"),
+        Template("r1-zero-chat", "{question}", chat=True, system=_R1_ZERO),
+        Template("number", "What is {question}? Answer with just the number.", chat=True, prefill="", tags=False),
+    )
+}
+
+
+def find_template(name: str) -> Template:
+    """The template of a name in TEMPLATES; raises UserError for any other."""
+    return lookup("template", name, TEMPLATES)
