@@ -55,7 +55,7 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
             values = pairs.swapaxes(1, 2).reshape(array.shape)
         return values
 
-    tokenizer = read_vocabulary(metadata)
+    tokenizer = read_vocabulary(metadata, path)
     return Model(config, assemble(expected, read, dtype, shardings), tokenizer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from gguf import TokenType
@@ -38,20 +39,25 @@ PRE_TOKENIZERS = {
 }
 
 
-def read_vocabulary(metadata: Mapping[str, Any]) -> JsonTokenizer:
+def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
     """Tokenizer of a GGUF file's metadata: byte-level BPE ("gpt2") or SentencePiece's BPE with scores ("llama").
 
-    Raises UserError naming another kind of vocabulary, an unknown pre-tokenizer, or the missing end token.
+    Raises UserError naming ``source`` and the kind of vocabulary or pre-tokenizer that is not supported, or what is
+    missing.
     """
     model = metadata.get("tokenizer.ggml.model")
     tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
     types: list[int] = metadata.get("tokenizer.ggml.token_type") or [int(TokenType.NORMAL)] * len(tokens)
-    if model == "gpt2":
-        backend = _byte_level(tokens, metadata)
-    elif model == "llama":
-        backend = _sentencepiece(tokens, types, metadata)
-    else:
-        raise UserError(f"GGUF vocabulary tokenizer.ggml.model={model} is not supported; gpt2 and llama are")
+    if model not in ("gpt2", "llama"):
+        raise UserError(f"{source}: vocabulary tokenizer.ggml.model={model} is not supported; gpt2 and llama are")
+    if model == "gpt2" and (pre := metadata.get("tokenizer.ggml.pre", "default")) not in PRE_TOKENIZERS:
+        known = ", ".join(PRE_TOKENIZERS)
+        raise UserError(f"{source}: pre-tokenizer tokenizer.ggml.pre={pre} is not supported; these are: {known}")
+    try:
+        backend = _byte_level(tokens, metadata) if model == "gpt2" else _sentencepiece(tokens, types, metadata)
+    except Exception as error:  # the library raises bare Exception
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise UserError(f"{source}: its vocabulary contradicts itself ({reason}): fetch or convert it again") from error
 
     # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
     for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
@@ -63,7 +69,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> JsonTokenizer:
     ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
     eos_ids = tuple(dict.fromkeys(i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None))
     if not eos_ids:
-        raise UserError("GGUF vocabulary declares no end token: set tokenizer.ggml.eos_token_id in the file")
+        raise UserError(f"{source}: no end token is declared: set tokenizer.ggml.eos_token_id in the file")
     # llama.cpp's defaults where the file says nothing.
     adds_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3")
     bos_id = ids["bos"] if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
@@ -81,10 +87,6 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> JsonTokenizer:
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
     name = metadata.get("tokenizer.ggml.pre", "default")
-    if name not in PRE_TOKENIZERS:
-        raise UserError(
-            f"GGUF pre-tokenizer tokenizer.ggml.pre={name} is not supported; these are: {', '.join(PRE_TOKENIZERS)}"
-        )
     merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
     # Llama 3's merges do not reach every token of its vocabulary, so whole words are looked up first.
     whole_words = PRE_TOKENIZERS[name] == (_LLAMA3,)
@@ -92,14 +94,14 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
     cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PRE_TOKENIZERS[name]]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
+    if PRE_TOKENIZERS[name] == (_QWEN2,):
+        backend.normalizer = normalizers.NFC()  # Qwen's own; the file does not say
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
 def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, Any]) -> Backend:
-    scores = metadata.get("tokenizer.ggml.scores")
-    if not scores:
-        raise UserError("GGUF vocabulary of the llama kind has no tokenizer.ggml.scores: convert the model again")
+    scores = metadata["tokenizer.ggml.scores"]
     unknown = next((t for t, kind in zip(tokens, types, strict=True) if kind == TokenType.UNKNOWN), None)
     # SentencePiece joins the neighbours whose union scores highest; BPE joins those of the lowest rank. So every way
     # to cut a piece in two becomes a merge, ranked by the score of the whole.
@@ -123,6 +125,5 @@ def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, A
 def _ids(tokens: list[str]) -> dict[str, int]:
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) < len(tokens):
-        twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
-        raise UserError(f"GGUF vocabulary lists {twice!r} twice: convert the model again")
+        raise ValueError(f"{next(token for id, token in enumerate(tokens) if ids[token] != id)!r} is there twice")
     return ids
