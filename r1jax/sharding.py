@@ -154,6 +154,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
 
 
+def batch_sharding() -> NamedSharding | None:
+    """Rows split over the data axis of the entered mesh; None where there is none."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else NamedSharding(mesh, PartitionSpec("data"))
+
+
 def partition_for_decoding(params: Params, specs: Any) -> Params:
     """Gathers weights over the data axis and leaves them split over the model axis.
 

@@ -21,7 +21,7 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each target and entropy of its distribution, in nats.
 
-    With z = hidden @ unembedding / temperature: logp = z[target] - logsumexp(z), entropy = logsumexp(z) - sum_v p_v z_v.
+    With z = hidden @ unembedding / temperature: logp = z[target] - logsumexp(z), entropy = -sum_v q_v log q_v with q = softmax(z).
     Tokens are taken ``chunk`` at a time, forward and backward, so the largest array is [chunk, V] in float32.
 
     Args:
@@ -72,7 +72,9 @@ def _chunked_forward(hidden, unembedding, targets, temperature):
         z = _logits(h, unembedding, temperature)
         lse = jax.nn.logsumexp(z, axis=-1)
         logp = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1) - lse
-        entropy = lse - jnp.sum(jnp.exp(z - lse[..., None]) * z, axis=-1)
+        # -sum q log q, and not lse - sum q z, which would lose the digits that the two large terms share.
+        logq = z - lse[..., None]
+        entropy = -jnp.sum(jnp.exp(logq) * logq, axis=-1)
         return logp, entropy, lse
 
     logp, entropy, lse = jax.lax.map(one, (hidden, targets))

@@ -1,0 +1,175 @@
+"""Own checkpoints: a folder of Orbax steps beside the model's config and tokenizer.
+
+FOLDER/r1jax.json and FOLDER/tokenizer/ say what the weights are; FOLDER/STEP/params holds them, FOLDER/STEP/rest what
+else training carries. A step's folder gets its name only once it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig, RopeScaling
+from r1jax.models.transformer import param_specs
+from r1jax.sharding import Params, param_shapes
+from r1jax.tokenizer import Tokenizer, load_tokenizer
+
+MODEL_FILE = "r1jax.json"
+# How a run computes is the run's affair, not the checkpoint's.
+_NUMERICS = ("dtype", "remat", "attention")
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save on it
+
+
+def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Writes what tells a later reader how to use the steps of this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder / "tokenizer")
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in _NUMERICS}
+    part = folder / (MODEL_FILE + ".part")
+    part.write_text(json.dumps(fields, indent=2) + "\n")
+    part.replace(folder / MODEL_FILE)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ModelConfig that write_model left."""
+    try:
+        fields = json.loads((folder / MODEL_FILE).read_text())
+        scaling = fields.pop("rope_scaling", None)
+        return ModelConfig(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / MODEL_FILE} cannot be read as a model's config: {error}") from error
+
+
+class Checkpoints:
+    """The steps of one folder: asynchronous saves, the newest and the best kept, damaged ones passed over.
+
+    Use as a context manager; leaving it waits for the save under way.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 2, keep_best: int = 1, best_metric: str = "reward"):
+        keep: list[policies.PreservationPolicy] = [policies.LatestN(keep_last)]
+        if keep_best:
+            keep.append(policies.BestN(get_metric_fn=lambda m: m[best_metric], n=keep_best))
+        self.folder = folder.absolute()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                item_names=("params", "rest"),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policies.AnyPreservationPolicy(keep),
+                    cleanup_tmp_directories=True,  # what a killed save left
+                ),
+            )
+        except OSError as error:
+            raise UserError(f"cannot write checkpoints in {folder}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self._guard(self._manager.close)
+        except UserError:
+            if kind is None:  # else the first error is the one to report
+                raise
+
+    def _guard(self, action: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return action(*args, **kwargs)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"cannot write a checkpoint in {self.folder} ({reason}): free some space and run the same command "
+                "again; earlier checkpoints are whole"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """Steps that are complete on disk, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, params: Params, rest: Any, metrics: dict[str, float]) -> None:
+        """Starts saving; returns once the arrays may change. A save that failed is reported by the next call."""
+        args = ocp.args.Composite(params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest))
+        self._guard(self._manager.wait_until_finished)
+        self._guard(self._manager.save, step, args=args, metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Returns when the save under way is on disk."""
+        self._guard(self._manager.wait_until_finished)
+
+    def restore(self, params: Any, rest: Any) -> tuple[int, Params, Any] | None:
+        """The newest readable step onto the given shapes, types and shardings; None where there is no step.
+
+        A damaged step is renamed to STEP.damaged, with a warning, and the one before it is read.
+
+        Raises:
+          UserError: when there are steps and none can be read.
+        """
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest))
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                restored = self._manager.restore(step, args=args)
+                _check(params, restored["params"])
+                return step, restored["params"], restored["rest"]
+            except Exception as error:  # damage shows as whatever the layer that meets it raises
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                warnings.warn(f"checkpoint {self.folder / str(step)} is damaged ({reason}): passed over", stacklevel=2)
+                damaged = self.folder / str(step)
+                damaged.rename(damaged.with_name(f"{step}.damaged"))
+                self._manager.reload()
+        if steps:
+            raise UserError(f"none of the checkpoints in {self.folder} can be read: move the folder away to start over")
+        return None
+
+
+def _check(target: Any, restored: Any) -> None:
+    def one(path: Any, want: Any, got: Any) -> None:
+        if (want.shape, want.dtype) != (got.shape, got.dtype):
+            name = jax.tree_util.keystr(path)
+            raise ValueError(f"{name} is {got.dtype}{got.shape} where {want.dtype}{want.shape} was expected")
+
+    jax.tree_util.tree_map_with_path(one, target, restored)
+
+
+def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelConfig, Params, Tokenizer]:
+    """Config, weights and tokenizer of FOLDER (its newest step) or of FOLDER/STEP.
+
+    Raises:
+      UserError: for a folder without steps, or steps that cannot be read.
+    """
+    folder, steps = (path, None) if (path / MODEL_FILE).exists() else (path.parent, [path.name])
+    config = read_config(folder)
+    specs = param_specs(config)
+    shapes = param_shapes(specs, jnp.dtype(dtype))
+    if shardings is not None:
+        shapes = jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
+    else:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
+    names = steps or sorted((p.name for p in folder.iterdir() if p.name.isdigit()), key=int, reverse=True)
+    if not names:
+        raise UserError(f"{folder} holds no checkpoint yet")
+    for name in names:
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                params = reader.restore((folder / name / "params").absolute(), shapes)
+            _check(shapes, params)
+            return config, params, load_tokenizer(folder / "tokenizer")
+        except UserError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            warnings.warn(f"checkpoint {folder / name} is damaged ({reason}): passed over", stacklevel=2)
+    raise UserError(f"no checkpoint of {path} can be read")

@@ -1,0 +1,1 @@
+"""Stages: functions from checkpoints and data to a checkpoint."""

@@ -1,0 +1,192 @@
+"""The first half of a step: prompts, samples, rewards, and the batch that they become."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.algorithms.advantages import group_advantages, groups_with_spread, overlong_penalty
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems import Problem, problem_batch
+from r1jax.data.template import Template
+from r1jax.evaluation.evaluate import read_completions
+from r1jax.rewards.completion import Completion
+from r1jax.rewards.pool import RewardPool
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import LENGTH, sample
+from r1jax.sharding import Params
+from r1jax.stages.rl_config import RLConfig
+from r1jax.training.rollout import Rollout, build_rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A question and what was sampled, on the host."""
+
+    problem: Problem
+    prompt: list[int]
+    completions: list[Completion]  # G
+    tokens: np.ndarray  # [G, M]
+    lengths: np.ndarray  # [G]
+    truncated: np.ndarray  # [G] bool
+    logprobs: np.ndarray  # [G, M]
+    sampling_logprobs: np.ndarray  # [G, M]
+    rewards: np.ndarray  # [G, R], a column a rule
+    total: np.ndarray  # [G], weighted, penalties included
+    spread: bool
+
+
+@dataclasses.dataclass
+class Collected:
+    """What one step sampled, and what it took."""
+
+    groups: list[Group]
+    sampled: int = 0  # groups before any was dropped
+    equal: int = 0  # of them, without spread
+    timeouts: int = 0
+    crashes: int = 0
+    tokens: int = 0
+    attempts: int = 0
+    seconds_sampling: float = 0.0
+    seconds_rewards: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Where prompts come from and how completions are judged."""
+
+    problems: Sequence[Problem]
+    template: Template
+    pool: RewardPool
+    sampling: Sampling
+    seed: int
+    prompt_width: int  # tokens of the longest prompt; all are padded to it, so that one program samples them
+
+
+def collect(
+    params: Params, model: Model, environment: Environment, config: RLConfig, step: int
+) -> Collected:
+    """Groups of one step: config.prompts of them, those with spread first where equal ones are to be dropped.
+
+    Depends on the parameters, the seed and the step alone.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(environment.seed), 2), step)
+    attempts = 1 + (config.max_resamples if config.drop_equal_groups else 0)
+    found = Collected([])
+    spare: list[Group] = []
+    for attempt in range(attempts):
+        problems = problem_batch(environment.problems, step, config.prompts, environment.seed, attempt, attempts)
+        groups = _sample_groups(params, model, environment, config, problems, key, attempt, found)
+        for group in groups:
+            wanted = group.spread or not config.drop_equal_groups
+            (found.groups if wanted and len(found.groups) < config.prompts else spare).append(group)
+        found.attempts += 1
+        if len(found.groups) == config.prompts:
+            break
+    # The batch keeps its shape: groups without spread fill it up and count for nothing.
+    found.groups += [g for g in spare if not g.spread][: config.prompts - len(found.groups)]
+    return found
+
+
+def _sample_groups(
+    params: Params, model: Model, environment: Environment, config: RLConfig, problems: list[Problem],
+    key: jax.Array, attempt: int, found: Collected,
+) -> list[Group]:  # fmt: skip
+    sampling, G = environment.sampling, config.group
+    prompts = [environment.template.prompt_ids(problem, model.tokenizer) for problem in problems]
+    began = time.perf_counter()
+    samples = jax.device_get(sample(
+        params, prompts, model.config, key,
+        sampling=sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=G,
+        sequence_ids=np.arange(config.sequences) + attempt * config.sequences, prompt_width=environment.prompt_width,
+    ))  # fmt: skip
+    sampled = time.perf_counter()
+    completions = read_completions(samples, model.tokenizer, environment.template, sampling)
+    scores = environment.pool.score([p for p in problems for _ in range(G)], completions)
+    total = np.array(scores.total)
+    if config.overlong_buffer:
+        total += overlong_penalty(samples.lengths, sampling.max_tokens, config.overlong_buffer)
+    spread = groups_with_spread(total.reshape(-1, G))
+    found.seconds_sampling += sampled - began
+    found.seconds_rewards += time.perf_counter() - sampled
+    found.tokens += int(samples.lengths.sum())
+    found.timeouts += scores.timeouts
+    found.crashes += scores.crashes
+    found.sampled += len(problems)
+    found.equal += int((~spread).sum())
+    rows = [slice(i * G, (i + 1) * G) for i in range(len(problems))]
+    return [
+        Group(
+            problem=problem,
+            prompt=prompt,
+            completions=completions[at],
+            tokens=samples.tokens[at],
+            lengths=samples.lengths[at],
+            truncated=samples.finish[at] == LENGTH,
+            logprobs=samples.logprobs[at],
+            sampling_logprobs=samples.sampling_logprobs[at],
+            rewards=scores.values[at],
+            total=total[at],
+            spread=bool(has_spread),
+        )
+        for problem, prompt, at, has_spread in zip(problems, prompts, rows, spread, strict=True)
+    ]
+
+
+def lay_out(groups: list[Group], config: RLConfig, longest: int) -> Rollout:
+    """The groups with their advantages, as the batch of the updates."""
+    totals = np.stack([g.total for g in groups])
+    advantages = group_advantages(totals, config.baseline, config.normalise_std)
+    counts = np.repeat([g.spread or not config.drop_equal_groups for g in groups], config.group)
+    return build_rollout(
+        prompts=[g.prompt for g in groups for _ in range(config.group)],
+        tokens=np.concatenate([g.tokens for g in groups]),
+        lengths=np.concatenate([g.lengths for g in groups]),
+        logprobs=np.concatenate([g.logprobs for g in groups]),
+        sampling_logprobs=np.concatenate([g.sampling_logprobs for g in groups]),
+        advantages=advantages.reshape(-1),
+        counts=counts,
+        longest=longest,
+    )
+
+
+def describe(found: Collected, config: RLConfig, names: Sequence[str]) -> dict[str, float]:
+    """What the samples of one step look like."""
+    rewards = np.concatenate([g.rewards for g in found.groups])
+    totals = np.stack([g.total for g in found.groups])
+    lengths = np.concatenate([g.lengths for g in found.groups])
+    return {
+        "reward": float(totals.mean()),
+        **{f"reward_{name}": float(rewards[:, i].mean()) for i, name in enumerate(names)},
+        "reward_spread": float(totals.std(axis=1).mean()),
+        "advantage_spread": float(group_advantages(totals, config.baseline, config.normalise_std).std()),
+        "equal_groups": found.equal / found.sampled,
+        "rollout_attempts": float(found.attempts),
+        "length_mean": float(lengths.mean()),
+        "length_min": float(lengths.min()),
+        "length_max": float(lengths.max()),
+        "truncated_share": float(np.concatenate([g.truncated for g in found.groups]).mean()),
+        "verifier_timeouts": float(found.timeouts),
+        "verifier_crashes": float(found.crashes),
+    }
+
+
+def excerpt(groups: list[Group], count: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The first completion of the first groups, for people to read."""
+    return [
+        {
+            "question": g.problem.question,
+            "answer": g.problem.answer,
+            "completion": g.completions[0].text,
+            "reward": float(g.total[0]),
+            **{f"reward_{name}": float(g.rewards[0, i]) for i, name in enumerate(names)},
+            "tokens": int(g.lengths[0]),
+            "truncated": bool(g.truncated[0]),
+        }
+        for g in groups[:count]
+    ]

@@ -1,0 +1,165 @@
+"""Pretraining of a small base model on the synthetic corpus, its tokenizer included."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import sentencepiece
+
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.corpus import CorpusConfig, documents
+from r1jax.data.problems import ProblemsConfig
+from r1jax.data.template import TAGS, Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.sharding import batch_sharding, init_params, param_count
+from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
+from r1jax.training.language_model import language_model_update
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import MetricsWriter, reduce_metrics
+from r1jax.training.progress import Progress
+from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(OptimizerConfig):
+    """The base model that is made when none is given."""
+
+    steps: int = 400
+    """Optimiser updates."""
+    batch: int = 64
+    """Documents an update."""
+    width: int = 64
+    """Tokens a document is cut to."""
+    vocabulary: int = 112
+    """Size of the tokenizer that is trained on the corpus."""
+    hidden_size: int = 128
+    """Width of the model."""
+    num_layers: int = 3
+    """Decoder blocks."""
+    learning_rate: float = 3e-3
+    warmup_steps: int = 30
+    schedule: Any = "cosine"
+    weight_decay: float = 0.1
+    corpus: CorpusConfig = CorpusConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.steps, self.batch, self.num_layers) < 1 or self.width < 8:
+            raise UserError("pretrain: steps, batch and num-layers must be at least 1 and width at least 8")
+        if self.hidden_size % 64:
+            raise UserError(f"pretrain: hidden-size {self.hidden_size} must be a multiple of 64, two heads of 32")
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
+    """A SentencePiece BPE tokenizer of the texts: digits stand alone, and each tag and line end is one token."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in texts for line in text.split("\n")]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocabulary,
+        hard_vocab_limit=False,  # a small corpus may not have as many pieces
+        split_digits=True,
+        user_defined_symbols=[*TAGS, "\n"],
+        pad_id=3,
+        add_dummy_prefix=False,  # a completion goes on where the prompt stops: no space between them
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        num_threads=1,  # the same pieces every time
+        minloglevel=2,
+    )
+    backend = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return SentencePieceTokenizer(
+        backend=backend,
+        bos_id=backend.bos_id(),
+        bos_token=backend.id_to_piece(backend.bos_id()),
+        eos_ids=(backend.eos_id(),),
+        pad_id=backend.pad_id(),
+    )
+
+
+def model_config(config: PretrainConfig, tokenizer: Tokenizer, context: int) -> ModelConfig:
+    """A small Llama with heads of 32, two query heads to a key and value head."""
+    return ModelConfig(
+        architecture="llama",
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=3 * config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.hidden_size // 32,
+        num_kv_heads=config.hidden_size // 64,
+        head_dim=32,
+        context_length=context,
+    )
+
+
+def pretrain(
+    config: PretrainConfig,
+    save: SaveConfig,
+    template: Template,
+    problems: ProblemsConfig,
+    context: int,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Makes corpus, tokenizer and model, trains, and leaves a checkpoint in ``folder``; figures of the run.
+
+    Documents are one to a row, begun with bos and ended with eos, as the prompts of the later stages are. The batch of
+    a step depends on the seed and the step alone. A mesh must be entered.
+    """
+    began = time.perf_counter()
+    texts = documents(
+        config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed
+    )
+    tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
+    model = model_config(config, tokenizer, context)
+    tokens, mask = _rows(texts, tokenizer, config.width)
+    order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
+
+    mesh = jax.sharding.get_mesh()
+    specs = param_specs(model)
+    optimizer = make_optimizer(config, config.steps)
+    shapes = state_shapes(model, config, optimizer, mesh)
+    write_model(folder, model, tokenizer)
+    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes))
+        if carry is None:
+            params = init_params(specs, jax.random.fold_in(jax.random.key(seed), 1))
+            carry = Carry(init_state(params, optimizer, shapes))
+        start = int(carry.state.step)
+
+        def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+            began = time.perf_counter()
+            picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
+            batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
+            carry.state, metrics = language_model_update(carry.state, batch, optimizer, model)
+            row = reduce_metrics(metrics)
+            return carry, row | {"tokens_per_second": mask[picked].sum() / (time.perf_counter() - began)}
+
+        with MetricsWriter(folder, start) as writer, Progress("pretrain", config.steps, start) as progress:
+            run(
+                carry, step_fn,
+                steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
+            )  # fmt: skip
+    return {"parameters": param_count(specs), "documents": len(texts), "seconds": time.perf_counter() - began}
+
+
+def _rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents as rows [n, width + 1] of tokens and their mask [n, width]; what is longer is cut, without an eos."""
+    tokens = np.zeros((len(texts), width + 1), np.int32)
+    mask = np.zeros((len(texts), width), bool)
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    for i, text in enumerate(texts):
+        ids = [*begin, *tokenizer.encode(text), tokenizer.eos_ids[0]][: width + 1]
+        tokens[i, : len(ids)] = ids
+        mask[i, : len(ids) - 1] = True
+    return tokens, mask

@@ -1,0 +1,122 @@
+"""Reinforcement learning from rule rewards: sample, score, compare within the group, update."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import cast
+from r1jax.sharding import Params
+from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
+from r1jax.stages.rl_config import RLConfig
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
+from r1jax.training.progress import Progress
+from r1jax.training.rollout import Rollout, score
+from r1jax.training.state import init_state, make_optimizer, skipped_updates, state_shapes
+from r1jax.training.update import Objective, update
+
+
+@jax.jit
+def _gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    gap = jnp.where(mask, jnp.abs(old - sampler), 0.0)
+    return gap.sum(), mask.sum().astype(jnp.float32), gap.max()
+
+
+def learn(
+    carry: Carry, rollout: Rollout, optimizer: Any, config: RLConfig, objective: Objective, model: ModelConfig,
+    key: jax.Array,
+) -> dict[str, float]:  # fmt: skip
+    """All updates of one rollout, on the carry's state; their metrics."""
+    passes = config.sequences // config.microbatch_size
+    maxima: list[dict[str, jax.Array]] = []
+    sums: list[Any] = []
+    if objective.beta:
+        assert carry.reference is not None
+        reference = score(carry.reference, rollout.tokens, model, objective.temperature, passes, objective.chunk)
+        rollout = rollout.replace(reference_logprobs=jnp.where(rollout.mask, reference, 0.0))
+    if not objective.on_policy:
+        old = score(carry.state.params, rollout.tokens, model, objective.temperature, passes, objective.chunk)
+        rollout = rollout.replace(old_logprobs=jnp.where(rollout.mask, old, 0.0))
+        total, weight, worst = _gap(rollout.old_logprobs, rollout.sampler_logprobs, rollout.mask)
+        sums.append({"sampler_gap": (total, weight)})
+        maxima.append({"sampler_gap_max": worst})
+    for epoch in range(config.inner_epochs):
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), config.sequences)
+        for rows in order.reshape(config.minibatches, -1) if config.minibatches > 1 else [None]:
+            part = rollout if rows is None else jax.tree.map(lambda x, rows=rows: x[rows], rollout)
+            carry.state, metrics, most = update(
+                carry.state, part, optimizer, objective, model, config.minibatch // config.microbatch_size
+            )
+            sums.append(metrics)
+            maxima.append(most)
+    names = {name for most in maxima for name in most}
+    return reduce_metrics(merge(sums)) | {n: max(float(m[n]) for m in maxima if n in m) for n in names}
+
+
+def copy_reference(params: Params, model: ModelConfig) -> Params:
+    """The policy as a reference: in the compute type, and apart from what updates donate."""
+    return jax.tree.map(jnp.copy, cast(params, model))
+
+
+def reinforce(
+    model: Model, environment: Environment, config: RLConfig, save: SaveConfig, folder: Path, log_samples: int = 4
+) -> Model:
+    """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
+
+    Goes on from the newest checkpoint there. A mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
+    """
+    mesh = jax.sharding.get_mesh()
+    sampling, settings = environment.sampling, model.config
+    objective = config.objective(sampling)
+    optimizer = make_optimizer(config, config.steps * config.updates)
+    shapes = state_shapes(settings, config, optimizer, mesh)
+    longest = sampling.max_tokens + environment.prompt_width
+    reference_shapes = None
+    if config.beta:
+        reference_shapes = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, jnp.dtype(settings.dtype), sharding=s.sharding), shapes.params
+        )
+    write_model(folder, settings, model.tokenizer)
+    with Checkpoints(folder, save.keep_last, save.keep_best) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes, reference_shapes))
+        if carry is None:
+            state = init_state(model.params, optimizer, shapes)
+            carry = Carry(state, copy_reference(state.params, settings) if config.beta else None)
+        start = int(carry.state.step)
+        with MetricsWriter(folder, start) as writer, Progress("r1-zero", config.steps, start) as progress:
+
+            def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+                began = time.perf_counter()
+                if config.beta and config.reference_every and step and step % config.reference_every == 0:
+                    carry.reference = copy_reference(carry.state.params, settings)
+                found = collect(carry.state.params, model, environment, config, step)
+                rollout = lay_out(found.groups, config, longest)
+                collected = time.perf_counter()
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(environment.seed), 3), step)
+                row = describe(found, config, environment.pool.names)
+                row |= learn(carry, rollout, optimizer, config, objective, settings, key)
+                row["skipped_updates"] = float(skipped_updates(carry.state))
+                now = time.perf_counter()
+                row |= {
+                    "tokens_per_second": found.tokens / (now - began),
+                    "seconds_sampling": found.seconds_sampling,
+                    "seconds_rewards": found.seconds_rewards,
+                    "seconds_update": now - collected,
+                }
+                writer.write_completions(step, excerpt(found.groups, log_samples, environment.pool.names))
+                return carry, row
+
+            carry = run(
+                carry, step_fn,
+                steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
+            )  # fmt: skip
+    return dataclasses.replace(model, params=carry.state.params)

@@ -1,0 +1,125 @@
+"""Settings of reinforcement learning."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from r1jax.algorithms.advantages import Baseline
+from r1jax.errors import UserError
+from r1jax.sampling.processors import Sampling
+from r1jax.training.state import OptimizerConfig
+from r1jax.training.update import Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class RLConfig(OptimizerConfig):
+    """GRPO (arXiv 2402.03300) and its variants."""
+
+    steps: int = 100
+    """Rollouts; each is followed by minibatches * inner-epochs optimiser updates."""
+    prompts: int = 16
+    """Questions a rollout."""
+    group: int = 16
+    """Samples of each question (G)."""
+    minibatches: int = 1
+    """Parts that a rollout is split into, at random, with an update for each."""
+    inner_epochs: int = 1
+    """Passes over a rollout."""
+    microbatch: int = 0
+    """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
+    loss: Literal["clip", "cispo"] = "clip"
+    """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585)."""
+    eps_low: float = 0.2
+    """The ratio is clipped below 1 - this."""
+    eps_high: float = 0.2
+    """The ratio is clipped above 1 + this; DAPO raises it to 0.28."""
+    beta: float = 0.0
+    """Weight of the KL to the reference; 0 has no reference."""
+    reference_every: int = 0
+    """Rollouts after which the policy replaces the reference; 0 never."""
+    entropy: float = 0.0
+    """Weight of an entropy bonus."""
+    baseline: Baseline = "group"
+    """Advantage: group (GRPO), leave_one_out (RLOO), batch (REINFORCE++)."""
+    normalise_std: bool = True
+    """Divide advantages by the standard deviation; Dr. GRPO does not."""
+    aggregate: Literal["sequence", "token", "constant"] = "sequence"
+    """Mean of the loss: over each sequence first (GRPO), over tokens (DAPO), over max-tokens (Dr. GRPO)."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Ratio of each token (GRPO) or of the whole sequence (GSPO)."""
+    importance_cap: float = 0.0
+    """Truncated importance sampling between sampler and trainer at this cap; 0 leaves it out."""
+    overlong_buffer: int = 0
+    """Tokens before the limit over which a penalty grows to -1 (DAPO); 0 leaves it out."""
+    drop_equal_groups: bool = False
+    """Leave groups without spread out of the loss and its mean, and sample others in their place."""
+    max_resamples: int = 2
+    """Further rollouts a step in search of groups with spread, where equal groups are dropped."""
+    logprob_chunk: int = 8192
+    """Tokens whose logits are in memory at one time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group < 2:
+            raise UserError(f"rl.group={self.group}: a sample is compared with the others of its group, so at least 2")
+        if min(self.steps, self.prompts, self.minibatches, self.inner_epochs, self.logprob_chunk) < 1:
+            raise UserError("rl: steps, prompts, minibatches, inner-epochs and logprob-chunk must be at least 1")
+        for name in ("microbatch", "eps_low", "eps_high", "beta", "reference_every", "importance_cap",
+                     "overlong_buffer", "max_resamples"):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise UserError(f"rl.{name.replace('_', '-')}={getattr(self, name)} must be at least 0")
+        if self.sequences % self.minibatches:
+            raise UserError(f"{self.sequences} sequences (prompts * group) do not split into {self.minibatches} minibatches")
+        if self.minibatch % self.microbatch_size:
+            raise UserError(f"rl.microbatch={self.microbatch} does not divide the minibatch of {self.minibatch} sequences")
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one rollout."""
+        return self.prompts * self.group
+
+    @property
+    def minibatch(self) -> int:
+        """Sequences of one update."""
+        return self.sequences // self.minibatches
+
+    @property
+    def microbatch_size(self) -> int:
+        """Sequences of one backward pass."""
+        return self.microbatch or self.minibatch
+
+    @property
+    def updates(self) -> int:
+        """Optimiser updates a rollout."""
+        return self.minibatches * self.inner_epochs
+
+    def objective(self, sampling: Sampling) -> Objective:
+        """The loss, as the update reads it."""
+        return Objective(
+            loss=self.loss,
+            eps_low=self.eps_low,
+            eps_high=self.eps_high,
+            beta=self.beta,
+            entropy=self.entropy,
+            aggregate=self.aggregate,
+            ratio=self.ratio,
+            importance_cap=self.importance_cap,
+            temperature=sampling.policy_temperature,
+            max_tokens=sampling.max_tokens,
+            on_policy=self.updates == 1,
+            chunk=self.logprob_chunk,
+        )
+
+
+def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
+    """Raises UserError for combinations that no single config can see."""
+    if config.microbatch_size % data_axis:
+        raise UserError(
+            f"a microbatch of {config.microbatch_size} sequences does not split over the {data_axis} devices of the "
+            "mesh's data axis: change rl.prompts, rl.group, rl.minibatches, rl.microbatch or --mesh"
+        )
+    if sampling.temperature == 0:
+        raise UserError("sampling.temperature=0 gives a group of equal samples, which teaches nothing")
+    if config.overlong_buffer > sampling.max_tokens:
+        raise UserError(f"rl.overlong-buffer={config.overlong_buffer} is beyond max-tokens={sampling.max_tokens}")

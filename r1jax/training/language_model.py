@@ -1,0 +1,52 @@
+"""Next-token learning: the update of pretraining and fine-tuning."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.sharding import Params
+from r1jax.training.metrics import Metrics
+from r1jax.training.state import TrainState, apply_gradients
+from r1jax.training.update import accumulate
+
+
+def cross_entropy_sums(
+    params: Params, batch: dict[str, jax.Array], config: ModelConfig, chunk: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Sum of -log p(token) over the tokens that ``mask`` [B, T] marks among tokens[:, 1:], and their count, twice.
+
+    batch: "tokens" [B, T + 1] int32 and "mask" [B, T] bool.
+    """
+    tokens, mask = batch["tokens"], batch["mask"]
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk)
+    loss = -jnp.where(mask, logp, 0.0).sum()
+    return loss, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(loss))
+
+
+@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "chunk"), donate_argnames="state")
+def language_model_update(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    optimizer: optax.GradientTransformation,
+    config: ModelConfig,
+    microbatches: int = 1,
+    chunk: int = 2048,
+) -> tuple[TrainState, Metrics]:
+    """The state after one update on ``batch``; loss in nats a token, gradient norm."""
+    gradient = jax.grad(cross_entropy_sums, has_aux=True)
+
+    def part_gradient(params: Params, part: Any) -> Any:
+        return gradient(params, part, config, chunk)
+
+    (grads, count), (losses,) = accumulate(part_gradient, cast(state.params, config), batch, microbatches)
+    state, norm = apply_gradients(state, grads, count, optimizer)
+    return state, {"loss": (losses.sum(), count), "gradient_norm": (norm, jnp.ones(()))}

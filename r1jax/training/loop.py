@@ -1,0 +1,119 @@
+"""The loop that every stage of training runs: resume, step, log, save, stop on request."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from r1jax.checkpoints.native import Checkpoints
+from r1jax.errors import UserError
+from r1jax.sharding import Params
+from r1jax.training.metrics import MetricsWriter
+from r1jax.training.progress import Progress
+from r1jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveConfig:
+    """Which checkpoints are written and kept."""
+
+    every: int = 50
+    """Steps between checkpoints; the last step is always saved."""
+    keep_last: int = 2
+    """Newest checkpoints to keep."""
+    keep_best: int = 1
+    """Best checkpoints, by mean reward, to keep beside them."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep_last < 1 or self.keep_best < 0:
+            raise UserError("save: every and keep-last must be at least 1 and keep-best at least 0")
+
+
+class Stopped(Exception):
+    """Training was asked to stop, and has saved what it had."""
+
+
+class StopRequest:
+    """While entered, SIGTERM sets ``requested`` instead of ending the process."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> StopRequest:
+        self._mine = threading.current_thread() is threading.main_thread()  # only it may set handlers
+        if self._mine:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "requested", True))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._mine:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+@dataclasses.dataclass
+class Carry:
+    """What goes from step to step and into checkpoints: the state, and a reference policy where the loss has one."""
+
+    state: TrainState
+    reference: Params | None = None
+
+    def rest(self) -> dict[str, Any]:
+        """All but the parameters, for a checkpoint."""
+        rest: dict[str, Any] = {"step": self.state.step, "opt_state": self.state.opt_state}
+        return rest if self.reference is None else rest | {"reference": self.reference}
+
+
+def restore(checkpoints: Checkpoints, shapes: Carry) -> Carry | None:
+    """The newest readable checkpoint onto ``shapes`` (ShapeDtypeStructs with shardings); None where there is none."""
+    found = checkpoints.restore(shapes.state.params, shapes.rest())
+    if found is None:
+        return None
+    _, params, rest = found
+    state = TrainState(step=rest["step"], params=params, opt_state=rest["opt_state"])
+    return Carry(state, rest.get("reference"))
+
+
+def run(
+    carry: Carry,
+    step_fn: Callable[[Carry, int], tuple[Carry, dict[str, float]]],
+    *,
+    steps: int,
+    checkpoints: Checkpoints,
+    save: SaveConfig,
+    writer: MetricsWriter,
+    progress: Progress,
+) -> Carry:
+    """Runs step_fn from the carry's own step up to ``steps``, with a row of metrics and sometimes a save after each.
+
+    Raises:
+      Stopped: on SIGTERM, after the step under way has ended and been saved.
+    """
+    start = int(carry.state.step)
+    with StopRequest() as stop:
+        for step in range(start, steps):
+            began = time.perf_counter()
+            carry, row = step_fn(carry, step)
+            carry.state = carry.state.replace(step=carry.state.step + 1)
+            row["seconds"] = time.perf_counter() - began
+            writer.write(step, row)
+            progress.update(step + 1, row)
+            if (step + 1) % save.every == 0 or step + 1 == steps or stop.requested:
+                # The row must be on disk before the step that it speaks of can be resumed from.
+                checkpoints.save(step + 1, carry.state.params, carry.rest(), {"reward": row.get("reward", -step)})
+            if stop.requested:
+                checkpoints.wait()
+                raise Stopped(f"stopped after step {step + 1} of {steps}")
+    checkpoints.wait()
+    return carry
+
+
+def place_copy(params: Params) -> Params:
+    """A copy that an update may not donate away."""
+    return jax.tree.map(lambda w: w.copy(), params)

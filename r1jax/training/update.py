@@ -1,0 +1,136 @@
+"""One optimiser step on a minibatch of a rollout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from r1jax.algorithms import losses
+from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.sharding import Params
+from r1jax.training.metrics import Metrics
+from r1jax.training.rollout import Rollout, split_microbatches
+from r1jax.training.state import TrainState, apply_gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss of policy optimisation; the defaults are GRPO's."""
+
+    loss: Literal["clip", "cispo"] = "clip"
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    beta: float = 0.0  # of the KL to the reference
+    entropy: float = 0.0  # weight of an entropy bonus
+    aggregate: losses.Aggregate = "sequence"
+    ratio: losses.Ratio = "token"
+    importance_cap: float = 0.0  # of truncated importance sampling; 0 leaves it out
+    temperature: float = 1.0  # of the policy
+    max_tokens: int = 128  # the divisor of the aggregate "constant"
+    on_policy: bool = False  # one update a rollout: the old policy is the present one and needs no pass of its own
+    chunk: int = 2048  # tokens whose logits exist at one time
+
+
+def objective_sums(
+    params: Params, batch: Rollout, objective: Objective, config: ModelConfig
+) -> tuple[jax.Array, tuple[jax.Array, Metrics, dict[str, jax.Array]]]:
+    """Sum of the loss over a microbatch; its count, metrics as (sum, weight), and maxima.
+
+    Per token: surrogate(rho, A) * importance + beta * k3(pi, ref) - entropy * H(pi), reduced by losses.reduce_tokens.
+    """
+    h, _ = hidden_states(params, batch.tokens[:, :-1], config)
+    logp, entropy = token_logprobs(
+        h, unembedding(params, config), batch.tokens[:, 1:], objective.temperature, objective.chunk
+    )
+    mask = batch.mask
+    logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities
+    old = jax.lax.stop_gradient(logp) if objective.on_policy else batch.old_logprobs
+    log_ratios = losses.log_ratio(logp, old, mask, objective.ratio)
+    advantages = jnp.broadcast_to(batch.advantages[:, None], logp.shape)
+    if objective.loss == "cispo":
+        values, clipped = losses.cispo_surrogate(
+            log_ratios, logp, advantages, objective.eps_low, objective.eps_high
+        )
+    else:
+        values, clipped = losses.clipped_surrogate(log_ratios, advantages, objective.eps_low, objective.eps_high)
+    if objective.importance_cap:
+        values *= losses.truncated_importance(old, batch.sampling_logprobs, objective.importance_cap)
+    kl = losses.k3_kl(logp, batch.reference_logprobs)
+    if objective.beta:
+        values += objective.beta * kl
+    if objective.entropy:
+        values -= objective.entropy * entropy
+    loss, count = losses.reduce_tokens(values, mask, objective.aggregate, objective.max_tokens)
+
+    weight = mask.sum().astype(jnp.float32)
+    gap = jnp.abs(logp - batch.sampler_logprobs)
+    per_token = {
+        "entropy": entropy,
+        "ratio_mean": jnp.exp(log_ratios),
+        "clip_share": clipped,
+        "clip_share_low": clipped & (advantages < 0),
+        "clip_share_high": clipped & (advantages > 0),
+    }
+    if objective.beta:
+        per_token["kl"] = kl
+    if objective.on_policy:  # later updates would measure their own learning
+        per_token["sampler_gap"] = gap
+    sums: Metrics = {name: (jnp.where(mask, x, 0.0).sum(), weight) for name, x in per_token.items()}
+    sums["loss"] = (loss, count)
+    maxima = {"ratio_max": jnp.where(mask, jnp.exp(log_ratios), 0.0).max()}
+    if objective.on_policy:
+        maxima["sampler_gap_max"] = jnp.where(mask, gap, 0.0).max()
+    return loss, (count, sums, maxima)
+
+
+def accumulate(
+    gradient: Callable[[Params, Any], Any], params: Params, batch: Any, microbatches: int
+) -> tuple[tuple[Params, jax.Array], Any]:
+    """Gradients and counts of a batch added over its microbatches in float32, and their other results stacked.
+
+    ``gradient(params, part)`` gives (gradient of a sum, (count, *others)).
+    """
+
+    def one(total: Any, part: Any) -> tuple[Any, Any]:
+        grads, (count, *others) = gradient(params, part)
+        grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+        return jax.tree.map(jnp.add, total, (grads, count)), others
+
+    zero = (jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params), jnp.zeros(()))
+    return jax.lax.scan(one, zero, split_microbatches(batch, microbatches))
+
+
+@partial(jax.jit, static_argnames=("optimizer", "objective", "config", "microbatches"), donate_argnames="state")
+def update(
+    state: TrainState,
+    batch: Rollout,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    config: ModelConfig,
+    microbatches: int,
+) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
+    """The state after one optimiser step on ``batch``; metrics as (sum, weight), and maxima.
+
+    Gradients of sums are added over microbatches in float32 and divided once by the count of all: the result does not
+    depend on how many there are.
+    """
+    params = cast(state.params, config)  # once, and not again in every microbatch
+    gradient = jax.grad(objective_sums, has_aux=True)
+
+    (grads, count), (sums, maxima) = accumulate(
+        lambda params, part: gradient(params, part, objective, config), params, batch, microbatches
+    )
+    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
+
+    state, norm = apply_gradients(state, grads, count, optimizer)
+    sums["gradient_norm"] = (norm, jnp.ones(()))
+    return state, sums, maxima

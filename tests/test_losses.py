@@ -1,0 +1,115 @@
+"""Losses and advantages against values worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms import advantages, losses
+
+
+def test_group_advantages_by_hand():
+    rewards = np.array([[1.0, 0.0, 0.0, 1.0], [2.0, 0.0, 0.0, 0.0]])
+    # Row 1: mean 1/2, std 1/2. Row 2: mean 1/2, variance (2.25 + 3 * 0.25) / 4 = 3/4.
+    got = advantages.group_advantages(rewards, eps=0.0)
+    np.testing.assert_allclose(got[0], [1, -1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(got[1], np.array([1.5, -0.5, -0.5, -0.5]) / np.sqrt(0.75), rtol=1e-6)
+
+
+def test_advantages_without_std_leave_one_out_and_batch():
+    rewards = np.array([[1.0, 0.0], [3.0, 0.0]])
+    plain = advantages.group_advantages(rewards, normalise_std=False)
+    np.testing.assert_allclose(plain, [[0.5, -0.5], [1.5, -1.5]])
+    rloo = advantages.group_advantages(rewards, "leave_one_out", normalise_std=False)
+    np.testing.assert_allclose(rloo, [[1, -1], [3, -3]])  # each against the other one
+    batch = advantages.group_advantages(rewards, "batch", eps=0.0)
+    np.testing.assert_allclose(batch, plain / np.sqrt((0.25 + 2.25) / 2), rtol=1e-6)
+
+
+def test_equal_rewards_give_exact_zeros():
+    rewards = np.full((2, 3), 0.1 + 0.2)
+    rewards[1, 0] = 1.0
+    got = advantages.group_advantages(rewards)
+    assert (got[0] == 0).all() and (got[1] != 0).all()
+    np.testing.assert_array_equal(advantages.groups_with_spread(rewards), [False, True])
+
+
+@pytest.mark.parametrize("bad", [np.ones((2, 1)), np.array([[1.0, np.nan]])])
+def test_groups_that_cannot_be_compared_are_refused(bad):
+    with pytest.raises(ValueError):
+        advantages.group_advantages(bad)
+
+
+def test_overlong_penalty_by_hand():
+    got = advantages.overlong_penalty(np.array([10, 80, 85, 90, 100]), limit=100, buffer=20)
+    np.testing.assert_allclose(got, [0, 0, -0.25, -0.5, -1])
+    with pytest.raises(ValueError):
+        advantages.overlong_penalty(np.array([1]), limit=10, buffer=11)
+
+
+def test_grpo_loss_by_hand():
+    """Two sequences of 2 and 1 tokens; every number below follows from the formula in the docstrings."""
+    logp = jnp.log(jnp.array([[0.5, 0.2], [0.3, 1.0]]))
+    old = jnp.log(jnp.array([[0.25, 0.25], [0.5, 1.0]]))
+    reference = jnp.log(jnp.array([[0.5, 0.4], [0.3, 1.0]]))
+    mask = jnp.array([[True, True], [True, False]])
+    adv = jnp.array([[1.0, 1.0], [-2.0, -2.0]])
+    ratios = losses.log_ratio(logp, old, mask)
+    np.testing.assert_allclose(jnp.exp(ratios), [[2.0, 0.8], [0.6, 1.0]], rtol=1e-6)
+    values, clipped = losses.clipped_surrogate(ratios, adv, 0.2, 0.3)
+    # min(2, 1.3) = 1.3; min(0.8, 0.8) = 0.8; min(-1.2, -1.6) = -1.6
+    np.testing.assert_allclose(values[mask], [-1.3, -0.8, 1.6], rtol=1e-6)
+    np.testing.assert_array_equal(clipped[mask], [True, False, True])
+    kl = losses.k3_kl(logp, reference)
+    np.testing.assert_allclose(kl[mask], [0, 2 - np.log(2) - 1, 0], atol=1e-6)
+    beta = 0.1
+    total = values + beta * kl
+    middle = -0.8 + 0.1 * (1 - np.log(2))
+    expected = {
+        "sequence": (((-1.3 + middle) / 2 + 1.6), 2),
+        "token": (-1.3 + middle + 1.6, 3),
+        "constant": (-1.3 + middle + 1.6, 2 * 10),
+    }
+    for aggregate, (value, count) in expected.items():
+        got = losses.reduce_tokens(total, mask, aggregate, max_tokens=10)
+        np.testing.assert_allclose(got, (value, count), rtol=1e-6)
+
+
+def test_k3_is_never_negative_and_estimates_the_kl():
+    rng = np.random.default_rng(0)
+    p, q = rng.dirichlet(np.ones(5), size=2)
+    k3 = losses.k3_kl(jnp.log(p), jnp.log(q))
+    assert (k3 >= 0).all()
+    np.testing.assert_allclose((p * k3).sum(), (p * np.log(p / q)).sum(), rtol=1e-5)
+
+
+def test_sequence_ratio_is_the_geometric_mean():
+    logp = jnp.log(jnp.array([[0.4, 0.1, 0.9]]))
+    old = jnp.log(jnp.array([[0.1, 0.1, 0.3]]))
+    mask = jnp.array([[True, True, False]])
+    got = jnp.exp(losses.log_ratio(logp, old, mask, "sequence"))
+    np.testing.assert_allclose(got, [[2.0, 2.0, 1.0]], rtol=1e-6)
+
+
+def test_clip_stops_the_gradient_on_the_side_of_the_advantage():
+    def loss(log_ratio, advantage):
+        return losses.clipped_surrogate(log_ratio[None, None], jnp.full((1, 1), advantage), 0.2, 0.2)[0].sum()
+
+    slope = jax.grad(loss)
+    assert slope(jnp.log(1.5), 1.0) == 0 and slope(jnp.log(0.5), -1.0) == 0
+    np.testing.assert_allclose(slope(jnp.log(0.5), 1.0), -0.5, rtol=1e-6)
+    np.testing.assert_allclose(slope(jnp.log(1.5), -1.0), 1.5, rtol=1e-6)
+
+
+def test_cispo_keeps_the_gradient_of_clipped_tokens():
+    def loss(logp):
+        ratio = logp - jnp.log(0.1)
+        return losses.cispo_surrogate(ratio, logp, jnp.ones((1, 1)), 0.2, 0.2)[0].sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.log(jnp.full((1, 1), 0.5))), -1.2, rtol=1e-6)
+
+
+def test_truncated_importance_by_hand_and_without_gradient():
+    old, sampled = jnp.log(jnp.array([[0.5, 0.1]])), jnp.log(jnp.array([[0.1, 0.2]]))
+    np.testing.assert_allclose(losses.truncated_importance(old, sampled, 2.0), [[2.0, 0.5]], rtol=1e-6)
+    assert not jax.grad(lambda x: losses.truncated_importance(x, sampled, 2.0).sum())(old).any()

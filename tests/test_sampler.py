@@ -1,0 +1,206 @@
+"""The sampler against teacher-forced log-probabilities, exact distributions and itself on other slots and meshes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.errors import UserError
+from r1jax.models import cache
+from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
+from r1jax.sampling.memory import choose_slots, sampling_bytes
+from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
+from r1jax.sampling.sampler import END, LENGTH, sample
+from r1jax.sharding import make_mesh, param_shardings, place
+
+PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
+GROUP = 4
+LIMITS = [20] * 9 + [7, 5, 1]
+ENDS = (3, 50)
+
+
+@pytest.fixture(scope="module")
+def sharp(tiny_params):
+    """Weights large enough that the distribution is far from uniform, so that wrong attention shows."""
+    return jax.tree.map(lambda w: w * 8 if w.ndim > 2 else w, tiny_params)
+
+
+def run(params, config, **options):
+    sampling = Sampling(**({"max_tokens": 20} | options))
+    return sample(
+        params, PROMPTS, config, jax.random.key(1),
+        sampling=sampling, end_tokens=ENDS, samples_per_prompt=GROUP, limits=LIMITS,
+    )  # fmt: skip
+
+
+def teacher_forced(params, config, prompt, completion, temperature):
+    """The trainer's log-probabilities of one completion."""
+    tokens = jnp.array([[*prompt, *completion]])
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], temperature)
+    return np.asarray(logp[0, len(prompt) - 1 :])
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"temperature": 0.6}, {"temperature": 0.6, "top_p": 0.8}])
+def test_logprobs_equal_the_trainers(sharp, tiny_config, options):
+    """Every token of every sequence, whatever slot and step it came from; this is cached decode = forward as well."""
+    samples = jax.device_get(run(sharp, tiny_config, slots=5, **options))
+    for i, n in enumerate(samples.lengths):
+        want = teacher_forced(sharp, tiny_config, PROMPTS[i // GROUP], samples.tokens[i, :n], options["temperature"])
+        np.testing.assert_allclose(samples.logprobs[i, :n], want, atol=2e-5)
+        drawn = samples.sampling_logprobs[i, :n]
+        if "top_p" in options:  # renormalising over fewer tokens can only raise
+            assert (drawn >= samples.logprobs[i, :n] - 1e-6).all() and (drawn > samples.logprobs[i, :n] + 1e-3).any()
+        else:
+            np.testing.assert_array_equal(drawn, samples.logprobs[i, :n])
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.01}])
+def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options):
+    everything = jax.device_get(run(sharp, tiny_config, **options))
+    for slots in (1, 7):
+        again = jax.device_get(run(sharp, tiny_config, slots=slots, **options))
+        np.testing.assert_array_equal(again.tokens, everything.tokens)
+        np.testing.assert_array_equal(again.lengths, everything.lengths)
+        np.testing.assert_array_equal(again.finish, everything.finish)
+        np.testing.assert_allclose(again.logprobs, everything.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
+def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, mesh):
+    alone = jax.device_get(run(sharp, tiny_config, slots=8))
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        spread = place(sharp, param_shardings(param_specs(tiny_config), mesh))
+        together = jax.device_get(run(spread, tiny_config, slots=8))
+    np.testing.assert_array_equal(alone.tokens, together.tokens)
+    np.testing.assert_allclose(alone.logprobs, together.logprobs, atol=1e-5)
+
+
+def test_a_batch_can_be_cut_in_two(sharp, tiny_config):
+    """Sequence ids, and not places in a call, choose the random numbers."""
+    key, sampling = jax.random.key(1), Sampling(max_tokens=12)
+    whole = sample(sharp, PROMPTS, tiny_config, key, sampling=sampling, end_tokens=(), samples_per_prompt=2)
+    second = sample(
+        sharp, PROMPTS[1:], tiny_config, key,
+        sampling=sampling, end_tokens=(), samples_per_prompt=2, sequence_ids=np.arange(2, 6),
+    )  # fmt: skip
+    np.testing.assert_array_equal(whole.tokens[2:], second.tokens)
+    assert not np.array_equal(whole.tokens[2], whole.tokens[3])
+
+
+def test_lengths_finish_reasons_and_padding(sharp, tiny_config):
+    samples = jax.device_get(run(sharp, tiny_config, slots=3))
+    assert {END, LENGTH} == set(samples.finish.tolist())
+    for row, n, reason, limit in zip(samples.tokens, samples.lengths, samples.finish, LIMITS, strict=True):
+        ended = np.isin(row[:n], ENDS)
+        assert not ended[:-1].any() and (row[n:] == 0).all()
+        assert reason == (END if ended[-1] else LENGTH)
+        assert n == limit if reason == LENGTH else n <= limit
+
+
+def test_a_free_slot_takes_the_next_sequence_at_once(sharp, tiny_config):
+    """With fixed lengths the steps are those of a greedy schedule of the queue, not of the longest in each batch."""
+    limits = [12, 1, 1, 1, 1, 1, 6, 6]
+    samples = sample(
+        sharp, [[1], [2]], tiny_config, jax.random.key(0),
+        sampling=Sampling(max_tokens=12, slots=2), end_tokens=(), samples_per_prompt=4, limits=limits,
+    )  # fmt: skip
+    assert samples.lengths.tolist() == limits
+    assert int(samples.steps) == 12 + 5  # slot 1 runs 1 * 5, then 6, then the last 6, past slot 0's 12
+
+
+def test_greedy_equals_repeated_forward(sharp, tiny_config):
+    samples = run(sharp, tiny_config, temperature=0.0)
+    for i in (0, 4, 8):
+        tokens = list(PROMPTS[i // GROUP])
+        for _ in range(int(samples.lengths[i])):
+            tokens.append(int(forward(sharp, jnp.array([tokens]), tiny_config)[0, -1].argmax()))
+        assert samples.tokens[i, : samples.lengths[i]].tolist() == tokens[len(PROMPTS[i // GROUP]) :]
+
+
+def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
+    """With chunks of 4 the ring of 20 is walked in 5; nothing else may change."""
+    plain = jax.device_get(run(sharp, tiny_config, slots=3, temperature=0.9))
+    monkeypatch.setattr(cache, "RING_CHUNK", 4)
+    jax.clear_caches()  # the chunk is a constant of the compiled program
+    walked = jax.device_get(run(sharp, tiny_config, slots=3, temperature=0.9))
+    jax.clear_caches()
+    np.testing.assert_array_equal(walked.tokens, plain.tokens)
+    np.testing.assert_allclose(walked.logprobs, plain.logprobs, atol=1e-5)
+
+
+def test_draw_inverts_the_cumulative_distribution():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=300) * 2
+    p = np.exp(logits) / np.exp(logits).sum()
+    u = (np.arange(4000) + 0.5) / 4000
+    tokens = np.asarray(draw(jnp.tile(jnp.asarray(logits, jnp.float32), (4000, 1)), jnp.asarray(u, jnp.float32)))
+    want = np.searchsorted(np.cumsum(p), u)
+    assert (tokens == want).mean() > 0.999  # float32 sums may put a quantile on the other side of a border
+    np.testing.assert_allclose(np.bincount(tokens, minlength=300) / 4000, p, atol=1 / 4000 + 1e-6)
+
+
+def test_draw_never_gives_a_token_without_mass():
+    logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(0.0)
+    tokens = draw(logits, jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))]))
+    assert tokens.tolist() == [7, 205]
+
+
+def test_truncation_by_hand():
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
+
+    def kept(**options):
+        return np.isfinite(truncate(logits, Sampling(**options)))[0].tolist()
+
+    assert kept(top_k=2) == [True, True, False, False, False]
+    assert kept(top_p=0.75) == [True, True, True, False, False]  # 0.7 is not yet enough
+    assert kept(top_p=0.05) == [True, False, False, False, False]
+    assert kept(min_p=0.12) == [True, True, True, True, False]  # 0.12 * 0.4 = 0.048
+    assert kept(top_k=3, min_p=0.6) == [True, True, False, False, False]
+
+
+def test_logprobs_of_a_truncated_draw_by_hand():
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
+    token, policy, drawn = sample_token(logits, jnp.array([0.6]), Sampling(top_k=2))
+    assert token.tolist() == [1]  # 0.6 * 0.7 = 0.42 lies past 0.4
+    np.testing.assert_allclose(jnp.exp(policy), [0.3], rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(drawn), [3 / 7], rtol=1e-6)
+    _, policy, drawn = sample_token(logits, jnp.array([0.6]), Sampling(temperature=0.5))
+    np.testing.assert_allclose(jnp.exp(policy), [0.09 / 0.30], rtol=1e-6)
+
+
+def test_a_request_beyond_memory_is_refused_with_its_numbers(tiny_config, monkeypatch):
+    request = {"prompts": 2, "width": 8, "sequences": 64}
+    sampling = Sampling(max_tokens=2048)
+    need = sum(sampling_bytes(tiny_config, sampling, slots=64, **request).values())
+    monkeypatch.setattr("r1jax.sampling.memory.free_bytes", lambda: need / 2)
+    assert choose_slots(tiny_config, sampling, **request) in (16, 32)  # what fits is chosen
+    with pytest.raises(UserError, match=r"64 slots of 2048 tokens needs .* GiB .*cache .*GiB are free"):
+        choose_slots(tiny_config, dataclasses.replace(sampling, slots=64), **request)
+
+
+def test_cache_bytes_are_those_of_the_ring(tiny_config):
+    ring = cache.init_ring(3, 600, tiny_config)
+    counted = sampling_bytes(tiny_config, Sampling(max_tokens=600), prompts=1, width=1, sequences=1, slots=3)["cache"]
+    assert counted == sum(x.nbytes for x in (*ring.keys, *ring.values))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([[]], {}, "at least one token"),
+        ([[1] * 50], {}, "context is 64"),
+        ([[1]], {"limits": [21]}, "outside 1..20"),
+        ([[1]], {"limits": [1, 2]}, "one entry"),
+    ],
+)
+def test_impossible_requests_are_refused(tiny_params, tiny_config, prompts, options, message):
+    with pytest.raises(UserError, match=message):
+        sample(
+            tiny_params, prompts, tiny_config, jax.random.key(0),
+            sampling=Sampling(max_tokens=20), end_tokens=(), **options,
+        )  # fmt: skip
