@@ -12,10 +12,11 @@ import numpy as np
 
 from r1jax.algorithms.advantages import group_advantages, groups_with_spread, overlong_penalty
 from r1jax.checkpoints.model import Model
-from r1jax.data.problems import Problem, problem_batch
+from r1jax.data.problem import Problem
+from r1jax.data.problems import problem_batch
 from r1jax.data.template import Template
 from r1jax.evaluation.evaluate import read_completions
-from r1jax.rewards.completion import Completion
+from r1jax.rewards import Completion
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample

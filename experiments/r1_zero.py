@@ -1,0 +1,294 @@
+"""R1-Zero: reinforcement learning from rule rewards on a base model (arXiv 2501.12948, section 2.2).
+
+    python experiments/r1_zero.py                          a base model is made first; two CPU cores, minutes
+    python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; one GPU, minutes
+    python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
+
+base -> evaluation -> GRPO with accuracy and format rewards -> evaluation, all in one folder; the same command goes on
+where a run was stopped or killed. Left out: cold start, supervised fine-tuning and reward models, which belong to R1 and
+not to R1-Zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+
+from r1jax import cli
+from r1jax.checkpoints.huggingface import save_huggingface
+from r1jax.checkpoints.load import load, read_config
+from r1jax.checkpoints.model import Model
+from r1jax.data.problem import Problem
+from r1jax.data.problems import ProblemsConfig, load_problems
+from r1jax.data.template import Template, find_template
+from r1jax.errors import UserError
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
+from r1jax.evaluation.report import comparison_markdown, comparison_table, plot_curves, side_by_side
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.config import RewardSpec, RewardsConfig, parse_rewards
+from r1jax.rewards.pool import RewardPool
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.sharding import make_mesh, param_shardings, parse_mesh
+from r1jax.stages.collect import Environment
+from r1jax.stages.pretrain import PretrainConfig, pretrain
+from r1jax.stages.rl import reinforce
+from r1jax.stages.rl_config import RLConfig, check_run
+from r1jax.stages.run import claim_folder, run_stage, write_whole
+from r1jax.training.loop import SaveConfig, Stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of."""
+
+    base: str = "pretrain"
+    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    out: Path | None = None
+    """Output folder; None: runs/r1-zero-PRESET-seedSEED."""
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    seed: int = 0
+    """Of everything random."""
+    template: str = "think"
+    """Prompt: think, r1-zero, r1-zero-chat or number."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and of the weights in products."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again instead of storing it."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    rewards: tuple[str, ...] = ("accuracy", "format")
+    """NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; files alone are added to accuracy and format."""
+    preview: bool = False
+    """Print prompts, samples of the base model and their rewards, then stop."""
+    problems: ProblemsConfig = ProblemsConfig()
+    sampling: Sampling = Sampling(max_tokens=48)
+    rl: RLConfig = RLConfig()
+    verifier: RewardsConfig = RewardsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    save: SaveConfig = SaveConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+
+
+PRESETS = {
+    "tiny": ("a small model made on the spot, two-digit sums and differences; minutes on two CPU cores", Config()),
+    "smollm2": (
+        "SmolLM2-135M on one-digit sums and products; minutes on one GPU",
+        Config(
+            base="smollm2",
+            template="number",
+            dtype="bfloat16",
+            problems=ProblemsConfig(digits=1, operations="+*", held_out_share=0.25),
+            sampling=Sampling(max_tokens=24),
+            rl=RLConfig(steps=100, prompts=64, group=16, learning_rate=3e-6, warmup_steps=5),
+            save=SaveConfig(every=50),
+        ),
+    ),
+    "r1-zero": (
+        "the published settings (arXiv 2501.12948): give --base, --problems.source and --mesh for a machine that holds it",
+        Config(
+            base="pretrain",
+            template="r1-zero",
+            dtype="bfloat16",
+            remat="block",
+            problems=ProblemsConfig(source="gym:gsm_symbolic"),
+            # 65,536 after step 8,200 in the paper: start again from the checkpoint with the longer limit.
+            sampling=Sampling(max_tokens=32_768),
+            rl=RLConfig(
+                # A step here is a rollout of 8,192 outputs and 16 updates: 650 of them are the 10,400 steps of the
+                # paper, and the reference is replaced every 25, which are its 400.
+                steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
+                reference_every=25,
+            ),
+            verifier=RewardsConfig(workers=16),
+            save=SaveConfig(every=5),
+        ),
+    ),
+}  # fmt: skip
+
+
+def check(config: Config) -> None:
+    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    data, _ = parse_mesh(config.mesh)
+    check_run(config.rl, config.sampling, data)
+    template = find_template(config.template)
+    if config.base == "pretrain":
+        if config.problems.source != "arithmetic" or config.problems.terms != 2:
+            raise UserError("the model that pretrain makes knows arithmetic of two terms alone: give another --base")
+        if template.chat:
+            raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
+        context = _pretrain_context(config)
+    else:
+        context = read_config(config.base).context_length
+    if config.sampling.max_tokens >= context:
+        raise UserError(
+            f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room for a prompt in the model's context of "
+            f"{context} tokens"
+        )
+
+
+def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
+    """The rewards asked for; accuracy is always among them, with weight 0 where it was not, since it is evaluated."""
+    names = config.rewards
+    if names and all(".py:" in name for name in names):
+        names = ("accuracy", "format", *names)
+    specs = parse_rewards(dataclasses.replace(config.verifier, rewards=names))
+    if not any(spec.name == "accuracy" for spec in specs):
+        specs += (RewardSpec("accuracy", None, 0.0),)
+    return specs
+
+
+def make_base(config: Config, template: Template, out: Path) -> tuple[Model, float]:
+    """The base model on the entered mesh, and the seconds that making it took, now or when it was made."""
+    path, seconds = config.base, 0.0
+    if config.base == "pretrain":
+        folder = out / "base"
+        settings = {"pretrain": config.pretrain, "problems": config.problems, "seed": config.seed}
+        figures = run_stage(
+            folder, "pretrain", settings, {},
+            lambda: pretrain(
+                config.pretrain, config.save, template, config.problems, _pretrain_context(config), config.seed, folder
+            ),
+        )  # fmt: skip
+        path, seconds = str(folder), figures["seconds"]
+    shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
+    model = load(path, config.rl.param_dtype, shardings)
+    numerics = {"dtype": config.dtype, "remat": config.remat, "attention": config.attention}
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **numerics)), seconds
+
+
+def _pretrain_context(config: Config) -> int:
+    return config.pretrain.width + config.sampling.max_tokens
+
+
+def show_preview(model: Model, environment: Environment, seed: int, console: Console) -> None:
+    """Prints prompts, samples of the base model and each of their rewards."""
+    problems = environment.problems[:4]
+    prompts = [environment.template.prompt_ids(p, model.tokenizer) for p in problems]
+    samples = sample(
+        model.params, prompts, model.config, jax.random.key(seed),
+        sampling=environment.sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=4,
+    )  # fmt: skip
+    completions = read_completions(samples, model.tokenizer, environment.template, environment.sampling)
+    scores = environment.pool.score([p for p in problems for _ in range(4)], completions)
+    for i, (completion, values, total) in enumerate(zip(completions, scores.values, scores.total, strict=True)):
+        if i % 4 == 0:
+            console.rule(f"{problems[i // 4].question} -> {problems[i // 4].answer}", align="left")
+            console.print(model.tokenizer.decode(prompts[i // 4]), style="dim", markup=False, highlight=False)
+        listed = "  ".join(f"{name} {value:g}" for name, value in zip(scores.names, values, strict=True))
+        console.print(completion.text, markup=False, highlight=False)
+        console.print(f"reward {total:g}  ({listed})  {completion.tokens} tokens", style="bold", markup=False)
+    means = "  ".join(f"{name} {scores.values[:, i].mean():.2f}" for i, name in enumerate(scores.names))
+    console.rule(f"mean rewards: {means}", align="left")
+
+
+def finish(
+    config: Config, out: Path, before: dict[str, Any], after: dict[str, Any], base_seconds: float, console: Console
+) -> None:
+    """Writes curves.png, report.md and summary.json, and prints the table and some completions."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    plot_curves(rows, out / "curves.png")
+    old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
+    pairs = [
+        (a["question"], a["completion"], b["completion"])
+        for a, b in zip(before["completions"][:4], after["completions"][:4], strict=True)
+    ]
+    examples = side_by_side(pairs)
+    devices = jax.sharding.get_mesh().devices.flatten()
+    n = config.evaluation.samples
+    figures = {"before": old, "after": new}
+    summary = {
+        **{f"accuracy_{when}": e.pass_at[1] for when, e in figures.items()},
+        **{f"pass_at_{n}_{when}": e.pass_at[n] for when, e in figures.items()},
+        **{f"maj_at_{n}_{when}": e.maj_at[n] for when, e in figures.items()},
+        **{f"format_{when}": e.format_rate for when, e in figures.items()},
+        **{f"mean_length_{when}": e.mean_length for when, e in figures.items()},
+        **{f"truncated_share_{when}": e.truncated_share for when, e in figures.items()},
+        "held_out_problems": old.n_problems,
+        "steps": len(rows),
+        "seconds": base_seconds + before["seconds"] + after["seconds"] + sum(row["seconds"] for row in rows),
+        "seconds_base": base_seconds,
+        "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("r1jax", "jax", "flax", "optax")}},
+    }
+    report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n![curves](curves.png)\n\n```\n{examples}```\n"
+    write_whole(out / "report.md", report)
+    write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    console.print(comparison_table(old, new, title="R1-Zero"))
+    console.print(examples, markup=False, highlight=False)
+
+
+def main() -> None:
+    """Runs the experiment that the command line asks for."""
+    config = cli.parse(PRESETS, "tiny", prog="r1_zero.py", description=(__doc__ or "").splitlines()[0])
+    out = config.out or Path("runs") / f"r1-zero-{Path(config.base).stem}-seed{config.seed}"
+    specs = reward_specs(config)
+    check(config)
+    problems = load_problems(config.problems)
+    template = find_template(config.template)
+    mesh = make_mesh(config.mesh)
+    console = Console()
+    if not config.preview:
+        claim_folder(out, dataclasses.replace(config, out=None))
+    if (out / "summary.json").exists() and not config.preview:
+        console.print((out / "summary.json").read_text(), highlight=False)
+        console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
+        return
+    with RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool, jax.set_mesh(mesh):
+        model, base_seconds = make_base(config, template, out)
+        prompts = [template.prompt_ids(p, model.tokenizer) for p in (*problems.train, *problems.held_out)]
+        width = max(map(len, prompts))
+        if width + config.sampling.max_tokens > model.config.context_length:
+            raise UserError(
+                f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: together "
+                f"beyond the model's context of {model.config.context_length}"
+            )
+        environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)
+        if config.preview:
+            show_preview(model, environment, config.seed, console)
+            return
+        held_out = problems.held_out[: config.evaluation.problems]
+
+        def measure(name: str, model: Model) -> dict[str, Any]:
+            return run_stage(
+                out / name, "evaluate", dataclasses.replace(config, out=None), {},
+                lambda: measured(model, environment, held_out, config.evaluation),
+            )  # fmt: skip
+
+        before = measure("evaluation_before", model)
+        trained = reinforce(model, environment, config.rl, config.save, out)
+        after = measure("evaluation_after", trained)
+        save_huggingface(trained, out / "model")
+        finish(config, out, before, after, base_seconds, console)
+    console.print(f"{out}: summary.json, curves.png, metrics.jsonl, model/ (Hugging Face)", highlight=False)
+
+
+def measured(
+    model: Model, environment: Environment, problems: tuple[Problem, ...], config: EvaluationConfig
+) -> dict[str, Any]:
+    """An evaluation and its first completions, as figures of a stage."""
+    began = time.perf_counter()
+    evaluation, judged = evaluate(
+        model.params, model.config, model.tokenizer, environment.template, problems, environment.pool,
+        dataclasses.replace(environment.sampling, temperature=config.temperature), config.samples, environment.seed,
+    )  # fmt: skip
+    return {
+        "evaluation": dataclasses.asdict(evaluation),
+        "completions": [dataclasses.asdict(one) for one in judged[:20]],
+        "seconds": time.perf_counter() - began,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
