@@ -1,0 +1,122 @@
+"""Which rewards a run uses, read from their names and checked before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from r1jax.data.names import lookup
+from r1jax.errors import UserError
+from r1jax.rewards.base import Reward
+from r1jax.rewards.rules import RULES
+
+_SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardsConfig:
+    """The rewards, and the processes that compute them."""
+
+    rewards: tuple[str, ...] = ("accuracy", "format")
+    """Each is NAME or FILE.py:NAME, and =WEIGHT after it for a weight other than 1."""
+    workers: int = 2
+    """Worker processes."""
+    deadline: float = 5.0
+    """Seconds for all rewards of one completion; one that takes longer scores 0 and is counted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardSpec:
+    """One reward: a built-in one, or where ``file`` is given the function of that name in it."""
+
+    name: str
+    file: str | None
+    weight: float
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}" if self.file else self.name
+
+
+def parse_rewards(config: RewardsConfig) -> tuple[RewardSpec, ...]:
+    """The rewards of a config; files of the user's are executed once here, to know that they can be.
+
+    Raises:
+      UserError: for a text that names no reward, an unknown or repeated name, a missing or failing file, a function
+        that is missing or not marked with ``@reward``, a weight that is not finite, or workers and deadline below
+        what can run.
+    """
+    if config.workers < 1:
+        raise UserError(f"workers {config.workers}: rewards need at least 1 worker process")
+    if not config.deadline > 0 or math.isinf(config.deadline):
+        raise UserError(f"deadline {config.deadline}: give the seconds that a reward may take, more than 0")
+    if not config.rewards:
+        raise UserError(f"no rewards: name at least one, for example {next(iter(RULES))}")
+    specs = tuple(_parse(text) for text in config.rewards)
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two rewards are named {name!r}: metrics need one name for each")
+    load_rewards(specs)
+    return specs
+
+
+def load_rewards(specs: Sequence[RewardSpec]) -> tuple[Reward, ...]:
+    """The functions behind specs, in their order; each file is executed once.
+
+    Raises:
+      UserError: where a name or file has no such reward.
+    """
+    modules = {file: _execute(file) for file in dict.fromkeys(spec.file for spec in specs) if file}
+    return tuple(_in_module(spec, modules[spec.file]) if spec.file else _built_in(spec.name) for spec in specs)
+
+
+def _parse(text: str) -> RewardSpec:
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise UserError(f"reward {text!r}: write NAME, FILE.py:NAME, or one of them with =WEIGHT")
+    try:
+        weight = float(match["weight"] or 1)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise UserError(f"reward {text!r}: the weight {match['weight']} is not a finite number")
+    file = match["file"]
+    return RewardSpec(match["name"], file and str(Path(file).expanduser().resolve()), weight)
+
+
+def _built_in(name: str) -> Reward:
+    return lookup("reward", name, RULES)
+
+
+def _in_module(spec: RewardSpec, module: ModuleType) -> Reward:
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Reward)}
+    if spec.name in vars(module) and spec.name not in found:
+        raise UserError(f"reward {spec}: write @reward (from r1jax.rewards) above {spec.name}")
+    return lookup(f"reward in {spec.file}", spec.name, found)
+
+
+def _execute(file: str) -> ModuleType:
+    if not Path(file).is_file():
+        raise UserError(f"rewards file {file} does not exist: check the path")
+    # The path as the name: a file called math.py must not take the place of the module math.
+    spec = importlib.util.spec_from_file_location(file, file)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file] = module  # dataclasses look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
+        line = error.lineno if isinstance(error, SyntaxError) else line
+        raise UserError(f"rewards file {file}, line {line}: {type(error).__name__}: {error}") from error
+    return module
