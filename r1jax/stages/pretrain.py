@@ -25,7 +25,7 @@ from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics
-from r1jax.training.progress import Progress
+from r1jax.training.progress import ProgressBar
 from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
 
 
@@ -145,7 +145,7 @@ def pretrain(
             row = reduce_metrics(metrics)
             return carry, row | {"tokens_per_second": mask[picked].sum() / (time.perf_counter() - began)}
 
-        with MetricsWriter(folder, start) as writer, Progress("pretrain", config.steps, start) as progress:
+        with MetricsWriter(folder, start) as writer, ProgressBar("pretrain", config.steps, start) as progress:
             run(
                 carry, step_fn,
                 steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,

@@ -19,7 +19,7 @@ from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_ou
 from r1jax.stages.rl_config import RLConfig
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
-from r1jax.training.progress import Progress
+from r1jax.training.progress import ProgressBar
 from r1jax.training.rollout import Rollout, score
 from r1jax.training.state import init_state, make_optimizer, skipped_updates, state_shapes
 from r1jax.training.update import Objective, update
@@ -92,7 +92,7 @@ def reinforce(
             state = init_state(model.params, optimizer, shapes)
             carry = Carry(state, copy_reference(state.params, settings) if config.beta else None)
         start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, Progress("r1-zero", config.steps, start) as progress:
+        with MetricsWriter(folder, start) as writer, ProgressBar("r1-zero", config.steps, start) as progress:
 
             def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
                 began = time.perf_counter()

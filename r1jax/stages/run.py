@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from r1jax import cli
+from r1jax import __version__, cli
 from r1jax.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -67,7 +66,7 @@ def run_stage(
         "stage": name,
         "settings": json.loads(cli.to_json(settings)),
         "inputs": dict(inputs),
-        "version": importlib.metadata.version("r1jax"),
+        "version": __version__,
     }
     path = folder / MANIFEST
     if path.exists():

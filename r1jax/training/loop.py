@@ -16,7 +16,7 @@ from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.sharding import Params
 from r1jax.training.metrics import MetricsWriter
-from r1jax.training.progress import Progress
+from r1jax.training.progress import ProgressBar
 from r1jax.training.state import TrainState
 
 
@@ -88,7 +88,7 @@ def run(
     checkpoints: Checkpoints,
     save: SaveConfig,
     writer: MetricsWriter,
-    progress: Progress,
+    progress: ProgressBar,
 ) -> Carry:
     """Runs step_fn from the carry's own step up to ``steps``, with a row of metrics and sometimes a save after each.
 

@@ -1,0 +1,1 @@
+"""State, rollout, update and the loop around them."""
