@@ -1,23 +1,32 @@
-"""Metrics: (sum, weight) pairs on the device, floats on the host, lines and events on disk."""
+"""Metrics as sums with weights, and the files of a run that hold each step exactly once."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
-import tensorboardX
+from tensorboardX import RecordWriter
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from r1jax.errors import UserError
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), float32 scalars
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), scalars; the mean is taken last, on the host
+
+_FLUSH_SECONDS = 5.0  # between flushes of the TensorBoard file, each of which waits for the disk
 
 
 def merge(parts: Iterable[Metrics]) -> Metrics:
-    """The metrics of several batches as those of one: sums and weights are added by name."""
+    """Sums and weights added by name over microbatches, updates or devices; a name may be absent from some parts."""
     total: Metrics = {}
     for part in parts:
         for name, (value, weight) in part.items():
@@ -27,69 +36,109 @@ def merge(parts: Iterable[Metrics]) -> Metrics:
 
 
 def reduce_metrics(metrics: Metrics) -> dict[str, float]:
-    """sum / weight of each, as floats; nan where the weight is 0."""
-    host = jax.device_get(metrics)
-    return {name: float(value) / float(weight) if weight else math.nan for name, (value, weight) in host.items()}
+    """Weighted means sum / weight on the host, in one transfer; a weight of zero gives nan."""
+    return {
+        name: float(value) / float(weight) if weight else math.nan
+        for name, (value, weight) in jax.device_get(metrics).items()
+    }
 
 
 class MetricsWriter:
-    """metrics.jsonl, completions.jsonl and TensorBoard events of one folder, a step at a time.
+    """metrics.jsonl, completions.jsonl and TensorBoard events of a run, each with every step once.
 
-    Begun at ``step`` it drops what the files hold of that step and later ones, which are about to be made again, so a
-    run that was killed and went on has each step once.
+    On entry the lines of steps from ``resume_step`` on are dropped (a killed run has written steps that a resumed one
+    takes again), and so is a half-written one. metrics.jsonl is the truth: it is flushed at each step, and the
+    TensorBoard file is made anew from it. Raises UserError naming the folder where it cannot be written.
     """
 
-    def __init__(self, folder: Path, step: int = 0):
+    def __init__(self, folder: Path, resume_step: int = 0) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._files = {name: _reopen(folder / f"{name}.jsonl", step) for name in ("metrics", "completions")}
-            self._events = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-        except OSError as error:
-            raise UserError(f"cannot write metrics in {folder}: {error.strerror or error}") from error
+        self.resume_step = resume_step
 
     def __enter__(self) -> MetricsWriter:
+        metrics, completions, events = (
+            self.folder / name for name in ("metrics.jsonl", "completions.jsonl", "tensorboard")
+        )
+        with _refusing(self.folder):
+            events.mkdir(parents=True, exist_ok=True)
+            for path in (metrics, completions):
+                _drop_from(path, self.resume_step)
+            for path in events.glob("events.out.tfevents.*"):
+                path.unlink()
+            self._metrics = metrics.open("a", encoding="utf-8")
+            self._completions = completions.open("a", encoding="utf-8")
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+            self._events = RecordWriter(str(events / name))
+            self._events.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+            with metrics.open(encoding="utf-8") as lines:
+                for line in lines:
+                    self._events.write(_event(json.loads(line)))
+            self._events.flush()
+            self._flushed = time.monotonic()
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._events.close()
-        for file in self._files.values():
-            file.close()
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the line of a step: step, time (seconds since 1970) and the values; nan and inf become null."""
+        row = {"step": step, "time": round(time.time(), 3)}
+        row |= {name: _finite(value) for name, value in values.items()}
+        with _refusing(self.folder):
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+            self._events.write(_event(row))
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed = time.monotonic()
 
-    def write(self, step: int, row: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl and a TensorBoard event for each number; what is not finite is null and no event."""
-        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        self._line("metrics", {"step": step, **finite})
-        for name, value in finite.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
+    def write_completions(self, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
+        """Adds one line a completion of a step: step, and the fields of each mapping."""
+        with _refusing(self.folder):
+            for fields in completions:
+                self._completions.write(json.dumps({"step": step, **fields}, ensure_ascii=False) + "\n")
+            self._completions.flush()
 
-    def write_completions(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """A line of completions.jsonl for each row."""
-        for row in rows:
-            self._line("completions", {"step": step, **row})
-
-    def _line(self, name: str, row: Mapping[str, Any]) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            self._files[name].write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            self._files[name].flush()
-        except OSError as error:
-            raise UserError(f"cannot write {name}.jsonl in {self.folder}: {error.strerror or error}") from error
+            with _refusing(self.folder), contextlib.ExitStack() as all_of:
+                for file in (self._metrics, self._completions, self._events):
+                    all_of.callback(file.close)
+        except UserError:
+            if kind is None:  # else the first error is the one to tell
+                raise
 
 
-def _reopen(path: Path, step: int) -> Any:
-    """The file for appending, holding the steps before ``step`` alone."""
-    kept = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:  # half of a line is what a kill leaves
-                continue
-            if row["step"] < step:
-                kept.append(line + "\n")
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(kept))
-        part.replace(path)
-    return path.open("a")
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot write there ({error.strerror}); free space or permissions, or give another --out"
+        ) from error
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """Keeps the whole lines of steps before ``step``; the file is replaced at once, so that no failure loses it."""
+    if not path.exists():
+        return
+    part = path.with_name(path.name + ".part")
+    with path.open(encoding="utf-8", errors="replace") as lines, part.open("w", encoding="utf-8") as kept:
+        for line in lines:
+            with contextlib.suppress(ValueError):  # half-written when the run was killed
+                if json.loads(line)["step"] < step:
+                    kept.write(line.rstrip("\n") + "\n")
+    part.replace(path)
+
+
+def _finite(value: float) -> float | None:
+    number = value if isinstance(value, int) else float(value)  # float: NumPy's own are unknown to json
+    return number if math.isfinite(number) else None
+
+
+def _event(row: Mapping[str, Any]) -> bytes:
+    """A row of metrics.jsonl as one TensorBoard event."""
+    values = [
+        Summary.Value(tag=name, simple_value=value)
+        for name, value in row.items()
+        if name not in ("step", "time") and value is not None
+    ]
+    return Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)).SerializeToString()
