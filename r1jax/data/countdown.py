@@ -17,7 +17,7 @@ _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": ope
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
 _SPELLINGS = str.maketrans({"\N{MULTIPLICATION SIGN}": "*", "\N{DIVISION SIGN}": "/", "\N{MINUS SIGN}": "-"})
 _LONGEST = 200  # characters of an expression; also bounds how deep the parser goes
-_ATTEMPTS = 10_000  # draws in a row without a target, after which the grade counts as impossible
+_ATTEMPTS = 1000  # draws in a row without a target, after which the grade counts as impossible
 
 
 def generate(digits: int, operations: str, terms: int, seed: int) -> Iterator[KeyedProblem]:

@@ -58,7 +58,12 @@ def main() -> None:
         connection.send("ready")
         while True:
             problem, completion = connection.recv()
-            prepare(problem)
+            try:
+                prepare(problem)
+            except Exception as error:
+                reason = f"the checker {problem.checker} cannot be loaded: {type(error).__name__}: {error}"
+                connection.send(Failure(reason, traceback.format_exc()))
+                continue
             connection.send("started")
             connection.send(_values(specs, rewards, problem, completion))
     except (EOFError, ConnectionError):

@@ -1,0 +1,123 @@
+"""Templates: the prompt they make and what they read out of a completion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from r1jax.data.problem import Problem
+from r1jax.data.template import TEMPLATES, find_template
+from r1jax.errors import UserError
+
+PROBLEM = Problem("37 + 48", "85", "arithmetic")
+BOS = 256
+
+
+class Bytes:
+    """A token for each byte, and a chat template that shows its structure."""
+
+    vocab_size, pad_id, eos_ids = 258, 257, (257,)
+
+    def __init__(self, bos_id: int | None = BOS) -> None:
+        self.bos_id = bos_id
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+        turns = "".join(f"[{m['role']}|{m['content']}]" for m in messages)
+        return self.encode(turns + "[assistant|" * add_generation_prompt)
+
+
+def prompt(name: str) -> list[int]:
+    return TEMPLATES[name].prompt_ids(PROBLEM, Bytes())  # pyright: ignore[reportArgumentType]
+
+
+def test_think_is_the_bare_question() -> None:
+    assert prompt("think") == [BOS, *b"37 + 48 = ?\n<think>"]
+
+
+def test_plain_prompts_need_no_bos() -> None:
+    ids = TEMPLATES["think"].prompt_ids(PROBLEM, Bytes(bos_id=None))  # pyright: ignore[reportArgumentType]
+    assert ids == list(b"37 + 48 = ?\n<think>")
+
+
+def test_r1_zero_describes_the_tags_and_opens_the_first() -> None:
+    bos, *rest = prompt("r1-zero")
+    text = bytes(rest).decode()
+    assert bos == BOS
+    assert text.endswith("User: 37 + 48\n\nAssistant:\n<think>")
+    instruction = text.partition("User:")[0]
+    assert all(tag in instruction for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+
+
+def test_r1_zero_chat_says_the_same_as_system_message() -> None:
+    text = bytes(prompt("r1-zero-chat")).decode()
+    plain = bytes(prompt("r1-zero")[1:]).decode()
+    instruction = plain.partition("\n\nUser:")[0]
+    assert text == f"[system|{instruction}][user|37 + 48][assistant|<think>"
+
+
+def test_number_asks_for_the_number_without_tags_or_prefill() -> None:
+    text = bytes(prompt("number")).decode()
+    assert text.startswith("[user|") and "37 + 48" in text and "number" in text
+    assert text.endswith("][assistant|") and "<" not in text
+
+
+def test_questions_may_hold_braces() -> None:
+    ids = TEMPLATES["think"].prompt_ids(Problem("{x} {question}", "1", "a"), Bytes())  # pyright: ignore[reportArgumentType]
+    assert bytes(ids[1:]).decode().startswith("{x} {question} = ?")
+
+
+def test_the_text_is_prefill_and_completion() -> None:
+    assert TEMPLATES["think"].text("a</think>") == "<think>a</think>"
+    assert TEMPLATES["number"].text("85") == "85"
+
+
+@pytest.mark.parametrize(
+    ("text", "well_formed", "answer", "reasoning"),
+    [
+        ("<think>7+8</think><answer>85</answer>", True, "85", "7+8"),
+        ("<think>7+8\n </think>\n<answer> 85 </answer>\n", True, "85", "7+8"),
+        ("<think></think><answer></answer>", True, "", ""),
+        ("<think>7+8</think>so<answer>85</answer>", False, "85", "7+8"),
+        ("so <think>7+8</think><answer>85</answer>", False, "85", "7+8"),
+        ("<think>7+8</think><answer>85</answer> done", False, "85", "7+8"),
+        ("<think>7+8</think>", False, None, "7+8"),
+        ("<think>7+8 <answer>85</answer>", False, "85", None),
+        ("<think>7+8</think><answer>85", False, None, "7+8"),
+        ("<think>a</think><answer>1</answer><answer>2</answer>", False, None, "a"),
+        ("<think>a</think><think>b</think><answer>1</answer>", False, "1", None),
+        ("<think><think>a</think><answer>1</answer>", False, "1", None),
+        ("<answer>1</answer><think>a</think>", False, "1", "a"),
+        ("<think>a<answer>1</answer></think>", False, "1", "a<answer>1</answer>"),
+        ("</think>a<think></answer>1<answer>", False, None, None),
+        ("85", False, None, None),
+    ],
+)
+def test_tags(text: str, well_formed: bool, answer: str | None, reasoning: str | None) -> None:
+    for name in ("think", "r1-zero", "r1-zero-chat"):
+        template = TEMPLATES[name]
+        assert template.well_formed(text) is well_formed
+        assert template.answer(text) == answer
+        assert template.reasoning(text) == reasoning
+
+
+@pytest.mark.parametrize(
+    ("text", "well_formed"), [(" 85\n", True), ("-1,000.5", True), ("It is 85", False), ("", False)]
+)
+def test_without_tags_the_text_is_the_answer(text: str, well_formed: bool) -> None:
+    template = TEMPLATES["number"]
+    assert template.well_formed(text) is well_formed
+    assert template.answer(text) == text.strip()
+    assert template.reasoning(text) is None
+
+
+def test_an_unknown_template_names_those_near() -> None:
+    assert find_template("think") is TEMPLATES["think"]
+    with pytest.raises(UserError, match="unknown template 'r1_zero': did you mean r1-zero"):
+        find_template("r1_zero")
