@@ -244,7 +244,12 @@ class SentencePieceTokenizer(_Declared):
         """Writes tokenizer.model, tokenizer_config.json and generation_config.json."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "tokenizer.model").write_bytes(self.backend.serialized_model_proto())
-        self.save_declarations(Path(folder), "LlamaTokenizer", add_bos_token=self.bos_id is not None, legacy=True)
+        # transformers does not read these two from the model itself. Its LlamaTokenizer is exact for BPE models alone.
+        prefix = self.backend.encode_as_pieces("a")[0].startswith("▁")
+        adds_bos = self.bos_id is not None
+        self.save_declarations(
+            Path(folder), "LlamaTokenizer", add_bos_token=adds_bos, add_prefix_space=prefix, legacy=True
+        )
 
 
 def byte_characters() -> list[str]:

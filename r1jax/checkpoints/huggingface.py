@@ -8,7 +8,7 @@ import json
 import math
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,7 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
         "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
         "attention_bias": config.attention_bias,
         "use_sliding_window": False,
+        "sliding_window": None,
         "tie_word_embeddings": config.tie_embeddings,
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
@@ -233,12 +234,11 @@ def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2*
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there and not empty: remove it or name another folder")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+        partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
     try:
-        partial.chmod(0o755)  # mkdtemp's own would hide the export from other users
         model.tokenizer.save(partial)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _save_weights(model, partial, shard_bytes)
@@ -272,6 +272,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
         # transformers refuses files that do not name their origin's format.
         arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod((folder / "config.json").stat().st_mode)  # safetensors lets only its owner read it
         names |= dict.fromkeys(arrays, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": names}

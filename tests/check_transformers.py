@@ -1,0 +1,120 @@
+"""Shows that exported folders load in transformers and compute the same there; not part of the test run.
+
+In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf too, by which
+transformers reads tokenizer.model):
+
+    python tests/check_transformers.py export FOLDER
+    .venv-torch/bin/python tests/check_transformers.py compare FOLDER
+
+``compare`` prints a line for each export and exits 1 where logits are more than 1e-4 apart or token ids differ.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+MESSAGES = [{"role": "user", "content": "What is 7 + 5?"}]
+
+
+def export(folder: Path) -> None:
+    """Writes one folder for each kind of model and tokenizer, with our logits and ids in expected.json."""
+    import jax
+    import sentencepiece
+
+    from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
+    from r1jax.checkpoints.model import Model
+    from r1jax.models.config import ModelConfig
+    from r1jax.models.transformer import forward, param_specs
+    from r1jax.sharding import init_params
+    from r1jax.tokenizer import ByteTokenizer, load_tokenizer
+
+    fixtures = Path(__file__).parent / "fixtures"
+    texts = json.loads((fixtures / "tokenizers" / "expected.json").read_text())["texts"]
+    models = {name: load_huggingface(fixtures / name) for name in ("llama_tied", "llama_bias", "qwen2", "qwen3")}
+
+    config = ModelConfig(vocab_size=512)
+    params = init_params(param_specs(config), jax.random.key(0))
+    models["bytes"] = Model(config, params, ByteTokenizer("{{ bos_token }}{{ messages[0].content }}"))
+    stream = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text for text in texts * 9 if "<|" not in text]),
+        model_writer=stream,
+        model_type="bpe",
+        vocab_size=340,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        user_defined_symbols=["<think>", "\n"],
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    with tempfile.TemporaryDirectory() as trained:
+        (Path(trained) / "tokenizer.model").write_bytes(stream.getvalue())
+        models["sentencepiece"] = Model(config, params, load_tokenizer(trained))
+    for name in ("gpt-2", "smollm", "llama-bpe", "qwen2"):
+        models[f"tokenizer_{name}"] = Model(config, params, load_tokenizer(fixtures / "tokenizers" / name))
+
+    for name, model in models.items():
+        save_huggingface(model, folder / name, shard_bytes=60_000)
+        tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, 24))
+        expected = {
+            "tokens": tokens.tolist(),
+            "logits": np.asarray(forward(model.params, jax.numpy.asarray(tokens), model.config)).tolist(),
+            "texts": texts,
+            "ids": [model.tokenizer.encode(text) for text in texts],
+            "decoded": [model.tokenizer.decode(model.tokenizer.encode(text)) for text in texts],
+            "bos_id": model.tokenizer.bos_id,
+            "eos_ids": model.tokenizer.eos_ids,
+            "chat": model.tokenizer.chat(MESSAGES) if model.tokenizer.chat_template else None,
+        }
+        (folder / name / "expected.json").write_text(json.dumps(expected))
+
+
+def compare(folder: Path) -> bool:
+    """Prints how far transformers is from expected.json in each folder; True where all agree."""
+    import torch
+    import transformers
+
+    same = True
+    for file in sorted(folder.glob("*/expected.json")):
+        expected = json.loads(file.read_text())
+        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent).float().eval()
+        with torch.no_grad():
+            logits = model(torch.tensor(expected["tokens"])).logits.numpy()
+        apart = float(np.abs(logits - np.array(expected["logits"])).max())
+
+        # AutoTokenizer would build Qwen2's own tokenizer for each model of that type, whatever its tokenizer.json says.
+        whole = (file.parent / "tokenizer.json").is_file()
+        kind = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
+        tokenizer = kind.from_pretrained(file.parent)
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in expected["texts"]]
+        wrong = [text for text, a, b in zip(expected["texts"], ids, expected["ids"], strict=True) if a != b]
+        decoded = [tokenizer.decode(i, skip_special_tokens=True) for i in expected["ids"]]
+        wrong += [text for text, a, b in zip(expected["texts"], decoded, expected["decoded"], strict=True) if a != b]
+        if (expected["bos_id"] is not None) != (tokenizer("a")["input_ids"][0] == expected["bos_id"]):
+            wrong.append("bos")
+        eos = model.generation_config.eos_token_id
+        if sorted([eos] if isinstance(eos, int) else eos) != sorted(expected["eos_ids"]):
+            wrong.append("eos")
+        if expected["chat"] is not None:
+            text = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+            if tokenizer(text, add_special_tokens=False)["input_ids"] != expected["chat"]:
+                wrong.append("chat")
+        print(f"{file.parent.name:20} logits apart by {apart:.1e}; ids that differ: {wrong or 'none'}")
+        same = same and apart <= 1e-4 and not wrong
+    return same
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in ("export", "compare"):
+        sys.exit(__doc__)
+    if sys.argv[1] == "export":
+        export(Path(sys.argv[2]))
+    else:
+        sys.exit(0 if compare(Path(sys.argv[2])) else 1)
