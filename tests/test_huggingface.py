@@ -260,9 +260,22 @@ def test_load_finds_the_kind_by_itself(tmp_path: Path) -> None:
     assert model.config.dtype == "bfloat16"
     assert {w.dtype for w in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
 
+    run = tmp_path / "run"
+    shutil.copytree(FIXTURES / "qwen2", run / "export")
+    (run / "10" / "params").mkdir(parents=True)
+    (run / "r1jax.json").touch()
+    for path, kind in (
+        (FIXTURES / "qwen2", "huggingface"),
+        (run / "export", "huggingface"),
+        (run, "native"),
+        (run / "10", "native"),
+    ):
+        assert loading.resolve(path) == (path, kind)
+
+    (tmp_path / "empty").mkdir()
     for path, message in (
         (tmp_path / "nowhere", "nowhere does not exist: give a Hugging Face folder"),
-        (tmp_path, "is empty: give"),
+        (tmp_path / "empty", "is empty: give"),
         (FIXTURES, "holds no checkpoint: give"),
         (FIXTURES / "chats.json", r"chats\.json is no checkpoint: give"),
     ):

@@ -32,10 +32,12 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
         raise UserError(f"{path} is no checkpoint: {_ACCEPTED}")
     if not path.is_dir():
         raise UserError(f"{path} does not exist: {_ACCEPTED}")
-    if (path / native.MODEL_FILE).is_file() or (path.parent / native.MODEL_FILE).is_file():
+    if (path / native.MODEL_FILE).is_file():
         return path, "native"
     if (path / "config.json").is_file():
         return path, "huggingface"
+    if (path.parent / native.MODEL_FILE).is_file():  # one step of a checkpoint
+        return path, "native"
     what = "holds no checkpoint" if any(path.iterdir()) else "is empty"
     raise UserError(f"{path} {what}: {_ACCEPTED}")
 
