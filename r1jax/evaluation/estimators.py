@@ -20,9 +20,9 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     correct = _checked(correct, k)
     n = correct.shape[1]
     wrong = n - correct.sum(1)
-    # C(n-c, k) / C(n, k) as k factors of at most 1: no large factorials, and 0 as soon as n - c < k.
+    # C(n-c, k) / C(n, k) as a product of k factors, without large factorials; one of them is 0 where n - c < k.
     drawn = np.arange(k)
-    return 1.0 - np.prod(np.maximum(wrong[:, None] - drawn, 0) / (n - drawn), axis=1)
+    return 1.0 - np.prod((wrong[:, None] - drawn) / (n - drawn), axis=1)
 
 
 def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray, k: int) -> np.ndarray:
