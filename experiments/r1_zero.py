@@ -22,7 +22,7 @@ from typing import Any, Literal
 import jax
 from rich.console import Console
 
-from r1jax import cli
+from r1jax import __version__, cli
 from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load, read_config
 from r1jax.checkpoints.model import Model
@@ -30,8 +30,9 @@ from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig, load_problems
 from r1jax.data.template import Template, find_template
 from r1jax.errors import UserError
+from r1jax.evaluation.curves import plot_curves
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
-from r1jax.evaluation.report import comparison_markdown, comparison_table, plot_curves, side_by_side
+from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import RewardSpec, RewardsConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -53,7 +54,7 @@ class Config:
     base: str = "pretrain"
     """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
     out: Path | None = None
-    """Output folder; None: runs/r1-zero-PRESET-seedSEED."""
+    """Output folder; None: runs/r1-zero-BASE-seedSEED."""
     mesh: str = "1x1"
     """Devices as DATAxMODEL."""
     seed: int = 0
@@ -220,7 +221,7 @@ def finish(
         "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("r1jax", "jax", "flax", "optax")}},
+        "versions": {"python": platform.python_version(), "r1jax": __version__, **{p: version(p) for p in ("jax", "flax", "optax")}},
     }
     report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n![curves](curves.png)\n\n```\n{examples}```\n"
     write_whole(out / "report.md", report)

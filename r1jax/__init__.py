@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "ModelConfig", "forward", "load", "sample", "save_huggingface"]
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Model": "r1jax.checkpoints.model",
     "ModelConfig": "r1jax.models.config",

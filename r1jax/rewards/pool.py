@@ -52,6 +52,11 @@ class RewardPool:
         self._workers: list[WorkerProcess] = []
         self._lock = threading.Lock()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the rewards, in the order of Scores.values."""
+        return tuple(spec.name for spec in self._specs)
+
     def __enter__(self) -> RewardPool:
         self._workers = [WorkerProcess(self._specs) for _ in range(self._count)]
         return self
@@ -109,8 +114,7 @@ class RewardPool:
                     values[item] = outcome
                 missing -= 1
         weights = np.array([spec.weight for spec in self._specs], np.float32)
-        names = tuple(spec.name for spec in self._specs)
-        return Scores(values, values @ weights, names, lost["timeout"], lost["crash"])
+        return Scores(values, values @ weights, self.names, lost["timeout"], lost["crash"])
 
     def _replace(self, i: int) -> None:
         self._workers[i].kill()

@@ -120,7 +120,7 @@ def apply_gradients(
     A gradient that is not finite changes nothing but the count of skipped updates.
     """
     grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), norm

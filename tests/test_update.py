@@ -1,0 +1,281 @@
+"""The update: invariances, the ratio over a rollout, gradients that are not finite, types, shardings."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from r1jax.models.transformer import forward, param_specs
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.sharding import make_mesh, param_shardings, place
+from r1jax.stages.rl import learn
+from r1jax.stages.rl_config import RLConfig
+from r1jax.training.language_model import language_model_update
+from r1jax.training.loop import Carry
+from r1jax.training.metrics import reduce_metrics
+from r1jax.training.rollout import build_rollout, score, width_bucket
+from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, skipped_updates, state_shapes
+from r1jax.training.update import Objective, update
+
+PROMPTS = [[1, 2, 3], [5, 6]]
+GROUP = 4
+M = 10
+SAMPLING = Sampling(max_tokens=M, temperature=0.8)
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_params, tiny_config):
+    drawn = sample(
+        tiny_params, PROMPTS, tiny_config, jax.random.key(3),
+        sampling=SAMPLING, end_tokens=tuple(range(40, 60)), samples_per_prompt=GROUP,
+    )  # fmt: skip
+    return jax.device_get(drawn)
+
+
+def rollout_of(samples, counts=None):
+    B = len(PROMPTS) * GROUP
+    return build_rollout(
+        prompts=[p for p in PROMPTS for _ in range(GROUP)],
+        tokens=samples.tokens,
+        lengths=samples.lengths,
+        logprobs=samples.logprobs,
+        sampling_logprobs=samples.sampling_logprobs,
+        advantages=np.linspace(-1, 1, B).astype(np.float32),
+        counts=np.ones(B, bool) if counts is None else counts,
+        longest=3 + M,
+    )
+
+
+def fresh(params, model, config=None, mesh=None):
+    config = config or OptimizerConfig(learning_rate=1e-2, eps=1e-3)
+    mesh = mesh or make_mesh("1x1")
+    optimizer = make_optimizer(config, 10)
+    shapes = state_shapes(model, config, optimizer, mesh)
+    return init_state(params, optimizer, shapes), optimizer, shapes
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+OBJECTIVE = Objective(temperature=0.8, on_policy=True, max_tokens=M, chunk=16)
+
+
+def test_layout_of_a_rollout(samples):
+    """Position t of each array speaks of token t + 1, and the mask covers the completion alone."""
+    rollout = jax.device_get(rollout_of(samples))
+    for i, n in enumerate(samples.lengths):
+        prompt = PROMPTS[i // GROUP]
+        assert rollout.tokens[i, : len(prompt) + n].tolist() == [*prompt, *samples.tokens[i, :n]]
+        assert rollout.tokens[i, 1:][rollout.mask[i]].tolist() == samples.tokens[i, :n].tolist()
+        np.testing.assert_array_equal(rollout.sampler_logprobs[i][rollout.mask[i]], samples.logprobs[i, :n])
+
+
+def test_width_buckets_are_few_and_wide_enough():
+    widths = {width_bucket(w, 103) for w in range(1, 104)}
+    assert len(widths) == 4 and max(widths) == 103
+    assert all(width_bucket(w, 103) >= w for w in range(1, 104))
+
+
+def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
+    """The old log-probabilities of the trainer are those of the sampler, in any number of microbatches."""
+    rollout = rollout_of(samples)
+    for microbatches in (1, 4):
+        got = score(tiny_params, rollout.tokens, tiny_config, 0.8, microbatches, 16)
+        np.testing.assert_allclose(jnp.where(rollout.mask, got, 0), rollout.sampler_logprobs, atol=1e-5)
+
+
+def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_config):
+    """On policy the ratio is 1, so one SGD step moves by sum_i A_i / |o_i| * grad log pi(o_i), averaged over i."""
+    rollout = rollout_of(samples)
+
+    def surrogate(params):
+        total = 0.0
+        for i, n in enumerate(samples.lengths):
+            prompt = PROMPTS[i // GROUP]
+            tokens = jnp.array([*prompt, *samples.tokens[i, :n]])
+            logq = jax.nn.log_softmax(forward(params, tokens[None], tiny_config)[0] / 0.8)
+            logp = jnp.take_along_axis(logq[:-1], tokens[1:, None], -1)[len(prompt) - 1 :, 0]
+            total += rollout.advantages[i] * logp.mean()
+        return -total / len(samples.lengths)
+
+    want = jax.grad(surrogate)(tiny_params)
+    state, _, _ = fresh(tiny_params, tiny_config)
+    sgd = optax.apply_if_finite(optax.sgd(1.0), 5)
+    state = state.replace(opt_state=sgd.init(state.params))
+    after, sums, _ = update(state, rollout, sgd, OBJECTIVE, tiny_config, 1)
+    close(jax.tree.map(jnp.subtract, tiny_params, after.params), want, atol=2e-6)
+    norm = float(optax.tree.norm(want))
+    assert reduce_metrics(sums)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
+def test_microbatches_change_nothing(samples, tiny_params, tiny_config, aggregate):
+    objective = dataclasses.replace(OBJECTIVE, aggregate=aggregate, beta=0.1, entropy=0.01)
+    rollout = rollout_of(samples)
+    rollout = rollout.replace(reference_logprobs=rollout.sampler_logprobs + 0.1)
+    results = []
+    for microbatches in (1, 2, 8):
+        state, optimizer, _ = fresh(tiny_params, tiny_config)
+        state, sums, maxima = update(state, rollout, optimizer, objective, tiny_config, microbatches)
+        results.append((state.params, reduce_metrics(sums), maxima))
+    for other in results[1:]:
+        close(results[0], other, rtol=1e-4, atol=1e-6)
+
+
+def test_sequences_that_do_not_count_leave_no_trace(samples, tiny_params, tiny_config):
+    counts = np.array([True] * 4 + [False] * 4)
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    masked, *_ = update(state, rollout_of(samples, counts), optimizer, OBJECTIVE, tiny_config, 2)
+    whole = rollout_of(samples)
+    half = jax.tree.map(lambda x: x[:4], whole)
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    alone, *_ = update(state, half, optimizer, OBJECTIVE, tiny_config, 1)
+    close(masked.params, alone.params, rtol=1e-4, atol=1e-6)
+
+
+def test_ratio_is_one_on_the_first_minibatch_and_not_on_the_second(samples, tiny_params, tiny_config):
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    objective = dataclasses.replace(OBJECTIVE, on_policy=False)
+    rollout = rollout_of(samples)
+    old = score(state.params, rollout.tokens, tiny_config, 0.8, 1, 16)
+    rollout = rollout.replace(old_logprobs=jnp.where(rollout.mask, old, 0.0))
+    first, second = (jax.tree.map(lambda x, s=s: x[s], rollout) for s in (slice(0, 4), slice(4, 8)))
+    state, sums, maxima = update(state, first, optimizer, objective, tiny_config, 1)
+    assert reduce_metrics(sums)["ratio_mean"] == pytest.approx(1, abs=1e-5)
+    assert float(maxima["ratio_max"]) == pytest.approx(1, abs=1e-4)
+    state, sums, maxima = update(state, second, optimizer, objective, tiny_config, 1)
+    assert abs(float(maxima["ratio_max"]) - 1) > 1e-2
+
+
+def test_learning_raises_what_was_good_and_lowers_what_was_bad(samples, tiny_params, tiny_config):
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    rollout = rollout_of(samples)
+    state, *_ = update(state, rollout, optimizer, OBJECTIVE, tiny_config, 1)
+    after = score(state.params, rollout.tokens, tiny_config, 0.8, 1, 16)
+    change = jnp.where(rollout.mask, after - rollout.sampler_logprobs, 0).sum(axis=1)
+    assert change[-1] > 0 > change[0]
+
+
+def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_config):
+    for minibatches, epochs in ((1, 1), (2, 1), (2, 3)):
+        config = RLConfig(prompts=2, group=GROUP, minibatches=minibatches, inner_epochs=epochs, beta=0.1)
+        state, optimizer, _ = fresh(tiny_params, tiny_config)
+        carry = Carry(state, jax.tree.map(jnp.copy, tiny_params))
+        row = learn(
+            carry, rollout_of(samples), optimizer, config, config.objective(SAMPLING), tiny_config, jax.random.key(0)
+        )
+        counts = [int(c) for _, c in optax.tree_utils.tree_get_all_with_path(carry.state.opt_state, "count")]
+        assert counts and set(counts) == {minibatches * epochs}
+        assert row["sampler_gap_max"] < 1e-5
+        if config.updates == 1:
+            assert row["kl"] == pytest.approx(0, abs=1e-9)
+        else:
+            assert row["kl"] > 1e-7
+
+
+def test_gradients_that_are_not_finite_are_skipped_and_counted(samples, tiny_params, tiny_config):
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    before = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
+    bad = rollout_of(samples)
+    bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
+    for count in (1, 2):
+        state, *_ = update(state, bad, optimizer, OBJECTIVE, tiny_config, 1)
+        after = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
+        jax.tree.map(np.testing.assert_array_equal, before, after)
+        assert int(skipped_updates(state)) == count
+    state, *_ = update(state, rollout_of(samples), optimizer, OBJECTIVE, tiny_config, 1)
+    assert int(skipped_updates(state)) == 2
+    assert not np.array_equal(state.params["embedding"], before[0]["embedding"])
+
+
+@pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])
+def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, stored, computed):
+    """Masters and moments keep their type through an update, which goes where the float32 update goes."""
+    model = dataclasses.replace(tiny_config, dtype=computed)
+    config = OptimizerConfig(learning_rate=1e-2, eps=1e-3, param_dtype=stored)
+    state, optimizer, _ = fresh(tiny_params, model, config)
+    types = [x.dtype for x in jax.tree.leaves(state)]
+    start = jax.tree.map(lambda w: w.astype(jnp.float32), state.params)
+    state, *_ = update(state, rollout_of(samples), optimizer, OBJECTIVE, model, 2)
+    assert [x.dtype for x in jax.tree.leaves(state)] == types
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype(stored)}
+    exact, optimizer, _ = fresh(tiny_params, tiny_config)
+    exact, *_ = update(exact, rollout_of(samples), optimizer, OBJECTIVE, tiny_config, 2)
+
+    def flat(a, b):
+        leaves = jax.tree.leaves(jax.tree.map(lambda x, y: (x.astype(jnp.float32) - y).ravel(), a, b))
+        return jnp.concatenate(leaves)
+
+    moved, wanted = flat(state.params, start), flat(exact.params, tiny_params)
+    assert jnp.dot(moved, wanted) / jnp.linalg.norm(moved) / jnp.linalg.norm(wanted) > 0.98
+
+
+def test_cosine_schedule_and_warmup_by_hand():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=2, schedule="cosine", max_grad_norm=0, b1=0.0, b2=0.0)
+    optimizer = make_optimizer(config, 6)
+    params = {"w": jnp.zeros(())}
+    state = optimizer.init(params)
+    steps = []
+    for _ in range(7):
+        updates, state = optimizer.update({"w": jnp.ones(())}, state, params)
+        steps.append(-float(updates["w"]))
+    # Up over 2 updates, then 0.1 + 0.9 (1 + cos(pi t / 4)) / 2.
+    want = [0, 0.5, *(0.1 + 0.45 * (1 + np.cos(np.pi * np.arange(5) / 4)))]
+    np.testing.assert_allclose(steps, want, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_leaves_norms_and_biases(tiny_params):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, weight_decay=0.5), 1)
+    zeros = jax.tree.map(jnp.zeros_like, tiny_params)
+    updates, _ = optimizer.update(zeros, optimizer.init(tiny_params), tiny_params)
+    np.testing.assert_allclose(updates["embedding"], -0.5 * tiny_params["embedding"], rtol=1e-6)
+    assert not updates["final_norm"].any() and not updates["layers"]["mlp_norm"].any()
+
+
+@pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
+def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mesh):
+    objective = dataclasses.replace(OBJECTIVE, beta=0.1)
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    alone, sums, _ = update(state, rollout_of(samples), optimizer, objective, tiny_config, 1)
+    want = reduce_metrics(sums)
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        spread = place(tiny_params, param_shardings(param_specs(tiny_config), mesh))
+        state, optimizer, shapes = fresh(spread, tiny_config, mesh=mesh)
+        together, sums, _ = update(state, rollout_of(samples), optimizer, objective, tiny_config, 1)
+        got = reduce_metrics(sums)
+    assert got == pytest.approx(want, abs=1e-5)
+    close(jax.device_get(alone.params), jax.device_get(together.params), atol=1e-5)
+    # Sharded before and after: an update must not gather what it was given in pieces.
+    for leaf, shape in zip(jax.tree.leaves(together), jax.tree.leaves(shapes), strict=True):
+        assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
+    for leaf in jax.tree.leaves((together.params, together.opt_state)):
+        if leaf.size > 200:
+            assert not leaf.sharding.is_fully_replicated
+            assert leaf.addressable_shards[0].data.size == leaf.size // 8
+
+
+def test_batches_are_split_over_the_data_axis(samples):
+    mesh = make_mesh("4x2")
+    with jax.set_mesh(mesh):
+        rollout = rollout_of(samples)
+    assert {shard.data.shape[0] for shard in rollout.tokens.addressable_shards} == {2}
+
+
+def test_language_model_update_lowers_the_loss_on_its_batch(tiny_params, tiny_config):
+    tokens = jax.random.randint(jax.random.key(0), (4, 12), 0, tiny_config.vocab_size)
+    batch = {"tokens": tokens, "mask": jnp.ones((4, 11), bool).at[:, 8:].set(False)}
+    logq = jax.nn.log_softmax(forward(tiny_params, tokens, tiny_config))[:, :-1]
+    want = -jnp.take_along_axis(logq, tokens[:, 1:, None], -1)[:, :8].mean()
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    losses = []
+    for _ in range(3):
+        state, metrics = language_model_update(state, batch, optimizer, tiny_config, 2)
+        losses.append(reduce_metrics(metrics)["loss"])
+    assert losses[0] == pytest.approx(float(want), rel=1e-5)
+    assert losses[0] > losses[1] > losses[2]
