@@ -84,8 +84,8 @@ def _compile(template: str) -> jinja2.Template:
     def strftime_now(layout: str) -> str:
         return datetime.datetime.now().strftime(layout)
 
-    def tojson(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
+    def tojson(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{"ensure_ascii": False, **options})
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
     environment.filters["tojson"] = tojson  # jinja's own escapes for HTML

@@ -84,7 +84,7 @@ CORNERS = (
     "{{ bos_token }}{{ strftime_now('%%') }}{% if tools is none %}no tools{% endif %}\n"
     "{% for message in messages %}\n"
     "  {% if message.role == 'system' %}{% continue %}{% endif %}\n"
-    "  {{ message | tojson }}{{ eos_token }}\n"
+    "  {{ message | tojson }}{{ message | tojson(indent=1) }}{{ eos_token }}\n"
     "{% endfor %}"
 )
 MESSAGES = [
@@ -184,9 +184,13 @@ def make_tokenizers() -> None:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     gpt2_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     llama3_pattern = Regex(TikTokenConverter().pattern)  # transformers' own copy of Llama 3's
+    gpt2 = trained([gpt2_words])
+    # The same vocabulary, whose merges join digits where the pre-tokenizer lets them.
+    smollm = Tokenizer.from_str(gpt2.to_str())
+    smollm.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2_words])
     backends = {
-        "gpt-2": trained([gpt2_words]),
-        "smollm": trained([pre_tokenizers.Digits(individual_digits=True), gpt2_words]),
+        "gpt-2": gpt2,
+        "smollm": smollm,
         "llama-bpe": trained([pre_tokenizers.Split(llama3_pattern, behavior="isolated"), byte_level]),
     }
     # Llama 3's vocabulary has words that no merge reaches.

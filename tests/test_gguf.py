@@ -326,6 +326,12 @@ def test_the_default_pre_tokenizer_cuts_digits_in_threes_and_punctuation_apart()
     assert pieces("default", "it's") == ["i", "t", "'", "s"]
 
 
+def test_ids_beyond_the_vocabulary_mean_none() -> None:
+    none = {f"tokenizer.ggml.{name}_token_id": 2**32 - 1 for name in ("bos", "padding", "eot")}
+    tokenizer = read_vocabulary(bpe_metadata("gpt-2", "llama-bpe") | none, Path())
+    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.pad_id) == (None, (2,), 2)
+
+
 def test_declared_bos_habit_beats_the_default() -> None:
     metadata = bpe_metadata("gpt-2", "gpt-2")
     assert read_vocabulary(metadata, Path()).bos_id is None
@@ -347,7 +353,7 @@ def test_sentencepiece_vocabularies_give_its_own_ids(prefix: bool, tmp_path: Pat
         sentence_iterator=iter(texts),
         model_writer=stream,
         model_type="bpe",
-        vocab_size=370,
+        vocab_size=430,
         byte_fallback=True,
         character_coverage=0.98,
         normalization_rule_name="identity",
@@ -375,7 +381,7 @@ def test_sentencepiece_vocabularies_give_its_own_ids(prefix: bool, tmp_path: Pat
     again = load_tokenizer(tmp_path)
     if not prefix:  # with one, llama.cpp prefixes what follows <think>, and SentencePiece what stands before it
         texts.append("five <think>seven</think>")
-    for text in [*texts, "twelve cafés, \x00 and 七 unseen"]:
+    for text in [*texts, "nineevenne cafés, \x00 and 七 unseen"]:
         assert tokenizer.encode(text) == again.encode(text) == model.encode(text), text
         assert tokenizer.decode(model.encode(text)) == model.decode(model.encode(text)) == text
     assert tokenizer.encode("</s>") == [model.eos_id()]

@@ -60,27 +60,33 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
         raise UserError(f"{source}: its vocabulary contradicts itself ({reason}): fetch or convert it again") from error
 
     # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
-    for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False)):
-        found = [
-            AddedToken(t, special=special, normalized=False) for t, k in zip(tokens, types, strict=True) if k == kind
+    control, defined = (
+        [
+            AddedToken(token, special=special, normalized=False)
+            for token, k in zip(tokens, types, strict=True)
+            if k == kind
         ]
-        backend.add_special_tokens(found) if special else backend.add_tokens(found)
+        for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False))
+    )
+    backend.add_special_tokens(control)
+    backend.add_tokens(defined)
 
     ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
-    eos_ids = tuple(dict.fromkeys(i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None))
+    ids = {name: id for name, id in ids.items() if id is not None and id < len(tokens)}  # some write -1 for none
+    eos_ids = tuple(dict.fromkeys(ids[name] for name in ("eos", "eot", "eom") if name in ids))
     if not eos_ids:
         raise UserError(f"{source}: no end token is declared: set tokenizer.ggml.eos_token_id in the file")
     # llama.cpp's defaults where the file says nothing.
     adds_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3")
-    bos_id = ids["bos"] if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
+    bos_id = ids.get("bos") if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
     if bos_id is not None:
         backend.post_processor = bos_processor(tokens[bos_id], bos_id)
     return JsonTokenizer(
         backend=backend,
         bos_id=bos_id,
-        bos_token="" if ids["bos"] is None else tokens[ids["bos"]],
+        bos_token=tokens[ids["bos"]] if "bos" in ids else "",
         eos_ids=eos_ids,
-        pad_id=eos_ids[0] if ids["padding"] is None else ids["padding"],
+        pad_id=ids.get("padding", eos_ids[0]),
         chat_template=metadata.get("tokenizer.chat_template"),
     )
 
