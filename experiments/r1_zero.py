@@ -90,7 +90,8 @@ PRESETS = {
             dtype="bfloat16",
             problems=ProblemsConfig(digits=1, operations="+*", held_out_share=0.25),
             sampling=Sampling(max_tokens=24),
-            rl=RLConfig(steps=100, prompts=64, group=16, learning_rate=3e-6, warmup_steps=5),
+            rl=RLConfig(steps=100, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
+            verifier=RewardsConfig(workers=8),
             save=SaveConfig(every=50),
         ),
     ),
@@ -238,6 +239,8 @@ def main() -> None:
     check(config)
     problems = load_problems(config.problems)
     template = find_template(config.template)
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     mesh = make_mesh(config.mesh)
     console = Console()
     if not config.preview:

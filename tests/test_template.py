@@ -108,12 +108,21 @@ def test_tags(text: str, well_formed: bool, answer: str | None, reasoning: str |
 
 
 @pytest.mark.parametrize(
-    ("text", "well_formed"), [(" 85\n", True), ("-1,000.5", True), ("It is 85", False), ("", False)]
+    ("text", "well_formed", "answer"),
+    [
+        (" 85\n", True, "85"),
+        ("-1,000.5", True, "-1,000.5"),
+        ("It is 85, not 8.", False, "8"),
+        ("88-3", False, "3"),
+        ("12 + -3 is 9; no, -9", False, "-9"),
+        ("no idea ", False, "no idea"),
+        ("", False, ""),
+    ],
 )
-def test_without_tags_the_text_is_the_answer(text: str, well_formed: bool) -> None:
+def test_without_tags_the_answer_is_the_last_number(text: str, well_formed: bool, answer: str) -> None:
     template = TEMPLATES["number"]
     assert template.well_formed(text) is well_formed
-    assert template.answer(text) == text.strip()
+    assert template.answer(text) == answer
     assert template.reasoning(text) is None
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_NUMBER = re.compile(r"[+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:\s*/\s*[0-9]+)?")
+_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:\s*/\s*[0-9]+)?"
+_NUMBER = re.compile("[+-]?" + _UNSIGNED)
+_IN_TEXT = re.compile(r"(?:(?<![0-9])[+-])?" + _UNSIGNED)  # in "8-3" the minus is no sign
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, as it is written there; None where there is none."""
+    found = _IN_TEXT.findall(text.replace("\N{MINUS SIGN}", "-"))
+    return found[-1] if found else None
 
 
 def parse_number(text: str) -> Fraction | None:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from r1jax.data.names import lookup
-from r1jax.data.number import parse_number
+from r1jax.data.number import last_number, parse_number
 from r1jax.data.problem import Problem
 
 if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
@@ -53,8 +53,13 @@ class Template:
         return self.prefill + completion
 
     def answer(self, text: str) -> str | None:
-        """What stands in the one pair of answer tags, stripped, or without tags the whole text; None without a pair."""
-        return _between(text, "<answer>", "</answer>") if self.tags else text.strip()
+        """What stands in the one pair of answer tags, stripped, or None; without tags the last number, else the text.
+
+        "8 * 6 = 48" is thus right without being what was asked for, which the format judges.
+        """
+        if self.tags:
+            return _between(text, "<answer>", "</answer>")
+        return last_number(text) or text.strip()
 
     def reasoning(self, text: str) -> str | None:
         """What stands in the one pair of think tags, stripped; None without a pair."""
