@@ -223,12 +223,15 @@ class SentencePieceTokenizer(_Declared):
         ids = range(self.backend.vocab_size())
         return {self.backend.id_to_piece(i): i for i in ids if self.backend.is_control(i)}
 
+    @functools.cached_property
+    def _cuts(self) -> re.Pattern[str]:
+        names = sorted(self._controls, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else r"(?!)")
+
     def encode(self, text: str) -> list[int]:
         """Ids of text: Tokenizer.encode."""
-        names = sorted(self._controls, key=len, reverse=True)
-        parts = re.split("(" + "|".join(map(re.escape, names)) + ")", text) if names else [text]
         ids: list[int] = []
-        for part in parts:
+        for part in self._cuts.split(text):
             ids += [self._controls[part]] if part in self._controls else self.backend.encode(part)
         return ids
 

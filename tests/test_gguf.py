@@ -223,6 +223,7 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre=tekken is not supported; these are: default"),
         ({"tokenizer__ggml__eos_token_id": None}, "no end token is declared"),
         ({"tokenizer__ggml__merges": ["a c"]}, "vocabulary contradicts itself"),
+        ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary contradicts itself"),
     ],
 )
 def test_what_is_not_supported_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_rope_scaling_is_recovered_from_its_factors(theta: float, scaling: RopeS
 
 def test_other_rope_factors_are_refused(tmp_path: Path) -> None:
     bare = ModelConfig(head_dim=128, rope_theta=10_000.0)
-    for factors in (np.linspace(1, 4, 64), np.linspace(4, 1, 64), np.where(np.arange(64) % 2, 1.0, 8.0)):
+    for factors in (np.ones(5), np.linspace(1, 4, 64), np.linspace(4, 1, 64), np.where(np.arange(64) % 2, 1.0, 8.0)):
         assert recover_rope_scaling(factors.astype(np.float32), bare) is None
 
     weights = weights_of("qwen2") | {"rope_freqs.weight": np.linspace(1, 4, 4, dtype=np.float32)}

@@ -101,6 +101,7 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}, "sliding-window"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),
         ({"hidden_size": None}, "key 'hidden_size' is missing"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two' where a whole number belongs"),
         ({"num_key_value_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
     ],
 )
@@ -213,6 +214,7 @@ def test_shards_keep_to_their_size_and_their_index_is_whole(tmp_path: Path) -> N
     files = sorted((tmp_path / "export").glob("*.safetensors"))
     assert {f.name for f in files} == set(index["weight_map"].values())
     assert len(files) > 3
+    assert len({f.stat().st_mode for f in (tmp_path / "export").iterdir()}) == 1  # who reads one reads all
     for file in files:
         arrays = load_file(file)
         assert sum(a.nbytes for a in arrays.values()) <= 30_000

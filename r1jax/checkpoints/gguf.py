@@ -80,14 +80,10 @@ def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
 def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], path: Path) -> ModelConfig:
     if (parts := metadata.get("split.count", 1)) > 1:
         raise UserError(f"{path} is one of {parts} parts: join them with llama-gguf-split --merge")
-    architecture: Architecture | None = next(
-        (a for a in ARCHITECTURES if a == metadata.get("general.architecture")), None
-    )
+    name = metadata.get("general.architecture")
+    architecture: Architecture | None = next((a for a in ARCHITECTURES if a == name), None)
     if architecture is None:
-        raise UserError(
-            f"{path}: architecture {metadata.get('general.architecture')} is not supported; "
-            f"these are: {', '.join(ARCHITECTURES)}"
-        )
+        raise UserError(f"{path}: architecture {name} is not supported; these are: {', '.join(ARCHITECTURES)}")
 
     def value(key: str, default: Any = None) -> Any:
         found = metadata.get(f"{architecture}.{key}", default)
@@ -126,9 +122,7 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
         return config
     scaling = recover_rope_scaling(gguf.dequantize(factors.data, factors.tensor_type), config)
     if scaling is None:
-        raise UserError(
-            f"{path}: tensor {_ROPE_FACTORS} scales rotary positions otherwise than Llama 3.1: not supported"
-        )
+        raise UserError(f"{path}: tensor {_ROPE_FACTORS} scales positions otherwise than Llama 3.1: not supported")
     return dataclasses.replace(config, rope_scaling=scaling)
 
 
@@ -145,6 +139,8 @@ def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScalin
     are in the factors, and every published model has low = 1.
     """
     frequencies = rotary.frequencies(config).astype(np.float64)
+    if factors.shape != frequencies.shape:
+        return None
     factor = float(factors.max())
     kept = (1 / factors.astype(np.float64) - 1 / factor) / max(1 - 1 / factor, 1e-9)
     blended = (kept > 1e-4) & (kept < 1 - 1e-4)

@@ -55,21 +55,12 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
         raise UserError(f"{source}: pre-tokenizer tokenizer.ggml.pre={pre} is not supported; these are: {known}")
     try:
         backend = _byte_level(tokens, metadata) if model == "gpt2" else _sentencepiece(tokens, types, metadata)
+        # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
+        backend.add_special_tokens(_added(tokens, types, TokenType.CONTROL))
+        backend.add_tokens(_added(tokens, types, TokenType.USER_DEFINED))
     except Exception as error:  # the library raises bare Exception
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise UserError(f"{source}: its vocabulary contradicts itself ({reason}): fetch or convert it again") from error
-
-    # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
-    control, defined = (
-        [
-            AddedToken(token, special=special, normalized=False)
-            for token, k in zip(tokens, types, strict=True)
-            if k == kind
-        ]
-        for kind, special in ((TokenType.CONTROL, True), (TokenType.USER_DEFINED, False))
-    )
-    backend.add_special_tokens(control)
-    backend.add_tokens(defined)
 
     ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
     ids = {name: id for name, id in ids.items() if id is not None and id < len(tokens)}  # some write -1 for none
@@ -89,6 +80,11 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
         pad_id=ids.get("padding", eos_ids[0]),
         chat_template=metadata.get("tokenizer.chat_template"),
     )
+
+
+def _added(tokens: list[str], types: list[int], kind: TokenType) -> list[AddedToken]:
+    found = (token for token, own in zip(tokens, types, strict=True) if own == kind)
+    return [AddedToken(token, special=kind == TokenType.CONTROL, normalized=False) for token in found]
 
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:

@@ -63,22 +63,31 @@ def read_config(folder: str | Path) -> ModelConfig:
     family = FAMILIES[architecture]
     _refuse_unsupported(raw, file)
 
+    def whole(key: str, default: int | None = None) -> int:
+        value = default if raw.get(key) is None else raw[key]
+        if value is None:
+            raise KeyError(key)
+        if not isinstance(value, int):
+            raise ValueError(f"{key} is {value!r} where a whole number belongs")
+        return value
+
     try:
-        heads = raw["num_attention_heads"]
+        heads = whole("num_attention_heads")
+        hidden_size = whole("hidden_size")
         asked = bool(raw.get("attention_bias", False))
         output_bias = dict(family.biases)
         attention_bias = asked if asked in output_bias else not asked  # Qwen2 has them whatever its config says
         theta, scaling = _read_rope(raw, file)
         return ModelConfig(
             architecture=architecture,
-            vocab_size=raw["vocab_size"],
-            hidden_size=raw["hidden_size"],
-            intermediate_size=raw["intermediate_size"],
-            num_layers=raw["num_hidden_layers"],
+            vocab_size=whole("vocab_size"),
+            hidden_size=hidden_size,
+            intermediate_size=whole("intermediate_size"),
+            num_layers=whole("num_hidden_layers"),
             num_heads=heads,
-            num_kv_heads=raw.get("num_key_value_heads") or heads,
-            head_dim=raw.get("head_dim") or family.head_dim or raw["hidden_size"] // heads,
-            context_length=raw["max_position_embeddings"],
+            num_kv_heads=whole("num_key_value_heads", heads),
+            head_dim=whole("head_dim", family.head_dim or hidden_size // heads),
+            context_length=whole("max_position_embeddings"),
             rope_theta=theta,
             rope_scaling=scaling,
             norm_eps=raw.get("rms_norm_eps", 1e-6),
@@ -89,8 +98,8 @@ def read_config(folder: str | Path) -> ModelConfig:
         )
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing: complete it from the model's card") from error
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: {error}: correct it from the model's card") from error
 
 
 def _refuse_unsupported(raw: Mapping[str, Any], file: Path) -> None:
@@ -272,7 +281,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
         # transformers refuses files that do not name their origin's format.
         arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
-        (folder / file).chmod((folder / "config.json").stat().st_mode)  # safetensors lets only its owner read it
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors lets only its owner read it
         names |= dict.fromkeys(arrays, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": names}

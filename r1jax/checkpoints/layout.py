@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import flax.traverse_util
@@ -18,7 +19,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, ParamSpec
 
-Path = tuple[str, ...]  # of a weight in our parameter tree
+TreePath = tuple[str, ...]  # of a weight in our parameter tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ _HEADS_OUT = ((1, 2), (0,))  # [D, H, K], stored [H*K, D]
 _HEADS_IN = ((2,), (0, 1))  # [H, K, D], stored [D, H*K]
 _HEADS_BIAS = ((0, 1),)  # [H, K], stored [H*K]
 
-TABLE: dict[Path, Foreign] = {
+TABLE: dict[TreePath, Foreign] = {
     ("embedding",): Foreign("model.embed_tokens.weight", "token_embd.weight", ((0,), (1,))),
     ("final_norm",): Foreign("model.norm.weight", "output_norm.weight", _VECTOR),
     ("unembedding",): Foreign("lm_head.weight", "output.weight", _MATRIX),
@@ -71,7 +72,7 @@ class Stored:
     """One array of a foreign file and its place in our tree."""
 
     name: str
-    path: Path
+    path: TreePath
     layer: int | None  # index on the leading axis of the stacked weight
     shape: tuple[int, ...]  # as stored
     own_shape: tuple[int, ...]  # of one layer in our tree
@@ -90,7 +91,7 @@ class Stored:
 
 def stored_arrays(config: ModelConfig, style: str) -> Iterator[Stored]:
     """Every array that a checkpoint of this config holds; ``style`` names the column of names in TABLE."""
-    specs = cast(dict[Path, ParamSpec], flax.traverse_util.flatten_dict(param_specs(config)))
+    specs = cast(dict[TreePath, ParamSpec], flax.traverse_util.flatten_dict(param_specs(config)))
     for path, spec in specs.items():
         entry = TABLE[path]
         stacked = spec.axes[0] == "layers"
@@ -101,7 +102,7 @@ def stored_arrays(config: ModelConfig, style: str) -> Iterator[Stored]:
             yield Stored(name, path, layer, stored_shape, shape, entry.axes)
 
 
-def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], source: Any) -> None:
+def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], source: Path) -> None:
     """Raises UserError naming the first missing, misshapen or unknown array of ``source``."""
     for array in expected:
         if array.name not in found:
@@ -128,8 +129,8 @@ def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype
     One stacked weight at a time is built on the host and placed, on its sharding where a tree of them is given, so the
     host holds one weight beside the model and never a second model.
     """
-    placements = cast(dict[Path, NamedSharding], flax.traverse_util.flatten_dict(shardings or {}))
-    params: dict[Path, jax.Array] = {}
+    placements = cast(dict[TreePath, NamedSharding], flax.traverse_util.flatten_dict(shardings or {}))
+    params: dict[TreePath, jax.Array] = {}
     for path in dict.fromkeys(array.path for array in expected):
         layers = [array for array in expected if array.path == path]
         stacked = layers[0].layer is not None
