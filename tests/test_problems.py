@@ -233,6 +233,13 @@ def test_rows_without_extra_columns_take_the_config(tmp_path: Path) -> None:
     assert {(p.kind, p.checker) for p in problems.train} == {("words", "exact")}
 
 
+def test_a_part_of_a_file_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "many.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(200)))
+    parts = [load_problems(ProblemsConfig(source, train_size=20, held_out_size=3, seed=seed)) for seed in (0, 0, 1)]
+    assert [(len(part.train), len(part.held_out)) for part in parts] == [(20, 3)] * 3
+    assert parts[0] == parts[1] and set(parts[0].train) != set(parts[2].train)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -241,7 +248,8 @@ def test_rows_without_extra_columns_take_the_config(tmp_path: Path) -> None:
         ({"prompt": "a"}, "line 2: no column 'answer'"),
         ({"answer": "1"}, "line 2: no column 'prompt'"),
         ({"prompt": " ", "answer": "1"}, "line 2: column 'prompt' is ' '"),
-        ({"prompt": "a", "answer": [1]}, "line 2: column 'answer' is [1]"),
+        ({"prompt": "a", "answer": [1]}, "line 2: column 'answer' is [1]: write text or a number"),
+        ({"prompt": "a", "answer": True}, "line 2: column 'answer' is True: write text or a number"),
         ({"prompt": "a", "answer": "one"}, "line 2: column 'answer' is 'one', not a number"),
         ({"prompt": "a", "answer": "1", "checker": "gym"}, "line 2: column 'checker' is 'gym'"),
         ({"prompt": "a", "answer": "1", "kind": 3}, "line 2: column 'kind' is 3"),

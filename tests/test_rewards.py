@@ -70,7 +70,7 @@ def test_mathematics_is_compared_by_meaning(expected: str, answer: str, right: b
 
 
 def test_exact_answers_are_compared_letter_by_letter() -> None:
-    problem = Problem("q", "Paris", "test", "exact")
+    problem = Problem("q", "Paris\n", "test", "exact")
     assert accuracy(problem, answered(" Paris ")) == 1
     assert accuracy(problem, answered("paris")) == 0
 
@@ -92,6 +92,7 @@ def test_gym_answers_are_judged_by_their_task() -> None:
 def test_no_answer_is_a_wrong_answer() -> None:
     assert accuracy(SUM, completion("<think>85</think>")) == 0
     assert accuracy(SUM, completion("<think>85</think><answer>85</answer><answer>85</answer>")) == 0
+    assert accuracy(Problem("q", "", "test", "exact"), completion("<think>85</think>")) == 0
     assert accuracy(SUM, completion("85", template="number")) == 1
 
 
@@ -108,6 +109,8 @@ def test_length_costs_tokens_and_not_characters() -> None:
 
 
 OWN = """
+from __future__ import annotations
+
 import dataclasses
 from r1jax.rewards import Completion, Problem, reward
 

@@ -25,7 +25,7 @@ def read(path: str, checker: Checker) -> Iterator[KeyedProblem]:
     Raises:
       UserError: naming the file, and the line or row and the column that is wrong.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no file {path}: check the path")
     rows = _parquet(file) if file.suffix == ".parquet" else _json_lines(file)
@@ -34,7 +34,7 @@ def read(path: str, checker: Checker) -> Iterator[KeyedProblem]:
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at U+2028 inside a string
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also cut at U+2028 inside a string
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
     for i, line in enumerate(lines, start=1):
