@@ -187,6 +187,8 @@ def test_a_wrong_config_is_one_clear_line(config: RewardsConfig, message: str) -
         (OWN, "helper", "write @reward (from r1jax.rewards) above helper"),
         ("x = 1\n", "brevity", "'brevity': known are none"),
         ("x = 1\nimport no_such_module\n", "brevity", "line 2: ModuleNotFoundError"),
+        ("raise ValueError('two\\nlines')\n", "brevity", "line 1: ValueError: two lines"),
+        ("import sys\nsys.exit(3)\n", "brevity", "line 2: SystemExit: 3"),
         ("x = 1\n\nx = (\n", "brevity", "line 3: SyntaxError"),
         (
             "from r1jax.rewards import reward\n@reward\ndef brevity(text):\n    return 1\n",

@@ -114,9 +114,10 @@ def _execute(file: str) -> ModuleType:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
         line = error.lineno if isinstance(error, SyntaxError) else line
-        raise UserError(f"rewards file {file}, line {line}: {type(error).__name__}: {error}") from error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"rewards file {file}, line {line}: {what}") from error
     return module

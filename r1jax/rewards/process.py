@@ -15,7 +15,7 @@ from typing import Literal
 from r1jax.data.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
-from r1jax.rewards.worker import Failure
+from r1jax.rewards.worker import Failure, Message
 
 LOADING = 120.0  # seconds that a worker may take to start, or to import what a checker needs
 
@@ -71,7 +71,7 @@ class WorkerProcess:
         # Messages come before the clock, so that a result is not late because this process was.
         if self.connection.poll():
             try:
-                message = self.connection.recv()
+                message: Message = self.connection.recv()
             except (EOFError, OSError):
                 return "crash"
             match message:
@@ -81,7 +81,8 @@ class WorkerProcess:
                     self.phase, self.until = "running", time.monotonic() + deadline
                 case Failure():
                     error = RewardError(message.reason)
-                    error.add_note(f"In the worker:\n{message.traceback}")
+                    if message.traceback:
+                        error.add_note(f"In the worker:\n{message.traceback}")
                     raise error
                 case values:
                     self.phase, self.item = "idle", None
