@@ -40,7 +40,7 @@ def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         byte_fallback=True,
         hard_vocab_limit=False,
         pad_id=3,
-        control_symbols=["<|im_start|>"],
+        control_symbols=["<|im", "<|im_start|>"],  # one begins the other
         user_defined_symbols=["<think>"],
         minloglevel=2,
     )
