@@ -5,8 +5,8 @@
     python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
 
 base -> evaluation -> GRPO with accuracy and format rewards -> evaluation, all in one folder; the same command goes on
-where a run was stopped or killed. Left out: cold start, supervised fine-tuning and reward models, which belong to R1 and
-not to R1-Zero.
+where a run was stopped or killed. Left out: cold start, supervised fine-tuning and reward models, which belong to R1
+and not to R1-Zero.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from r1jax.evaluation.curves import plot_curves
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
 from r1jax.models.transformer import param_specs
-from r1jax.rewards.config import RewardSpec, RewardsConfig, parse_rewards
+from r1jax.rewards.config import RewardsConfig, RewardSpec, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -96,7 +96,7 @@ PRESETS = {
         ),
     ),
     "r1-zero": (
-        "the published settings (arXiv 2501.12948): give --base, --problems.source and --mesh for a machine that holds it",
+        "the published settings (arXiv 2501.12948): give --base, --problems.source and a --mesh that holds it",
         Config(
             base="pretrain",
             template="r1-zero",
@@ -204,14 +204,13 @@ def finish(
         (a["question"], a["completion"], b["completion"])
         for a, b in zip(before["completions"][:4], after["completions"][:4], strict=True)
     ]
-    examples = side_by_side(pairs)
+    examples = side_by_side(pairs, width=min(console.width, 100))
     devices = jax.sharding.get_mesh().devices.flatten()
-    n = config.evaluation.samples
     figures = {"before": old, "after": new}
     summary = {
         **{f"accuracy_{when}": e.pass_at[1] for when, e in figures.items()},
-        **{f"pass_at_{n}_{when}": e.pass_at[n] for when, e in figures.items()},
-        **{f"maj_at_{n}_{when}": e.maj_at[n] for when, e in figures.items()},
+        **{f"pass_at_{k}_{when}": value for when, e in figures.items() for k, value in e.pass_at.items() if k > 1},
+        **{f"maj_at_{k}_{when}": value for when, e in figures.items() for k, value in e.maj_at.items()},
         **{f"format_{when}": e.format_rate for when, e in figures.items()},
         **{f"mean_length_{when}": e.mean_length for when, e in figures.items()},
         **{f"truncated_share_{when}": e.truncated_share for when, e in figures.items()},
@@ -222,7 +221,11 @@ def finish(
         "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "seed": config.seed,
-        "versions": {"python": platform.python_version(), "r1jax": __version__, **{p: version(p) for p in ("jax", "flax", "optax")}},
+        "versions": {
+            "python": platform.python_version(),
+            "r1jax": __version__,
+            **{p: version(p) for p in ("jax", "flax", "optax")},
+        },
     }
     report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n![curves](curves.png)\n\n```\n{examples}```\n"
     write_whole(out / "report.md", report)
@@ -239,7 +242,7 @@ def main() -> None:
     check(config)
     problems = load_problems(config.problems)
     template = find_template(config.template)
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.read("jax_compilation_cache_dir"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     mesh = make_mesh(config.mesh)
     console = Console()
@@ -255,8 +258,8 @@ def main() -> None:
         width = max(map(len, prompts))
         if width + config.sampling.max_tokens > model.config.context_length:
             raise UserError(
-                f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: together "
-                f"beyond the model's context of {model.config.context_length}"
+                f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: both "
+                f"are beyond the model's context of {model.config.context_length}"
             )
         environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)
         if config.preview:
@@ -294,5 +297,20 @@ def measured(
     }
 
 
+def stoppable() -> None:
+    """main, with a stop on request as a success and a full device as one line."""
+    try:
+        main()
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "the device is out of memory: lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add "
+            f"--remat=block ({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(stoppable)

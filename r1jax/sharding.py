@@ -79,9 +79,7 @@ def make_mesh(text: str) -> Mesh:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
         )
     # Auto axes: the compiler places what no constraint names. make_mesh's own default is Explicit.
-    return jax.make_mesh(
-        (data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model]
-    )
+    return jax.make_mesh((data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model])
 
 
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:

@@ -7,6 +7,7 @@ softmax(logits / temperature), serves every side.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -21,7 +22,7 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each target and entropy of its distribution, in nats.
 
-    With z = hidden @ unembedding / temperature: logp = z[target] - logsumexp(z), entropy = -sum_v q_v log q_v with q = softmax(z).
+    With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
     Tokens are taken ``chunk`` at a time, forward and backward, so the largest array is [chunk, V] in float32.
 
     Args:
@@ -62,7 +63,7 @@ def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(hidden, unembedding, targets, temperature):  # [n, B, C, D], [D, V], [n, B, C]
+def _chunked(hidden, unembedding, targets, temperature) -> Any:  # [n, B, C, D], [D, V], [n, B, C]
     return _chunked_forward(hidden, unembedding, targets, temperature)[0]
 
 

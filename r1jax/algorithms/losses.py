@@ -52,7 +52,7 @@ def clipped_surrogate(
 def cispo_surrogate(
     log_ratios: jax.Array, logp: jax.Array, advantages: jax.Array, eps_low: float, eps_high: float
 ) -> tuple[jax.Array, jax.Array]:
-    """-stop_gradient(clip(rho)) A log pi per token, and where rho was clipped: [B, T] each (CISPO, arXiv 2506.13585)."""
+    """-stop_gradient(clip(rho)) A log pi per token, and where rho was clipped: [B, T] (CISPO, arXiv 2506.13585)."""
     chex.assert_equal_shape([log_ratios, logp, advantages])
     rho = jnp.exp(log_ratios)
     weight = jax.lax.stop_gradient(jnp.clip(rho, 1 - eps_low, 1 + eps_high))

@@ -104,7 +104,7 @@ def evaluate(
         table([template.well_formed(c.text) for c in completions]),
         table(np.asarray(samples.lengths)),
         table(np.asarray(samples.finish) == LENGTH),
-        ks=tuple(k for k in (1, 2, 4, 8, 16, 32, 64) if k < n) + (n,),
+        ks=(*(k for k in (1, 2, 4, 8, 16, 32, 64) if k < n), n),
         seed=seed,
     )
     firsts = [

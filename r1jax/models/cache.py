@@ -73,7 +73,7 @@ def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int) -
 
 def unstack_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
     """The weights of each layer by themselves: decoding is unrolled, so that each cache is updated in place."""
-    return tuple(jax.tree.map(lambda w: w[i], params["layers"]) for i in range(config.num_layers))
+    return tuple(jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(config.num_layers))
 
 
 def decode_step(
@@ -149,9 +149,7 @@ def _normalise(part: _Partial) -> jax.Array:
     return part[0] / part[1][..., None]
 
 
-def _attend_prefix(
-    q: jax.Array, keys: jax.Array, values: jax.Array, prompt: jax.Array, length: jax.Array
-) -> _Partial:
+def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, prompt: jax.Array, length: jax.Array) -> _Partial:
     valid = jnp.arange(keys.shape[2]) < length[:, None]
     return _attend(q, keys[prompt], values[prompt], valid)
 

@@ -91,9 +91,7 @@ def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
     return (block[:, 0] * _BLOCK + jnp.argmax(within > rest, axis=-1)).astype(jnp.int32)
 
 
-def sample_token(
-    logits: jax.Array, uniform: jax.Array, sampling: Sampling
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def sample_token(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a token from logits [S, V] float32 with uniform [S] in [0, 1).
 
     Returns:

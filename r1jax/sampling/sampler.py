@@ -1,17 +1,17 @@
 """Samples from the policy: prefill, decoding and refilling of slots in one compiled program.
 
-A queue of (prompt, sample) pairs feeds a fixed number of slots. When a sequence ends, its slot takes the next pair at the
-same step, so that a long sample holds nobody else; the loop ends when the queue is empty and every slot is idle. The
-host is asked nothing in between.
+A queue of (prompt, sample) pairs feeds a fixed number of slots. When a sequence ends, its slot takes the next pair at
+the same step, so that a long sample holds nobody else; the loop ends when the queue is empty and every slot is idle.
+The host is asked nothing in between.
 
 A token depends on (key, sequence id, position) and on the policy alone: never on slots, batch or mesh.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
-
 
 import flax.struct
 import jax
@@ -119,7 +119,9 @@ def make_queue(
     limits = np.full(N, sampling.max_tokens) if limits is None else np.asarray(limits)
     ids = np.arange(N) if sequence_ids is None else np.asarray(sequence_ids)
     if limits.shape != (N,) or ids.shape != (N,):
-        raise UserError(f"limits {limits.shape} and sequence_ids {ids.shape} must each have one entry for {N} sequences")
+        raise UserError(
+            f"limits {limits.shape} and sequence_ids {ids.shape} must each have one entry for {N} sequences"
+        )
     if limits.min() < 1 or limits.max() > sampling.max_tokens:
         raise UserError(f"limits run from {limits.min()} to {limits.max()}, outside 1..{sampling.max_tokens}")
     total = int((np.repeat(lengths, samples_per_prompt) + limits).max())
@@ -174,7 +176,7 @@ def run_queue(
         ended = jnp.any(token[:, None] == ends, axis=-1)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
-        return _refill(state.replace(ring=ring, samples=samples, step=state.step + 1), token, done, queue)
+        return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
 
     return jax.lax.while_loop(keep_going, step, _start(queue, config, sampling, slots)).samples
 
@@ -239,11 +241,10 @@ def _refill(state: _State, token: jax.Array, done: jax.Array, queue: Queue) -> _
     place = state.next + jnp.cumsum(done) - 1
     sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)
     first = _last_token(queue, jnp.minimum(sequence, N - 1))
-    return state.replace(
+    return dataclasses.replace(
+        state,
         next=(state.next + done.sum()).astype(jnp.int32),
         sequence=sequence,
         token=jnp.where(done, first, token),
         age=jnp.where(done | (sequence >= N), 0, state.age + 1),
     )
-
-

@@ -69,9 +69,7 @@ class Environment:
     prompt_width: int  # tokens of the longest prompt; all are padded to it, so that one program samples them
 
 
-def collect(
-    params: Params, model: Model, environment: Environment, config: RLConfig, step: int
-) -> Collected:
+def collect(params: Params, model: Model, environment: Environment, config: RLConfig, step: int) -> Collected:
     """Groups of one step: config.prompts of them, those with spread first where equal ones are to be dropped.
 
     Depends on the parameters, the seed and the step alone.

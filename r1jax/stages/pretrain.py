@@ -117,9 +117,7 @@ def pretrain(
     a step depends on the seed and the step alone. A mesh must be entered.
     """
     began = time.perf_counter()
-    texts = documents(
-        config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed
-    )
+    texts = documents(config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
     model = model_config(config, tokenizer, context)
     tokens, mask = _rows(texts, tokenizer, config.width)

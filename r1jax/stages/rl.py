@@ -42,10 +42,10 @@ def learn(
     if objective.beta:
         assert carry.reference is not None
         reference = score(carry.reference, rollout.tokens, model, objective.temperature, passes, objective.chunk)
-        rollout = rollout.replace(reference_logprobs=jnp.where(rollout.mask, reference, 0.0))
+        rollout = dataclasses.replace(rollout, reference_logprobs=jnp.where(rollout.mask, reference, 0.0))
     if not objective.on_policy:
         old = score(carry.state.params, rollout.tokens, model, objective.temperature, passes, objective.chunk)
-        rollout = rollout.replace(old_logprobs=jnp.where(rollout.mask, old, 0.0))
+        rollout = dataclasses.replace(rollout, old_logprobs=jnp.where(rollout.mask, old, 0.0))
         total, weight, worst = _gap(rollout.old_logprobs, rollout.sampler_logprobs, rollout.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": worst})

@@ -70,9 +70,13 @@ class RLConfig(OptimizerConfig):
             if getattr(self, name) < 0:
                 raise UserError(f"rl.{name.replace('_', '-')}={getattr(self, name)} must be at least 0")
         if self.sequences % self.minibatches:
-            raise UserError(f"{self.sequences} sequences (prompts * group) do not split into {self.minibatches} minibatches")
+            raise UserError(
+                f"{self.sequences} sequences (prompts * group) do not split into {self.minibatches} minibatches"
+            )
         if self.minibatch % self.microbatch_size:
-            raise UserError(f"rl.microbatch={self.microbatch} does not divide the minibatch of {self.minibatch} sequences")
+            raise UserError(
+                f"rl.microbatch={self.microbatch} does not divide the minibatch of {self.minibatch} sequences"
+            )
 
     @property
     def sequences(self) -> int:

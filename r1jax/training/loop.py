@@ -100,7 +100,7 @@ def run(
         for step in range(start, steps):
             began = time.perf_counter()
             carry, row = step_fn(carry, step)
-            carry.state = carry.state.replace(step=carry.state.step + 1)
+            carry.state = dataclasses.replace(carry.state, step=carry.state.step + 1)
             row["seconds"] = time.perf_counter() - began
             writer.write(step, row)
             progress.update(step + 1, row)

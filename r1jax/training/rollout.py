@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import chex
 import flax.struct
@@ -75,16 +76,16 @@ def build_rollout(
         policy[i, span] = logprobs[i, :n]
         drawn[i, span] = sampling_logprobs[i, :n]
     nothing = np.zeros((B, T), np.float32)
-    rollout = Rollout(
-        tokens=rows,  # type: ignore[arg-type]  # host arrays until the line below
-        mask=mask,  # type: ignore[arg-type]
-        advantages=advantages.astype(np.float32),
-        sampler_logprobs=policy,  # type: ignore[arg-type]
-        sampling_logprobs=drawn,  # type: ignore[arg-type]
-        old_logprobs=nothing,  # type: ignore[arg-type]
-        reference_logprobs=nothing,  # type: ignore[arg-type]
-    )
-    return jax.device_put(rollout, batch_sharding())
+    fields: dict[str, Any] = {
+        "tokens": rows,
+        "mask": mask,
+        "advantages": advantages.astype(np.float32),
+        "sampler_logprobs": policy,
+        "sampling_logprobs": drawn,
+        "old_logprobs": nothing,
+        "reference_logprobs": nothing,
+    }
+    return jax.device_put(Rollout(**fields), batch_sharding())
 
 
 def split_microbatches(tree, n: int):

@@ -69,9 +69,7 @@ def make_optimizer(config: OptimizerConfig, total_updates: int) -> optax.Gradien
     if config.warmup_steps:
         rise = optax.linear_schedule(0.0, peak, config.warmup_steps)
         rate = optax.join_schedules([rise, rate], [config.warmup_steps])
-    adamw = optax.adamw(
-        rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=_decayed
-    )
+    adamw = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=_decayed)
     clip = optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
     # A run that meets only non-finite gradients must keep skipping, not give in after some number of them.
     return optax.apply_if_finite(optax.chain(clip, adamw), max_consecutive_errors=2**31 - 1)
@@ -98,7 +96,8 @@ def state_shapes(
         param_shardings(specs, mesh),
         transform_non_params=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
     )
-    return TrainState(step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated), params=params, opt_state=opt_state)
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+    return TrainState(step=step, params=params, opt_state=opt_state)
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: TrainState) -> TrainState:
@@ -107,7 +106,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: 
     def init(params: Params) -> TrainState:
         # A true copy: jit may hand an input through as an output, and updates donate what they are given.
         params = jax.tree.map(lambda w, s: jnp.copy(w).astype(s.dtype), params, shapes.params)
-        return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
     return jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(params)
 
@@ -115,7 +114,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: 
 def apply_gradients(
     state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, jax.Array]:
-    """The state after one optimiser update with the gradient ``grads / count`` (float32 sums), and that gradient's norm.
+    """The state after one update with the gradient ``grads / count`` (float32 sums), and that gradient's norm.
 
     A gradient that is not finite changes nothing but the count of skipped updates.
     """
@@ -123,7 +122,7 @@ def apply_gradients(
     norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state), norm
+    return dataclasses.replace(state, params=optax.apply_updates(state.params, updates), opt_state=opt_state), norm
 
 
 def skipped_updates(state: TrainState) -> jax.Array:

@@ -56,9 +56,7 @@ def objective_sums(
     log_ratios = losses.log_ratio(logp, old, mask, objective.ratio)
     advantages = jnp.broadcast_to(batch.advantages[:, None], logp.shape)
     if objective.loss == "cispo":
-        values, clipped = losses.cispo_surrogate(
-            log_ratios, logp, advantages, objective.eps_low, objective.eps_high
-        )
+        values, clipped = losses.cispo_surrogate(log_ratios, logp, advantages, objective.eps_low, objective.eps_high)
     else:
         values, clipped = losses.clipped_surrogate(log_ratios, advantages, objective.eps_low, objective.eps_high)
     if objective.importance_cap:

@@ -1,0 +1,304 @@
+"""The experiment as a person runs it: its files, its end by kill and by request, its refusals."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.r1_zero import PRESETS, Config
+from r1jax import load
+from r1jax.checkpoints.native import Checkpoints
+from r1jax.data.problems import load_problems
+from r1jax.data.template import find_template
+from r1jax.evaluation.evaluate import evaluation_from
+from r1jax.rewards.config import RewardsConfig, parse_rewards
+from r1jax.rewards.pool import RewardPool
+from r1jax.sharding import make_mesh, param_shardings
+from r1jax.stages.collect import Environment
+from r1jax.stages.rl import reinforce
+from r1jax.stages.rl_config import RLConfig
+from r1jax.training.loop import SaveConfig
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--pretrain.steps=6",
+    "--pretrain.batch=8",
+    "--pretrain.hidden-size=64",
+    "--pretrain.num-layers=1",
+    "--pretrain.corpus.documents=300",
+    "--problems.train-size=40",
+    "--sampling.max-tokens=16",
+    "--rl.steps=6",
+    "--rl.prompts=4",
+    "--rl.group=4",
+    "--rl.minibatches=2",
+    "--rl.beta=0.01",
+    "--rl.reference-every=2",
+    "--rl.learning-rate=1e-3",
+    "--evaluation.problems=4",
+    "--save.every=2",
+    "--save.keep-last=2",
+]
+
+
+def command(out, *flags):
+    return [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
+
+
+def start(out, *flags):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command(out, *flags), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(out, *flags):
+    process = start(out, *flags)
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+
+def steps_of(out):
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["step"] for line in lines if line.endswith("}")]
+
+
+def wait_for_step(out, process, step):
+    """Returns once the metrics of ``step`` are on disk."""
+    deadline = time.monotonic() + 240
+    while step not in steps_of(out):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run from start to end without interruption, and what it printed."""
+    out = tmp_path_factory.mktemp("experiment") / "run"
+    status, stdout, stderr = run(out)
+    assert status == 0, stderr
+    return out, stdout
+
+
+def params_of(out):
+    return jax.device_get(load(out).params)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_the_folder_of_a_run_holds_what_was_promised(finished):
+    out, stdout = finished
+    summary = json.loads((out / "summary.json").read_text())
+    for name in ("accuracy", "pass_at_8", "maj_at_8", "format"):
+        for when in ("before", "after"):
+            assert 0 <= summary[f"{name}_{when}"] <= 1
+    assert summary["steps"] == 6 and summary["seconds"] > 0 and summary["tokens_per_second"] > 0
+    assert summary["device"] == "1 x cpu"
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(6))
+    promised = (
+        "reward reward_accuracy reward_format advantage_spread equal_groups kl entropy ratio_mean ratio_max clip_share "
+        "sampler_gap length_mean truncated_share verifier_timeouts gradient_norm tokens_per_second seconds_sampling "
+        "seconds_rewards seconds_update skipped_updates"
+    )
+    assert not set(promised.split()) - set(rows[0])
+    assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
+    completions = [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in completions} == set(range(6)) and "<think>" in completions[0]["completion"]
+    assert (out / "curves.png").stat().st_size > 10_000
+    assert list((out / "tensorboard").iterdir())
+    assert json.loads((out / "config.json").read_text())["rl"]["group"] == 4
+    assert "pass@1" in stdout and "maj@8" in stdout
+
+
+def test_the_export_is_the_last_checkpoint(finished):
+    out, _ = finished
+    exported, own = load(out / "model"), load(out)
+    same(jax.device_get(exported.params), jax.device_get(own.params))
+    assert exported.tokenizer.encode("12 + 34 = ?\n<think>") == own.tokenizer.encode("12 + 34 = ?\n<think>")
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    out, _ = finished
+    before = (out / "metrics.jsonl").stat().st_mtime_ns
+    status, stdout, _ = run(out)
+    assert status == 0 and "is finished" in stdout
+    assert (out / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_setting_in_the_same_folder_is_refused(finished):
+    status, _, stderr = run(finished[0], "--rl.eps-low=0.1")
+    assert status == 2
+    assert len(stderr.strip().splitlines()) == 1 and "rl.eps_low was 0.2, now 0.1" in stderr
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path):
+    """Killed twice, once before the first checkpoint of RL and once between two; each step stays in the files once."""
+    out = tmp_path / "run"
+    for step in (0, 3):
+        process = start(out)
+        wait_for_step(out, process, step)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    status, _, stderr = run(out)
+    assert status == 0, stderr
+    assert steps_of(out) == list(range(6))
+    same(params_of(out), params_of(finished[0]))
+    texts = [(o / "completions.jsonl").read_text() for o in (out, finished[0])]
+    assert texts[0] == texts[1]
+
+
+def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
+    out = tmp_path / "run"
+    process = start(out)
+    wait_for_step(out, process, 0)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0 and "same command" in stdout, stderr
+    with Checkpoints(out) as checkpoints:
+        assert checkpoints.steps()[-1] == len(steps_of(out)) < 6
+    status, *_ = run(out)
+    assert status == 0
+    same(params_of(out), params_of(finished[0]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rl.grup=4"], "--rl.grup: no such flag; did you mean --rl.group?"),
+        (["--rl.group=1"], "at least 2"),
+        (["--rl.group=many"], "expected a whole number"),
+        (["--mesh=8"], "write it as DATAxMODEL"),
+        (["--mesh=16x1"], "XLA_FLAGS=--xla_force_host_platform_device_count=16"),
+        (["--mesh=8x1", "--rl.prompts=3", "--rl.minibatches=1"], "does not split over the 8 devices"),
+        (["--base=/nowhere"], "/nowhere does not exist"),
+        (["--problems.source=/nowhere.jsonl"], "/nowhere.jsonl"),
+        (["--sampling.max-tokens=9999", "--base=MODEL"], "leaves no room"),
+        (["--sampling.temperature=0"], "teaches nothing"),
+        (["--template=chat"], "unknown template"),
+        (["--rewards", "speed"], "unknown reward"),
+        (["--out=/proc/none"], "/proc/none"),
+    ],
+)
+def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):
+    flags = [flag.replace("MODEL", str(finished[0] / "model")) for flag in flags]
+    status, _, stderr = run(tmp_path / "run", *flags)
+    assert status == 2
+    assert len(stderr.strip().splitlines()) == 1 and message in stderr
+
+
+def test_preview_shows_prompts_samples_and_rewards_and_stops(finished, tmp_path):
+    status, stdout, stderr = run(tmp_path / "run", "--preview", f"--base={finished[0] / 'model'}")
+    assert status == 0, stderr
+    assert "<think>" in stdout and "accuracy" in stdout and "format" in stdout and "mean rewards" in stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from r1jax.rewards import reward\n\n"
+        "@reward\ndef brevity(problem, completion):\n    return 1 / completion.tokens\n"
+    )
+    out = tmp_path / "run"
+    status, _, stderr = run(out, f"--base={finished[0] / 'model'}", "--rewards", f"{file}:brevity=0.5", "--rl.steps=1")
+    assert status == 0, stderr
+    row = json.loads((out / "metrics.jsonl").read_text())
+    assert 0 < row["reward_brevity"] <= 1
+    assert row["reward"] == pytest.approx(row["reward_accuracy"] + row["reward_format"] + 0.5 * row["reward_brevity"])
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
+    """The newest step's largest file is cut in half: the run goes on from the one before, to the same end."""
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / "summary.json").unlink()
+    (out / "evaluation_after" / "manifest.json").unlink()
+    shutil.rmtree(out / "model")
+    largest = max((p for p in (out / "6").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    status, _, stderr = run(out)
+    assert status == 0 and "passed over" in stderr, stderr
+    same(params_of(out), params_of(finished[0]))
+    assert steps_of(out) == list(range(6))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RewardPool(parse_rewards(RewardsConfig()), workers=1, deadline=5.0) as pool:
+        yield pool
+
+
+def short_run(mesh, finished, pool, folder, **settings):
+    """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
+    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "beta": 0.05, "learning_rate": 1e-3} | settings))
+    problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
+    template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        from r1jax.checkpoints.load import read_config
+        from r1jax.models.transformer import param_specs
+
+        model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))
+        width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
+        environment = Environment(problems, template, pool, sampling, 0, width)
+        trained = reinforce(model, environment, config, SaveConfig(), folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, (folder / "completions.jsonl").read_text(), jax.device_get(trained.params)
+
+
+@pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
+def test_the_same_run_on_every_mesh(finished, pool, tmp_path, mesh):
+    one = short_run("1x1", finished[0], pool, tmp_path / "one")
+    other = short_run(mesh, finished[0], pool, tmp_path / "other")
+    assert other[1] == one[1]
+    for a, b in zip(one[0], other[0], strict=True):
+        for name in ("loss", "kl", "entropy", "reward", "ratio_mean"):
+            assert b[name] == pytest.approx(a[name], abs=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one[2], other[2])
+
+
+def test_a_checkpoint_of_one_mesh_goes_on_with_another(finished, pool, tmp_path):
+    whole = short_run("1x1", finished[0], pool, tmp_path / "whole", steps=3)
+    folder = tmp_path / "moved"
+    short_run("4x2", finished[0], pool, folder, steps=2)
+    moved = short_run("8x1", finished[0], pool, folder, steps=3)
+    assert [row["step"] for row in moved[0]] == [0, 1, 2]
+    assert moved[1] == whole[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole[2], moved[2])
+
+
+def test_groups_without_spread_are_replaced_by_others(finished, pool, tmp_path):
+    rows, _, _ = short_run(
+        "1x1", finished[0], pool, tmp_path / "run", steps=1, group=2, drop_equal_groups=True, max_resamples=3
+    )
+    assert 1 < rows[0]["rollout_attempts"] <= 4 and rows[0]["equal_groups"] > 0
+
+
+def test_every_preset_is_consistent():
+    for name, (line, config) in PRESETS.items():
+        assert line and config.rl.minibatch % config.rl.microbatch_size == 0, name
+    published = PRESETS["r1-zero"][1]
+    assert published.rl.sequences == 8192 and published.rl.minibatch == 512 and published.rl.learning_rate == 3e-6
+    assert published.sampling.max_tokens == 32_768 and published.rl.beta == 0.001
+
+
+def test_evaluations_survive_json(finished):
+    figures = json.loads((finished[0] / "evaluation_before" / "manifest.json").read_text())["figures"]
+    evaluation = evaluation_from(figures["evaluation"])
+    assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["evaluation"]
+    assert set(evaluation.pass_at) == {1, 2, 4, 8}
