@@ -48,7 +48,8 @@ def token_logprobs(
     def join(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 1).reshape(B, n * columns)[:, :T]
 
-    logp, entropy = _chunked(split(hidden), unembedding, split(targets), temperature)
+    pair: Any = _chunked(split(hidden), unembedding, split(targets), temperature)
+    logp, entropy = pair
     return join(logp), join(entropy)
 
 
@@ -63,7 +64,7 @@ def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(hidden, unembedding, targets, temperature) -> Any:  # [n, B, C, D], [D, V], [n, B, C]
+def _chunked(hidden, unembedding, targets, temperature):  # [n, B, C, D], [D, V], [n, B, C]
     return _chunked_forward(hidden, unembedding, targets, temperature)[0]
 
 
