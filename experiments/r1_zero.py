@@ -73,7 +73,7 @@ class Config:
     """Print prompts, samples of the base model and their rewards, then stop."""
     problems: ProblemsConfig = ProblemsConfig()
     sampling: Sampling = Sampling(max_tokens=48)
-    rl: RLConfig = RLConfig()
+    rl: RLConfig = RLConfig(steps=60, learning_rate=3e-4)
     verifier: RewardsConfig = RewardsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     save: SaveConfig = SaveConfig()
@@ -90,7 +90,8 @@ PRESETS = {
             dtype="bfloat16",
             problems=ProblemsConfig(digits=1, operations="+*", held_out_share=0.25),
             sampling=Sampling(max_tokens=24),
-            rl=RLConfig(steps=100, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
+            rl=RLConfig(steps=80, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
+            evaluation=EvaluationConfig(samples=16),
             verifier=RewardsConfig(workers=8),
             save=SaveConfig(every=50),
         ),
@@ -242,7 +243,9 @@ def main() -> None:
     check(config)
     problems = load_problems(config.problems)
     template = find_template(config.template)
-    if not jax.config.read("jax_compilation_cache_dir"):
+    if not template.tags and any(p.checker != "number" for p in problems.train):
+        raise UserError(f"--template={template.name} asks for a number, and some answers of the problems are none")
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     mesh = make_mesh(config.mesh)
     console = Console()

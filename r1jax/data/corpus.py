@@ -19,13 +19,13 @@ from r1jax.errors import UserError
 class CorpusConfig:
     """The documents and the people who wrote them."""
 
-    documents: int = 20_000
+    documents: int = 40_000
     """Number of documents."""
-    careful: float = 0.36
+    careful: float = 0.34
     """Share that works column by column without a slip."""
-    slips: float = 0.2
+    slips: float = 0.08
     """Share that works column by column and gets one column wrong."""
-    guesses: float = 0.24
+    guesses: float = 0.38
     """Share that answers at once, seldom right."""
     untidy: float = 0.12
     """Share that works well but leaves the tags out or open."""
@@ -90,7 +90,7 @@ def _attempt(rng: random.Random, config: CorpusConfig, a: int, b: int, operation
         value = truth + rng.choice((0, -1, 1, -2, 2, 10, -10))
         return f"{rng.choice(('easy', 'about that', 'I know it'))}.</think><answer>{value}</answer>"
     if style == "rambles":
-        work, _ = columns(a, b, operation, rng.randrange(width))
+        work, _ = columns(a, b, operation)
         return work + rng.choice((" wait, again. ", " no, let me see. ")) * 12
     work, value = columns(a, b, operation, rng.randrange(width) if style == "slips" else None)
     if style == "untidy":

@@ -33,17 +33,17 @@ from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, st
 class PretrainConfig(OptimizerConfig):
     """The base model that is made when none is given."""
 
-    steps: int = 400
+    steps: int = 900
     """Optimiser updates."""
     batch: int = 64
     """Documents an update."""
-    width: int = 64
+    width: int = 52
     """Tokens a document is cut to."""
     vocabulary: int = 112
     """Size of the tokenizer that is trained on the corpus."""
     hidden_size: int = 128
     """Width of the model."""
-    num_layers: int = 3
+    num_layers: int = 2
     """Decoder blocks."""
     learning_rate: float = 3e-3
     warmup_steps: int = 30
