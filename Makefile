@@ -1,0 +1,81 @@
+# make r1-zero    the experiment, from nothing: a virtual environment, the package, a model, its training
+# make test       lint, types and tests, on both Python 3.11 and 3.12 where both are there
+# make clean      takes away what the two have made, but for runs/
+# Settings:
+# PYTHON=python3.12        the interpreter, 3.11 or newer
+# EXTRAS=dev,cuda13        optional dependencies: cuda (CUDA 12), cuda13, tpu
+# ARGS="--seed 3"          options of the experiment
+
+PYTHON ?= python3
+EXTRAS ?= dev
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed-$(EXTRAS)
+
+.PHONY: help r1-zero test lint pytest pytest-other clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^$$/q; s/^# //p' Makefile
+
+r1-zero: $(INSTALLED)
+	$(BIN)/python experiments/r1_zero.py $(ARGS)
+
+# The suite of PYTHON comes last, so that the output ends with its closing line.
+test: lint
+	@$(MAKE) --no-print-directory pytest-other
+	@$(MAKE) --no-print-directory pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Compiled programs, small ones too, are shared by the workers, the processes that tests start, and later runs.
+pytest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/compiled
+pytest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+pytest: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+pytest-other: $(INSTALLED)
+	@$(find_other); \
+	if [ -n "$$other" ]; then \
+		$(MAKE) --no-print-directory pytest PYTHON="$$other" VENV=.venv-$$version; \
+	else \
+		echo "tests run on $$own alone: neither Python 3.11 nor 3.12 is there beside it"; \
+	fi
+
+# Sets own to the version of VENV, and other to an interpreter of another version that can make an environment: from
+# PATH, where a name may be a pyenv shim that refuses to start, or from the versions that pyenv has.
+define find_other
+own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); other=; \
+for version in 3.12 3.11; do \
+	[ $$version != $$own ] || continue; \
+	pyenv=$$(pyenv versions --bare 2>/dev/null | grep "^$$version\." | tail -n 1); \
+	for python in python$$version "$$(pyenv prefix "$$pyenv" 2>/dev/null)/bin/python"; do \
+		if "$$python" -c 'import sys, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' \
+			$$version 2>/dev/null; then other=$$python; break 2; fi; \
+	done; \
+done
+endef
+
+# Made anew only when the dependencies, or the extras asked for, have changed.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "PYTHON=$(PYTHON) is no Python 3.11 or newer: name one, for example make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+		exit 1; }
+	@set -e; \
+	if command -v uv >/dev/null; then \
+		[ -x $(BIN)/python ] || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
+		uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]'; \
+	else \
+		[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[$(EXTRAS)]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
