@@ -73,7 +73,7 @@ class Config:
     """Print prompts, samples of the base model and their rewards, then stop."""
     problems: ProblemsConfig = ProblemsConfig()
     sampling: Sampling = Sampling(max_tokens=48)
-    rl: RLConfig = RLConfig(steps=60, learning_rate=3e-4)
+    rl: RLConfig = RLConfig(steps=100, learning_rate=4e-4)
     verifier: RewardsConfig = RewardsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     save: SaveConfig = SaveConfig()
@@ -248,6 +248,8 @@ def main() -> None:
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     mesh = make_mesh(config.mesh)
+    if config.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
     console = Console()
     if not config.preview:
         claim_folder(out, dataclasses.replace(config, out=None))

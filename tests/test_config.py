@@ -1,0 +1,223 @@
+"""Every setting of the experiment changes something, and its observer is named here or the test fails."""
+
+import dataclasses
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.r1_zero import Config, reward_specs
+from r1jax import cli
+from r1jax.data.corpus import documents
+from r1jax.data.problems import load_problems
+from r1jax.data.template import find_template
+from r1jax.errors import UserError
+from r1jax.models.attention import implementation
+from r1jax.models.transformer import forward, param_specs
+from r1jax.sampling.memory import choose_slots
+from r1jax.sampling.processors import sample_token
+from r1jax.sampling.sampler import make_queue
+from r1jax.sharding import init_params, make_mesh
+from r1jax.stages.pretrain import model_config, train_tokenizer
+from r1jax.training.rollout import Rollout
+from r1jax.training.state import make_optimizer, state_shapes
+from r1jax.training.update import objective_sums
+
+
+def problems(config):
+    return load_problems(config.problems)
+
+
+def token(config):
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]] * 9))
+    drawn = sample_token(logits, jnp.linspace(0.05, 0.95, 9), config.sampling)
+    return jax.device_get(drawn)
+
+
+def queue(config, tiny_config):
+    wide = dataclasses.replace(tiny_config, context_length=4096)
+    slots = choose_slots(wide, config.sampling, prompts=8, width=4, sequences=32)
+    return slots, make_queue([[1, 2]], wide, config.sampling).limits.tolist()
+
+
+def optimiser_of(section):
+    def observe(config, tiny_config):
+        settings = getattr(config, section)
+        small = dataclasses.replace(tiny_config, num_layers=1, hidden_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
+        optimizer = make_optimizer(settings, 40)
+        params = {"w": jnp.full((3,), 0.5)}
+        state, moved = optimizer.init(params), []
+        for i in range(1, 40):
+            gradient = {"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}
+            updates, state = optimizer.update(gradient, state, params)
+            moved.append(np.asarray(updates["w"]).tolist())
+        return moved, str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
+
+    return observe
+
+
+def loss_program(config, tiny_config):
+    """The loss as a traced program: another setting, another program."""
+    B, T = 4, 31
+    f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
+    batch = Rollout(
+        tokens=jax.ShapeDtypeStruct((B, T + 1), jnp.int32),
+        mask=jax.ShapeDtypeStruct((B, T), bool),
+        advantages=jax.ShapeDtypeStruct((B,), jnp.float32),
+        sampler_logprobs=f32,
+        sampling_logprobs=f32,
+        old_logprobs=f32,
+        reference_logprobs=f32,
+    )
+    params = jax.eval_shape(lambda: init_params(param_specs(tiny_config), jax.random.key(0)))
+    objective = config.rl.objective(config.sampling)
+    return str(jax.make_jaxpr(lambda p, b: objective_sums(p, b, objective, tiny_config))(params, batch))
+
+
+def forward_program(config, tiny_config):
+    model = dataclasses.replace(tiny_config, dtype=config.dtype, remat=config.remat)
+    params = jax.eval_shape(lambda: init_params(param_specs(model), jax.random.key(0)))
+
+    def loss(p):
+        return forward(p, jnp.ones((1, 4), jnp.int32), model).sum()
+
+    return str(jax.make_jaxpr(jax.grad(loss))(params))
+
+
+def kernel(config, tiny_config):
+    return implementation(dataclasses.replace(tiny_config, attention=config.attention))
+
+
+def base_model(config):
+    settings = config.pretrain
+    texts = documents(settings.corpus, 2, "+-", 0.1, find_template(config.template), config.seed)
+    tokenizer = train_tokenizer(texts[:500], settings.vocabulary)
+    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer, 99)
+
+
+def rewards(config):
+    return [(s.name, s.file, s.weight) for s in reward_specs(config)]
+
+
+LOSS = "loss eps_low eps_high beta entropy aggregate ratio importance_cap logprob_chunk minibatches inner_epochs"
+ADAM = "learning_rate warmup_steps schedule b1 b2 eps weight_decay max_grad_norm param_dtype"
+OBSERVERS = {
+    problems: [
+        f"problems.{n}"
+        for n in ["digits", "operations", "terms", "train_size", "held_out_size", "held_out_share", "seed"]
+    ],
+    token: [f"sampling.{n}" for n in ["temperature", "top_k", "top_p", "min_p"]],
+    queue: ["sampling.max_tokens", "sampling.slots"],
+    optimiser_of("rl"): [f"rl.{n}" for n in ADAM.split()],
+    optimiser_of("pretrain"): [f"pretrain.{n}" for n in ADAM.split()],
+    loss_program: [f"rl.{n}" for n in LOSS.split()],
+    forward_program: ["dtype", "remat"],
+    kernel: ["attention"],
+    base_model: [
+        *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
+        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers"]),
+        "template",
+        "seed",
+    ],
+    rewards: ["rewards"],
+}
+# What only a run shows: the tests named here change these settings and look at what comes of it.
+BY_RUNNING = {
+    "test_experiment.py": """base out mesh preview evaluation.problems rl.steps rl.prompts rl.group rl.minibatches
+        rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples save.every save.keep_last pretrain.steps
+        pretrain.batch""",
+    "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
+    "test_update.py": "rl.microbatch",
+    "test_problems.py": "problems.source problems.held_out_source problems.checker",
+    "test_reward_pool.py": "verifier.workers verifier.deadline",
+}
+CHANGES = {
+    "problems.operations": "+",
+    "problems.train_size": 20,
+    "problems.held_out_size": 20,
+    "problems.held_out_share": 0.3,
+    "problems.seed": 1,
+    "problems.terms": 3,
+    "sampling.temperature": 0.5,
+    "sampling.top_k": 2,
+    "sampling.top_p": 0.6,
+    "sampling.min_p": 0.4,
+    "sampling.slots": 3,
+    "warmup_steps": 3,
+    "schedule": ("cosine", "constant"),
+    "param_dtype": "bfloat16",
+    "rl.loss": "cispo",
+    "rl.aggregate": "token",
+    "rl.ratio": "sequence",
+    "rl.logprob_chunk": 8,
+    "rl.minibatches": 2,
+    "rl.inner_epochs": 2,
+    "b1": 0.5,
+    "b2": 0.5,
+    "eps": 1e-3,
+    "dtype": "bfloat16",
+    "remat": "block",
+    "attention": "cudnn",
+    "template": "r1-zero",
+    "rewards": ("accuracy", "format=2"),
+    "pretrain.hidden_size": 64,
+    "pretrain.vocabulary": 60,
+}
+
+
+def leaves(config):
+    return {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
+
+
+def changed(config, path):
+    """The config with another value at ``path``; shares of the corpus take from the careful, to still add up."""
+    *parents, name = path.split(".")
+    parts = [config]
+    for parent in parents:
+        parts.append(getattr(parts[-1], parent))
+    old = getattr(parts[-1], name)
+    new = CHANGES[path] if path in CHANGES else CHANGES.get(name)
+    if new is None:
+        new = old * 2 + 1 if isinstance(old, int) else old * 1.5 + 0.1
+    if name == "schedule":
+        new = next(value for value in new if value != old)
+    values = {name: new}
+    if path.startswith("pretrain.corpus") and name != "documents":
+        values[name] = old + 0.02
+        other = "guesses" if name == "careful" else "careful"
+        values[other] = getattr(parts[-1], other) - 0.02
+    part = dataclasses.replace(parts[-1], **values)
+    for parent, field in zip(reversed(parts[:-1]), reversed(parents), strict=True):
+        part = dataclasses.replace(parent, **{field: part})
+    return part
+
+
+@pytest.fixture(scope="module")
+def start():
+    config = Config()
+    corpus = dataclasses.replace(config.pretrain.corpus, documents=600)
+    return dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, corpus=corpus))
+
+
+@pytest.mark.parametrize("observe", OBSERVERS, ids=[f"{i}" for i in range(len(OBSERVERS))])
+def test_every_setting_changes_what_its_observer_sees(observe, start, tiny_config):
+    arguments = (tiny_config,) if observe.__code__.co_argcount == 2 else ()
+    plain = repr(observe(start, *arguments))
+    assert repr(observe(start, *arguments)) == plain
+    for path in OBSERVERS[observe]:
+        assert repr(observe(changed(start, path), *arguments)) != plain, path
+
+
+def test_every_setting_has_an_observer(start):
+    seen = {path for paths in OBSERVERS.values() for path in paths}
+    seen |= {path for paths in BY_RUNNING.values() for path in paths.split()}
+    without = {"evaluation.samples", "evaluation.temperature", "save.keep_best", "pretrain.width", "verifier.rewards"}
+    assert leaves(start) - seen == without
+
+
+def test_wrong_corpus_shares_are_refused(start):
+    with pytest.raises(UserError, match="add up to 1"):
+        dataclasses.replace(start.pretrain.corpus, careful=0.9)
