@@ -52,7 +52,7 @@ def plot_curves(metrics: Sequence[Mapping[str, Any]], path: Path | str, title: s
         ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color="#24292f")
         ax.set_ylabel(unit, fontsize=8, color=_GREY)
         if share:
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     for ax in axes[max(0, len(panels) - columns) : len(panels)]:
         ax.set_xlabel("step", fontsize=8, color=_GREY)
     for ax in axes[len(panels) :]:
