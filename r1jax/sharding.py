@@ -92,20 +92,24 @@ def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -
 
 
 def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
-    """PartitionSpec of a weight: RULES first, then each mesh axis still unused takes the largest dimension it divides.
+    """PartitionSpec of a weight: RULES first, then each mesh axis still unused splits the dimension that it best can.
 
-    So nine heads on eight devices do not leave the weight replicated. Dimension 0 of stacked layers stays whole, since
-    scan walks along it.
+    So nine heads on eight devices do not leave the weight replicated: another dimension is split, or one is split over
+    both axes. The leading dimension of stacked layers stays whole, since scan walks along it.
     """
-    names = list(partition(spec.shape, spec.axes, mesh))
+    ruled = partition(spec.shape, spec.axes, mesh)
+    names: list[tuple[str, ...]] = [(name,) if name and mesh.shape[name] > 1 else () for name in ruled]
     for name in MESH_AXES:
-        if mesh.shape[name] == 1 or name in names:
+        if mesh.shape[name] == 1 or any(name in taken for taken in names):
             continue
-        free = [i for i, n in enumerate(names) if n is None and spec.axes[i] != "layers"]
-        free = [i for i in free if spec.shape[i] % mesh.shape[name] == 0]
-        if free:
-            names[max(free, key=lambda i: spec.shape[i])] = name
-    return PartitionSpec(*names)
+
+        def left(i: int) -> int:  # size of a shard along dimension i as split so far
+            return spec.shape[i] // math.prod(mesh.shape[taken] for taken in names[i])
+
+        fits = [i for i, axis in enumerate(spec.axes) if axis != "layers" and left(i) % mesh.shape[name] == 0]
+        if fits:
+            names[max(fits, key=left)] += (name,)
+    return PartitionSpec(*(taken[0] if len(taken) == 1 else taken or None for taken in names))
 
 
 def param_shardings(specs: Any, mesh: Mesh) -> Any:
@@ -168,10 +172,17 @@ def partition_for_decoding(params: Params, specs: Any) -> Params:
         return params
 
     def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        names = [name if name != "data" else None for name in partition_param(spec, mesh)]
-        return jax.lax.with_sharding_constraint(weight, PartitionSpec(*names))
+        names = partition(spec.shape, spec.axes, mesh)
+        kept = [name if name != "data" else None for name in names]
+        return jax.lax.with_sharding_constraint(weight, PartitionSpec(*kept))
 
     return jax.tree.map(one, specs, params, is_leaf=is_spec)
+
+
+def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:
+    """Pins a weight, or a moment of it, to where partition_param lays it; does nothing where no mesh was entered."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return weight if mesh.empty else jax.lax.with_sharding_constraint(weight, partition_param(spec, mesh))
 
 
 def place(tree: Any, shardings: Any) -> Any:

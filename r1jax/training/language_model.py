@@ -48,5 +48,5 @@ def language_model_update(
         return gradient(params, part, config, chunk)
 
     (grads, count), (losses,) = accumulate(part_gradient, cast(state.params, config), batch, microbatches)
-    state, norm = apply_gradients(state, grads, count, optimizer)
+    state, norm = apply_gradients(state, grads, count, optimizer, config)
     return state, {"loss": (losses.sum(), count), "gradient_norm": (norm, jnp.ones(()))}

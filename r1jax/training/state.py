@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import Params, param_shapes, param_shardings
+from r1jax.sharding import Params, constrain_param, param_shapes, param_shardings
 
 
 @flax.struct.dataclass
@@ -112,7 +112,7 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: 
 
 
 def apply_gradients(
-    state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation
+    state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation, model: ModelConfig
 ) -> tuple[TrainState, jax.Array]:
     """The state after one update with the gradient ``grads / count`` (float32 sums), and that gradient's norm.
 
@@ -122,7 +122,11 @@ def apply_gradients(
     norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return dataclasses.replace(state, params=optax.apply_updates(state.params, updates), opt_state=opt_state), norm
+    # Left to itself the compiler may lay the results out otherwise than it was given them.
+    specs = param_specs(model)
+    params = jax.tree.map(constrain_param, optax.apply_updates(state.params, updates), specs)
+    opt_state = optax.tree_utils.tree_map_params(optimizer, constrain_param, opt_state, specs)
+    return dataclasses.replace(state, params=params, opt_state=opt_state), norm
 
 
 def skipped_updates(state: TrainState) -> jax.Array:

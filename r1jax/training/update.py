@@ -129,6 +129,6 @@ def update(
     sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
 
-    state, norm = apply_gradients(state, grads, count, optimizer)
+    state, norm = apply_gradients(state, grads, count, optimizer, config)
     sums["gradient_norm"] = (norm, jnp.ones(()))
     return state, sums, maxima
