@@ -266,7 +266,8 @@ def test_a_worker_that_cannot_load_is_an_error(tmp_path: Path) -> None:
 
 # A main script; in no case may a worker run it again.
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored, and hands that on
 from r1jax.data.problem import Problem
 from r1jax.data.template import TEMPLATES
 from r1jax.rewards.base import Completion
@@ -304,7 +305,10 @@ def run_script(folder: Path, actor_file: str, *texts: str, head: str = "") -> tu
 
 def test_workers_import_no_jax_and_run_no_main_script(tmp_path: Path, actor_file: str) -> None:
     process, pids = run_script(tmp_path, actor_file, "value 1", head="import jax")
-    out, err = process.communicate(timeout=60)
+    assert process.stdout is not None and process.stderr is not None
+    # communicate() would miss what readline() has buffered already.
+    out, err = process.stdout.read(), process.stderr.read()
+    process.wait(timeout=60)
     assert (out, err, process.returncode) == ("done\n", "", 0)
     assert all(map(gone, pids))
 
