@@ -37,11 +37,14 @@ class Ring:
     values: tuple[jax.Array, ...]  # L of [S, G, R, K]
 
 
+def ring_length(length: int) -> int:
+    """Entries of a ring that holds ``length`` tokens: whole chunks where it is longer than one."""
+    return length if length <= RING_CHUNK else -(-length // RING_CHUNK) * RING_CHUNK
+
+
 def init_ring(slots: int, length: int, config: ModelConfig) -> Ring:
     """An empty ring for ``slots`` sequences of up to ``length`` tokens, in whole chunks."""
-    if length > RING_CHUNK:
-        length = -(-length // RING_CHUNK) * RING_CHUNK
-    shape = (slots, config.num_kv_heads, length, config.head_dim)
+    shape = (slots, config.num_kv_heads, ring_length(length), config.head_dim)
 
     def empty() -> tuple[jax.Array, ...]:
         zeros = jnp.zeros(shape, config.dtype)

@@ -6,7 +6,7 @@ import jax
 import psutil
 
 from r1jax.errors import UserError
-from r1jax.models.cache import RING_CHUNK
+from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
@@ -29,13 +29,10 @@ def sampling_bytes(
       slots: sequences decoded side by side.
     """
     size = _SIZES[config.dtype]
-    ring = sampling.max_tokens
-    if ring > RING_CHUNK:
-        ring = -(-ring // RING_CHUNK) * RING_CHUNK
     entry = 2 * config.num_layers * config.num_kv_heads * config.head_dim * size  # keys and values of one token
     truncating = sampling.top_k or sampling.top_p < 1
     return {
-        "cache": slots * ring * entry,
+        "cache": slots * ring_length(sampling.max_tokens) * entry,
         "prompts": 2 * prompts * width * entry,  # once as computed, once laid out by layer
         "logits": slots * config.vocab_size * 4 * (5 if truncating else 3),
         "results": sequences * sampling.max_tokens * 12,

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-import jax
-
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.sharding import Params
@@ -112,8 +110,3 @@ def run(
                 raise Stopped(f"stopped after step {step + 1} of {steps}")
     checkpoints.wait()
     return carry
-
-
-def place_copy(params: Params) -> Params:
-    """A copy that an update may not donate away."""
-    return jax.tree.map(lambda w: w.copy(), params)
