@@ -34,7 +34,7 @@ from r1jax.evaluation.curves import plot_curves
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
 from r1jax.models.transformer import param_specs
-from r1jax.rewards.config import RewardsConfig, RewardSpec, parse_rewards
+from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -74,7 +74,7 @@ class Config:
     problems: ProblemsConfig = ProblemsConfig()
     sampling: Sampling = Sampling(max_tokens=48)
     rl: RLConfig = RLConfig(steps=100, learning_rate=4e-4)
-    verifier: RewardsConfig = RewardsConfig()
+    verifier: VerifierConfig = VerifierConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     save: SaveConfig = SaveConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -92,7 +92,7 @@ PRESETS = {
             sampling=Sampling(max_tokens=24),
             rl=RLConfig(steps=80, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
             evaluation=EvaluationConfig(samples=16),
-            verifier=RewardsConfig(workers=8),
+            verifier=VerifierConfig(workers=8),
             save=SaveConfig(every=50),
         ),
     ),
@@ -112,7 +112,7 @@ PRESETS = {
                 steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
                 reference_every=25,
             ),
-            verifier=RewardsConfig(workers=16),
+            verifier=VerifierConfig(workers=16),
             save=SaveConfig(every=5),
         ),
     ),
@@ -144,7 +144,7 @@ def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
     names = config.rewards
     if names and all(".py:" in name for name in names):
         names = ("accuracy", "format", *names)
-    specs = parse_rewards(dataclasses.replace(config.verifier, rewards=names))
+    specs = parse_rewards(names)
     if not any(spec.name == "accuracy" for spec in specs):
         specs += (RewardSpec("accuracy", None, 0.0),)
     return specs

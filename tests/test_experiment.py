@@ -19,7 +19,7 @@ from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
 from r1jax.evaluation.evaluate import evaluation_from
-from r1jax.rewards.config import RewardsConfig, parse_rewards
+from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.stages.collect import Environment
@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def pool():
-    with RewardPool(parse_rewards(RewardsConfig()), workers=1, deadline=5.0) as pool:
+    with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) as pool:
         yield pool
 
 

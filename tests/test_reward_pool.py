@@ -18,7 +18,7 @@ import pytest
 from r1jax.data.problem import Problem
 from r1jax.data.template import TEMPLATES
 from r1jax.rewards.base import Completion, RewardError
-from r1jax.rewards.config import RewardsConfig, parse_rewards
+from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 
 # A reward that does what the text of the completion says.
@@ -88,7 +88,7 @@ def actor_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def make_pool(actor_file: str, deadline: float, workers: int = 2) -> RewardPool:
-    specs = parse_rewards(RewardsConfig((f"{actor_file}:actor=2", "length=0.5")))
+    specs = parse_rewards([f"{actor_file}:actor=2", "length=0.5"])
     return RewardPool(specs, workers, deadline)
 
 
@@ -175,7 +175,7 @@ def test_the_deadline_is_of_each_item_and_not_of_all(hasty: RewardPool) -> None:
 def test_the_deadline_leaves_start_and_imports_out(tmp_path: Path) -> None:
     path = tmp_path / "slow.py"
     path.write_text(f"import time\ntime.sleep(1.2)\n{ACTOR}")
-    specs = parse_rewards(RewardsConfig((f"{path}:actor", "accuracy")))
+    specs = parse_rewards([f"{path}:actor", "accuracy"])
     with RewardPool(specs, 1, 1.0) as pool:
         # The checker's library takes longer to import than the deadline allows on any machine with much to do.
         scores = pool.score([problem("85", "math")], [completion("<answer>85.0</answer>")])
@@ -255,7 +255,7 @@ def test_workers_end_with_the_context(actor_file: str, tmp_path: Path) -> None:
 def test_a_worker_that_cannot_load_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "moody.py"
     path.write_text(ACTOR)
-    specs = parse_rewards(RewardsConfig((f"{path}:actor",)))
+    specs = parse_rewards([f"{path}:actor"])
     path.write_text("import no_such_module")
     with RewardPool(specs, 1, 5.0) as pool, pytest.raises(RewardError, match=r"moody\.py, line 1: ModuleNotFoundError"):
         act(pool, "value 1")
@@ -271,14 +271,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the backg
 from r1jax.data.problem import Problem
 from r1jax.data.template import TEMPLATES
 from r1jax.rewards.base import Completion
-from r1jax.rewards.config import RewardsConfig, parse_rewards
+from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 
 def score(*texts):
     completions = [Completion(text, 5, 20, True, TEMPLATES["think"]) for text in texts]
     return pool.score([Problem("37 + 48", "85", "test")] * len(texts), completions).values[:, 0].tolist()
 
-with RewardPool(parse_rewards(RewardsConfig((sys.argv[1] + ":actor",))), 2, 600.0) as pool:
+with RewardPool(parse_rewards([sys.argv[1] + ":actor"]), 2, 600.0) as pool:
     print(*score("modules jax", "modules jax", *sys.argv[2:4]), flush=True)
     score(*sys.argv[4:])
     print("done")

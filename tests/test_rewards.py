@@ -13,7 +13,7 @@ from r1jax.data.problem import Problem
 from r1jax.data.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.rewards.base import Completion, reward
-from r1jax.rewards.config import RewardsConfig, RewardSpec, load_rewards, parse_rewards
+from r1jax.rewards.config import RewardSpec, VerifierConfig, load_rewards, parse_rewards
 from r1jax.rewards.rules import accuracy, format, length
 
 SUM = Problem("37 + 48", "85", "arithmetic")
@@ -135,7 +135,7 @@ def own(tmp_path: Path) -> str:
 
 
 def test_specs_are_names_files_and_weights(own: str) -> None:
-    specs = parse_rewards(RewardsConfig(("accuracy", "length=-1e-2", f"{own}:brevity=0.5")))
+    specs = parse_rewards(["accuracy", "length=-1e-2", f"{own}:brevity=0.5"])
     assert specs == (
         RewardSpec("accuracy", None, 1.0),
         RewardSpec("length", None, -0.01),
@@ -151,33 +151,43 @@ def test_specs_are_names_files_and_weights(own: str) -> None:
 
 def test_files_are_found_from_the_current_folder(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(own).parent)
-    assert parse_rewards(RewardsConfig(("math.py:brevity",))) == (RewardSpec("brevity", own, 1.0),)
+    assert parse_rewards(["math.py:brevity"]) == (RewardSpec("brevity", own, 1.0),)
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("texts", "message"),
     [
-        (RewardsConfig(("acuracy",)), "unknown reward 'acuracy': did you mean accuracy?"),
-        (RewardsConfig(("zebra",)), "unknown reward 'zebra': known are accuracy, format, length"),
-        (RewardsConfig(("accuracy", "accuracy=2")), "two rewards are named 'accuracy'"),
-        (RewardsConfig(()), "no rewards"),
-        (RewardsConfig(("accuracy=",)), "reward 'accuracy=': write NAME"),
-        (RewardsConfig(("",)), "reward '': write NAME"),
-        (RewardsConfig(("accuracy=many",)), "weight many is not a finite number"),
-        (RewardsConfig(("accuracy=nan",)), "weight nan is not a finite number"),
-        (RewardsConfig(("accuracy=inf",)), "weight inf is not a finite number"),
-        (RewardsConfig(("/missing/mine.py:brevity",)), "rewards file /missing/mine.py does not exist"),
-        (RewardsConfig(workers=0), "workers 0"),
-        (RewardsConfig(deadline=0.0), "deadline 0.0"),
-        (RewardsConfig(deadline=-1.0), "deadline -1.0"),
-        (RewardsConfig(deadline=math.nan), "deadline nan"),
-        (RewardsConfig(deadline=math.inf), "deadline inf"),
+        (["acuracy"], "unknown reward 'acuracy': did you mean accuracy?"),
+        (["zebra"], "unknown reward 'zebra': known are accuracy, format, length"),
+        (["accuracy", "accuracy=2"], "two rewards are named 'accuracy'"),
+        ([], "no rewards"),
+        (["accuracy="], "reward 'accuracy=': write NAME"),
+        ([""], "reward '': write NAME"),
+        (["accuracy=many"], "weight many is not a finite number"),
+        (["accuracy=nan"], "weight nan is not a finite number"),
+        (["accuracy=inf"], "weight inf is not a finite number"),
+        (["/missing/mine.py:brevity"], "rewards file /missing/mine.py does not exist"),
     ],
 )
-def test_a_wrong_config_is_one_clear_line(config: RewardsConfig, message: str) -> None:
+def test_a_wrong_reward_is_one_clear_line(texts: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
-        parse_rewards(config)
+        parse_rewards(texts)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, "workers 0"),
+        ({"deadline": 0.0}, "deadline 0.0"),
+        ({"deadline": -1.0}, "deadline -1.0"),
+        ({"deadline": math.nan}, "deadline nan"),
+        ({"deadline": math.inf}, "deadline inf"),
+    ],
+)
+def test_wrong_workers_are_one_clear_line(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        VerifierConfig(**settings)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +211,7 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, source: str, name: str, 
     path = tmp_path / "mine.py"
     path.write_text(source)
     with pytest.raises(UserError) as error:
-        parse_rewards(RewardsConfig((f"{path}:{name}",)))
+        parse_rewards([f"{path}:{name}"])
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

@@ -21,15 +21,19 @@ _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+
 
 
 @dataclasses.dataclass(frozen=True)
-class RewardsConfig:
-    """The rewards, and the processes that compute them."""
+class VerifierConfig:
+    """The processes that compute rewards."""
 
-    rewards: tuple[str, ...] = ("accuracy", "format")
-    """Each is NAME or FILE.py:NAME, and =WEIGHT after it for a weight other than 1."""
     workers: int = 2
     """Worker processes."""
     deadline: float = 5.0
     """Seconds for all rewards of one completion; one that takes longer scores 0 and is counted."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UserError(f"workers {self.workers}: rewards need at least 1 worker process")
+        if not self.deadline > 0 or math.isinf(self.deadline):
+            raise UserError(f"deadline {self.deadline}: give the seconds that a reward may take, more than 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,21 +48,18 @@ class RewardSpec:
         return f"{self.file}:{self.name}" if self.file else self.name
 
 
-def parse_rewards(config: RewardsConfig) -> tuple[RewardSpec, ...]:
-    """The rewards of a config; files of the user's are executed once here, to know that they can be.
+def parse_rewards(texts: Sequence[str]) -> tuple[RewardSpec, ...]:
+    """The rewards that texts name; files of the user's are executed once here, to know that they can be.
+
+    Each text is NAME or FILE.py:NAME, and =WEIGHT after it for a weight other than 1.
 
     Raises:
       UserError: for a text that names no reward, an unknown or repeated name, a missing or failing file, a function
-        that is missing or not marked with ``@reward``, a weight that is not finite, or workers and deadline below
-        what can run.
+        that is missing or not marked with ``@reward``, or a weight that is not finite.
     """
-    if config.workers < 1:
-        raise UserError(f"workers {config.workers}: rewards need at least 1 worker process")
-    if not config.deadline > 0 or math.isinf(config.deadline):
-        raise UserError(f"deadline {config.deadline}: give the seconds that a reward may take, more than 0")
-    if not config.rewards:
+    if not texts:
         raise UserError(f"no rewards: name at least one, for example {next(iter(RULES))}")
-    specs = tuple(_parse(text) for text in config.rewards)
+    specs = tuple(_parse(text) for text in texts)
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
