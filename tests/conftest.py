@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+from collections.abc import Callable, Iterator
 
 # Read once, when jax starts its backend; child processes of a test inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -37,3 +40,19 @@ def tiny_config() -> ModelConfig:
 def tiny_params(tiny_config: ModelConfig) -> Params:
     """Random float32 weights of tiny_config."""
     return init_params(param_specs(tiny_config), jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def disk_of() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """disk_of(size): lets no file grow beyond size bytes, with the same OSError from write as a full disk's."""
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -21,7 +21,7 @@ from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import sample_token
 from r1jax.sampling.sampler import make_queue
 from r1jax.sharding import init_params, make_mesh
-from r1jax.stages.pretrain import model_config, train_tokenizer
+from r1jax.stages.pretrain import document_rows, model_config, train_tokenizer
 from r1jax.training.rollout import Rollout
 from r1jax.training.state import make_optimizer, state_shapes
 from r1jax.training.update import objective_sums
@@ -95,7 +95,8 @@ def base_model(config):
     settings = config.pretrain
     texts = documents(settings.corpus, 2, "+-", 0.1, find_template(config.template), config.seed)
     tokenizer = train_tokenizer(texts[:500], settings.vocabulary)
-    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer, 99)
+    shape = document_rows(texts[:9], tokenizer, settings.width)[0].shape
+    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer, 99), shape
 
 
 def rewards(config):
@@ -118,7 +119,7 @@ OBSERVERS = {
     kernel: ["attention"],
     base_model: [
         *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
-        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers"]),
+        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers", "width"]),
         "template",
         "seed",
     ],
@@ -126,9 +127,10 @@ OBSERVERS = {
 }
 # What only a run shows: the tests named here change these settings and look at what comes of it.
 BY_RUNNING = {
-    "test_experiment.py": """base out mesh preview evaluation.problems rl.steps rl.prompts rl.group rl.minibatches
+    "test_experiment.py": """base out mesh preview evaluation.problems evaluation.samples evaluation.temperature rl.steps rl.prompts rl.group rl.minibatches
         rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples save.every save.keep_last pretrain.steps
         pretrain.batch""",
+    "test_native.py": "save.keep_best",
     "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "test_update.py": "rl.microbatch",
     "test_problems.py": "problems.source problems.held_out_source problems.checker",
@@ -214,8 +216,7 @@ def test_every_setting_changes_what_its_observer_sees(observe, start, tiny_confi
 def test_every_setting_has_an_observer(start):
     seen = {path for paths in OBSERVERS.values() for path in paths}
     seen |= {path for paths in BY_RUNNING.values() for path in paths.split()}
-    without = {"evaluation.samples", "evaluation.temperature", "save.keep_best", "pretrain.width", "verifier.rewards"}
-    assert leaves(start) - seen == without
+    assert leaves(start) == seen
 
 
 def test_wrong_corpus_shares_are_refused(start):

@@ -5,13 +5,12 @@ import io
 import itertools
 import json
 import math
-import resource
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -26,6 +25,7 @@ from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
 
 ROOT = Path(__file__).parents[1]
+DiskOf = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 def test_the_mean_does_not_depend_on_how_a_batch_is_split() -> None:
@@ -139,19 +139,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert f"{tmp_path / 'file' / 'run'}: cannot write" in str(refused.value) and "\n" not in str(refused.value)
 
 
-@contextlib.contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """Refuses to let a file grow beyond size bytes, with the same OSError from write as a full disk's."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("which", ["write", "write_completions"])
-def test_a_full_disk_is_one_line_and_loses_no_earlier_step(tmp_path: Path, which: str) -> None:
+def test_a_full_disk_is_one_line_and_loses_no_earlier_step(tmp_path: Path, disk_of: DiskOf, which: str) -> None:
     with MetricsWriter(tmp_path) as writer:
         writer.write(0, {"reward": 1.0})
     with disk_of(4000), pytest.raises(UserError) as refused, MetricsWriter(tmp_path, 1) as writer:
@@ -165,7 +154,7 @@ def test_a_full_disk_is_one_line_and_loses_no_earlier_step(tmp_path: Path, which
         assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == [0]
 
 
-def test_a_disk_full_on_entry_loses_no_earlier_step(tmp_path: Path) -> None:
+def test_a_disk_full_on_entry_loses_no_earlier_step(tmp_path: Path, disk_of: DiskOf) -> None:
     with MetricsWriter(tmp_path) as writer:
         for step in range(100):
             writer.write(step, {"reward": 1.0})
@@ -174,7 +163,7 @@ def test_a_disk_full_on_entry_loses_no_earlier_step(tmp_path: Path) -> None:
     assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == list(range(100))
 
 
-def test_an_error_of_the_run_is_not_hidden_by_one_of_closing(tmp_path: Path) -> None:
+def test_an_error_of_the_run_is_not_hidden_by_one_of_closing(tmp_path: Path, disk_of: DiskOf) -> None:
     with contextlib.ExitStack() as full, pytest.raises(ZeroDivisionError), MetricsWriter(tmp_path) as writer:
         full.enter_context(disk_of(0))
         with pytest.raises(UserError):
@@ -182,7 +171,7 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_closing(tmp_path: Path) -> 
         raise ZeroDivisionError
 
 
-def test_a_disk_full_at_closing_is_one_line(tmp_path: Path) -> None:
+def test_a_disk_full_at_closing_is_one_line(tmp_path: Path, disk_of: DiskOf) -> None:
     with contextlib.ExitStack() as full, pytest.raises(UserError), MetricsWriter(tmp_path) as writer:
         writer.write(0, {"reward": 1.0})  # its TensorBoard event waits for the next flush
         full.enter_context(disk_of(0))

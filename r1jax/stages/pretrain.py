@@ -120,7 +120,7 @@ def pretrain(
     texts = documents(config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
     model = model_config(config, tokenizer, context)
-    tokens, mask = _rows(texts, tokenizer, config.width)
+    tokens, mask = document_rows(texts, tokenizer, config.width)
     order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
 
     mesh = jax.sharding.get_mesh()
@@ -151,7 +151,7 @@ def pretrain(
     return {"parameters": param_count(specs), "documents": len(texts), "seconds": time.perf_counter() - began}
 
 
-def _rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:
+def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Documents as rows [n, width + 1] of tokens and their mask [n, width]; what is longer is cut, without an eos."""
     tokens = np.zeros((len(texts), width + 1), np.int32)
     mask = np.zeros((len(texts), width), bool)
