@@ -73,7 +73,7 @@ class Config:
     """Print prompts, samples of the base model and their rewards, then stop."""
     problems: ProblemsConfig = ProblemsConfig()
     sampling: Sampling = Sampling(max_tokens=48)
-    rl: RLConfig = RLConfig(steps=100, learning_rate=4e-4)
+    rl: RLConfig = RLConfig(steps=100, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
     verifier: VerifierConfig = VerifierConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     save: SaveConfig = SaveConfig()
