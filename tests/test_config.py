@@ -49,11 +49,12 @@ def optimiser_of(section):
         small = dataclasses.replace(tiny_config, num_layers=1, hidden_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
         optimizer = make_optimizer(settings, 40)
         params = {"w": jnp.full((3,), 0.5)}
-        state, moved = optimizer.init(params), []
-        for i in range(1, 40):
-            gradient = {"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}
-            updates, state = optimizer.update(gradient, state, params)
-            moved.append(np.asarray(updates["w"]).tolist())
+
+        def step(state, i):
+            updates, state = optimizer.update({"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}, state, params)
+            return state, updates["w"]
+
+        moved = jax.jit(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])().tolist()
         return moved, str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
 
     return observe
@@ -127,9 +128,9 @@ OBSERVERS = {
 }
 # What only a run shows: the tests named here change these settings and look at what comes of it.
 BY_RUNNING = {
-    "test_experiment.py": """base out mesh preview evaluation.problems evaluation.samples evaluation.temperature rl.steps rl.prompts rl.group rl.minibatches
-        rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples save.every save.keep_last pretrain.steps
-        pretrain.batch""",
+    "test_experiment.py": """base out mesh preview evaluation.problems evaluation.samples evaluation.temperature
+        rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
+        save.every save.keep_last pretrain.steps pretrain.batch""",
     "test_native.py": "save.keep_best",
     "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "test_update.py": "rl.microbatch",

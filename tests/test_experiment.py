@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.r1_zero import PRESETS, Config
+from experiments.r1_zero import PRESETS, Config, measured
 from r1jax import load
+from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
-from r1jax.evaluation.evaluate import evaluation_from
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluation_from
+from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh, param_shardings
@@ -222,8 +225,6 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
     """The newest step's largest file is cut in half: the run goes on from the one before, to the same end."""
-    import shutil
-
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     (out / "summary.json").unlink()
@@ -243,19 +244,21 @@ def pool():
         yield pool
 
 
+def environment_of(model, pool):
+    """Forty problems and 16 tokens an answer, as in the finished run."""
+    problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
+    template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
+    width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
+    return Environment(problems, template, pool, sampling, 0, width)
+
+
 def short_run(mesh, finished, pool, folder, **settings):
     """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
     config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "beta": 0.05, "learning_rate": 1e-3} | settings))
-    problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
-    template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
-        from r1jax.checkpoints.load import read_config
-        from r1jax.models.transformer import param_specs
-
         model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))
-        width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
-        environment = Environment(problems, template, pool, sampling, 0, width)
+        environment = environment_of(model, pool)
         trained = reinforce(model, environment, config, SaveConfig(), folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return rows, (folder / "completions.jsonl").read_text(), jax.device_get(trained.params)
@@ -287,6 +290,18 @@ def test_groups_without_spread_are_replaced_by_others(finished, pool, tmp_path):
         "1x1", finished[0], pool, tmp_path / "run", steps=1, group=2, drop_equal_groups=True, max_resamples=3
     )
     assert 1 < rows[0]["rollout_attempts"] <= 4 and rows[0]["equal_groups"] > 0
+
+
+def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, pool):
+    model = load(finished[0] / "model")
+    environment = environment_of(model, pool)
+    cold = EvaluationConfig(problems=3, samples=4, temperature=1e-6)
+    warm = dataclasses.replace(cold, temperature=1.0)
+    figures = [measured(model, environment, environment.problems[:3], c)["evaluation"] for c in (cold, warm)]
+    for f in figures:
+        assert (set(f["pass_at"]), f["n_problems"], f["samples_per_problem"]) == ({1, 2, 4}, 3, 4)
+    lengths = [f["mean_length"] * 3 for f in figures]  # without heat the four samples of a prompt are one
+    assert lengths[0] == pytest.approx(round(lengths[0]), abs=1e-6) != lengths[1]
 
 
 def test_every_preset_is_consistent():
