@@ -13,7 +13,7 @@ from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import choose_slots, sampling_bytes
 from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
-from r1jax.sampling.sampler import END, LENGTH, sample
+from r1jax.sampling.sampler import END, LENGTH, make_queue, phases, run_queue, sample
 from r1jax.sharding import make_mesh, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -67,6 +67,25 @@ def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options):
         np.testing.assert_array_equal(again.lengths, everything.lengths)
         np.testing.assert_array_equal(again.finish, everything.finish)
         np.testing.assert_allclose(again.logprobs, everything.logprobs, atol=1e-5)
+
+
+def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_config):
+    """Sequences that outlive the queue move to fewer slots; limits are such that some of each prompt do."""
+    sampling = Sampling(max_tokens=20)
+    queue = make_queue(PROMPTS, tiny_config, sampling, GROUP, LIMITS[::-1])
+    one, several = (
+        jax.device_get(run_queue(sharp, queue, jax.random.key(1), tiny_config, sampling, ENDS, widths))
+        for widths in ((8,), (8, 3, 2))
+    )
+    np.testing.assert_array_equal(one.tokens, several.tokens)
+    np.testing.assert_array_equal(one.lengths, several.lengths)
+    np.testing.assert_array_equal(one.finish, several.finish)
+    np.testing.assert_allclose(one.logprobs, several.logprobs, atol=1e-5)
+    assert one.steps == several.steps
+
+
+def test_loops_narrow_by_quarters():
+    assert phases(512) == (512, 128, 32) and phases(127) == (127,) and phases(128) == (128, 32) and phases(1) == (1,)
 
 
 @pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
@@ -138,7 +157,9 @@ def test_draw_inverts_the_cumulative_distribution():
     logits = rng.normal(size=300) * 2
     p = np.exp(logits) / np.exp(logits).sum()
     u = (np.arange(4000) + 0.5) / 4000
-    tokens = np.asarray(draw(jnp.tile(jnp.asarray(logits, jnp.float32), (4000, 1)), jnp.asarray(u, jnp.float32)))
+    tokens, normaliser = draw(jnp.tile(jnp.asarray(logits, jnp.float32), (4000, 1)), jnp.asarray(u, jnp.float32))
+    tokens = np.asarray(tokens)
+    np.testing.assert_allclose(normaliser, np.log(np.exp(logits).sum()), rtol=1e-6)
     want = np.searchsorted(np.cumsum(p), u)
     assert (tokens == want).mean() > 0.999  # float32 sums may put a quantile on the other side of a border
     np.testing.assert_allclose(np.bincount(tokens, minlength=300) / 4000, p, atol=1 / 4000 + 1e-6)
@@ -146,7 +167,7 @@ def test_draw_inverts_the_cumulative_distribution():
 
 def test_draw_never_gives_a_token_without_mass():
     logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(0.0)
-    tokens = draw(logits, jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))]))
+    tokens, _ = draw(logits, jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))]))
     assert tokens.tolist() == [7, 205]
 
 

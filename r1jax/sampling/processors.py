@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
-
-_BLOCK = 128  # vocabulary entries summed together by draw()
+from r1jax.kernels.block_sums import BLOCK, block_sums
+from r1jax.kernels.platform import has_kernels, on_one_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,26 +69,28 @@ def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Token [S] at quantile ``uniform`` [S] in [0, 1) of softmax(logits [S, V]).
+def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Token [S] at quantile ``uniform`` [S] in [0, 1) of softmax(logits [S, V]), and log sum exp logits [S].
 
     The inverse of the cumulative distribution, found among sums of blocks and then inside one block: one random number
-    a token instead of V, and no prefix sum over the vocabulary.
+    a token instead of V, no prefix sum over the vocabulary, and nothing of its size but the logits themselves.
     """
     S, V = logits.shape
-    blocks = -(-V // _BLOCK)
-    weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    weights = jnp.pad(weights, ((0, 0), (0, blocks * _BLOCK - V))).reshape(S, blocks, _BLOCK)
-    sums = weights.sum(axis=-1)
+    logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
+    tops, sums = block_sums(logits, kernel=has_kernels() and on_one_device())
+    top = tops.max(axis=-1, keepdims=True)
+    sums = sums * jnp.exp(tops - top)
     cumulative = jnp.cumsum(sums, axis=-1)
+    mass = cumulative[:, -1]
     # Rounding must not carry the target to the very end, past the last token with mass.
-    target = jnp.minimum(uniform * cumulative[:, -1], jnp.nextafter(cumulative[:, -1], 0.0))[:, None]
+    target = jnp.minimum(uniform * mass, jnp.nextafter(mass, 0.0))[:, None]
     block = jnp.argmax(cumulative > target, axis=-1)[:, None]
-    inside = jnp.take_along_axis(weights, block[:, :, None], axis=1)[:, 0]
+    inside = jnp.exp(jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0] - top)
     within = jnp.cumsum(inside, axis=-1)
     rest = target - (jnp.take_along_axis(cumulative, block, axis=-1) - jnp.take_along_axis(sums, block, axis=-1))
     rest = jnp.minimum(jnp.maximum(rest, 0.0), jnp.nextafter(within[:, -1:], 0.0))
-    return (block[:, 0] * _BLOCK + jnp.argmax(within > rest, axis=-1)).astype(jnp.int32)
+    token = (block[:, 0] * BLOCK + jnp.argmax(within > rest, axis=-1)).astype(jnp.int32)
+    return token, top[:, 0] + jnp.log(mass)
 
 
 def sample_token(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -99,17 +101,20 @@ def sample_token(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> t
       distribution it was drawn from, truncated and renormalised (0 when greedy).
     """
     z = logits / sampling.policy_temperature
+
+    def chosen(token: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(z, token[:, None], axis=-1)[:, 0]
+
     if sampling.temperature == 0:
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        kept = None
-    else:
-        kept = truncate(z, sampling) if _truncates(sampling) else z
-        token = draw(kept, uniform)
-    chosen = jnp.take_along_axis(z, token[:, None], axis=-1)[:, 0]
-    policy = chosen - jax.nn.logsumexp(z, axis=-1)
-    if kept is None:
+        policy = chosen(token) - jax.nn.logsumexp(z, axis=-1)
         return token, policy, jnp.zeros_like(policy)
-    return token, policy, policy if kept is z else chosen - jax.nn.logsumexp(kept, axis=-1)
+    if not _truncates(sampling):
+        token, normaliser = draw(z, uniform)
+        policy = chosen(token) - normaliser
+        return token, policy, policy
+    token, normaliser = draw(truncate(z, sampling), uniform)
+    return token, chosen(token) - jax.nn.logsumexp(z, axis=-1), chosen(token) - normaliser
 
 
 def _truncates(sampling: Sampling) -> bool:

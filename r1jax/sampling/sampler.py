@@ -1,7 +1,8 @@
 """Samples from the policy: prefill, decoding and refilling of slots in one compiled program.
 
 A queue of (prompt, sample) pairs feeds a fixed number of slots. When a sequence ends, its slot takes the next pair at
-the same step, so that a long sample holds nobody else; the loop ends when the queue is empty and every slot is idle.
+the same step, so that a long sample holds nobody else. Once the queue is empty and few slots are live, these move to a
+narrower loop; the last ends when every slot is idle.
 The host is asked nothing in between.
 
 A token depends on (key, sequence id, position) and on the policy alone: never on slots, batch or mesh.
@@ -19,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.errors import UserError
-from r1jax.models.cache import Ring, decode_step, init_ring, prefill, unstack_layers
+from r1jax.models.cache import Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
+from r1jax.sampling.decode import decode_step, decoding_layers
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sharding import Params, constrain, partition_for_decoding
@@ -98,7 +100,7 @@ def sample(
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
     slots = choose_slots(config, sampling, prompts=P, width=width, sequences=len(queue.limits))
-    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), slots)
+    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots))
 
 
 def make_queue(
@@ -142,7 +144,19 @@ def make_queue(
     )
 
 
-@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "slots"))
+def phases(slots: int) -> tuple[int, ...]:
+    """Widths of the loops that ``slots`` slots go through as sequences end: quarters, down to at least 32."""
+    widths = [slots]
+    while widths[-1] // 4 >= 32:
+        widths.append(widths[-1] // 4)
+    return tuple(widths)
+
+
+# Products of a decoding step are small, and cuBLAS serves them better than what XLA generates and then has to add up.
+_COMPILER = {"xla_gpu_enable_triton_gemm": False}
+
+
+@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=_COMPILER)
 def run_queue(
     params: Params,
     queue: Queue,
@@ -150,19 +164,23 @@ def run_queue(
     config: ModelConfig,
     sampling: Sampling,
     end_tokens: tuple[int, ...],
-    slots: int,
+    widths: tuple[int, ...],
 ) -> Samples:
-    """Samples for every row of the queue, through ``slots`` slots; one compiled program."""
+    """Samples for every row of the queue, in one compiled program.
+
+    ``widths`` are numbers of slots, falling: the loop of each but the last ends once the queue is empty and the live
+    sequences fit into the next.
+    """
     params = partition_for_decoding(cast(params, config), param_specs(config))
-    layers = unstack_layers(params, config)
+    layers = decoding_layers(params, config)
     output = unembedding(params, config)
     rows = max(1, min(queue.prompts.shape[0], PREFILL_TOKENS // queue.prompts.shape[1]))
     prefix = prefill(params, queue.prompts, config, rows)
     N = queue.prompt_of.shape[0]
     ends = jnp.asarray(end_tokens, jnp.int32)
 
-    def keep_going(state: _State) -> jax.Array:
-        return jnp.any(state.sequence < N)
+    def live(state: _State) -> jax.Array:
+        return (state.sequence < N).sum()
 
     def step(state: _State) -> _State:
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute on a row that exists; nothing of it is kept
@@ -178,7 +196,11 @@ def run_queue(
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
         return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
 
-    return jax.lax.while_loop(keep_going, step, _start(queue, config, sampling, slots)).samples
+    state = _start(queue, config, sampling, widths[0])
+    for next_width in widths[1:]:
+        state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
+        state = _narrow(state, next_width)
+    return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
 
 
 def _uniform(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
@@ -232,6 +254,15 @@ def _record(
         lengths=old.lengths.at[finished].set(state.age + 1, mode="drop"),
         finish=old.finish.at[finished].set(jnp.where(ended, END, LENGTH), mode="drop"),
         steps=state.step + 1,
+    )
+
+
+def _narrow(state: _State, width: int) -> _State:
+    """The state with its live sequences, at most ``width`` of them, in as many slots."""
+    kept = jnp.argsort(state.sequence)[:width]  # idle slots have the highest number of all
+    ring = jax.tree.map(lambda x: constrain(x[kept], "slots", "kv_heads", None, None), state.ring)
+    return dataclasses.replace(
+        state, sequence=state.sequence[kept], token=state.token[kept], age=state.age[kept], ring=ring
     )
 
 

@@ -1,0 +1,51 @@
+"""Maxima and sums of exponentials of the blocks of a row, in one reading of the logits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from r1jax.kernels.platform import triton
+
+BLOCK = 128  # entries summed together
+_TOGETHER = 32  # blocks that a program of the kernel reads
+_LEAST = float(jnp.finfo(jnp.float32).min)  # finite: -inf - -inf is no number
+
+
+def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
+    """max z and sum exp(z - max) of each block of BLOCK entries of logits [S, V] float32, V a multiple of BLOCK.
+
+    Both [S, V / BLOCK]; a block without mass has the lowest finite number and 0.
+    """
+    if kernel:
+        return block_sums_kernel(logits)
+    blocks = logits.reshape(logits.shape[0], -1, BLOCK)
+    tops = jnp.maximum(blocks.max(axis=-1), _LEAST)
+    return tops, jnp.exp(blocks - tops[..., None]).sum(axis=-1)
+
+
+def block_sums_kernel(logits, interpret=False):
+    """As block_sums; ``interpret`` runs the kernel's own steps on a CPU."""
+    S, V = logits.shape
+    blocks = V // BLOCK
+    shape = jax.ShapeDtypeStruct((S, blocks), jnp.float32)
+    return pl.pallas_call(
+        _kernel,
+        grid=(pl.cdiv(blocks, _TOGETHER), S),
+        out_shape=[shape, shape],
+        compiler_params=triton.CompilerParams(num_warps=4, num_stages=1),
+        interpret=interpret,
+        name="block_sums",
+    )(logits)
+
+
+def _kernel(logits_ref, tops_ref, sums_ref):
+    row, blocks = pl.program_id(1), tops_ref.shape[1]
+    block = pl.program_id(0) * _TOGETHER + jnp.arange(_TOGETHER)
+    real = block < blocks
+    entries = block[:, None] * BLOCK + jnp.arange(BLOCK)[None]
+    z = triton.load(logits_ref.at[row, entries], mask=real[:, None], other=_LEAST)
+    top = jnp.maximum(z.max(axis=1), _LEAST)
+    triton.store(tops_ref.at[row, block], top, mask=real)
+    triton.store(sums_ref.at[row, block], jnp.exp(z - top[:, None]).sum(axis=1), mask=real)

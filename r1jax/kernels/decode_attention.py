@@ -1,0 +1,237 @@
+"""Attention of one new token for each slot, over its prompt and its own tokens so far.
+
+Plain JAX writes the new key and value, scores the whole ring and masks what is not the slot's own. The kernel reads
+the slot's own tokens alone, in one pass, and does the rotation and the write on the way: cost follows live tokens.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from r1jax.kernels.platform import has_kernels, triton
+from r1jax.models import cache
+from r1jax.models.config import ModelConfig
+from r1jax.models.precision import einsum_f32
+from r1jax.models.rotary import rotate
+
+BLOCK = 32  # keys that a program of the kernel reads at a time
+WARPS, STAGES = 2, 3  # of a program
+PROGRAMS = 1024  # below this many (slot, head) pairs, several programs share the keys of one
+_LEAST = float(jnp.finfo(jnp.float32).min)  # finite: -inf - -inf is no number
+
+
+def has_kernel(config: ModelConfig) -> bool:
+    """Whether the kernel serves a model here: 16-bit types, heads of a power of two, a GPU, attention not "xla"."""
+    fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256)
+    return fits and config.attention != "xla" and has_kernels()
+
+
+def decode_attention(
+    qkv: jax.Array,
+    bias: jax.Array | None,
+    cos: jax.Array,
+    sin: jax.Array,
+    prefix: tuple[jax.Array, jax.Array],
+    prompt: jax.Array,
+    prefix_length: jax.Array,
+    ring: tuple[jax.Array, jax.Array],
+    entry: jax.Array,
+    age: jax.Array,
+    kernel: bool,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """softmax(q k^T / sqrt(K)) v over the prompt's prefix, the slot's own tokens and the new one.
+
+    Args:
+      qkv: [S, G, H/G + 2, K] the queries of each group, its new key and its new value, none rotated yet.
+      bias: [G, H/G + 2, K], added to it first.
+      cos: [S, K/2] float32 table of the new token's position.
+      sin: [S, K/2].
+      prefix: keys and values [P, G, Tp, K] of the prompts, rotated.
+      prompt: [S] int32, the prompt that each slot continues.
+      prefix_length: [S] int32, tokens of that prompt in the prefix.
+      ring: keys and values [S, G, R, K] of the slots' own tokens, rotated.
+      entry: [] int32, the ring's entry that the new token is written to.
+      age: [S] int32, the slot's own tokens before it: the ``age`` entries before ``entry``, modulo R; below R.
+      kernel: use the kernel, or plain JAX.
+
+    Returns:
+      [S, G, H/G, K] in the type of qkv, and the ring with the new token in it.
+    """
+    if kernel:
+        return decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+    if bias is not None:
+        qkv = qkv + bias
+    v = qkv[:, :, -1]
+    turned = rotate(qkv[:, :, :-1], cos[:, None], sin[:, None])
+    q, k = turned[:, :, :-1], turned[:, :, -1]
+    keys = jax.lax.dynamic_update_slice_in_dim(ring[0], k[:, :, None], entry, axis=2)
+    values = jax.lax.dynamic_update_slice_in_dim(ring[1], v[:, :, None], entry, axis=2)
+    part = _join(_attend_prefix(q, *prefix, prompt, prefix_length), _attend_ring(q, keys, values, entry, age))
+    return _normalise(part).astype(q.dtype), (keys, values)
+
+
+# A partial softmax: weighted values, sum of weights and the maximum they are relative to. Partial results over disjoint
+# keys join exactly, so prefix and ring need not be one array.
+_Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S, G, R], float32
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> _Partial:
+    scores = einsum_f32("sgrk,sgtk->sgrt", q, k) * q.shape[-1] ** -0.5
+    scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
+    top = jnp.maximum(scores.max(axis=-1), _LEAST)
+    weights = jnp.exp(scores - top[..., None])
+    return einsum_f32("sgrt,sgtk->sgrk", weights.astype(v.dtype), v), weights.sum(axis=-1), top
+
+
+def _join(a: _Partial, b: _Partial) -> _Partial:
+    top = jnp.maximum(a[2], b[2])
+    scale_a, scale_b = jnp.exp(a[2] - top), jnp.exp(b[2] - top)
+    return a[0] * scale_a[..., None] + b[0] * scale_b[..., None], a[1] * scale_a + b[1] * scale_b, top
+
+
+def _normalise(part: _Partial) -> jax.Array:
+    return part[0] / part[1][..., None]
+
+
+def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, prompt: jax.Array, length: jax.Array) -> _Partial:
+    valid = jnp.arange(keys.shape[2]) < length[:, None]
+    return _attend(q, keys[prompt], values[prompt], valid)
+
+
+def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Array, age: jax.Array) -> _Partial:
+    length, chunk = keys.shape[2], cache.RING_CHUNK
+
+    def valid(entries: jax.Array) -> jax.Array:  # an entry's distance back from the newest is at most the slot's age
+        return (entry - entries) % length <= age[:, None]
+
+    if length <= chunk:
+        return _attend(q, keys, values, valid(jnp.arange(length)))
+
+    # Walk back from the newest chunk to the oldest that any slot still needs.
+    newest = entry // chunk
+    needed = jnp.minimum((age.max() + chunk - 1 - entry % chunk) // chunk + 1, length // chunk)
+
+    def one(i: jax.Array, part: _Partial) -> _Partial:
+        start = ((newest - i) % (length // chunk)) * chunk
+        k = jax.lax.dynamic_slice_in_dim(keys, start, chunk, axis=2)
+        v = jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=2)
+        return _join(part, _attend(q, k, v, valid(start + jnp.arange(chunk))))
+
+    shape = q.shape[:-1]
+    nothing = (jnp.zeros(q.shape, jnp.float32), jnp.zeros(shape), jnp.full(shape, _LEAST))
+    return jax.lax.fori_loop(0, needed, one, nothing)
+
+
+def decode_attention_kernel(
+    qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age, interpret=False
+):  # fmt: skip
+    """As decode_attention; ``interpret`` runs the kernel's own steps on a CPU."""
+    S, G, rows, K = qkv.shape
+    heads = rows - 2
+    splits = max(1, PROGRAMS // (S * G)) if ring[0].shape[2] > 1024 else 1
+    parts = () if splits == 1 else (splits,)  # an axis of one would be copied away
+
+    def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*parts, S, G, heads, *sizes), dtype)
+
+    out, total, top, *ring = pl.pallas_call(
+        partial(_kernel, splits=splits, biased=bias is not None),
+        grid=(S, G, splits),
+        out_shape=[
+            shape(K, dtype=qkv.dtype if splits == 1 else jnp.float32), shape(), shape(),
+            *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in ring),
+        ],
+        input_output_aliases={9: 3, 10: 4},
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        interpret=interpret,
+        name="decode_attention",
+    )(
+        qkv, cos if bias is None else bias, cos, sin, *prefix, prompt, prefix_length, age, *ring, entry.reshape(1)
+    )  # fmt: skip
+    if splits > 1:
+        scale = jnp.exp(top - top.max(axis=0))
+        out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
+    return out.astype(qkv.dtype), tuple(ring)
+
+
+def _kernel(
+    qkv_ref, bias_ref, cos_ref, sin_ref, prefix_keys, prefix_values, prompt_ref, length_ref, age_ref, _, __,
+    entry_ref, out_ref, total_ref, top_ref, keys, values, *, splits: int, biased: bool,
+):  # fmt: skip
+    s, g, part = pl.program_id(0), pl.program_id(1), pl.program_id(2)
+    heads, K = qkv_ref.shape[2] - 2, qkv_ref.shape[3]
+    half, R = K // 2, keys.shape[2]
+    rows = jnp.arange(max(16, pl.next_power_of_2(heads)))  # a matrix unit takes no fewer than 16
+    real = rows < heads
+    column = jnp.arange(K)
+    other = (column + half) % K  # the other of each rotated pair
+    cos = cos_ref[s, column % half]
+    sin = jnp.where(column < half, -sin_ref[s, column % half], sin_ref[s, column % half])
+    scale = K**-0.5
+    dtype = qkv_ref.dtype
+
+    def load(ref: Any, mask: jax.Array | None = None) -> jax.Array:
+        return triton.load(ref, mask=mask, other=None if mask is None else 0.0)
+
+    def projected(row: jax.Array | int, column: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x = load(qkv_ref.at[s, g, row, column], mask)
+        return (x + load(bias_ref.at[g, row, column], mask) if biased else x).astype(dtype)
+
+    def turned(row: jax.Array | int, column: jax.Array, other: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        a, b = projected(row, column, mask).astype(jnp.float32), projected(row, other, mask).astype(jnp.float32)
+        return (a * cos + b * sin).astype(dtype)
+
+    q = turned(rows[:, None], column[None], other[None], real[:, None])
+    new_key, new_value = turned(heads, column, other), projected(heads + 1, column)
+    entry, age = entry_ref[0], age_ref[s]
+
+    own = (q.astype(jnp.float32) * new_key.astype(jnp.float32)).sum(axis=1) * scale
+    first = part == 0  # the new token belongs to the first program alone
+    top = jnp.where(first, own, _LEAST)
+    total = jnp.where(first, jnp.ones_like(own), jnp.zeros_like(own))
+    out = jnp.broadcast_to(new_value.astype(jnp.float32), (rows.shape[0], K))
+    out = jnp.where(first, out, jnp.zeros_like(out))
+
+    def attend(carry, block, at, length, key_ref, value_ref, index):
+        top, total, out = carry
+        place = block * BLOCK + jnp.arange(BLOCK)
+        mask = place < length
+        where = index(place)[:, None]
+        scores = triton.dot(q, load(key_ref.at[at, g, where, column[None]], mask[:, None]), trans_b=True) * scale
+        scores = jnp.where(mask[None], scores, _LEAST)
+        highest = jnp.maximum(top, scores.max(axis=1))
+        weights = jnp.where(mask[None], jnp.exp(scores - highest[:, None]), 0.0)
+        fade = jnp.exp(top - highest)
+        content = load(value_ref.at[at, g, where, column[None]], mask[:, None])
+        out = out * fade[:, None] + triton.dot(weights.astype(dtype), content)
+        return highest, total * fade + weights.sum(axis=1), out
+
+    def walk(carry, at, length, key_ref, value_ref, index):
+        blocks = (length + BLOCK - 1) // BLOCK
+        mine = (blocks - part + splits - 1) // splits  # blocks part, part + splits, ...
+        return jax.lax.fori_loop(
+            0, mine, lambda i, c: attend(c, part + i * splits, at, length, key_ref, value_ref, index), carry
+        )
+
+    carry = (top, total, out)
+    length = length_ref[s]
+    carry = walk(carry, prompt_ref[s], length, prefix_keys, prefix_values, lambda place: jnp.minimum(place, length - 1))
+    top, total, out = walk(carry, s, age, keys, values, lambda place: (entry - age + place + R) % R)
+
+    at = (s, g) if splits == 1 else (part, s, g)
+    if splits == 1:
+        out = out / total[:, None]
+    else:
+        triton.store(total_ref.at[(*at, rows)], total, mask=real)
+        triton.store(top_ref.at[(*at, rows)], top, mask=real)
+    triton.store(out_ref.at[(*at, rows[:, None], column[None])], out.astype(out_ref.dtype), mask=real[:, None])
+
+    @pl.when(first)
+    def _write():  # no program reads this entry: its token was taken from qkv
+        triton.store(keys.at[s, g, entry, column], new_key)
+        triton.store(values.at[s, g, entry, column], new_value)

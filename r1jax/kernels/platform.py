@@ -1,0 +1,21 @@
+"""Where kernels run: the import that may be missing, and the question whether to use one."""
+
+from __future__ import annotations
+
+import jax
+
+try:  # deprecated since jax 0.11, so it may be gone one day: plain JAX serves then
+    from jax.experimental.pallas import triton
+except ImportError:
+    triton = None
+
+
+def has_kernels() -> bool:
+    """Whether hand-written kernels can run on this process's devices."""
+    return triton is not None and jax.default_backend() == "gpu"
+
+
+def on_one_device() -> bool:
+    """Whether the entered mesh, if any, has one device: kernels are not partitioned by the compiler."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1

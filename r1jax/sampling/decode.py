@@ -1,0 +1,140 @@
+"""One token for every slot: the decoder of models.transformer, with caches and with weights laid out for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from r1jax.kernels.add_norm import add_norm
+from r1jax.kernels.decode_attention import decode_attention, has_kernel
+from r1jax.kernels.platform import on_one_device
+from r1jax.models import attention, rotary
+from r1jax.models.cache import Prefix, Ring
+from r1jax.models.config import ModelConfig
+from r1jax.models.mlp import gated
+from r1jax.models.norm import rms_norm
+from r1jax.models.transformer import embed
+from r1jax.sharding import Params, constrain, partition
+
+
+def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
+    """The weights of each layer by themselves: decoding is unrolled, so that each cache is updated in place.
+
+    What reads the same input is one matrix: "qkv" [D, G (H/G + 2) K], a group's queries beside its key and value, with
+    "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis. The
+    rest is as in param_specs.
+    """
+    L, D, G = config.num_layers, config.hidden_size, config.num_kv_heads
+    shards = _model_shards(config)
+    layers = params["layers"]
+    weights = layers["attention"]
+
+    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], [..., G, K] twice
+        queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
+        return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
+
+    qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, None, "kv_heads", None, None)
+    halves = [layers["mlp"][name].reshape(L, D, shards, -1) for name in ("gate", "up")]
+    stacked: Params = {
+        "attention_norm": layers["attention_norm"],
+        "qkv": qkv.reshape(L, D, -1),
+        "attention": {name: w for name, w in weights.items() if name.startswith("output") or name.endswith("norm")},
+        "mlp_norm": layers["mlp_norm"],
+        "gate_up": constrain(jnp.stack(halves, axis=3).reshape(L, D, -1), None, None, "mlp"),
+        "down": layers["mlp"]["down"],
+    }
+    if config.attention_bias:
+        stacked["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
+    return tuple(jax.tree.map(lambda w, i=i: w[i], stacked) for i in range(L))
+
+
+def _model_shards(config: ModelConfig) -> int:
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1 if mesh.empty else mesh.shape["model"]
+    return 1 if config.intermediate_size % shards else shards
+
+
+def decode_step(
+    params: Params,
+    layers: tuple[Params, ...],
+    tokens: jax.Array,
+    prefix: Prefix,
+    prompt: jax.Array,
+    prefix_length: jax.Array,
+    ring: Ring,
+    step: jax.Array,
+    age: jax.Array,
+    config: ModelConfig,
+) -> tuple[jax.Array, Ring]:
+    """One token for each slot.
+
+    Args:
+      params: the tree, for the embedding and the final norm.
+      layers: decoding_layers(params).
+      tokens: [S] the newest token of each slot.
+      prefix: keys and values of the prompts.
+      prompt: [S] which prompt each slot continues.
+      prefix_length: [S] tokens of that prompt in the prefix.
+      ring: keys and values of the slots' own tokens.
+      step: [] counts calls; names the ring's entry that is written.
+      age: [S] tokens of the slot's sequence already in the ring.
+      config: the model.
+
+    Returns:
+      Final normed state [S, D] and the ring with this token in it.
+    """
+    cos, sin = rotary.tables(prefix_length + age, config)
+    x = embed(params, tokens, config)
+    normed = partial(add_norm, eps=config.norm_eps, kernel=has_kernel(config) and on_one_device())
+    keys, values = list(ring.keys), list(ring.values)
+    entry = step % keys[0].shape[2]
+    attend = _attention(config)
+    h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
+    following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
+    for i, weights in enumerate(layers):
+        qkv = (h @ weights["qkv"]).reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
+        bias = weights.get("qkv_bias")
+        if config.qk_norm:
+            qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights["attention"], config), None
+        cached = (prefix.keys[i], prefix.values[i])
+        y, (keys[i], values[i]) = attend(
+            qkv, bias, cos, sin, cached, prompt, prefix_length, (keys[i], values[i]), entry, age
+        )
+        y = y.reshape(y.shape[0], config.num_heads, config.head_dim)
+        x, h = normed(x, attention.merge_heads(y, weights["attention"], config), weights["mlp_norm"])
+        gate_up = (h @ weights["gate_up"]).reshape(h.shape[0], _model_shards(config), 2, -1)
+        inner = gated(gate_up[:, :, 0], gate_up[:, :, 1]).reshape(h.shape[0], -1)
+        x, h = normed(x, inner @ weights["down"], following[i])
+        x, h = constrain(x, "slots", None), constrain(h, "slots", None)
+    return h, Ring(keys=tuple(keys), values=tuple(values))
+
+
+def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    q = rms_norm(qkv[:, :, :-2], weights["query_norm"], config.norm_eps)
+    k = rms_norm(qkv[:, :, -2:-1], weights["key_norm"], config.norm_eps)
+    return jnp.concatenate([q, k, qkv[:, :, -1:]], axis=2)
+
+
+def _attention(config: ModelConfig) -> Callable[..., Any]:
+    """decode_attention on the entered mesh: a kernel is not partitioned by the compiler, so each shard runs its own."""
+    attend = partial(decode_attention, kernel=has_kernel(config))
+    if not has_kernel(config) or on_one_device():
+        return attend
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def on_shards(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age):
+        slots, heads = partition(qkv.shape[:2], ("slots", "kv_heads"), mesh)
+        S, SG, prompts, all_of_it = P(slots), P(slots, heads), P(None, heads), P()
+        return jax.shard_map(
+            attend,
+            in_specs=(SG, P(heads), S, S, (prompts, prompts), S, S, (SG, SG), all_of_it, S),
+            out_specs=(SG, (SG, SG)),
+            check_vma=False,
+        )(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+
+    return on_shards

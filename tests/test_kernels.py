@@ -1,0 +1,130 @@
+"""Kernels against their twins in plain JAX, run step by step on the CPU; and the counted costs of a model by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.kernels.add_norm import add_norm, add_norm_kernel
+from r1jax.kernels.block_sums import block_sums, block_sums_kernel
+from r1jax.kernels.decode_attention import decode_attention, decode_attention_kernel
+from r1jax.models import rotary
+from r1jax.models.config import ModelConfig
+from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
+from r1jax.models.shapes import SHAPES
+from r1jax.models.transformer import param_specs
+from r1jax.sharding import param_count
+
+S, G, HEADS, K, PROMPTS, PREFIX = 5, 2, 3, 16, 4, 70
+
+
+def request(ring, biased=True):
+    """Slots of every kind: an empty ring, one about to be full, one that wraps, prompts of 1 token and of all."""
+    rng = np.random.default_rng(ring)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    age = jnp.array([0, ring - 1, ring // 3, ring // 2, 1], jnp.int32)
+    length = jnp.array([1, PREFIX, 33, 64, 32], jnp.int32)
+    cos, sin = rotary.tables(length + age, ModelConfig(head_dim=K))
+    return (
+        normal(S, G, HEADS + 2, K),
+        normal(G, HEADS + 2, K) if biased else None,
+        cos,
+        sin,
+        (normal(PROMPTS, G, PREFIX, K), normal(PROMPTS, G, PREFIX, K)),
+        jnp.array([0, 3, 1, 3, 2], jnp.int32),
+        length,
+        (normal(S, G, ring, K), normal(S, G, ring, K)),
+        jnp.int32(ring // 4),
+        age,
+    )
+
+
+@pytest.mark.parametrize(("ring", "biased"), [(96, True), (96, False), (1536, True)])
+def test_decode_attention_equals_plain_jax(ring, biased):
+    """The long ring is shared between programs whose partial results are joined."""
+    arguments = request(ring, biased)
+    out, cache = decode_attention(*arguments, kernel=False)
+    got, written = jax.jit(lambda *a: decode_attention_kernel(*a, interpret=True))(*arguments)
+    np.testing.assert_allclose(got, out, atol=2e-6)
+    for a, b in zip(written, cache, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_decode_attention_by_hand():
+    """One slot, in float64: the prompt's two tokens, its own newest three around the ring's end, and the new one."""
+    qkv, _, cos, sin, prefix, _, _, ring, _, _ = request(96, biased=False)
+    ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 are its own, 2 is written
+    age, entry, length = jnp.array([3], jnp.int32), jnp.int32(2), jnp.array([2], jnp.int32)
+    out, _ = decode_attention(
+        qkv[:1], None, cos[:1], sin[:1], prefix, jnp.array([1]), length, ring, entry, age, kernel=False
+    )
+    turned = np.asarray(rotary.rotate(qkv[:1], cos[:1, None], sin[:1, None]), np.float64)[0]
+    for g in range(G):
+        own = np.array([3, 0, 1])
+        keys = np.concatenate([prefix[0][1, g, :2], ring[0][0, g, own], turned[g, -2][None]]).astype(np.float64)
+        values = np.concatenate([prefix[1][1, g, :2], ring[1][0, g, own], qkv[0, g, -1][None]]).astype(np.float64)
+        scores = turned[g, :-2] @ keys.T / np.sqrt(K)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+        np.testing.assert_allclose(out[0, g], weights @ values / weights.sum(axis=1, keepdims=True), atol=2e-6)
+
+
+def test_add_norm_equals_plain_jax():
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=(4, 48)), jnp.float32) for _ in range(2))
+    weight = jnp.asarray(rng.normal(size=48), jnp.float32)
+    for got, want in zip(
+        add_norm_kernel(x, y, weight, 1e-2, interpret=True), add_norm(x, y, weight, 1e-2, kernel=False), strict=True
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_block_sums_equal_plain_jax_and_float64():
+    rng = np.random.default_rng(0)
+    logits = (rng.normal(size=(3, 128 * 40)) * 5).astype(np.float32)
+    logits[0, 128:256] = -np.inf  # a block without mass
+    logits[1, 300] = 80.0
+    blocks = logits.reshape(3, 40, 128).astype(np.float64)
+    tops = np.maximum(blocks.max(axis=-1), np.finfo(np.float32).min)
+    sums = np.exp(blocks - tops[..., None]).sum(axis=-1)
+    for got in (block_sums(jnp.asarray(logits), kernel=False), block_sums_kernel(jnp.asarray(logits), interpret=True)):
+        np.testing.assert_array_equal(got[0], tops.astype(np.float32))
+        np.testing.assert_allclose(got[1], sums, rtol=1e-5)
+
+
+def test_published_shapes_have_the_published_sizes():
+    """Counts of the models' own cards, embeddings once where they are tied."""
+    counts = {name: param_count(param_specs(config)) for name, config in SHAPES.items()}
+    assert counts["qwen2.5-0.5b"] == 494_032_768 and counts["qwen2.5-1.5b"] == 1_543_714_304
+    assert counts["qwen2.5-7b"] == 7_615_616_512 and counts["llama-3.1-8b"] == 8_030_261_248
+    assert counts["smollm2"] == 134_515_008
+
+
+def test_costs_by_hand():
+    model = ModelConfig(
+        vocab_size=11, hidden_size=4, intermediate_size=6, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=2
+    )
+    N = param_count(param_specs(model))
+    # A token in both blocks: queries 4x4, keys and values 4x2 each, output 4x4, three products of 4x6.
+    block = 2 * 2 * (16 + 16 + 16 + 72)
+    one = forward_cost(model, sequences=3, width=5, completion=2)
+    pairs = 3 * (1 + 2 + 3 + 4 + 5)  # of query and key, each 2 * 2 heads * 2 numbers, twice, in both blocks
+    assert one.flops == 3 * 5 * block + 3 * 2 * (2 * 4 * 11) + pairs * 2 * 2 * 2 * 2 * 2
+    assert one.bytes == 2 * N
+    assert update_cost(model, 3, 5, 2).flops == 3 * one.flops
+
+    entry = 2 * 2 * 1 * 2 * 2  # keys and values, blocks, heads, numbers, bytes
+    rollout = rollout_cost(model, np.array([1, 3]), group=2, prompt=5)
+    own = 1 + (1 + 2 + 3)
+    assert rollout.bytes == 2 * N + 3 * 2 * N + (own + 3 * 5) * entry
+    prefill = forward_cost(model, 1, 5, 0).flops
+    assert rollout.flops == prefill + 4 * (block + 88) + (own + 4 * 5) * 2 * 2 * 2 * 2 * 2
+
+
+def test_the_floor_is_the_longer_of_the_two_times():
+    assert Cost(10.0, 4.0).seconds(5.0, 1.0) == 4.0
+    assert dataclasses.replace(Cost(10.0, 4.0), flops=30.0).seconds(5.0, 1.0) == 6.0
