@@ -67,6 +67,8 @@ class Config:
     """What the backward pass computes again instead of storing it."""
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    unroll: bool = False
+    """Compile the blocks one by one: faster updates, longer compilation."""
     rewards: tuple[str, ...] = ("accuracy", "format")
     """NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; files alone are added to accuracy and format."""
     preview: bool = False
@@ -165,7 +167,7 @@ def make_base(config: Config, template: Template, out: Path) -> tuple[Model, flo
         path, seconds = str(folder), figures["seconds"]
     shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
     model = load(path, config.rl.param_dtype, shardings)
-    numerics = {"dtype": config.dtype, "remat": config.remat, "attention": config.attention}
+    numerics = {name: getattr(config, name) for name in ("dtype", "remat", "attention", "unroll")}
     return dataclasses.replace(model, config=dataclasses.replace(model.config, **numerics)), seconds
 
 

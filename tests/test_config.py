@@ -78,7 +78,7 @@ def loss_program(config, tiny_config):
 
 
 def forward_program(config, tiny_config):
-    model = dataclasses.replace(tiny_config, dtype=config.dtype, remat=config.remat)
+    model = dataclasses.replace(tiny_config, dtype=config.dtype, remat=config.remat, unroll=config.unroll)
     params = jax.eval_shape(lambda: init_params(param_specs(model), jax.random.key(0)))
 
     def loss(p):
@@ -115,7 +115,7 @@ OBSERVERS = {
     optimiser_of("rl"): [f"rl.{n}" for n in ADAM.split()],
     optimiser_of("pretrain"): [f"pretrain.{n}" for n in ADAM.split()],
     loss_program: [f"rl.{n}" for n in LOSS.split()],
-    forward_program: ["dtype", "remat"],
+    forward_program: ["dtype", "remat", "unroll"],
     kernel: ["attention"],
     base_model: [
         *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
@@ -162,6 +162,7 @@ CHANGES = {
     "eps": 1e-3,
     "dtype": "bfloat16",
     "remat": "block",
+    "unroll": True,
     "attention": "cudnn",
     "template": "r1-zero",
     "rewards": ("accuracy", "format=2"),

@@ -77,7 +77,7 @@ def test_layout_of_a_rollout(samples):
 
 def test_width_buckets_are_few_and_wide_enough():
     widths = {width_bucket(w, 103) for w in range(1, 104)}
-    assert len(widths) == 4 and max(widths) == 103
+    assert widths == {32, 56, 80, 104}
     assert all(width_bucket(w, 103) >= w for w in range(1, 104))
 
 
@@ -87,6 +87,30 @@ def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
     for microbatches in (1, 4):
         got = score(tiny_params, rollout.tokens, tiny_config, 0.8, microbatches, 16)
         np.testing.assert_allclose(jnp.where(rollout.mask, got, 0), rollout.sampler_logprobs, atol=1e-5)
+
+
+def test_the_head_may_start_at_the_first_completion(samples, tiny_params, tiny_config):
+    """Positions that are prompt in every row need no logits: the update without them is the update with them."""
+    rollout = rollout_of(samples).replace(first=0)
+    later = min(map(len, PROMPTS)) - 1
+    states = []
+    for first in (0, later):
+        state, optimizer, _ = fresh(tiny_params, tiny_config)
+        state, *_ = update(state, rollout.replace(first=first), optimizer, OBJECTIVE, tiny_config, 1)
+        states.append(state.params)
+        got = score(tiny_params, rollout.tokens, tiny_config, 0.8, 1, 16, first)
+        np.testing.assert_allclose(jnp.where(rollout.mask, got, 0), rollout.sampler_logprobs, atol=1e-5)
+        assert not got[:, :first].any()
+    close(*states, rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_completion_is_found_in_steps_of_32():
+    prompts = [[1] * 70, [1] * 66]
+    empty = np.zeros((2, 4), np.float32)
+    batch = build_rollout(
+        prompts, empty.astype(np.int32), np.array([4, 4]), empty, empty, np.zeros(2), np.ones(2, bool), longest=80
+    )
+    assert batch.first == 64 and not batch.mask[:, : batch.first].any() and batch.mask[1, 65]
 
 
 def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_config):
@@ -239,14 +263,20 @@ def test_weight_decay_leaves_norms_and_biases(tiny_params):
 @pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
 def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mesh):
     objective = dataclasses.replace(OBJECTIVE, beta=0.1)
+    near = np.where(samples.logprobs, samples.logprobs + 0.1, 0.0)
+
+    def rollout():
+        batch = rollout_of(samples)
+        return batch.replace(reference_logprobs=rollout_of(samples.replace(logprobs=near)).sampler_logprobs)
+
     state, optimizer, _ = fresh(tiny_params, tiny_config)
-    alone, sums, _ = update(state, rollout_of(samples), optimizer, objective, tiny_config, 1)
+    alone, sums, _ = update(state, rollout(), optimizer, objective, tiny_config, 1)
     want = reduce_metrics(sums)
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
         spread = place(tiny_params, param_shardings(param_specs(tiny_config), mesh))
         state, optimizer, shapes = fresh(spread, tiny_config, mesh=mesh)
-        together, sums, _ = update(state, rollout_of(samples), optimizer, objective, tiny_config, 1)
+        together, sums, _ = update(state, rollout(), optimizer, objective, tiny_config, 1)
         got = reduce_metrics(sums)
     assert got == pytest.approx(want, abs=1e-5)
     close(jax.device_get(alone.params), jax.device_get(together.params), atol=1e-5)

@@ -72,12 +72,16 @@ def _chunked_forward(hidden, unembedding, targets, temperature):
     def one(chunk):
         h, y = chunk
         z = _logits(h, unembedding, temperature)
-        lse = jax.nn.logsumexp(z, axis=-1)
-        logp = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1) - lse
-        # -sum q log q, and not lse - sum q z, which would lose the digits that the two large terms share.
-        logq = z - lse[..., None]
-        entropy = -jnp.sum(jnp.exp(logq) * logq, axis=-1)
-        return logp, entropy, lse
+        # Relative to the largest logit, so that no sum loses digits to large terms, and in two readings of the logits:
+        # one for the maximum and one for the three sums.
+        top = z.max(axis=-1)
+        z = z - top[..., None]
+        weights = jnp.exp(z)
+        total = weights.sum(axis=-1)
+        log_total = jnp.log(total)
+        logp = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1) - log_total
+        entropy = log_total - jnp.sum(weights * z, axis=-1) / total
+        return logp, entropy, top + log_total
 
     logp, entropy, lse = jax.lax.map(one, (hidden, targets))
     return (logp, entropy), (hidden, unembedding, targets, lse, entropy)

@@ -26,7 +26,7 @@ from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 MODEL_FILE = "r1jax.json"
 # How a run computes is the run's affair, not the checkpoint's.
-_NUMERICS = ("dtype", "remat", "attention")
+_NUMERICS = ("dtype", "remat", "attention", "unroll")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save on it
 
 

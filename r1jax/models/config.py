@@ -45,6 +45,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and of the weights that enter products
     remat: Literal["none", "block", "dots"] = "none"  # what the backward pass computes again
     attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn for 16-bit types on a GPU
+    unroll: bool = False  # blocks compiled one by one: a loop copies what the backward pass keeps, but compiles sooner
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

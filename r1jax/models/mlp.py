@@ -19,8 +19,14 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     }
 
 
+@jax.checkpoint  # the backward pass keeps gate and up alone
+def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up."""
+    return jax.nn.silu(gate) * up
+
+
 def mlp(x: jax.Array, weights: dict[str, jax.Array]) -> jax.Array:
     """down(silu(gate x) * up x): [..., D] (SwiGLU, arXiv 2002.05202)."""
     gate = jnp.einsum("...d,df->...f", x, weights["gate"])
     up = jnp.einsum("...d,df->...f", x, weights["up"])
-    return jnp.einsum("...f,fd->...d", jax.nn.silu(gate) * up, weights["down"])
+    return jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])

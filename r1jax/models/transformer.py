@@ -87,7 +87,7 @@ def hidden_states(
         body = jax.checkpoint(body)
     elif config.remat == "dots":
         body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    x, cache = jax.lax.scan(body, x, params["layers"])
+    x, cache = jax.lax.scan(body, x, params["layers"], unroll=config.unroll)
     return rms_norm(x, params["final_norm"], config.norm_eps), cache
 
 

@@ -39,12 +39,16 @@ def learn(
     passes = config.sequences // config.microbatch_size
     maxima: list[dict[str, jax.Array]] = []
     sums: list[Any] = []
+
+    def logprobs(params: Params) -> jax.Array:
+        return score(params, rollout.tokens, model, objective.temperature, passes, objective.chunk, rollout.first)
+
     if objective.beta:
         assert carry.reference is not None
-        reference = score(carry.reference, rollout.tokens, model, objective.temperature, passes, objective.chunk)
+        reference = logprobs(carry.reference)
         rollout = dataclasses.replace(rollout, reference_logprobs=jnp.where(rollout.mask, reference, 0.0))
     if not objective.on_policy:
-        old = score(carry.state.params, rollout.tokens, model, objective.temperature, passes, objective.chunk)
+        old = logprobs(carry.state.params)
         rollout = dataclasses.replace(rollout, old_logprobs=jnp.where(rollout.mask, old, 0.0))
         total, weight, worst = _gap(rollout.old_logprobs, rollout.sampler_logprobs, rollout.mask)
         sums.append({"sampler_gap": (total, weight)})

@@ -29,12 +29,16 @@ class Rollout:
     sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that was drawn from
     old_logprobs: jax.Array  # [B, T] float32, the trainer's, before the first update; zeros until known
     reference_logprobs: jax.Array  # [B, T] float32; zeros until known
+    first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in every row
 
 
 def width_bucket(width: int, longest: int) -> int:
-    """The width that a batch is padded to: quarters of the longest possible, so that few programs are compiled."""
+    """Positions that a batch is padded to: quarters of the longest possible, so that few programs are compiled.
+
+    Multiples of 8, which attention kernels want, up to at most 7 more than ``longest``.
+    """
     quarter = -(-longest // 4)
-    return min(-(-width // quarter) * quarter, longest)
+    return -(-min(-(-width // quarter) * quarter, longest) // 8) * 8
 
 
 def build_rollout(
@@ -62,7 +66,7 @@ def build_rollout(
     B = len(prompts)
     chex.assert_shape([lengths, advantages, counts], (B,))
     starts = np.array([len(p) for p in prompts])
-    T = width_bucket(int((starts + lengths).max()), longest) - 1
+    T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
     rows = np.zeros((B, T + 1), np.int32)
     mask = np.zeros((B, T), bool)
     policy = np.zeros((B, T), np.float32)
@@ -85,7 +89,9 @@ def build_rollout(
         "old_logprobs": nothing,
         "reference_logprobs": nothing,
     }
-    return jax.device_put(Rollout(**fields), batch_sharding())
+    # In steps of 32, since every other value is another program.
+    first = (int(starts.min()) - 1) // 32 * 32
+    return jax.device_put(Rollout(**fields, first=first), batch_sharding())
 
 
 def split_microbatches(tree, n: int):
@@ -99,16 +105,37 @@ def split_microbatches(tree, n: int):
     return jax.tree.map(split, tree)
 
 
-@partial(jax.jit, static_argnames=("config", "temperature", "microbatches", "chunk"))
+def completion_logprobs(
+    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of tokens[:, 1:] and entropy [B, T], as token_logprobs; zeros before position ``first``.
+
+    The output head is the dearest product of a small model, and prompts need none of it.
+    """
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
+    logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
+    return logp, entropy
+
+
+@partial(jax.jit, static_argnames=("config", "temperature", "microbatches", "chunk", "first"))
 def score(
-    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, microbatches: int, chunk: int
+    params: Params,
+    tokens: jax.Array,
+    config: ModelConfig,
+    temperature: float,
+    microbatches: int,
+    chunk: int,
+    first: int = 0,
 ) -> jax.Array:
-    """The trainer's log-probabilities [B, T] of tokens[:, 1:], for the old policy and the reference; no gradient."""
+    """The trainer's log-probabilities [B, T] of tokens[:, 1:], for the old policy and the reference; no gradient.
+
+    Zero before position ``first``.
+    """
     params = cast(params, config)
 
     def one(rows: jax.Array) -> jax.Array:
-        h, _ = hidden_states(params, rows[:, :-1], config)
-        return token_logprobs(h, unembedding(params, config), rows[:, 1:], temperature, chunk)[0]
+        return completion_logprobs(params, rows, config, temperature, chunk, first)[0]
 
     parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
     return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from r1jax.algorithms import losses
-from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.models.transformer import cast
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
-from r1jax.training.rollout import Rollout, split_microbatches
+from r1jax.training.rollout import Rollout, completion_logprobs, split_microbatches
 from r1jax.training.state import TrainState, apply_gradients
 
 
@@ -46,9 +45,8 @@ def objective_sums(
 
     Per token: surrogate(rho, A) * importance + beta * k3(pi, ref) - entropy * H(pi), reduced by losses.reduce_tokens.
     """
-    h, _ = hidden_states(params, batch.tokens[:, :-1], config)
-    logp, entropy = token_logprobs(
-        h, unembedding(params, config), batch.tokens[:, 1:], objective.temperature, objective.chunk
+    logp, entropy = completion_logprobs(
+        params, batch.tokens, config, objective.temperature, objective.chunk, batch.first
     )
     mask = batch.mask
     logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities
