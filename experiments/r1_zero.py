@@ -14,6 +14,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +83,17 @@ class Config:
     save: SaveConfig = SaveConfig()
     pretrain: PretrainConfig = PretrainConfig()
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
+
+
+# Settings of how a run computes, and not of what: with others of these the same folder goes on.
+HOW = (
+    "mesh", "remat", "attention", "unroll", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk",
+    "verifier.workers", "verifier.deadline", "save.every", "save.keep_last", "save.keep_best",
+)  # fmt: skip
+
 
 PRESETS = {
     "tiny": ("a small model made on the spot, two-digit sums and differences; minutes on two CPU cores", Config()),
@@ -121,10 +134,20 @@ PRESETS = {
 }  # fmt: skip
 
 
+def default_preset(words: list[str]) -> str:
+    """The preset of a command line that names none: weights that a preset was made for bring it along."""
+    text = " ".join(words)
+    return "smollm2" if re.search(r"--base[ =]smollm2(?![^ ])", text) else "tiny"
+
+
 def check(config: Config) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, config.sampling, data)
+    if config.base == "pretrain" and config.pretrain.batch % data:
+        raise UserError(
+            f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the data axis"
+        )
     template = find_template(config.template)
     if config.base == "pretrain":
         if config.problems.source != "arithmetic" or config.problems.terms != 2:
@@ -239,7 +262,9 @@ def finish(
 
 def main() -> None:
     """Runs the experiment that the command line asks for."""
-    config = cli.parse(PRESETS, "tiny", prog="r1_zero.py", description=(__doc__ or "").splitlines()[0])
+    config = cli.parse(
+        PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
+    )
     out = config.out or Path("runs") / f"r1-zero-{Path(config.base).stem}-seed{config.seed}"
     specs = reward_specs(config)
     check(config)
@@ -254,7 +279,7 @@ def main() -> None:
         raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
     console = Console()
     if not config.preview:
-        claim_folder(out, dataclasses.replace(config, out=None))
+        claim_folder(out, dataclasses.replace(config, out=None), HOW)
     if (out / "summary.json").exists() and not config.preview:
         console.print((out / "summary.json").read_text(), highlight=False)
         console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
@@ -276,7 +301,7 @@ def main() -> None:
 
         def measure(name: str, model: Model) -> dict[str, Any]:
             return run_stage(
-                out / name, "evaluate", dataclasses.replace(config, out=None), {},
+                out / name, "evaluate", config.evaluation, {},
                 lambda: measured(model, environment, held_out, config.evaluation),
             )  # fmt: skip
 

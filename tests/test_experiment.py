@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.r1_zero import PRESETS, Config, measured
+from experiments.r1_zero import PRESETS, Config, default_preset, measured
 from r1jax import load
 from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
@@ -49,6 +49,7 @@ SMALL = [
     "--evaluation.problems=4",
     "--save.every=2",
     "--save.keep-last=2",
+    *("--rewards", "length", "accuracy", "format"),  # so small a model is never right, but its lengths differ
 ]
 
 
@@ -118,6 +119,10 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     )
     assert not set(promised.split()) - set(rows[0])
     assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
+    assert all(row["gradient_norm"] > 1e-3 and row["skipped_updates"] == 0 for row in rows)
+    assert rows[5]["kl"] > 1e-6 and summary["held_out_problems"] == 4
+    trained, base = params_of(out), params_of(out / "base")
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: abs(a - b).max(), trained, base))) > 1e-3
     completions = [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
     assert {row["step"] for row in completions} == set(range(6)) and "<think>" in completions[0]["completion"]
     assert (out / "curves.png").stat().st_size > 10_000
@@ -182,9 +187,16 @@ def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
     [
         (["--rl.grup=4"], "--rl.grup: no such flag; did you mean --rl.group?"),
         (["--rl.group=1"], "at least 2"),
+        (["--rl.beta=nan"], "not a finite number"),
+        (["--seed=-1"], "at least 0"),
+        (["--pretrain.vocabulary=20"], "needs at least"),
+        (["--mesh=8x1", "--pretrain.batch=60"], "does not split over the 8 devices"),
         (["--rl.group=many"], "expected a whole number"),
         (["--mesh=8"], "write it as DATAxMODEL"),
-        (["--mesh=16x1", "--rl.prompts=16"], "XLA_FLAGS=--xla_force_host_platform_device_count=16"),
+        (
+            ["--mesh=16x1", "--rl.prompts=16", "--pretrain.batch=16"],
+            "XLA_FLAGS=--xla_force_host_platform_device_count=16",
+        ),
         (["--mesh=8x1", "--rl.prompts=3", "--rl.minibatches=1"], "does not split over the 8 devices"),
         (["--base=/nowhere"], "/nowhere does not exist"),
         (["--problems.source=/nowhere.jsonl", "--base=MODEL"], "/nowhere.jsonl"),
@@ -240,7 +252,7 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
 
 @pytest.fixture(scope="module")
 def pool():
-    with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) as pool:
+    with RewardPool(parse_rewards(["length", "accuracy", "format"]), workers=1, deadline=5.0) as pool:
         yield pool
 
 
@@ -270,7 +282,8 @@ def test_the_same_run_on_every_mesh(finished, pool, tmp_path, mesh):
     other = short_run(mesh, finished[0], pool, tmp_path / "other")
     assert other[1] == one[1]
     for a, b in zip(one[0], other[0], strict=True):
-        for name in ("loss", "kl", "entropy", "reward", "ratio_mean"):
+        for name in ("loss", "kl", "entropy", "reward", "ratio_mean", "gradient_norm"):
+            assert a["gradient_norm"] > 1e-3
             assert b[name] == pytest.approx(a[name], abs=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one[2], other[2])
 
@@ -283,6 +296,19 @@ def test_a_checkpoint_of_one_mesh_goes_on_with_another(finished, pool, tmp_path)
     assert [row["step"] for row in moved[0]] == [0, 1, 2]
     assert moved[1] == whole[1]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole[2], moved[2])
+
+
+def test_the_same_command_goes_on_with_another_mesh(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / "summary.json").unlink()
+    (out / "evaluation_after" / "manifest.json").unlink()
+    for folder in ("model", "6"):
+        shutil.rmtree(out / folder)
+    status, _, stderr = run(out, "--mesh=2x1", "--verifier.workers=1")
+    assert status == 0, stderr
+    assert steps_of(out) == list(range(6))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params_of(out), params_of(finished[0]))
 
 
 def test_groups_without_spread_are_replaced_by_others(finished, pool, tmp_path):
@@ -317,3 +343,9 @@ def test_evaluations_survive_json(finished):
     evaluation = evaluation_from(figures["evaluation"])
     assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["evaluation"]
     assert set(evaluation.pass_at) == {1, 2, 4, 8}
+
+
+@pytest.mark.parametrize("words", [["--base", "smollm2"], ["--seed=3", "--base=smollm2"]])
+def test_weights_bring_their_preset_along(words):
+    assert default_preset(words) == "smollm2"
+    assert default_preset(["--seed=3"]) == default_preset(["--base=smollm2-of-mine"]) == "tiny"

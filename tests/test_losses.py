@@ -22,6 +22,7 @@ def test_advantages_without_std_leave_one_out_and_batch():
     np.testing.assert_allclose(plain, [[0.5, -0.5], [1.5, -1.5]])
     rloo = advantages.group_advantages(rewards, "leave_one_out", normalise_std=False)
     np.testing.assert_allclose(rloo, [[1, -1], [3, -3]])  # each against the other one
+    np.testing.assert_array_equal(rloo, advantages.group_advantages(rewards, "leave_one_out"))
     batch = advantages.group_advantages(rewards, "batch", eps=0.0)
     np.testing.assert_allclose(batch, plain / np.sqrt((0.25 + 2.25) / 2), rtol=1e-6)
 

@@ -16,7 +16,8 @@ def group_advantages(
     """Advantage of each sample against the others of its prompt: [P, G] float32 for rewards [P, G].
 
     - group: (r_i - mean_j r_j) / std_j r_j, GRPO (arXiv 2402.03300); without std: Dr. GRPO (arXiv 2503.20783).
-    - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740).
+    - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740), which is never divided by a deviation: that would
+      leave GRPO times G / (G - 1).
     - batch: (r_i - mean_j r_j) / std over the whole batch of the centred rewards, REINFORCE++ with a group baseline
       (arXiv 2501.03262).
 
@@ -37,7 +38,8 @@ def group_advantages(
     if baseline == "leave_one_out":
         centred = centred * (group / (group - 1))
     spread = centred.std() if baseline == "batch" else r.std(axis=1, keepdims=True)
-    advantages = centred / (spread + eps) if normalise_std else centred
+    divided = normalise_std and baseline != "leave_one_out"
+    advantages = centred / (spread + eps) if divided else centred
     # Rounding leaves 1e-17 in a group of equal rewards, which the division by eps would not forgive.
     return np.where(groups_with_spread(rewards)[:, None], advantages, 0.0).astype(np.float32)
 

@@ -38,8 +38,8 @@ def token_logprobs(
     chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, targets], 2)
     B, T, _ = hidden.shape
-    columns = min(max(1, chunk // B), T)
-    n = -(-T // columns)
+    n = -(-T // max(1, chunk // B))
+    columns = -(-T // n)  # even parts: little is padded
 
     def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]: the batch keeps its sharding
         x = jnp.pad(x, [(0, 0), (0, n * columns - T)] + [(0, 0)] * (x.ndim - 2))

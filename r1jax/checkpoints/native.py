@@ -27,7 +27,8 @@ from r1jax.tokenizer import Tokenizer, load_tokenizer
 MODEL_FILE = "r1jax.json"
 # How a run computes is the run's affair, not the checkpoint's.
 _NUMERICS = ("dtype", "remat", "attention", "unroll")
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save on it
+for _name in ("absl", "asyncio"):  # Orbax reports each save on them, and each failure in hundreds of lines, also raised
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -111,25 +112,29 @@ class Checkpoints:
     def restore(self, params: Any, rest: Any) -> tuple[int, Params, Any] | None:
         """The newest readable step onto the given shapes, types and shardings; None where there is no step.
 
-        A damaged step is renamed to STEP.damaged, with a warning, and the one before it is read.
+        Damaged steps are passed over with a warning, and renamed to STEP.damaged once an older one has been read.
 
         Raises:
-          UserError: when there are steps and none can be read.
+          UserError: when there are steps and none can be read; all are left as they are.
         """
         args = ocp.args.Composite(params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest))
-        steps = self.steps()
-        for step in reversed(steps):
+        damaged: list[Path] = []
+        for step in reversed(self.steps()):
+            folder = self.folder / str(step)
             try:
                 restored = self._manager.restore(step, args=args)
                 _check(params, restored["params"])
-                return step, restored["params"], restored["rest"]
             except Exception as error:  # damage shows as whatever the layer that meets it raises
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                warnings.warn(f"checkpoint {self.folder / str(step)} is damaged ({reason}): passed over", stacklevel=2)
-                damaged = self.folder / str(step)
-                damaged.rename(damaged.with_name(f"{step}.damaged"))
+                warnings.warn(f"checkpoint {folder} is damaged ({reason}): passed over", stacklevel=2)
+                damaged.append(folder)
+                continue
+            for path in damaged:
+                path.rename(path.with_name(f"{path.name}.damaged"))
+            if damaged:
                 self._manager.reload()
-        if steps:
+            return step, restored["params"], restored["rest"]
+        if damaged:
             raise UserError(f"none of the checkpoints in {self.folder} can be read: move the folder away to start over")
         return None
 

@@ -46,7 +46,9 @@ def generate(digits: int, operations: str, terms: int, seed: int) -> Iterator[Ke
 
 
 def is_held_out(question: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whether a question such as "37 + 48" belongs to the held-out ``share``; its commuted forms do so too.
+    """Whether a question such as "37 + 48" belongs to the held-out ``share``.
+
+    Its commuted forms do so too, and the same with every sign turned.
 
     Raises:
       ValueError: for a text that is not such a question.
@@ -71,5 +73,6 @@ def _sum(question: str) -> list[tuple[int, list[int]]]:
 
 
 def _key(terms: list[tuple[int, list[int]]]) -> str:
-    """One text for all orders of the terms and of their factors."""
-    return f"arithmetic {sorted((sign, sorted(factors)) for sign, factors in terms)}"
+    """One text for all orders of the terms and of their factors, and for the negative: 3 - 8 is worked as 8 - 3."""
+    both = [sorted((turn * sign, sorted(factors)) for sign, factors in terms) for turn in (1, -1)]
+    return f"arithmetic {max(both)}"

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
 from r1jax.errors import UserError
@@ -96,7 +97,7 @@ def evaluate(
     def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(len(problems), samples_per_problem)
 
-    answers = [c.answer for c in completions]
+    answers = [_normal_form(c.answer) for c in completions]
     n = samples_per_problem
     evaluation = summarise(
         [answers[i * n : (i + 1) * n] for i in range(len(problems))],
@@ -111,6 +112,12 @@ def evaluate(
         Judged(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)
     ]
     return evaluation, firsts
+
+
+def _normal_form(answer: str | None) -> str | None:
+    """One text for all ways to write a number, so that a vote counts them together."""
+    number = None if answer is None else parse_number(answer)
+    return answer if number is None else str(number)
 
 
 def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:

@@ -62,6 +62,9 @@ class PretrainConfig(OptimizerConfig):
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
     """A SentencePiece BPE tokenizer of the texts: digits stand alone, and each tag and line end is one token."""
     model = io.BytesIO()
+    least = len(TAGS) + len(set("".join(texts))) + 5  # every character, the tags and the control pieces
+    if vocabulary < least:
+        raise UserError(f"pretrain.vocabulary={vocabulary}: this corpus needs at least {least}")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([line for text in texts for line in text.split("\n")]),
         model_writer=model,

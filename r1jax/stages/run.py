@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from r1jax.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def claim_folder(folder: Path, settings: Any, name: str = "config.json") -> None:
-    """Writes ``settings`` into the folder, or checks that they are those it was begun with.
+def claim_folder(folder: Path, settings: Any, free: Sequence[str] = (), name: str = "config.json") -> None:
+    """Writes ``settings`` into the folder, or checks that they are those it was begun with, but for those in ``free``.
 
     Raises:
       UserError: naming the settings that differ, or the folder where it cannot be written.
@@ -27,6 +27,7 @@ def claim_folder(folder: Path, settings: Any, name: str = "config.json") -> None
             write_whole(path, cli.to_json(settings))
             return
         differences = cli.diff(json.loads(path.read_text()), settings)
+        differences = {key: change for key, change in differences.items() if key not in free}
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
     if differences:
