@@ -221,13 +221,14 @@ class Bench:
         return row | {"seconds_sampling": found.seconds_sampling, "seconds_rewards": found.seconds_rewards}
 
 
-def run_cases(config: Config, pool: RewardPool, console: Console) -> dict[str, Any]:
-    """Figures of every case but the first step."""
+def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:
+    """Times the rollouts, the passes that learn and the whole step; each figure is kept as soon as it is there."""
     bench = Bench(config, pool)
     small = jax.default_backend() == "cpu"
     devices = len(bench.mesh.devices.flatten())
     flops, bandwidth = (rate * devices for rate in chip_rates(small))
     size = jnp.dtype(config.dtype).itemsize
+    keep(matrix_tflops=flops / 1e12, read_terabytes=bandwidth / 1e12)
     model, B, width = bench.model_config, config.prompts * config.group, config.prompt + config.tokens
     parts: dict[str, dict[str, float]] = {}
 
@@ -238,6 +239,7 @@ def run_cases(config: Config, pool: RewardPool, console: Console) -> dict[str, A
             "bytes": cost.bytes, "floor_seconds": floor, "times_floor": seconds / floor,
             "flops_utilisation": cost.flops / seconds / flops,
         }  # fmt: skip
+        keep(parts=parts)
         console.print(f"{name}: {seconds:.3f} s, {tokens / seconds:,.0f} tokens/s, floor {floor:.3f} s", style="dim")
 
     if "rollout" in config.cases:
@@ -254,7 +256,6 @@ def run_cases(config: Config, pool: RewardPool, console: Console) -> dict[str, A
         seconds = timed(lambda: bench.rollout(1, 16, sampling), 1)
         cost = rollout_cost(model, np.full(16, config.long_tokens), 16, config.prompt, size)
         add("long", seconds, 16 * config.long_tokens, cost)
-    metrics: dict[str, float] = {}
     if "step" in config.cases:
         found = bench.collected(0)
         batch = lay_out(found.groups, bench.rl, width)
@@ -285,8 +286,7 @@ def run_cases(config: Config, pool: RewardPool, console: Console) -> dict[str, A
         # 6 N tokens over the update's time, N with the embedding: how the peers' utilisation was counted.
         model_flops = 6 * param_count(param_specs(model)) * B * width
         parts["update"]["mfu_6n"] = model_flops / parts["update"]["seconds"] / (989e12 * devices)
-        metrics = {name: rows[-1][name] for name in ("sampler_gap", "sampler_gap_max", "seconds_rewards")}
-    return {"matrix_tflops": flops / 1e12, "read_terabytes": bandwidth / 1e12, "parts": parts, "metrics": metrics}
+        keep(parts=parts, **{name: rows[-1][name] for name in ("sampler_gap", "sampler_gap_max", "seconds_rewards")})
 
 
 def parity(config: Config, pool: RewardPool) -> dict[str, float]:
@@ -364,23 +364,12 @@ def main() -> None:
         config = dataclasses.replace(config, **SMALL)
         if not child:
             console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
-    with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool, jax.set_mesh(mesh):
-        if child:
-            print(first_step(config, pool))
-            return
-        measured = run_cases(config, pool, console)
-        stats = jax.local_devices()[0].memory_stats() or {}
-        if "parity" in config.cases:
-            measured["metrics"] |= {f"float32_{name}": gap for name, gap in parity(config, pool).items()}
-        if config.profile:
-            profile(config, pool)
     devices = mesh.devices.flatten()
-    figures = {
+    figures: dict[str, Any] = {
         "model": config.model,
         "device": f"{len(devices)} x {devices[0].device_kind}",
-        **measured,
+        "parts": {},
         **first,
-        "peak_gibibytes": stats.get("peak_bytes_in_use", 0) / 2**30,
         "settings": json.loads(cli.to_json(config)),
         "versions": {
             "python": platform.python_version(),
@@ -388,8 +377,23 @@ def main() -> None:
             **{name: version(name) for name in ("jax", "jaxlib", "optax")},
         },
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_whole(config.out / f"{config.model}.json", json.dumps(figures, indent=2) + "\n")
+
+    def keep(**more: Any) -> None:
+        figures.update(more)
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_whole(config.out / f"{config.model}.json", json.dumps(figures, indent=2) + "\n")
+
+    with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool, jax.set_mesh(mesh):
+        if child:
+            print(first_step(config, pool))
+            return
+        run_cases(config, pool, console, keep)
+        stats = jax.local_devices()[0].memory_stats() or {}
+        keep(peak_gibibytes=stats.get("peak_bytes_in_use", 0) / 2**30)
+        if "parity" in config.cases:
+            keep(**{f"float32_{name}": gap for name, gap in parity(config, pool).items()})
+        if config.profile:
+            profile(config, pool)
     show(figures, console)
 
 
