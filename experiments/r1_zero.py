@@ -15,11 +15,12 @@ import dataclasses
 import json
 import platform
 import re
+import signal
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import jax
 from rich.console import Console
@@ -331,6 +332,11 @@ def measured(
 
 def stoppable() -> None:
     """main, with a stop on request as a success and a full device as one line."""
+
+    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
+        raise Stopped("stopped")
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         main()
     except Stopped as stopped:

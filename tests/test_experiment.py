@@ -182,6 +182,19 @@ def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
     same(params_of(out), params_of(finished[0]))
 
 
+def test_sigterm_before_the_first_step_ends_with_success(tmp_path):
+    out = tmp_path / "run"
+    process = start(out)
+    deadline = time.monotonic() + 120
+    while not (out / "base" / "manifest.json").exists():  # what follows is the evaluation of the base
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0 and "stopped; the same command goes on" in stdout, stderr
+    assert not steps_of(out)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -189,6 +202,8 @@ def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
         (["--rl.group=1"], "at least 2"),
         (["--rl.beta=nan"], "not a finite number"),
         (["--seed=-1"], "at least 0"),
+        (["--problems.digits=4"], "longer than pretrain.width=52"),
+        (["--template=r1-zero"], "raise pretrain.width"),
         (["--pretrain.vocabulary=20"], "needs at least"),
         (["--mesh=8x1", "--pretrain.batch=60"], "does not split over the 8 devices"),
         (["--rl.group=many"], "expected a whole number"),

@@ -210,6 +210,16 @@ def test_cache_bytes_are_those_of_the_ring(tiny_config):
     assert counted == sum(x.nbytes for x in (*ring.keys, *ring.values))
 
 
+def test_bytes_are_those_of_one_device_of_the_mesh(tiny_config):
+    request = {"prompts": 4, "width": 8, "sequences": 16, "slots": 16}
+    alone = sampling_bytes(tiny_config, Sampling(max_tokens=20), **request)
+    with jax.set_mesh(make_mesh("4x2")):
+        split = sampling_bytes(tiny_config, Sampling(max_tokens=20), **request)
+        ring = jax.jit(lambda: cache.init_ring(16, 20, tiny_config))()
+    assert split["cache"] * 8 == alone["cache"] and split["prompts"] * 2 == alone["prompts"]
+    assert split["cache"] == sum(x.addressable_shards[0].data.nbytes for x in (*ring.keys, *ring.values))
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [

@@ -18,7 +18,10 @@ _SIZES = {"float32": 4, "bfloat16": 2}
 def sampling_bytes(
     config: ModelConfig, sampling: Sampling, *, prompts: int, width: int, sequences: int, slots: int
 ) -> dict[str, int]:
-    """Bytes of a request over all devices, by what they are for; the dict's sum is the total.
+    """Bytes of a request on each device of the entered mesh, by what they are for; the dict's sum is the total.
+
+    Slots are split over the data axis, heads, vocabulary and weights over the model axis; prompts are whole on each
+    device of the data axis, and so are the weights, which decoding gathers.
 
     Args:
       config: the model.
@@ -28,25 +31,30 @@ def sampling_bytes(
       sequences: rows of the result.
       slots: sequences decoded side by side.
     """
+    mesh = jax.sharding.get_mesh()
+    data, model = (1, 1) if mesh.empty else (mesh.shape["data"], mesh.shape["model"])
     size = _SIZES[config.dtype]
     entry = 2 * config.num_layers * config.num_kv_heads * config.head_dim * size  # keys and values of one token
+    entry //= model if config.num_kv_heads % model == 0 else 1
+    own = slots // data if slots % data == 0 else slots
     truncating = sampling.top_k or sampling.top_p < 1
     return {
-        "cache": slots * ring_length(sampling.max_tokens) * entry,
+        "cache": own * ring_length(sampling.max_tokens) * entry,
         "prompts": 2 * prompts * width * entry,  # once as computed, once laid out by layer
-        "logits": slots * config.vocab_size * 4 * (5 if truncating else 3),
+        "logits": own * config.vocab_size // model * 4 * (5 if truncating else 3),
         "results": sequences * sampling.max_tokens * 12,
-        "weights": 2 * param_count(param_specs(config)) * size,  # the tree, and its layers by themselves
+        "weights": 2 * param_count(param_specs(config)) // model * size,  # the tree, and its layers by themselves
     }
 
 
 def free_bytes() -> int:
-    """Bytes that may still be taken on the devices together, or of the host's memory on CPUs."""
-    devices = jax.local_devices()
+    """Bytes that may still be taken on the fullest device of the entered mesh; of the host's memory, a CPU's share."""
+    mesh = jax.sharding.get_mesh()
+    devices = jax.devices()[:1] if mesh.empty else [d for d in mesh.devices.flatten() if d in jax.local_devices()]
     stats = [d.memory_stats() for d in devices]
     if all(s and "bytes_limit" in s for s in stats):
-        return sum(s["bytes_limit"] - s["bytes_in_use"] for s in stats if s)
-    return psutil.virtual_memory().available
+        return min(s["bytes_limit"] - s["bytes_in_use"] for s in stats if s)
+    return psutil.virtual_memory().available // len(devices)
 
 
 def choose_slots(config: ModelConfig, sampling: Sampling, *, prompts: int, width: int, sequences: int) -> int:

@@ -15,6 +15,7 @@ import sentencepiece
 
 from r1jax.checkpoints.native import Checkpoints, write_model
 from r1jax.data.corpus import CorpusConfig, documents
+from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig
 from r1jax.data.template import TAGS, Template
 from r1jax.errors import UserError
@@ -124,6 +125,7 @@ def pretrain(
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
     model = model_config(config, tokenizer, context)
     tokens, mask = document_rows(texts, tokenizer, config.width)
+    check_widths(texts, tokenizer, template, config.width)
     order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
 
     mesh = jax.sharding.get_mesh()
@@ -152,6 +154,20 @@ def pretrain(
                 steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
             )  # fmt: skip
     return {"parameters": param_count(specs), "documents": len(texts), "seconds": time.perf_counter() - began}
+
+
+def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, width: int) -> None:
+    """Raises UserError where prompts do not fit ``width`` tokens, or more than a twentieth of the answers is cut."""
+    ended = [len(tokenizer.encode(text)) for text in texts[:1000] if text.endswith("</answer>")]
+    cut = sum(n >= width for n in ended)
+    prompt = len(template.prompt_ids(Problem("99 + 99", "198", "number"), tokenizer))
+    if prompt >= width:
+        raise UserError(f"a prompt of template {template.name} has {prompt} tokens: raise pretrain.width from {width}")
+    if ended and cut > len(ended) / 20:
+        raise UserError(
+            f"{cut} of {len(ended)} answered documents are longer than pretrain.width={width}: raise it to "
+            f"{max(ended) + 1}, and sampling.max-tokens with it"
+        )
 
 
 def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:

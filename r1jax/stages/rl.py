@@ -76,7 +76,8 @@ def reinforce(
 ) -> Model:
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
-    Goes on from the newest checkpoint there. A mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
+    Goes on from the newest checkpoint there. The weights of ``model`` are freed: training holds a copy of its own. A
+    mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
     """
     mesh = jax.sharding.get_mesh()
     sampling, settings = environment.sampling, model.config
@@ -95,6 +96,8 @@ def reinforce(
         if carry is None:
             state = init_state(model.params, optimizer, shapes)
             carry = Carry(state, copy_reference(state.params, settings) if config.beta else None)
+        for weight in jax.tree.leaves(model.params):
+            weight.delete()
         start = int(carry.state.step)
         with MetricsWriter(folder, start) as writer, ProgressBar("r1-zero", config.steps, start) as progress:
 

@@ -34,8 +34,8 @@ class SaveConfig:
             raise UserError("save: every and keep-last must be at least 1 and keep-best at least 0")
 
 
-class Stopped(Exception):
-    """Training was asked to stop, and has saved what it had."""
+class Stopped(BaseException):  # as KeyboardInterrupt: no handler of errors may take it for one
+    """The process was asked to stop; within training, what there was has been saved."""
 
 
 class StopRequest:

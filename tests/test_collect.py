@@ -1,0 +1,149 @@
+"""From samples and rewards to a batch, with every setting of a step in its place: a pool that is told what to say."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.checkpoints.model import Model
+from r1jax.data.problem import Problem
+from r1jax.data.template import Template
+from r1jax.rewards.pool import Scores
+from r1jax.sampling.processors import Sampling
+from r1jax.stages.collect import Environment, collect, describe, lay_out
+from r1jax.stages.rl_config import RLConfig
+
+CONFIG = RLConfig(prompts=2, group=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters:
+    """A tokenizer whose ids are letters."""
+
+    vocab_size: int = 97
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = tuple(range(30, 60))
+    pad_id: int = 0
+    chat_template: str | None = None
+
+    def encode(self, text):
+        return [ord(letter) % 97 for letter in text]
+
+    def decode(self, ids):
+        return "".join(chr(97 + i % 26) for i in ids)
+
+
+@dataclasses.dataclass
+class Told:
+    """A pool whose rewards are a function of the question and the place in its group."""
+
+    reward: object
+    names: tuple[str, ...] = ("told",)
+
+    def score(self, problems, completions):
+        values = np.array([self.reward(p, i % CONFIG.group) for i, p in enumerate(problems)], np.float32)
+        return Scores(values[:, None], values, self.names, 0, 0)
+
+
+def by_place(problem, place):
+    return float(place)
+
+
+def environment_of(reward):
+    problems = [Problem(f"q{i}", "1", "number") for i in range(12)]
+    template = Template("plain", "{question}", prefill="")
+    return Environment(problems, template, Told(reward), Sampling(max_tokens=8), seed=5, prompt_width=3)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_params, tiny_config):
+    return Model(tiny_config, tiny_params, Letters())
+
+
+def collected(model, reward=by_place, step=0, **settings):
+    config = dataclasses.replace(CONFIG, **settings)
+    return collect(model.params, model, environment_of(reward), config, step), config
+
+
+def test_a_group_holds_one_question_and_its_own_samples(model):
+    found, _ = collected(model)
+    assert len(found.groups) == found.sampled == 2 and found.attempts == 1
+    for group in found.groups:
+        assert group.prompt == model.tokenizer.encode(group.problem.question)
+        for row, n, completion in zip(group.tokens, group.lengths, group.completions, strict=True):
+            assert completion.text == model.tokenizer.decode(row[:n].tolist()) and completion.tokens == n
+        assert group.total.tolist() == [0, 1, 2, 3]
+    assert found.tokens == sum(g.lengths.sum() for g in found.groups)
+
+
+def test_a_step_repeats_itself_and_no_other(model):
+    one, again, other = (collected(model, step=step)[0].groups for step in (3, 3, 4))
+    np.testing.assert_array_equal([g.tokens for g in one], [g.tokens for g in again])
+    assert [g.problem for g in one] != [g.problem for g in other]
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+
+
+@pytest.mark.parametrize(
+    ("settings", "want"),
+    [
+        ({}, np.array([-1.5, -0.5, 0.5, 1.5]) / np.sqrt(1.25)),
+        ({"normalise_std": False}, [-1.5, -0.5, 0.5, 1.5]),
+        ({"baseline": "leave_one_out"}, [-2, -2 / 3, 2 / 3, 2]),
+    ],
+)
+def test_advantages_are_those_of_the_settings(model, settings, want):
+    found, config = collected(model, **settings)
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    np.testing.assert_allclose(batch.advantages.reshape(2, 4), [want, want], rtol=1e-5)
+    spread = describe(found, config, ("told",))["advantage_spread"]
+    assert spread == pytest.approx(np.std([want, want]), rel=1e-5)
+
+
+def test_the_batch_baseline_divides_by_the_spread_of_all(model):
+    twice = {}
+
+    def reward(problem, place):
+        return float(place) * (1 + twice.setdefault(problem.question, len(twice)))
+
+    found, config = collected(model, reward, baseline="batch")
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    centred = np.array([[-1.5, -0.5, 0.5, 1.5], [-3, -1, 1, 3]])
+    np.testing.assert_allclose(batch.advantages.reshape(2, 4), centred / centred.std(), rtol=1e-5)
+
+
+def test_overlong_completions_are_fined(model):
+    found, _ = collected(model, overlong_buffer=8)
+    lengths = np.stack([g.lengths for g in found.groups])
+    fine = -lengths / 8
+    assert len(np.unique(fine)) > 2
+    np.testing.assert_allclose([g.total for g in found.groups], np.arange(4) + fine)
+    assert [g.rewards[:, 0].tolist() for g in found.groups] == [[0, 1, 2, 3]] * 2  # as they were given
+
+
+def only_some(problem, place):
+    return float(place) if int(problem.question[1:]) % 3 == 0 else 1.0
+
+
+def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
+    found, config = collected(model, only_some, drop_equal_groups=True, max_resamples=1)
+    assert found.attempts == 2 and found.sampled == 4
+    spread = [g.spread for g in found.groups]
+    assert spread == sorted(spread, reverse=True) and found.equal == 4 - sum(
+        only_some(g.problem, 0) == 0.0 for g in found.groups
+    )
+    never, config = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
+    batch = jax.device_get(lay_out(never.groups, config, longest=11))
+    assert len(never.groups) == 2 and not batch.mask.any()
+    kept, config = collected(model, lambda problem, place: 1.0)
+    assert jax.device_get(lay_out(kept.groups, config, longest=11)).mask.any()
+
+
+def test_what_a_step_looked_like(model):
+    found, config = collected(model)
+    row = describe(found, config, ("told",))
+    lengths = np.concatenate([g.lengths for g in found.groups])
+    assert row["reward"] == row["reward_told"] == 1.5 and row["equal_groups"] == 0
+    assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
+    assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())
+    assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in found.groups]))
