@@ -42,7 +42,7 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params, make_mesh, param_count, param_shardings
+from r1jax.sharding import init_params, make_mesh, param_count, param_shardings, parse_mesh
 from r1jax.stages.collect import Collected, Environment, collect, lay_out
 from r1jax.stages.rl import copy_reference, learn
 from r1jax.stages.rl_config import RLConfig, check_run
@@ -356,7 +356,7 @@ def main() -> None:
     console = Console()
     first: dict[str, float] = {}
     child = "R1JAX_FIRST_STEP" in os.environ
-    check_run(config.rl, Sampling(max_tokens=config.tokens), int(config.mesh.lower().split("x")[0]))
+    check_run(config.rl, Sampling(max_tokens=config.tokens), parse_mesh(config.mesh)[0])
     if "first" in config.cases and not child:
         first = first_steps(config)  # before this process takes the device's memory
     mesh = make_mesh(config.mesh)

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import triton
+from r1jax.kernels.platform import LEAST, triton
 
 BLOCK = 128  # entries summed together
 _TOGETHER = 32  # blocks that a program of the kernel reads
-_LEAST = float(jnp.finfo(jnp.float32).min)  # finite: -inf - -inf is no number
 
 
 def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
@@ -21,7 +20,7 @@ def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
     if kernel:
         return block_sums_kernel(logits)
     blocks = logits.reshape(logits.shape[0], -1, BLOCK)
-    tops = jnp.maximum(blocks.max(axis=-1), _LEAST)
+    tops = jnp.maximum(blocks.max(axis=-1), LEAST)
     return tops, jnp.exp(blocks - tops[..., None]).sum(axis=-1)
 
 
@@ -45,7 +44,7 @@ def _kernel(logits_ref, tops_ref, sums_ref):
     block = pl.program_id(0) * _TOGETHER + jnp.arange(_TOGETHER)
     real = block < blocks
     entries = block[:, None] * BLOCK + jnp.arange(BLOCK)[None]
-    z = triton.load(logits_ref.at[row, entries], mask=real[:, None], other=_LEAST)
-    top = jnp.maximum(z.max(axis=1), _LEAST)
+    z = triton.load(logits_ref.at[row, entries], mask=real[:, None], other=LEAST)
+    top = jnp.maximum(z.max(axis=1), LEAST)
     triton.store(tops_ref.at[row, block], top, mask=real)
     triton.store(sums_ref.at[row, block], jnp.exp(z - top[:, None]).sum(axis=1), mask=real)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import has_kernels, triton
+from r1jax.kernels.platform import LEAST, has_kernels, triton
 from r1jax.models import cache
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
@@ -22,7 +22,6 @@ from r1jax.models.rotary import rotate
 BLOCK = 32  # keys that a program of the kernel reads at a time
 WARPS, STAGES = 2, 3  # of a program
 PROGRAMS = 1024  # below this many (slot, head) pairs, several programs share the keys of one
-_LEAST = float(jnp.finfo(jnp.float32).min)  # finite: -inf - -inf is no number
 
 
 def has_kernel(config: ModelConfig) -> bool:
@@ -83,7 +82,7 @@ _Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> _Partial:
     scores = einsum_f32("sgrk,sgtk->sgrt", q, k) * q.shape[-1] ** -0.5
     scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
-    top = jnp.maximum(scores.max(axis=-1), _LEAST)
+    top = jnp.maximum(scores.max(axis=-1), LEAST)
     weights = jnp.exp(scores - top[..., None])
     return einsum_f32("sgrt,sgtk->sgrk", weights.astype(v.dtype), v), weights.sum(axis=-1), top
 
@@ -123,7 +122,7 @@ def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Ar
         return _join(part, _attend(q, k, v, valid(start + jnp.arange(chunk))))
 
     shape = q.shape[:-1]
-    nothing = (jnp.zeros(q.shape, jnp.float32), jnp.zeros(shape), jnp.full(shape, _LEAST))
+    nothing = (jnp.zeros(q.shape, jnp.float32), jnp.zeros(shape), jnp.full(shape, LEAST))
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
@@ -192,7 +191,7 @@ def _kernel(
 
     own = (q.astype(jnp.float32) * new_key.astype(jnp.float32)).sum(axis=1) * scale
     first = part == 0  # the new token belongs to the first program alone
-    top = jnp.where(first, own, _LEAST)
+    top = jnp.where(first, own, LEAST)
     total = jnp.where(first, jnp.ones_like(own), jnp.zeros_like(own))
     out = jnp.broadcast_to(new_value.astype(jnp.float32), (rows.shape[0], K))
     out = jnp.where(first, out, jnp.zeros_like(out))
@@ -203,7 +202,7 @@ def _kernel(
         mask = place < length
         where = index(place)[:, None]
         scores = triton.dot(q, load(key_ref.at[at, g, where, column[None]], mask[:, None]), trans_b=True) * scale
-        scores = jnp.where(mask[None], scores, _LEAST)
+        scores = jnp.where(mask[None], scores, LEAST)
         highest = jnp.maximum(top, scores.max(axis=1))
         weights = jnp.where(mask[None], jnp.exp(scores - highest[:, None]), 0.0)
         fade = jnp.exp(top - highest)

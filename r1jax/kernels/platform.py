@@ -1,8 +1,11 @@
-"""Where kernels run: the import that may be missing, and the question whether to use one."""
+"""What kernels share: the import that may be missing, the question whether to use one, and the lowest score."""
 
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+
+LEAST = float(jnp.finfo(jnp.float32).min)  # of a maximum over nothing: finite, since -inf - -inf is no number
 
 try:  # deprecated since jax 0.11, so it may be gone one day: plain JAX serves then
     from jax.experimental.pallas import triton

@@ -8,6 +8,7 @@ import psutil
 from r1jax.errors import UserError
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
+from r1jax.models.cost import cache_entry_bytes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import param_count
@@ -34,8 +35,7 @@ def sampling_bytes(
     mesh = jax.sharding.get_mesh()
     data, model = (1, 1) if mesh.empty else (mesh.shape["data"], mesh.shape["model"])
     size = _SIZES[config.dtype]
-    entry = 2 * config.num_layers * config.num_kv_heads * config.head_dim * size  # keys and values of one token
-    entry //= model if config.num_kv_heads % model == 0 else 1
+    entry = cache_entry_bytes(config, size) // (model if config.num_kv_heads % model == 0 else 1)
     own = slots // data if slots % data == 0 else slots
     truncating = sampling.top_k or sampling.top_p < 1
     return {

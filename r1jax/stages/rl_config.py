@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 from r1jax.algorithms.advantages import Baseline
@@ -62,10 +61,6 @@ class RLConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"rl.{field.name.replace('_', '-')}={value} is not a finite number")
         if self.group < 2:
             raise UserError(f"rl.group={self.group}: a sample is compared with the others of its group, so at least 2")
         if min(self.steps, self.prompts, self.minibatches, self.inner_epochs, self.logprob_chunk) < 1:

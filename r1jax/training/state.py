@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import flax.struct
@@ -50,6 +51,10 @@ class OptimizerConfig:
     """Type of the stored weights and moments; float32 masters serve bfloat16 compute too."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{field.name.replace('_', '-')}={value} is not a finite number")
         if not self.learning_rate >= 0:
             raise UserError(f"learning-rate {self.learning_rate} must be at least 0")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
