@@ -109,6 +109,30 @@ def test_a_full_disk_is_one_line_and_costs_no_earlier_step(tmp_path):
         assert_step(restored(checkpoints), 2)
 
 
+LATE = """
+import r1jax.checkpoints.native
+
+class Late:
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+Late(RuntimeError("Event loop is closed"))
+Late(RuntimeError("something else"))
+Late(ValueError("Event loop is closed"))
+"""
+
+
+def test_a_write_that_ends_after_its_save_has_failed_is_not_reported():
+    """It is a matter of milliseconds whether the library's threads still find the loop that waited for them."""
+    environment = os.environ | {"PYTHONPATH": ROOT}
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env=environment)
+    told = [line for line in done.stderr.splitlines() if "Error: " in line and not line.startswith(" ")]
+    assert told == ["RuntimeError: something else", "ValueError: Event loop is closed"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write checkpoints in") as refused:

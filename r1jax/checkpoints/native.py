@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,19 @@ MODEL_FILE = "r1jax.json"
 _NUMERICS = ("dtype", "remat", "attention", "unroll")
 for _name in ("absl", "asyncio"):  # Orbax reports each save on them, and each failure in hundreds of lines, also raised
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+def _without_late_writes(report: Any) -> Any:
+    """A sys.unraisablehook that passes over writes ending after the save they belong to has failed."""
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            report(unraisable)
+
+    return hook
+
+
+sys.unraisablehook = _without_late_writes(sys.unraisablehook)
 
 
 def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
