@@ -21,7 +21,8 @@ from r1jax.models.rotary import rotate
 
 BLOCK = 32  # keys that a program of the kernel reads at a time
 WARPS, STAGES = 2, 3  # of a program
-PROGRAMS = 1024  # below this many (slot, head) pairs, several programs share the keys of one
+PROGRAMS = 512  # below this many (slot, head) pairs, several programs share the keys of one,
+SHARE = 256  # each at least this many of the ring's entries
 
 
 def has_kernel(config: ModelConfig) -> bool:
@@ -132,7 +133,7 @@ def decode_attention_kernel(
     """As decode_attention; ``interpret`` runs the kernel's own steps on a CPU."""
     S, G, rows, K = qkv.shape
     heads = rows - 2
-    splits = max(1, PROGRAMS // (S * G)) if ring[0].shape[2] > 1024 else 1
+    splits = max(1, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
     parts = () if splits == 1 else (splits,)  # an axis of one would be copied away
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
