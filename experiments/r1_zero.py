@@ -27,10 +27,10 @@ from rich.console import Console
 
 from r1jax import __version__, cli
 from r1jax.checkpoints.huggingface import save_huggingface
-from r1jax.checkpoints.load import load, read_config
+from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve
 from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
-from r1jax.data.problems import ProblemsConfig, load_problems
+from r1jax.data.problems import ProblemsConfig, ProblemSet, is_file, load_problems
 from r1jax.data.template import Template, find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.curves import plot_curves
@@ -46,7 +46,8 @@ from r1jax.stages.collect import Environment
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import claim_folder, run_stage, write_whole
+from r1jax.stages.run import claim_folder, file_hash, run_stage, write_whole
+from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import SaveConfig, Stopped
 
 
@@ -176,6 +177,25 @@ def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
     return specs
 
 
+def check_prompts(config: Config, problems: ProblemSet, template: Template, tokenizer: Tokenizer, context: int) -> int:
+    """Tokens of the longest prompt; refuses prompts that with their completions are beyond the context."""
+    width = max(len(template.prompt_ids(p, tokenizer)) for p in (*problems.train, *problems.held_out))
+    if width + config.sampling.max_tokens > context:
+        raise UserError(
+            f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: together "
+            f"they are beyond the model's context of {context}"
+        )
+    return width
+
+
+def input_hashes(config: Config, specs: tuple[RewardSpec, ...]) -> dict[str, str]:
+    """Hashes of the files that a run reads, so that other contents under the same names are noticed."""
+    base = [] if config.base == "pretrain" else [resolve(config.base)[0]]
+    sources = [config.problems.source, config.problems.held_out_source]
+    files = [Path(source) for source in sources if source and is_file(source)]
+    return {str(path): file_hash(path) for path in (*base, *files, *(Path(s.file) for s in specs if s.file))}
+
+
 def make_base(config: Config, template: Template, out: Path) -> tuple[Model, float]:
     """The base model on the entered mesh, and the seconds that making it took, now or when it was made."""
     path, seconds = config.base, 0.0
@@ -273,6 +293,8 @@ def main() -> None:
     template = find_template(config.template)
     if not template.tags and any(p.checker != "number" for p in problems.train):
         raise UserError(f"--template={template.name} asks for a number, and some answers of the problems are none")
+    if config.base != "pretrain":
+        check_prompts(config, problems, template, read_tokenizer(config.base), read_config(config.base).context_length)
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     mesh = make_mesh(config.mesh)
@@ -287,26 +309,27 @@ def main() -> None:
         return
     with RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool, jax.set_mesh(mesh):
         model, base_seconds = make_base(config, template, out)
-        prompts = [template.prompt_ids(p, model.tokenizer) for p in (*problems.train, *problems.held_out)]
-        width = max(map(len, prompts))
-        if width + config.sampling.max_tokens > model.config.context_length:
-            raise UserError(
-                f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: both "
-                f"are beyond the model's context of {model.config.context_length}"
-            )
+        width = check_prompts(config, problems, template, model.tokenizer, model.config.context_length)
         environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)
         if config.preview:
             show_preview(model, environment, config.seed, console)
             return
+        inputs = input_hashes(config, specs)
         held_out = problems.held_out[: config.evaluation.problems]
 
         def measure(name: str, model: Model) -> dict[str, Any]:
             return run_stage(
-                out / name, "evaluate", config.evaluation, {},
+                out / name, "evaluate", config.evaluation, inputs,
                 lambda: measured(model, environment, held_out, config.evaluation),
             )  # fmt: skip
 
         before = measure("evaluation_before", model)
+        first = evaluation_from(before["evaluation"])
+        if not first.format_rate and not first.pass_at[1]:
+            console.print(
+                "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
+                style="yellow", markup=False,
+            )  # fmt: skip
         trained = reinforce(model, environment, config.rl, config.save, out)
         after = measure("evaluation_after", trained)
         save_huggingface(trained, out / "model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import json
 import math
@@ -25,6 +26,8 @@ Config = TypeVar("Config")
 # A union of dataclasses keeps the kind its preset has, and a switch is --flag, --flag=true or --flag=false.
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
+# What is wrong with a disk or a folder, and not with the program.
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @_TYPES.primitive_rule
@@ -98,10 +101,18 @@ def parse(
 
 
 def run(main: Callable[[], object]) -> NoReturn:
-    """Calls main and ends the process: status 0, 2 after one ``error:`` line for a UserError, 130 after Ctrl-C."""
+    """Calls main and ends the process, with status 0; 2 after one ``error:`` line; 130 after Ctrl-C.
+
+    That line is for a UserError, and for a disk that is full or a folder that may not be written.
+    """
     try:
         main()
     except UserError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,6 +185,17 @@ def test_run_ends_with_the_status_of_what_happened(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
         cli.run(lambda: 1 // 0)
+
+
+def test_a_full_disk_is_one_line_and_another_failure_of_the_system_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(number: int) -> None:
+        raise OSError(number, os.strerror(number), "runs/x")
+
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(lambda: main(errno.ENOSPC))
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'runs/x'\n"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.run(lambda: main(errno.EBADF))
 
 
 def test_json_holds_every_value_and_comes_back_without_difference() -> None:

@@ -216,6 +216,7 @@ def test_sigterm_before_the_first_step_ends_with_success(tmp_path):
         (["--base=/nowhere"], "/nowhere does not exist"),
         (["--problems.source=/nowhere.jsonl", "--base=MODEL"], "/nowhere.jsonl"),
         (["--sampling.max-tokens=9999", "--base=MODEL"], "leaves no room"),
+        (["--sampling.max-tokens=60", "--base=MODEL"], "together they are beyond the model's context"),
         (["--sampling.temperature=0"], "teaches nothing"),
         (["--template=chat"], "unknown template"),
         (["--rewards", "speed"], "unknown reward"),
@@ -243,11 +244,42 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
         "@reward\ndef brevity(problem, completion):\n    return 1 / completion.tokens\n"
     )
     out = tmp_path / "run"
-    status, _, stderr = run(out, f"--base={finished[0] / 'model'}", "--rewards", f"{file}:brevity=0.5", "--rl.steps=1")
+    flags = [f"--base={finished[0] / 'model'}", "--rewards", f"{file}:brevity=0.5", "--rl.steps=1"]
+    status, stdout, stderr = run(out, *flags)
     assert status == 0, stderr
+    assert "look with --preview" in " ".join(stdout.split())  # nothing is right or in the format
     row = json.loads((out / "metrics.jsonl").read_text())
     assert 0 < row["reward_brevity"] <= 1
     assert row["reward"] == pytest.approx(row["reward_accuracy"] + row["reward_format"] + 0.5 * row["reward_brevity"])
+    (out / "summary.json").unlink()
+    file.write_text(file.read_text() + "\n")
+    status, _, stderr = run(out, *flags)
+    assert status == 2 and str(file) in stderr and "made otherwise" in stderr
+
+
+def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
+    """A reference of the step before is nearer than the base model: fewer k3 to pay."""
+    kept, replaced = (
+        short_run("1x1", finished[0], pool, tmp_path / name, steps=3, learning_rate=1e-2, reference_every=every)[0]
+        for name, every in (("kept", 0), ("replaced", 2))
+    )
+    assert [row["kl"] for row in kept[:2]] == [row["kl"] for row in replaced[:2]]
+    assert kept[2]["kl"] > 1e-4 > 1e-8 > abs(replaced[2]["kl"])
+
+
+def test_verifiers_end_what_takes_too_long(finished, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import time\n\nfrom r1jax.rewards import reward\n\n"
+        "@reward\ndef slow(problem, completion):\n"
+        "    time.sleep(1 if completion.tokens % 2 else 0)\n    return 1.0\n"
+    )
+    out = tmp_path / "run"
+    settings = ["--verifier.deadline=0.5", "--rl.steps=1", "--evaluation.problems=1", "--evaluation.samples=2"]
+    status, _, stderr = run(out, f"--base={finished[0] / 'model'}", "--rewards", f"{file}:slow", *settings)
+    assert status == 0, stderr
+    row = json.loads((out / "metrics.jsonl").read_text())
+    assert row["verifier_timeouts"] > 0
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):

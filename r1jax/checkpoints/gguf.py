@@ -17,6 +17,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import Architecture, ModelConfig, RopeScaling
+from r1jax.tokenizer import Tokenizer
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -26,6 +27,11 @@ def read_config(path: str | Path) -> ModelConfig:
     """Reads the config of a GGUF file without its weights; raises UserError naming what is not supported."""
     metadata, tensors = _open(Path(path))
     return _config(metadata, tensors, Path(path))
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a GGUF file without its weights; raises UserError naming what is not supported."""
+    return read_vocabulary(_open(Path(path))[0], Path(path))
 
 
 def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:

@@ -11,6 +11,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.smollm2 import fetch_smollm2
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
+from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 _ACCEPTED = (
     "give a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
@@ -48,6 +49,16 @@ def read_config(path: str | Path) -> ModelConfig:
     if kind == "native":
         return native.read_config(path if (path / native.MODEL_FILE).is_file() else path.parent)
     return (gguf if kind == "gguf" else huggingface).read_config(path)
+
+
+def read_tokenizer(path: str | Path) -> Tokenizer:
+    """Tokenizer of any checkpoint that load reads, without its weights: to check prompts before a device is touched."""
+    path, kind = resolve(path)
+    if kind == "gguf":
+        return gguf.read_tokenizer(path)
+    if kind == "native":
+        path = (path if (path / native.MODEL_FILE).is_file() else path.parent) / "tokenizer"
+    return load_tokenizer(path)
 
 
 def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:

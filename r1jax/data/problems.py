@@ -63,9 +63,9 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
         # A file is used whole; a generator still keeps to its side, so that it cannot meet the other source there.
         train_size, _ = _sizes(config, config.source)
         _, held_out_size = _sizes(config, config.held_out_source)
-        share = 0.0 if _is_file(config.source) else config.held_out_share
+        share = 0.0 if is_file(config.source) else config.held_out_share
         train, _ = _take(config, config.source, (train_size, 0), share)
-        share = 1.0 if _is_file(config.held_out_source) else config.held_out_share
+        share = 1.0 if is_file(config.held_out_source) else config.held_out_share
         _, held_out = _take(config, config.held_out_source, (0, held_out_size), share)
         if both := {p.question for p in train} & {p.question for p in held_out}:
             raise UserError(
@@ -103,18 +103,19 @@ def _check(config: ProblemsConfig) -> None:
             raise UserError(f"{name} {size}: at least 1")
 
 
-def _is_file(source: str) -> bool:
+def is_file(source: str) -> bool:
+    """Whether a source of problems is the path of a file."""
     return source.endswith(files.SUFFIXES)
 
 
 def _sizes(config: ProblemsConfig, source: str) -> tuple[int | None, int | None]:
-    default = (None, None) if _is_file(source) else GENERATED
+    default = (None, None) if is_file(source) else GENERATED
     return config.train_size or default[0], config.held_out_size or default[1]
 
 
 def _problems(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:
     """All problems of a source in the order of the config's seed."""
-    if _is_file(source):
+    if is_file(source):
         rows = list(files.read(source, config.checker))
         random.Random(config.seed).shuffle(rows)
         return rows

@@ -14,6 +14,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
+from r1jax.sampling.memory import choose_slots
 from r1jax.sharding import Params
 from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
 from r1jax.stages.rl_config import RLConfig
@@ -80,11 +81,11 @@ def reinforce(
     mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
     """
     mesh = jax.sharding.get_mesh()
-    sampling, settings = environment.sampling, model.config
-    objective = config.objective(sampling)
+    settings = model.config
+    objective = config.objective(environment.sampling)
     optimizer = make_optimizer(config, config.steps * config.updates)
     shapes = state_shapes(settings, config, optimizer, mesh)
-    longest = sampling.max_tokens + environment.prompt_width
+    longest = environment.sampling.max_tokens + environment.prompt_width
     reference_shapes = None
     if config.beta:
         reference_shapes = jax.tree.map(
@@ -98,6 +99,13 @@ def reinforce(
             carry = Carry(state, copy_reference(state.params, settings) if config.beta else None)
         for weight in jax.tree.leaves(model.params):
             weight.delete()
+        # Chosen once: what is free changes from step to step, and each number of slots is a program of its own.
+        slots = choose_slots(
+            settings, environment.sampling,
+            prompts=config.prompts, width=environment.prompt_width, sequences=config.sequences,
+        )  # fmt: skip
+        sampling = dataclasses.replace(environment.sampling, slots=slots)
+        environment = dataclasses.replace(environment, sampling=sampling)
         start = int(carry.state.step)
         with MetricsWriter(folder, start) as writer, ProgressBar("r1-zero", config.steps, start) as progress:
 
