@@ -75,6 +75,8 @@ class Config:
     """New tokens of a sample."""
     long_tokens: int = 8192
     """New tokens of each of the long case's 16 samples."""
+    beta: float = 0.04
+    """Weight of the KL to the reference; 0 does without a reference, which saves a copy of the weights."""
     microbatch: int = 64
     """Sequences in one backward pass, over all devices."""
     remat: Literal["none", "block", "dots"] = "none"
@@ -100,7 +102,7 @@ class Config:
     def rl(self) -> RLConfig:
         """GRPO as the peers were measured: AdamW, a reference, one update a rollout."""
         return RLConfig(
-            steps=1000, prompts=self.prompts, group=self.group, beta=0.04, param_dtype=self.dtype,
+            steps=1000, prompts=self.prompts, group=self.group, beta=self.beta, param_dtype=self.dtype,
             microbatch=min(self.microbatch, self.prompts * self.group),
         )  # fmt: skip
 
@@ -190,7 +192,10 @@ class Bench:
         dtype = jnp.dtype(config.dtype)
         init = jax.jit(lambda key: init_params(specs, key, dtype), out_shardings=place)
         params = init(jax.random.key(0))
-        self.carry = Carry(init_state(params, self.optimizer, shapes), copy_reference(params, self.model_config))
+        state = init_state(params, self.optimizer, shapes)
+        for weight in jax.tree.leaves(params):
+            weight.delete()
+        self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
         tokenizer = Words(self.model_config.vocab_size, config.prompt)
         self.model = Model(self.model_config, params, tokenizer)
         template = Template("bench", "{question}", prefill="")
@@ -270,7 +275,8 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
             return sums["loss"]
 
         trained = forward_cost(model, B, width, config.tokens, size)
-        add("reference", timed(reference, config.repeats), B * width, trained)
+        if config.beta:
+            add("reference", timed(reference, config.repeats), B * width, trained)
         add("update", timed(learned, config.repeats), B * width, update_cost(model, B, width, config.tokens, size))
         rows: list[dict[str, float]] = []
 

@@ -119,11 +119,11 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: 
 def apply_gradients(
     state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation, model: ModelConfig
 ) -> tuple[TrainState, jax.Array]:
-    """The state after one update with the gradient ``grads / count`` (float32 sums), and that gradient's norm.
+    """The state after one update with the gradient ``grads / count`` (sums), and that gradient's norm.
 
     A gradient that is not finite changes nothing but the count of skipped updates.
     """
-    grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1.0), grads)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32) / jnp.maximum(count, 1.0), grads)
     norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

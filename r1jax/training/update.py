@@ -92,8 +92,12 @@ def accumulate(
 ) -> tuple[tuple[Params, jax.Array], Any]:
     """Gradients and counts of a batch added over its microbatches in float32, and their other results stacked.
 
-    ``gradient(params, part)`` gives (gradient of a sum, (count, *others)).
+    ``gradient(params, part)`` gives (gradient of a sum, (count, *others)). That of a single microbatch stays in its own
+    type: there is nothing to add it to, and the float32 copy of a large model may be what does not fit.
     """
+    if microbatches == 1:
+        grads, (count, *others) = gradient(params, batch)
+        return (grads, count), jax.tree.map(lambda x: x[None], others)
 
     def one(total: Any, part: Any) -> tuple[Any, Any]:
         grads, (count, *others) = gradient(params, part)
