@@ -42,7 +42,7 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params, make_mesh, param_count, param_shardings, parse_mesh
+from r1jax.sharding import init_params, make_mesh, param_count, parse_mesh
 from r1jax.stages.collect import Collected, Environment, collect, lay_out
 from r1jax.stages.rl import copy_reference, learn
 from r1jax.stages.rl_config import RLConfig, check_run
@@ -188,16 +188,15 @@ class Bench:
         self.optimizer = make_optimizer(self.rl, 1000)
         shapes = state_shapes(self.model_config, self.rl, self.optimizer, self.mesh)
         specs = param_specs(self.model_config)
-        place = param_shardings(specs, self.mesh)
-        dtype = jnp.dtype(config.dtype)
-        init = jax.jit(lambda key: init_params(specs, key, dtype), out_shardings=place)
-        params = init(jax.random.key(0))
-        state = init_state(params, self.optimizer, shapes)
-        for weight in jax.tree.leaves(params):
-            weight.delete()
+        dtype, place = jnp.dtype(config.dtype), jax.tree.map(lambda s: s.sharding, shapes)
+        # One program: weights made first and copied into a state would leave a hole as large as they are.
+        init = jax.jit(
+            lambda key: init_state(init_params(specs, key, dtype), self.optimizer, shapes), out_shardings=place
+        )
+        state = init(jax.random.key(0))
         self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
         tokenizer = Words(self.model_config.vocab_size, config.prompt)
-        self.model = Model(self.model_config, params, tokenizer)
+        self.model = Model(self.model_config, {}, tokenizer)  # the weights are in the state
         template = Template("bench", "{question}", prefill="")
         problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]
         self.prompts = [template.prompt_ids(p, tokenizer) for p in problems]
