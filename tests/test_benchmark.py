@@ -63,13 +63,12 @@ def test_the_sampler_agrees_with_the_trainer_in_float32(figures):
 def test_limits_are_those_that_the_peers_were_given():
     limits = variable_limits(512, 1024)
     assert limits.min() >= 16 and limits.max() <= 1024
-    assert limits.sum() == pytest.approx(106_000, rel=0.01)  # mean 207
-    assert np.median(limits) == pytest.approx(128, rel=0.1)
+    # Of 512 draws the mean, 200.6 in expectation, varies by about 10 and the median by 7.
+    assert limits.mean() == pytest.approx(200.6, abs=20)
+    assert np.median(limits) == pytest.approx(128, abs=14)
 
 
-@pytest.mark.parametrize(
-    "flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"]]
-)
+@pytest.mark.parametrize("flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"]])
 def test_wrong_settings_end_in_one_line(flags, tmp_path):
     done = benchmark(*flags, f"--out={tmp_path}/out")
     assert done.returncode == 2 and not done.stdout
