@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from r1jax.data.language import consistency, main_language
 from r1jax.data.problem import Problem
 from r1jax.rewards.base import Completion, reward
 from r1jax.rewards.checkers import check
@@ -26,4 +27,17 @@ def length(problem: Problem, completion: Completion) -> float:
     return -completion.tokens / completion.limit
 
 
-RULES = {rule.name: rule for rule in (accuracy, format, length)}
+@reward
+def language(problem: Problem, completion: Completion) -> float:
+    """Share of the reasoning's words that are in the question's language (arXiv 2501.12948, section 2.3.2).
+
+    Reasoning that does not end is judged as far as it came, and text without tags whole. A question without words asks
+    for one language, whichever leads. Formulas and code count neither way, so reasoning without words scores 1.
+    """
+    text = completion.template.reasoning(completion.text)
+    text = completion.text if text is None else text
+    target = main_language(problem.question) or main_language(text)
+    return 1.0 if target is None else consistency(text, target)
+
+
+RULES = {rule.name: rule for rule in (accuracy, format, length, language)}
