@@ -63,8 +63,13 @@ def implementation(config: ModelConfig) -> str:
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 
-def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v over positions up to the query's own: [B, T, H, K] for k, v [B, T, G, K]."""
+def causal_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig, segments: jax.Array | None = None
+) -> jax.Array:
+    """softmax(q k^T / sqrt(K)) v over positions up to the query's own: [B, T, H, K] for k, v [B, T, G, K].
+
+    With segments [B, T] int32, over those positions that are in the query's own segment.
+    """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
@@ -72,5 +77,11 @@ def causal_attention(q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConf
     if kernel == "cudnn" and q.shape[1] % 2:
         # cuDNN's backward pass takes even lengths alone; what is added at the end, nothing attends to.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=kernel)[:, :-1]
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=kernel)
+        segments = None if segments is None else jnp.pad(segments, ((0, 0), (0, 1)), constant_values=-1)
+        return _attend(q, k, v, segments, kernel)[:, :-1]
+    return _attend(q, k, v, segments, kernel)
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any) -> jax.Array:
+    mask = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, T, T]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=kernel)

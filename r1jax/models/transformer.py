@@ -55,12 +55,17 @@ def unembedding(params: Params, config: ModelConfig) -> jax.Array:
 
 
 def block(
-    x: jax.Array, weights: Params, cos: jax.Array, sin: jax.Array, config: ModelConfig
+    x: jax.Array,
+    weights: Params,
+    cos: jax.Array,
+    sin: jax.Array,
+    config: ModelConfig,
+    segments: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One decoder block over whole sequences: x [B, T, D], and its keys and values [B, T, G, K]."""
     h = rms_norm(x, weights["attention_norm"], config.norm_eps)
     q, k, v = attention.project(h, weights["attention"], cos, sin, config)
-    y = attention.causal_attention(q, k, v, config)
+    y = attention.causal_attention(q, k, v, config, segments)
     x = x + attention.merge_heads(y, weights["attention"], config)
     h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
     x = constrain(x + mlp.mlp(h, weights["mlp"]), "batch", None, None)
@@ -68,11 +73,17 @@ def block(
 
 
 def hidden_states(
-    params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False
+    params: Params,
+    tokens: jax.Array,
+    config: ModelConfig,
+    with_cache: bool = False,
+    segments: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
     """Final normed states [B, T, D] of tokens [B, T]; with_cache also keys and values [L, B, T, G, K].
 
-    Attention is causal, so padding belongs on the right, where nothing attends to it.
+    Attention is causal, so padding belongs on the right, where nothing attends to it. Where rows hold several texts,
+    segments [B, T] int32 numbers them and keeps each to itself; positions run on from text to text, since rotary
+    attention sees only how far apart two tokens are.
     """
     chex.assert_rank(tokens, 2)
     params = cast(params, config)
@@ -80,7 +91,7 @@ def hidden_states(
     x = constrain(embed(params, tokens, config), "batch", None, None)
 
     def body(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
-        x, kv = block(x, weights, cos, sin, config)
+        x, kv = block(x, weights, cos, sin, config, segments)
         return x, kv if with_cache else None
 
     if config.remat == "block":

@@ -23,10 +23,11 @@ def cross_entropy_sums(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Sum of -log p(token) over the tokens that ``mask`` [B, T] marks among tokens[:, 1:], and their count, twice.
 
-    batch: "tokens" [B, T + 1] int32 and "mask" [B, T] bool.
+    batch: "tokens" [B, T + 1] int32, "mask" [B, T] bool and, where rows hold several texts, "segments" [B, T] int32,
+    the text that each of tokens[:, :-1] is of. What begins a text must not be marked: it follows from nothing.
     """
     tokens, mask = batch["tokens"], batch["mask"]
-    h, _ = hidden_states(params, tokens[:, :-1], config)
+    h, _ = hidden_states(params, tokens[:, :-1], config, segments=batch.get("segments"))
     logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk)
     loss = -jnp.where(mask, logp, 0.0).sum()
     return loss, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(loss))
