@@ -1,0 +1,55 @@
+"""Conversations as examples: the assistant's part is learned, the rest is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from r1jax.data.packing import Example
+from r1jax.errors import UserError
+from r1jax.tokenizer import Tokenizer
+
+
+def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Example:
+    """The conversation in the tokenizer's own chat template; the mask marks each assistant's turn and its end token.
+
+    A turn begins where the conversation first differs from the prompt that the sampler would be given there. Where the
+    template ends the last turn with none of the tokenizer's end tokens, one is added: a model must learn to stop.
+
+    Raises:
+      UserError: for messages without role and content as text, a conversation whose last message is not the
+        assistant's, or a template that writes earlier turns otherwise than last ones, as those do that leave earlier
+        reasoning out.
+    """
+    for message in messages:
+        if not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise UserError(f"a message needs role and content as text, not {str(dict(message))[:60]}")
+    if not messages or messages[-1]["role"] != "assistant":
+        raise UserError("a conversation must end with a message of the role assistant: that is what is learned")
+    tokens = tokenizer.chat(messages, add_generation_prompt=False)
+    mask = np.zeros(len(tokens) + 1, bool)
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        begin = _common(tokens, tokenizer.chat(messages[:i])) if i else 0
+        end = _common(tokens, tokenizer.chat(messages[: i + 1], add_generation_prompt=False))
+        before = tokenizer.chat(messages[:i], add_generation_prompt=False) if i else []
+        # One token less: the last of what stands before may have merged with what follows.
+        if begin < len(before) - 1 or end <= begin:
+            raise UserError(
+                "the chat template writes earlier turns otherwise than last ones: split the conversation into one for "
+                "each of the assistant's turns"
+            )
+        stops = [k for k in range(begin, end) if tokens[k] in tokenizer.eos_ids]
+        mask[begin : stops[0] + 1 if stops else end] = True
+        if i == len(messages) - 1 and not stops:
+            mask[end : len(tokens)] = True
+            tokens = [*tokens, tokenizer.eos_ids[0]]
+            mask[len(tokens) - 1] = True
+    return Example(np.array(tokens, np.int32), mask[: len(tokens)])
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids the two begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
