@@ -33,10 +33,11 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
         if message["role"] != "assistant":
             continue
         begin = _common(tokens, tokenizer.chat(messages[:i])) if i else 0
-        end = _common(tokens, tokenizer.chat(messages[: i + 1], add_generation_prompt=False))
+        turn = tokenizer.chat(messages[: i + 1], add_generation_prompt=False)
+        end = _common(tokens, turn)
         before = tokenizer.chat(messages[:i], add_generation_prompt=False) if i else []
-        # One token less: the last of what stands before may have merged with what follows.
-        if begin < len(before) - 1 or end <= begin:
+        # One token less: the last may have merged with what follows.
+        if begin < len(before) - 1 or end < len(turn) - 1:
             raise UserError(
                 "the chat template writes earlier turns otherwise than last ones: split the conversation into one for "
                 "each of the assistant's turns"
