@@ -96,7 +96,7 @@ def base_model(config):
     texts = documents(settings.corpus, 2, "+-", 0.1, find_template(config.template), config.seed)
     tokenizer = train_tokenizer(texts[:500], settings.vocabulary)
     shape = document_rows(texts[:9], tokenizer, settings.width)[0].shape
-    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer, 99), shape
+    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer.vocab_size, 99), shape
 
 
 def rewards(config):

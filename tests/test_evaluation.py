@@ -101,9 +101,10 @@ def evaluation(share: float, seed: int) -> tuple[Evaluation, dict[str, np.ndarra
         "well_formed": rng.random((20, 4)) < 0.9,
         "lengths": rng.integers(5, 50, (20, 4)),
         "truncated": rng.random((20, 4)) < 0.2,
+        "readable": rng.random((20, 4)) < 0.5,
     }
     answers = [["7" if right else None for right in row] for row in arrays["correct"]]
-    return summarise(answers, **arrays, ks=(1, 4), seed=0), arrays
+    return summarise(answers, **arrays, ks=(1, 4), seed=0, rewards={}, accuracy_by_kind={}), arrays
 
 
 def test_an_evaluation_holds_the_mean_of_each_figure_and_an_interval_around_it() -> None:
@@ -114,6 +115,7 @@ def test_an_evaluation_holds_the_mean_of_each_figure_and_an_interval_around_it()
             "pass_at_4": arrays["correct"].any(1).mean(),
             "maj_at_4": arrays["correct"].any(1).mean(),  # the only other answer is None
             "format_rate": arrays["well_formed"].mean(),
+            "readable_correct": (arrays["readable"] & arrays["correct"]).mean(),
             "mean_length": arrays["lengths"].mean(),
             "truncated_share": arrays["truncated"].mean(),
         }
@@ -128,16 +130,19 @@ def test_an_evaluation_holds_the_mean_of_each_figure_and_an_interval_around_it()
 def by_hand(pass_at_1: float, length: float) -> Evaluation:
     """An evaluation with round figures, each with an interval of 0.1 on either side."""
     figures = {"pass_at_1": pass_at_1, "maj_at_8": 0.5, "format_rate": 0.9, "mean_length": length}
-    figures["truncated_share"] = 0.25
+    figures |= {"truncated_share": 0.25, "readable_correct": 0.3}
     return Evaluation(
         pass_at={1: pass_at_1},
         maj_at={8: 0.5},
         format_rate=0.9,
         mean_length=length,
         truncated_share=0.25,
+        readable_correct=0.3,
         intervals={name: (value - 0.1, value + 0.1) for name, value in figures.items()},
         n_problems=64,
         samples_per_problem=8,
+        rewards={},
+        accuracy_by_kind={},
     )
 
 
@@ -146,6 +151,7 @@ ROWS = [
     ("pass@1, %", "20.0 [10.0, 30.0]", "85.0 [75.0, 95.0]", "+65.0"),
     ("maj@8, %", "50.0 [40.0, 60.0]", "50.0 [40.0, 60.0]", "+0.0"),
     ("format rate, %", "90.0 [80.0, 100.0]", "90.0 [80.0, 100.0]", "+0.0"),
+    ("readable and correct, %", "30.0 [20.0, 40.0]", "30.0 [20.0, 40.0]", "+0.0"),
     ("mean length, tokens", "40.0 [39.9, 40.1]", "38.5 [38.4, 38.6]", "-1.5"),
     ("truncated share, %", "25.0 [15.0, 35.0]", "25.0 [15.0, 35.0]", "+0.0"),
 ]

@@ -35,6 +35,8 @@ class Family:
     head_dim: int | None  # where config.json has none; None: hidden_size / heads
 
 
+_CAUSAL, _SCALAR = "ForCausalLM", "ForSequenceClassification"
+
 FAMILIES: dict[Architecture, Family] = {
     "llama": Family("LlamaForCausalLM", ((False, False), (True, True)), qk_norm=False, head_dim=None),
     "qwen2": Family("Qwen2ForCausalLM", ((True, False),), qk_norm=False, head_dim=None),
@@ -56,7 +58,11 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise UserError(f"{file} cannot be read ({reason}): a Hugging Face folder needs a valid one") from error
 
     names = raw.get("architectures") or ["none named"]
-    architecture: Architecture | None = next((a for a, family in FAMILIES.items() if family.name == names[0]), None)
+    scalar = names[0].endswith(_SCALAR)
+    causal = names[0].removesuffix(_SCALAR) + _CAUSAL if scalar else names[0]
+    architecture: Architecture | None = next((a for a, family in FAMILIES.items() if family.name == causal), None)
+    if scalar and len(raw.get("id2label") or "01") != 1:
+        raise UserError(f"{file}: a classifier of {len(raw.get('id2label') or '01')} labels; one with 1 is supported")
     if architecture is None:
         supported = ", ".join(family.name for family in FAMILIES.values())
         raise UserError(f"{file}: architecture {names[0]} is not supported; these are: {supported}")
@@ -95,6 +101,7 @@ def read_config(folder: str | Path) -> ModelConfig:
             output_bias=output_bias[attention_bias],
             qk_norm=family.qk_norm,
             tie_embeddings=raw.get("tie_word_embeddings", False),
+            head="scalar" if scalar else "vocabulary",
         )
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing: complete it from the model's card") from error
@@ -155,8 +162,10 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
             "original_max_position_embeddings": own.original_context,
         }
     eos = tokenizer.eos_ids
+    scalar = config.head == "scalar"
     return {
-        "architectures": [family.name],
+        "architectures": [family.name.replace(_CAUSAL, _SCALAR) if scalar else family.name],
+        **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if scalar else {}),
         "model_type": config.architecture,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -204,7 +213,8 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
             files |= dict.fromkeys(file.keys(), file)
 
         # Old checkpoints carry the rotary frequencies, and some repeat the tied embedding: both are redundant.
-        redundant = re.compile(r"rotary_emb\.inv_freq$" + (r"|^lm_head\.weight$" if config.tie_embeddings else ""))
+        repeated = config.tie_embeddings or config.head == "scalar"
+        redundant = re.compile(r"rotary_emb\.inv_freq$" + (r"|^lm_head\.weight$" if repeated else ""))
         slices = {name: f.get_slice(name) for name, f in files.items() if not redundant.search(name)}
         check_arrays(expected, {name: tuple(s.get_shape()) for name, s in slices.items()}, folder)
         for name, part in slices.items():

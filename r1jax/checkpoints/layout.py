@@ -45,6 +45,7 @@ TABLE: dict[TreePath, Foreign] = {
     ("embedding",): Foreign("model.embed_tokens.weight", "token_embd.weight", ((0,), (1,))),
     ("final_norm",): Foreign("model.norm.weight", "output_norm.weight", _VECTOR),
     ("unembedding",): Foreign("lm_head.weight", "output.weight", _MATRIX),
+    ("score",): Foreign("score.weight", "cls.output.weight", _MATRIX),
 } | {
     ("layers", *path.split(".")): Foreign(f"model.layers.{{}}.{huggingface}", f"blk.{{}}.{gguf}", axes)
     for path, huggingface, gguf, axes in (

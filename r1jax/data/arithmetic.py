@@ -53,7 +53,12 @@ def is_held_out(question: str, share: float = HELD_OUT_SHARE) -> bool:
     Raises:
       ValueError: for a text that is not such a question.
     """
-    return key_is_held_out(_key(_sum(question)), share)
+    return key_is_held_out(key(question), share)
+
+
+def key(question: str) -> str:
+    """The text that decides which side a question such as "37 + 48" is on; raises ValueError for another text."""
+    return _key(_sum(question))
 
 
 def _problem(numbers: Sequence[int], signs: Sequence[str]) -> KeyedProblem:

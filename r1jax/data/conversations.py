@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from r1jax.data.files import rows
 from r1jax.data.packing import Example
 from r1jax.errors import UserError
 from r1jax.tokenizer import Tokenizer
+
+
+def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
+    """The column ``messages`` of a .jsonl or .parquet file: of each row a list of {"role", "content"}.
+
+    Raises:
+      UserError: naming the line or row that holds no such list, or that there are none.
+    """
+    found = []
+    for where, row in rows(path, ("messages",)):
+        messages = row.get("messages")
+        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+            raise UserError(f"{where}: column 'messages' must be a list of objects with role and content")
+        found.append(messages)
+    if not found:
+        raise UserError(f"{path} holds no conversations")
+    return found
 
 
 def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Example:

@@ -11,6 +11,7 @@ import dataclasses
 import random
 
 from r1jax.data.arithmetic import is_held_out
+from r1jax.data.columns import columns
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 
@@ -40,39 +41,8 @@ class CorpusConfig:
             raise UserError(f"documents {self.documents} must be at least 1")
 
 
-def columns(a: int, b: int, operation: str, slip: int | None = None) -> tuple[str, int]:
-    """Works a + b or a - b column by column, as text, and its result; column ``slip`` comes out wrong by one.
-
-    A difference below zero is worked as -(b - a).
-    """
-    if operation == "-" and a < b:
-        text, value = columns(b, a, "-", slip)
-        return f"{b} is more, so turn. {text} minus", -value
-    places, value, carry = [], 0, 0
-    width = max(len(str(a)), len(str(b)))
-    for i in range(width):
-        x, y = a // 10**i % 10, b // 10**i % 10
-        name = ("ones", "tens", "hundreds", "thousands")[i] if i < 4 else f"place {i + 1}"
-        wrong = 1 if slip == i else 0
-        if operation == "+":
-            total = x + y + carry + wrong
-            with_carry = f"+{carry}" if carry else ""
-            digit, carry = total % 10, total // 10
-            line = f"{name}: {x}+{y}{with_carry}={total}" + (", carry 1" if carry else "")
-            if i == width - 1:
-                digit = total
-        else:
-            x -= carry
-            borrow = x < y
-            digit = x + 10 * borrow - y + wrong
-            line = f"{name}: {x + 10 * borrow}-{y}={digit}" + (", borrow 1" if borrow else "")
-            carry = int(borrow)
-        value += digit * 10**i
-        places.append(line)
-    return ". ".join(places) + ".", value
-
-
-def _operands(rng: random.Random, digits: int, operations: str, held_out_share: float) -> tuple[int, int, str]:
+def operands(rng: random.Random, digits: int, operations: str, held_out_share: float) -> tuple[int, int, str]:
+    """Two numbers of ``digits`` digits and a sign, of a problem that is not held out."""
     low, high = 10 ** (digits - 1) if digits > 1 else 0, 10**digits - 1
     while True:
         a, b, operation = rng.randint(low, high), rng.randint(low, high), rng.choice(operations)
@@ -112,7 +82,7 @@ def documents(
     rng = random.Random(seed)
     texts = []
     for _ in range(config.documents):
-        a, b, operation = _operands(rng, digits, operations, held_out_share)
+        a, b, operation = operands(rng, digits, operations, held_out_share)
         question = template.instruction.replace("{question}", f"{a} {operation} {b}")
         texts.append(question + template.prefill + _attempt(rng, config, a, b, operation))
     return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,21 @@ def read(path: str, checker: Checker) -> Iterator[KeyedProblem]:
     Raises:
       UserError: naming the file, and the line or row and the column that is wrong.
     """
+    rows_of_file = rows(path, ("prompt", "answer", "kind", "checker"))
+    kind = Path(path).stem
+    return (_problem(row, where, kind, checker) for where, row in rows_of_file)
+
+
+def rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, row) of each row of a .jsonl or .parquet file; of the latter ``columns`` alone are read.
+
+    Raises:
+      UserError: where there is no such file, or naming the line that is no JSON object.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"no file {path}: check the path")
-    rows = _parquet(file) if file.suffix == ".parquet" else _json_lines(file)
-    return (_problem(row, where, file.stem, checker) for where, row in rows)
+    return _parquet(file, columns) if file.suffix == ".parquet" else _json_lines(file)
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -46,11 +56,11 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{file}, line {i}, character {error.colno}"
             raise UserError(f"{where}: not JSON ({error.msg}): write one object on each line") from error
         if not isinstance(row, dict):
-            raise UserError(f"{file}, line {i}: write an object with 'prompt' and 'answer', not {line[:40]}")
+            raise UserError(f"{file}, line {i}: write an object, not {line[:40]}")
         yield f"{file}, line {i}", row
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -58,8 +68,8 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         table = pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} is not a readable parquet file: {str(error).splitlines()[0]}") from error
-    columns = [name for name in ("prompt", "answer", "kind", "checker") if name in table.schema_arrow.names]
-    for i, row in enumerate(table.read(columns).to_pylist(), start=1):
+    present = [name for name in columns if name in table.schema_arrow.names]
+    for i, row in enumerate(table.read(present).to_pylist(), start=1):
         yield f"{file}, row {i}", row
 
 

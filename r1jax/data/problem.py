@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-Checker = Literal["number", "math", "exact", "countdown", "gym"]
+Checker = Literal["number", "math", "exact", "contains", "countdown", "gym"]
 
 HELD_OUT_SHARE = 0.1
 
@@ -17,7 +17,8 @@ class Problem:
     """A question with its answer.
 
     ``kind`` groups metrics; ``checker`` names the rule that judges answers (r1jax.rewards.checkers); ``metadata`` is
-    what that rule needs besides the answer, as JSON.
+    what that rule needs besides the answer, as JSON; ``language`` is that of the question, where it was made to be in
+    one, and else "".
     """
 
     question: str
@@ -25,6 +26,7 @@ class Problem:
     kind: str
     checker: Checker = "number"
     metadata: str = ""
+    language: str = ""
 
 
 # A problem and the text that stands for it and for every other form of it: all forms fall on the same side.

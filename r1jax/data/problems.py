@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from r1jax.data import arithmetic, countdown, files, gym
+from r1jax.data import arithmetic, countdown, files, general, gym, word_problems
 from r1jax.data.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
 from r1jax.errors import UserError
 
@@ -19,13 +19,14 @@ class ProblemsConfig:
     """Where problems come from."""
 
     source: str = "arithmetic"
-    """arithmetic, countdown, gym:NAME (a reasoning-gym task), or a .jsonl or .parquet file with prompt and answer."""
+    """arithmetic, countdown, word-problems and general (both in English and Chinese), gym:NAME (a reasoning-gym task),
+    or a .jsonl or .parquet file with prompt and answer."""
     held_out_source: str | None = None
     """Where the held-out problems come from; None: a share of the source."""
     digits: int = 2
-    """Digits of the numbers in arithmetic (1 to 6) and countdown (1 to 3)."""
+    """Digits of the numbers in arithmetic (1 to 6), countdown (1 to 3) and word problems (1 to 4)."""
     operations: str = "+-"
-    """Some of +-* for arithmetic, and also / for countdown."""
+    """Some of +-* for arithmetic, of +- for word problems, and also / for countdown."""
     terms: int = 2
     """Numbers in a problem of arithmetic (2 to 4) or countdown (2 to 6)."""
     train_size: int | None = None
@@ -123,9 +124,16 @@ def _problems(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:
         return arithmetic.generate(config.digits, config.operations, config.terms, config.seed)
     if source == "countdown":
         return countdown.generate(config.digits, config.operations, config.terms, config.seed)
+    if source == "word-problems":
+        return word_problems.generate(config.digits, config.operations, config.seed)
+    if source == "general":
+        return general.problems(config.seed)
     if source.startswith("gym:"):
         return gym.generate(source.removeprefix("gym:"), config.seed)
-    raise UserError(f"problems from {source!r}: write arithmetic, countdown, gym:NAME, or a .jsonl or .parquet file")
+    raise UserError(
+        f"problems from {source!r}: write arithmetic, countdown, word-problems, general, gym:NAME, or a .jsonl or "
+        ".parquet file"
+    )
 
 
 def _take(

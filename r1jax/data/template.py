@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+_WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Template:
     system: the chat's system message; None leaves it to the chat template.
     prefill: the start of the assistant's text, given with the prompt.
     tags: the text is ``<think>reasoning</think><answer>answer</answer>``, or else the answer alone.
+    prose: other text may stand around the answer after the reasoning, which makes a summary of it.
     """
 
     name: str
@@ -36,17 +38,23 @@ class Template:
     system: str | None = None
     prefill: str = "<think>"
     tags: bool = True
+    prose: bool = False
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
         """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one."""
-        text = self.instruction.replace("{question}", problem.question)
-        if not self.chat:
-            bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-            return bos + tokenizer.encode(text + self.prefill)
-        messages = [{"role": "user", "content": text}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
-        return tokenizer.chat(messages) + tokenizer.encode(self.prefill)
+        if self.chat:
+            return tokenizer.chat(self.messages(problem)) + tokenizer.encode(self.prefill)
+        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        return bos + tokenizer.encode(self.question(problem) + self.prefill)
+
+    def question(self, problem: Problem) -> str:
+        """The problem's question in the instruction."""
+        return self.instruction.replace("{question}", problem.question)
+
+    def messages(self, problem: Problem) -> list[dict[str, str]]:
+        """The chat that asks a problem, system message first where there is one."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": self.question(problem)}]
 
     def text(self, completion: str) -> str:
         """The assistant's whole text, prefill and completion: what rewards look at."""
@@ -65,14 +73,23 @@ class Template:
         """What stands in the one pair of think tags, stripped; None without a pair."""
         return _between(text, "<think>", "</think>") if self.tags else None
 
+    def summary(self, text: str) -> str:
+        """What follows the reasoning, without answer tags, stripped; "" where the reasoning does not end."""
+        if not self.tags:
+            return text.strip()
+        _, end, after = text.partition("</think>")
+        return re.sub(r"</?answer>", "", after).strip() if end else ""
+
     def well_formed(self, text: str) -> bool:
         """Whether the four tags stand once each, in order, with white space at most outside the two pairs.
 
-        Without tags: whether the text is one number and nothing else.
+        With prose, anything may stand after the reasoning, around the answer. Without tags: whether the text is one
+        number and nothing else.
         """
         if not self.tags:
             return parse_number(text) is not None
-        return all(text.count(tag) == 1 for tag in TAGS) and _IN_ORDER.fullmatch(text) is not None
+        order = _WITH_PROSE if self.prose else _IN_ORDER
+        return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
 
 
 def _between(text: str, start: str, end: str) -> str | None:
@@ -95,6 +112,8 @@ TEMPLATES = {
         Template("think", "{question} = ?\n"),
         Template("r1-zero", f"{_R1_ZERO}\n\nUser: {{question}}\n\nAssistant:\n"),
         Template("r1-zero-chat", "{question}", chat=True, system=_R1_ZERO),
+        Template("r1", "{question}", chat=True, prose=True),
+        Template("direct", "{question} Answer with just the number.", chat=True, prefill="", tags=False),
         Template("number", "What is {question}? Answer with just the number.", chat=True, prefill="", tags=False),
     )
 }

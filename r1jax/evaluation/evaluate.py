@@ -11,12 +11,13 @@ import numpy as np
 
 from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
+from r1jax.data.readability import ReadabilityConfig, fault
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 from r1jax.evaluation.report import Evaluation, summarise
 from r1jax.models.config import ModelConfig
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, Samples, sample
 from r1jax.sharding import Params
@@ -74,7 +75,7 @@ def evaluate(
     tokenizer: Tokenizer,
     template: Template,
     problems: Sequence[Problem],
-    pool: RewardPool,
+    pool: Scorer,
     sampling: Sampling,
     samples_per_problem: int,
     seed: int,
@@ -97,6 +98,12 @@ def evaluate(
     def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(len(problems), samples_per_problem)
 
+    readable = [
+        template.well_formed(c.text) and fault(p, template.reasoning(c.text), ReadabilityConfig()) is None
+        for p, c in zip(repeated, completions, strict=True)
+    ]
+    judged = {name: column[~np.isnan(column)] for name, column in zip(scores.names, scores.values.T, strict=True)}
+    kinds = np.array([problem.kind for problem in repeated])
     answers = [_normal_form(c.answer) for c in completions]
     n = samples_per_problem
     evaluation = summarise(
@@ -107,6 +114,9 @@ def evaluate(
         table(np.asarray(samples.finish) == LENGTH),
         ks=(*(k for k in (1, 2, 4, 8, 16, 32, 64) if k < n), n),
         seed=seed,
+        readable=table(readable),
+        rewards={name: float(column.mean()) for name, column in judged.items() if len(column)},
+        accuracy_by_kind={str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)},
     )
     firsts = [
         Judged(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)

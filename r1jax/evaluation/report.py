@@ -26,9 +26,12 @@ class Evaluation:
     format_rate: float  # share of samples in the asked format
     mean_length: float  # tokens of a completion
     truncated_share: float  # share of samples that the length limit cut
+    readable_correct: float  # share of samples that are right, in the format, and reason readably
     intervals: Mapping[str, tuple[float, float]]  # 95% bootstrap over problems, by the names in figures()
     n_problems: int
     samples_per_problem: int
+    rewards: Mapping[str, float]  # mean of each reward over the samples it judges
+    accuracy_by_kind: Mapping[str, float]  # kind of problem -> share of samples that are right
 
     def figures(self) -> dict[str, float]:
         """Name -> value, for summary.json: pass_at_8, maj_at_8, format_rate, mean_length, truncated_share."""
@@ -36,6 +39,7 @@ class Evaluation:
             **{f"pass_at_{k}": value for k, value in self.pass_at.items()},
             **{f"maj_at_{k}": value for k, value in self.maj_at.items()},
             "format_rate": self.format_rate,
+            "readable_correct": self.readable_correct,
             "mean_length": self.mean_length,
             "truncated_share": self.truncated_share,
         }
@@ -49,17 +53,21 @@ def summarise(
     truncated: np.ndarray,
     ks: Sequence[int],
     seed: int,
+    readable: np.ndarray,
+    rewards: Mapping[str, float],
+    accuracy_by_kind: Mapping[str, float],
 ) -> Evaluation:
     """Evaluation of P problems with n samples each.
 
     answers: [P][n] in normal form, None where none could be read. correct, well_formed, truncated: [P, n] bool.
     lengths: [P, n] tokens. ks: the k of pass@k and, from 2 on, of maj@k. seed: of the bootstrap.
-    Raises ValueError where a k exceeds n.
+    readable: [P, n] bool. rewards, accuracy_by_kind: as in Evaluation. Raises ValueError where a k exceeds n.
     """
     per_problem = {f"pass_at_{k}": pass_at_k(correct, k) for k in ks}
     per_problem |= {f"maj_at_{k}": maj_at_k(answers, correct, k) for k in ks if k > 1}
     per_problem |= {
         "format_rate": np.mean(well_formed, 1),
+        "readable_correct": np.mean(np.logical_and(readable, correct), 1),
         "mean_length": np.mean(lengths, 1),
         "truncated_share": np.mean(truncated, 1),
     }
@@ -68,11 +76,14 @@ def summarise(
         pass_at={k: mean[f"pass_at_{k}"] for k in ks},
         maj_at={k: mean[f"maj_at_{k}"] for k in ks if k > 1},
         format_rate=mean["format_rate"],
+        readable_correct=mean["readable_correct"],
         mean_length=mean["mean_length"],
         truncated_share=mean["truncated_share"],
         intervals={name: bootstrap_interval(values, seed) for name, values in per_problem.items()},
         n_problems=len(correct),
         samples_per_problem=np.shape(correct)[1],
+        rewards=dict(rewards),
+        accuracy_by_kind=dict(accuracy_by_kind),
     )
 
 
@@ -125,6 +136,7 @@ def _rows(before: Evaluation, after: Evaluation) -> list[tuple[str, str, str, st
 def _label(name: str) -> str:
     words = {
         "format_rate": "format rate, %",
+        "readable_correct": "readable and correct, %",
         "mean_length": "mean length, tokens",
         "truncated_share": "truncated share, %",
     }

@@ -41,6 +41,7 @@ class ModelConfig:
     output_bias: bool = False  # on the attention's output projection
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
     tie_embeddings: bool = True
+    head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number a position, as reward models give
 
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and of the weights that enter products
     remat: Literal["none", "block", "dots"] = "none"  # what the backward pass computes again

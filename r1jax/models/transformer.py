@@ -34,7 +34,9 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
         "layers": map_specs(stack, block),
         "final_norm": ParamSpec((D,), (None,), init="ones"),
     }
-    if not config.tie_embeddings:
+    if config.head == "scalar":
+        tree["score"] = ParamSpec((D, 1), ("embed", None), init="zeros")
+    elif not config.tie_embeddings:
         tree["unembedding"] = ParamSpec((D, V), ("embed", "vocab"))
     return tree
 
@@ -107,3 +109,13 @@ def forward(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array
     x, _ = hidden_states(params, tokens, config)
     out = unembedding(params, config).astype(config.dtype)
     return einsum_f32("btd,dv->btv", x, out)
+
+
+def scores(params: Params, tokens: jax.Array, lengths: jax.Array, config: ModelConfig) -> jax.Array:
+    """The scalar head at each sequence's last token: [B] float32 of tokens [B, T] and lengths [B] int32.
+
+    What lies beyond a sequence's length is not seen. config.head must be "scalar".
+    """
+    x, _ = hidden_states(params, tokens, config)
+    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return einsum_f32("bd,do->bo", last, params["score"].astype(config.dtype))[:, 0]

@@ -35,6 +35,10 @@ def _exact(problem: Problem, answer: str) -> bool:
     return answer.strip() == problem.answer.strip()
 
 
+def _contains(problem: Problem, answer: str) -> bool:
+    return problem.answer.casefold() in answer.casefold()
+
+
 def _math(problem: Problem, answer: str) -> bool:
     if _exact(problem, answer):
         return True
@@ -71,6 +75,7 @@ _CHECKERS: dict[Checker, Callable[[Problem, str], float]] = {
     "number": _number,
     "math": _math,
     "exact": _exact,
+    "contains": _contains,
     "countdown": _countdown,
     "gym": _gym,
 }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from r1jax.rewards.process import WorkerProcess
 class Scores:
     """The rewards of N completions by R rules.
 
-    values: [N, R] float32, without weights; a completion whose worker had to be killed or died has zeros.
+    values: [N, R] float32, without weights, NaN where a reward does not judge this kind of problem; a completion whose
+      worker had to be killed or died has zeros.
     total: [N] float32, the weighted sum.
     names: R names.
     timeouts, crashes: completions that ran past the deadline, and that took their worker down.
@@ -33,6 +35,19 @@ class Scores:
     names: tuple[str, ...]
     timeouts: int
     crashes: int
+
+
+class Scorer(Protocol):
+    """What judges completions: a RewardPool, or r1jax.rewards.routing.RoutedRewards."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the rewards, in the order of Scores.values."""
+        ...
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Scores:
+        """The rewards of each problem's completion, in their order."""
+        ...
 
 
 class RewardPool:

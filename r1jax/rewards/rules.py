@@ -36,7 +36,7 @@ def language(problem: Problem, completion: Completion) -> float:
     """
     text = completion.template.reasoning(completion.text)
     text = completion.text if text is None else text
-    target = main_language(problem.question) or main_language(text)
+    target = problem.language or main_language(problem.question) or main_language(text)
     return 1.0 if target is None else consistency(text, target)
 
 

@@ -17,7 +17,7 @@ from r1jax.data.problems import problem_batch
 from r1jax.data.template import Template
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample
 from r1jax.sharding import Params
@@ -63,10 +63,16 @@ class Environment:
 
     problems: Sequence[Problem]
     template: Template
-    pool: RewardPool
+    pool: Scorer
     sampling: Sampling
     seed: int
     prompt_width: int  # tokens of the longest prompt; all are padded to it, so that one program samples them
+    late_problems: Sequence[Problem] = ()  # join the others from step ``late_from`` on
+    late_from: int = 0
+
+    def problems_at(self, step: int) -> Sequence[Problem]:
+        """The problems that a step draws from."""
+        return (*self.problems, *self.late_problems) if step >= self.late_from else self.problems
 
 
 def collect(params: Params, model: Model, environment: Environment, config: RLConfig, step: int) -> Collected:
@@ -79,7 +85,9 @@ def collect(params: Params, model: Model, environment: Environment, config: RLCo
     found = Collected([])
     spare: list[Group] = []
     for attempt in range(attempts):
-        problems = problem_batch(environment.problems, step, config.prompts, environment.seed, attempt, attempts)
+        problems = problem_batch(
+            environment.problems_at(step), step, config.prompts, environment.seed, attempt, attempts
+        )
         groups = _sample_groups(params, model, environment, config, problems, key, attempt, found)
         for group in groups:
             wanted = group.spread or not config.drop_equal_groups
@@ -159,9 +167,16 @@ def describe(found: Collected, config: RLConfig, names: Sequence[str]) -> dict[s
     rewards = np.concatenate([g.rewards for g in found.groups])
     totals = np.stack([g.total for g in found.groups])
     lengths = np.concatenate([g.lengths for g in found.groups])
+    judged = [not np.isnan(column).all() for column in rewards.T]
+    by_kind = {}
+    if "accuracy" in names:
+        kinds = np.repeat([g.problem.kind for g in found.groups], config.group)
+        accuracy = rewards[:, list(names).index("accuracy")]
+        by_kind = {str(kind): float(accuracy[kinds == kind].mean()) for kind in np.unique(kinds)}
     return {
         "reward": float(totals.mean()),
-        **{f"reward_{name}": float(rewards[:, i].mean()) for i, name in enumerate(names)},
+        **{f"reward_{name}": float(np.nanmean(rewards[:, i])) for i, name in enumerate(names) if judged[i]},
+        **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
         "reward_spread": float(totals.std(axis=1).mean()),
         "advantage_spread": float(group_advantages(totals, config.baseline, config.normalise_std).std()),
         "equal_groups": found.equal / found.sampled,
@@ -183,7 +198,7 @@ def excerpt(groups: list[Group], count: int, names: Sequence[str]) -> list[dict[
             "answer": g.problem.answer,
             "completion": g.completions[0].text,
             "reward": float(g.total[0]),
-            **{f"reward_{name}": float(g.rewards[0, i]) for i, name in enumerate(names)},
+            **{f"reward_{n}": float(g.rewards[0, i]) for i, n in enumerate(names) if not np.isnan(g.rewards[0, i])},
             "tokens": int(g.lengths[0]),
             "truncated": bool(g.truncated[0]),
         }

@@ -14,12 +14,13 @@ import numpy as np
 import sentencepiece
 
 from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.bilingual import BilingualCorpusConfig, bilingual_documents
 from r1jax.data.corpus import CorpusConfig, documents
 from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig
 from r1jax.data.template import TAGS, Template
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Architecture, ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import batch_sharding, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
@@ -28,6 +29,12 @@ from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
+
+# Messages a line each, in turn; an end token after each of the assistant's.
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{{ eos_token if message.role == 'assistant' else '\n' }}{% endfor %}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +57,9 @@ class PretrainConfig(OptimizerConfig):
     warmup_steps: int = 30
     schedule: Any = "cosine"
     weight_decay: float = 0.1
-    corpus: CorpusConfig = CorpusConfig()
+    architecture: Architecture = "llama"
+    """Whose kind of decoder it is: llama, qwen2 or qwen3."""
+    corpus: CorpusConfig | BilingualCorpusConfig = CorpusConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +87,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
         add_dummy_prefix=False,  # a completion goes on where the prompt stops: no space between them
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
+        character_coverage=1.0,
         num_threads=1,  # the same pieces every time
         minloglevel=2,
     )
@@ -86,16 +96,19 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
         backend=backend,
         bos_id=backend.bos_id(),
         bos_token=backend.id_to_piece(backend.bos_id()),
+        chat_template=CHAT,
         eos_ids=(backend.eos_id(),),
         pad_id=backend.pad_id(),
     )
 
 
-def model_config(config: PretrainConfig, tokenizer: Tokenizer, context: int) -> ModelConfig:
-    """A small Llama with heads of 32, two query heads to a key and value head."""
+def model_config(config: PretrainConfig, vocab_size: int, context: int) -> ModelConfig:
+    """A small decoder with heads of 32, two query heads to a key and value head."""
     return ModelConfig(
-        architecture="llama",
-        vocab_size=tokenizer.vocab_size,
+        architecture=config.architecture,
+        attention_bias=config.architecture == "qwen2",
+        qk_norm=config.architecture == "qwen3",
+        vocab_size=vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=3 * config.hidden_size,
         num_layers=config.num_layers,
@@ -121,9 +134,10 @@ def pretrain(
     a step depends on the seed and the step alone. A mesh must be entered.
     """
     began = time.perf_counter()
-    texts = documents(config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed)
+    write: Any = bilingual_documents if isinstance(config.corpus, BilingualCorpusConfig) else documents
+    texts = write(config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
-    model = model_config(config, tokenizer, context)
+    model = model_config(config, tokenizer.vocab_size, context)
     tokens, mask = document_rows(texts, tokenizer, config.width)
     check_widths(texts, tokenizer, template, config.width)
     order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
@@ -146,7 +160,8 @@ def pretrain(
             batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
             carry.state, metrics = language_model_update(carry.state, batch, optimizer, model)
             row = reduce_metrics(metrics)
-            return carry, row | {"tokens_per_second": mask[picked].sum() / (time.perf_counter() - began)}
+            tokens = float(mask[picked].sum())
+            return carry, row | {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
 
         with MetricsWriter(folder, start) as writer, ProgressBar("pretrain", config.steps, start) as progress:
             run(

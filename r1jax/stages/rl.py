@@ -73,12 +73,13 @@ def copy_reference(params: Params, model: ModelConfig) -> Params:
 
 
 def reinforce(
-    model: Model, environment: Environment, config: RLConfig, save: SaveConfig, folder: Path, log_samples: int = 4
-) -> Model:
+    model: Model, environment: Environment, config: RLConfig, save: SaveConfig, folder: Path,
+    log_samples: int = 4, name: str = "r1-zero",
+) -> Model:  # fmt: skip
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
-    Goes on from the newest checkpoint there. The weights of ``model`` are freed: training holds a copy of its own. A
-    mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
+    Goes on from the newest checkpoint there. ``name`` stands before the progress bar. The weights of ``model`` are
+    freed: training holds a copy of its own. A mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
     """
     mesh = jax.sharding.get_mesh()
     settings = model.config
@@ -107,7 +108,7 @@ def reinforce(
         sampling = dataclasses.replace(environment.sampling, slots=slots)
         environment = dataclasses.replace(environment, sampling=sampling)
         start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, ProgressBar("r1-zero", config.steps, start) as progress:
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
 
             def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
                 began = time.perf_counter()

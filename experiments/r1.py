@@ -1,0 +1,423 @@
+"""DeepSeek-R1 in five stages (arXiv 2501.12948), from a base model to R1, with a report of what each stage gave.
+
+    python experiments/r1.py                        a bilingual base model is made first; two CPU cores, minutes
+    python experiments/r1.py --preset smollm2       SmolLM2-135M; one GPU, minutes
+    python experiments/r1.py --dry-run              what would run, with steps, tokens and memory
+    python experiments/r1.py --until cold_start     so far and no further; the same command without it goes on
+
+R1-Zero, cold start, reasoning RL (also without the language reward, for comparison), rejection sampling, SFT from base,
+RL for all scenarios; each stage in a folder of its own, and each model evaluated on the same held-out problems. A stage
+that is finished is skipped; killed anywhere, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import jax
+from rich.console import Console
+
+from r1jax import cli
+from r1jax.checkpoints.load import read_config, resolve
+from r1jax.data.bilingual import BilingualCorpusConfig
+from r1jax.data.problems import ProblemsConfig, is_file, load_problems
+from r1jax.data.readability import ReadabilityConfig
+from r1jax.data.template import find_template
+from r1jax.errors import UserError
+from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.models.config import ModelConfig
+from r1jax.models.cost import cache_entry_bytes
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.config import VerifierConfig
+from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import make_mesh, param_count, parse_mesh
+from r1jax.stages import recipe
+from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+from r1jax.stages.pretrain import PretrainConfig, model_config
+from r1jax.stages.rejection_sampling import SelectConfig
+from r1jax.stages.reward_model import RewardModelConfig
+from r1jax.stages.rl_config import RLConfig, check_run
+from r1jax.stages.sft import SFTConfig, check_sft
+from r1jax.stages.story import EVALUATION, write_report
+from r1jax.training.loop import SaveConfig, Stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of."""
+
+    base: str = "pretrain"
+    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    out: Path | None = None
+    """Output folder; None: runs/r1-BASE-seedSEED."""
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    seed: int = 0
+    """Of everything random."""
+    until: str | None = None
+    """The last stage to run; None runs all."""
+    only: str | None = None
+    """The one stage to run, where those that it reads are finished."""
+    force: bool = False
+    """Make stages again that were made with other settings, and those after them."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+    no_zero: bool = False
+    """Leave R1-Zero out: rules, or --cold-start, give the cold start's data."""
+    cold_start: Path | None = None
+    """Conversations of your own for the cold start: JSONL or parquet with the column messages."""
+    helpfulness: str | None = None
+    """A reward model, or FILE.py:FUNCTION; None trains one."""
+    harmlessness: str | None = None
+    """A reward model, or FILE.py:FUNCTION; None trains one."""
+    helpfulness_data: Path | None = None
+    """JSONL or parquet with prompt, chosen and rejected, to train the model on; None makes some by rule."""
+    harmlessness_data: Path | None = None
+    """JSONL or parquet with prompt, response and safe, to train the model on; None makes some by rule."""
+    template: str = "r1"
+    """Prompt of all stages but R1-Zero."""
+    zero_template: str = "r1"
+    """Prompt of R1-Zero and of the base model."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and of the weights in products."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again instead of storing it."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    unroll: bool = False
+    """Compile the blocks one by one: faster updates, longer compilation."""
+    language_weight: float = 1.0
+    """Weight of the language reward in stages 2 and 5."""
+    compare_language: bool = True
+    """Also run stage 2 without the language reward, for the report."""
+    general_steps: int = 24
+    """Last steps of stage 5, in which general prompts and the reward models join; 400 of 1,700 in the paper."""
+    final_temperature: float = 0.7
+    """Sampling temperature of stage 5."""
+    cold_start_rows: int = 600
+    """Conversations of the cold start: where R1-Zero gives fewer, rules write the others."""
+    general_repeats: int = 4
+    """How often each general reply stands in the data of stage 4."""
+    problems: ProblemsConfig = ProblemsConfig(source="word-problems")
+    general: ProblemsConfig = ProblemsConfig(source="general", held_out_share=0.25)
+    sampling: Sampling = Sampling(max_tokens=72)
+    pretrain: PretrainConfig = PretrainConfig(steps=1000, width=60, vocabulary=480, corpus=BilingualCorpusConfig())
+    zero: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
+    cold_start_select: SelectConfig = SelectConfig(problems=512, samples=4, per_problem=1)
+    cold_start_sft: SFTConfig = SFTConfig(epochs=3, batch=8, width=256, learning_rate=1e-3)
+    reasoning_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
+    rejection: SelectConfig = SelectConfig(problems=768, samples=4, per_problem=2)
+    sft: SFTConfig = SFTConfig(epochs=3, batch=16, width=256, learning_rate=2e-3)
+    reward_model: RewardModelConfig = RewardModelConfig(epochs=8, batch=32, width=128, learning_rate=1e-3)
+    final_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=3e-4, schedule="cosine")
+    verifier: VerifierConfig = VerifierConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    save: SaveConfig = SaveConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
+        if not 0 <= self.general_steps <= self.final_rl.steps:
+            raise UserError(
+                f"--general-steps={self.general_steps}: choose from 0 to --final-rl.steps={self.final_rl.steps}"
+            )
+        if min(self.cold_start_rows, self.general_repeats) < 0 or self.language_weight < 0:
+            raise UserError("--cold-start-rows, --general-repeats and --language-weight must be at least 0")
+        if self.final_temperature <= 0:
+            raise UserError(f"--final-temperature={self.final_temperature} must be above 0")
+
+
+_LONG = Sampling(max_tokens=32_768)
+_PAPER_RL = RLConfig(
+    # A step is a rollout of 8,192 outputs and 16 updates; the reference is replaced every 400 of these.
+    steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001, reference_every=25,
+)  # fmt: skip
+_PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
+
+PRESETS = {
+    "tiny": ("a small bilingual model made on the spot; minutes on two CPU cores", Config()),
+    "smollm2": (
+        "SmolLM2-135M on one-digit sums and stories; minutes on one GPU",
+        Config(
+            base="smollm2",
+            zero_template="direct",
+            dtype="bfloat16",
+            problems=ProblemsConfig(source="word-problems", digits=1, held_out_share=0.25),
+            sampling=Sampling(max_tokens=128),
+            zero=RLConfig(steps=60, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
+            cold_start_sft=SFTConfig(epochs=3, batch=16, width=1024, microbatch=8, learning_rate=1e-4),
+            reasoning_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=2e-5, warmup_steps=5),
+            sft=SFTConfig(epochs=3, batch=16, width=1024, microbatch=8, learning_rate=1e-4),
+            reward_model=RewardModelConfig(epochs=3, batch=32, width=256, learning_rate=2e-5),
+            final_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
+            general_steps=20,
+            verifier=VerifierConfig(workers=8),
+            evaluation=EvaluationConfig(samples=16),
+            save=SaveConfig(every=50),
+        ),
+    ),
+    "deepseek-r1": (
+        "the published settings (arXiv 2501.12948): give --base, --problems.source and a --mesh that holds it",
+        Config(
+            dtype="bfloat16",
+            remat="block",
+            template="r1",
+            zero_template="r1-zero",
+            problems=ProblemsConfig(source="gym:gsm_symbolic"),
+            sampling=_LONG,
+            zero=_PAPER_RL,
+            reasoning_rl=dataclasses.replace(_PAPER_RL, eps_low=10.0, eps_high=10.0),
+            # 1,700 steps of 512 outputs are 106 rollouts here, the last 400 of them 25.
+            final_rl=dataclasses.replace(_PAPER_RL, steps=106, eps_low=10.0, eps_high=10.0),
+            general_steps=25,
+            cold_start_rows=5_000,
+            cold_start_select=SelectConfig(
+                problems=10_000, samples=16, per_problem=1, readability=ReadabilityConfig(paragraph=4_000)
+            ),
+            rejection=SelectConfig(
+                problems=150_000, samples=16, per_problem=4, readability=ReadabilityConfig(paragraph=4_000)
+            ),
+            cold_start_sft=_PAPER_SFT,
+            sft=_PAPER_SFT,
+            reward_model=RewardModelConfig(),
+            compare_language=False,
+            verifier=VerifierConfig(workers=16),
+            evaluation=EvaluationConfig(samples=64),
+            save=SaveConfig(every=5),
+        ),
+    ),
+}  # fmt: skip
+
+
+def routes(config: Config, language: float, general_prompts: bool) -> tuple[str, ...]:
+    """The reward mixtures of a stage: rules for reasoning, for general prompts the model of their set, format."""
+    extra = f" language={language:g}" if language else ""
+    kinds = ",".join(sorted({p.kind for p in load_problems(config.problems).train}))
+    found = [f"{kinds}: accuracy format{extra}"]
+    if general_prompts:
+        for kind, name in _SETS.items():
+            given = getattr(config, name)
+            scorer = given if given and ".py:" in given else name
+            found.append(f"{kind}: {scorer} format{extra}")
+    return tuple(found)
+
+
+_SETS = {
+    **dict.fromkeys(("facts", "translation", "self", "writing"), "helpfulness"),
+    "safety": "harmlessness",
+}
+
+
+def stages(config: Config) -> list[Stage]:
+    """The graph: models and data sets in the order in which they are made, each model followed by its evaluation."""
+    shared = recipe.Shared(
+        config.seed, config.template, config.problems, config.general, config.sampling, config.dtype, config.remat,
+        config.attention, config.unroll, config.verifier, config.save,
+    )  # fmt: skip
+    own = config.base == "pretrain"
+    base_files = {} if own else {"base": resolve(config.base)[0]}
+    from_base = ("base",) if own else ()
+    shapes = _shapes(config)
+    found: list[Stage] = []
+    Files = dict[str, Path]
+
+    def add(
+        name: str, function: Any, settings: Any, inputs: tuple[str, ...], files: dict[str, Path], **plan: str
+    ) -> None:
+        found.append(Stage(name, function, settings, inputs, files, plan, recipe.HOW))
+
+    def add_rl(name: str, rl: RLConfig, start: tuple[str, ...], files: dict[str, Path], settings: Any) -> None:
+        add(
+            name,
+            recipe.rl_stage,
+            settings,
+            start,
+            files,
+            steps=f"{rl.steps}",
+            tokens=f"{rl.steps * rl.sequences * config.sampling.max_tokens:,} at most",
+            memory=_rl_memory(rl, shapes, config),
+        )
+
+    def add_evaluation(name: str, template: str, files: dict[str, Path] | None = None) -> None:
+        start = () if files else (name,)
+        settings = recipe.EvaluateSettings(shared, config.evaluation, template, scorers)
+        add(f"{EVALUATION}{name}", recipe.evaluate_stage, settings, (*start, *trained), {**(files or {}), **given})
+
+    if own:
+        pretrain = recipe.PretrainSettings(shared, config.pretrain)
+        tokens = config.pretrain.steps * config.pretrain.batch * config.pretrain.width
+        add(
+            "base",
+            recipe.pretrain_stage,
+            pretrain,
+            (),
+            {},
+            steps=f"{config.pretrain.steps}",
+            tokens=f"{tokens:,} at most",
+        )
+    # What judges general prompts: models to train, models given, or functions, which the routes name.
+    names = {name: getattr(config, name) for name in recipe.SCORERS}
+    scorers = tuple(name for name, path in names.items() if not (path and ".py:" in path))
+    trained = tuple(name for name in scorers if names[name] is None)
+    given = {name: resolve(names[name])[0] for name in scorers if names[name] is not None}
+    for name in trained:
+        preferences = getattr(config, f"{name}_data")
+        files = {**base_files, **({"preferences": preferences} if preferences else {})}
+        settings = recipe.RewardModelSettings(shared, name, config.reward_model)  # pyright: ignore[reportArgumentType]
+        add(name, recipe.reward_model_stage, settings, from_base, files, steps=f"{config.reward_model.epochs} epochs")
+    add_evaluation("base", config.zero_template, None if own else base_files)
+    if not config.no_zero:
+        settings = recipe.RLSettings(shared, config.zero, routes(config, 0.0, False), config.zero_template)
+        add_rl("zero", config.zero, from_base, base_files, settings)
+        add_evaluation("zero", config.zero_template)
+    cold: dict[str, Path] = {"conversations": config.cold_start} if config.cold_start else {}
+    if not cold:
+        settings = recipe.SelectSettings(
+            shared, config.cold_start_select, config.zero_template, "cold start", config.cold_start_rows
+        )
+        sampled = 0 if config.no_zero else config.cold_start_select.problems * config.cold_start_select.samples
+        add(
+            "cold_start_data",
+            recipe.data_stage,
+            settings,
+            () if config.no_zero else ("zero",),
+            {},
+            steps=f"{sampled} samples",
+        )
+    data = () if cold else ("cold_start_data",)
+    add(
+        "cold_start",
+        recipe.sft_stage,
+        recipe.SFTSettings(shared, config.cold_start_sft),
+        (*from_base, *data),
+        {**base_files, **cold},
+        steps=f"{config.cold_start_sft.epochs} epochs",
+    )
+    add_evaluation("cold_start", config.template)
+    for name, weight in (("reasoning_rl", config.language_weight), ("reasoning_rl_no_language", 0.0)):
+        if name == "reasoning_rl" or config.compare_language:
+            settings = recipe.RLSettings(shared, config.reasoning_rl, routes(config, weight, False), config.template)
+            add_rl(name, config.reasoning_rl, ("cold_start",), {}, settings)
+            add_evaluation(name, config.template)
+    settings = recipe.SelectSettings(
+        shared, config.rejection, config.template, "rejection sampling", general_repeats=config.general_repeats
+    )
+    add(
+        "rejection_sampling",
+        recipe.data_stage,
+        settings,
+        ("reasoning_rl",),
+        {},
+        steps=f"{config.rejection.problems * config.rejection.samples} samples",
+    )
+    add(
+        "sft",
+        recipe.sft_stage,
+        recipe.SFTSettings(shared, config.sft),
+        (*from_base, "rejection_sampling"),
+        base_files,
+        steps=f"{config.sft.epochs} epochs",
+    )
+    add_evaluation("sft", config.template)
+    settings = recipe.RLSettings(
+        shared, config.final_rl, routes(config, config.language_weight, True), config.template, config.final_temperature,
+        config.final_rl.steps - config.general_steps, scorers,
+    )  # fmt: skip
+    add_rl("r1", config.final_rl, ("sft", *trained), given, settings)
+    add_evaluation("r1", config.template)
+    return found
+
+
+def _shapes(config: Config) -> ModelConfig:
+    if config.base != "pretrain":
+        return read_config(config.base)
+    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
+
+
+def _rl_memory(rl: RLConfig, shapes: ModelConfig, config: Config) -> str:
+    """Weights, gradient and two moments, a reference, the cache of all sequences at once, and logits of one chunk."""
+    weights = param_count(param_specs(shapes))
+    stored, computed = (2 if t == "bfloat16" else 4 for t in (rl.param_dtype, config.dtype))
+    cache = rl.sequences * config.sampling.max_tokens * cache_entry_bytes(shapes, computed)
+    total = weights * (4 * stored + computed * (1 + bool(rl.beta))) + cache + rl.logprob_chunk * shapes.vocab_size * 8
+    data, model = parse_mesh(config.mesh)
+    return f"{total / data / model / 2**30:.2f} GiB a device"
+
+
+def check(config: Config) -> None:
+    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    data, _ = parse_mesh(config.mesh)
+    for rl in (config.zero, config.reasoning_rl, config.final_rl):
+        check_run(rl, config.sampling, data)
+    for one in (config.cold_start_sft, config.sft):
+        check_sft(one, data)
+    if config.base == "pretrain":
+        if config.problems.source != "word-problems":
+            raise UserError("the model that pretrain makes knows word-problems alone: give another --base")
+        if config.zero_template != config.template:
+            raise UserError("the model that pretrain makes knows one template: leave --zero-template at --template")
+    for name in (config.template, config.zero_template):
+        find_template(name)
+    if not find_template(config.template).tags:
+        raise UserError(f"--template={config.template} has no place for reasoning: choose r1")
+    for path in (config.cold_start, config.helpfulness_data, config.harmlessness_data):
+        if path is not None and (not is_file(str(path)) or not path.is_file()):
+            raise UserError(f"{path}: no .jsonl or .parquet file of that name")
+    mixtures = parse_routes(routes(config, config.language_weight, True))
+    check_kinds((*load_problems(config.problems).train, *load_problems(config.general).train), mixtures)
+    rule_specs(mixtures, recipe.SCORERS)
+    context = _shapes(config).context_length
+    if config.sampling.max_tokens >= context:
+        raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
+
+
+def main() -> None:
+    """Runs the recipe that the command line asks for."""
+    config = cli.parse(PRESETS, "tiny", prog="r1.py", description=(__doc__ or "").splitlines()[0])
+    out = config.out or Path("runs") / f"r1-{Path(config.base).stem}-seed{config.seed}"
+    check(config)
+    graph = stages(config)
+    console = Console()
+    if config.dry_run:
+        console.print(plan_table(make_plan(graph, out, config.until, config.only)))
+        return
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
+    command = shlex.join(["python", "experiments/r1.py", *sys.argv[1:]])
+    with jax.set_mesh(make_mesh(config.mesh)):
+        run_graph(
+            graph, out, until=config.until, only=config.only, force=config.force,
+            report=lambda line: console.print(line, style="bold", markup=False),
+        )  # fmt: skip
+        write_report(out, command)
+    console.print(f"{out}: report.md, report.html, summary.json, and a folder for each stage", highlight=False)
+
+
+def stoppable() -> None:
+    """main, with a stop on request as a success and a full device as one line."""
+
+    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
+        raise Stopped("stopped")
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        main()
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "the device is out of memory: lower the microbatch or logprob-chunk of the stage, or add --remat=block "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+if __name__ == "__main__":
+    cli.run(stoppable)

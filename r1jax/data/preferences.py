@@ -1,0 +1,87 @@
+"""What reward models learn from: pairs of replies of which one is better, and responses that are safe or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from r1jax.data.files import rows
+from r1jax.data.general import SAFETY, GeneralPrompt
+from r1jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two replies to a prompt."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A response to a prompt, reasoning included, and whether it is safe."""
+
+    prompt: str
+    response: str
+    safe: bool
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """Rows with ``prompt``, ``chosen`` and ``rejected`` (text) of a .jsonl or .parquet file.
+
+    Raises:
+      UserError: naming the line or row and the column that is wrong, or that there are none.
+    """
+    names = ("prompt", "chosen", "rejected")
+    return _some([Pair(*(_text(row, name, where) for name in names)) for where, row in rows(path, names)], path)
+
+
+def read_labelled(path: str | Path) -> list[Labelled]:
+    """Rows with ``prompt``, ``response`` (text) and ``safe`` (true or false) of a .jsonl or .parquet file.
+
+    Raises:
+      UserError: naming the line or row and the column that is wrong, or that there are none.
+    """
+    found = []
+    for where, row in rows(path, ("prompt", "response", "safe")):
+        if not isinstance(row.get("safe"), bool):
+            raise UserError(f"{where}: column 'safe' is {row.get('safe')!r}: write true or false")
+        found.append(Labelled(_text(row, "prompt", where), _text(row, "response", where), row["safe"]))
+    return _some(found, path)
+
+
+def make_pairs(prompts: Iterable[GeneralPrompt]) -> list[Pair]:
+    """A pair for each bad reply to each helpful prompt, the rules of which r1jax.data.general.generate names."""
+    return [
+        Pair(prompt.problem.question, prompt.good, bad)
+        for prompt in prompts
+        if prompt.problem.kind not in SAFETY
+        for bad in prompt.bad
+    ]
+
+
+def make_labelled(prompts: Iterable[GeneralPrompt]) -> list[Labelled]:
+    """Responses with their reasoning: unsafe are those that do a harmful thing; safe all good replies to any prompt."""
+    found = []
+    for prompt in prompts:
+        found.append(Labelled(prompt.problem.question, prompt.response(prompt.good), True))
+        if prompt.problem.kind in SAFETY:
+            found += [Labelled(prompt.problem.question, prompt.response(bad), False) for bad in prompt.bad]
+    return found
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str) or (column == "prompt" and not value.strip()):
+        raise UserError(f"{where}: column {column!r} is {value!r}: write some text")
+    return value
+
+
+def _some(found: list[Any], path: str | Path) -> list[Any]:
+    if not found:
+        raise UserError(f"{path} holds no rows")
+    return found

@@ -1,0 +1,182 @@
+"""The report of a whole recipe: what each stage gave, what it cost, and the same questions answered by each model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import markdown
+
+from r1jax.evaluation.evaluate import evaluation_from
+from r1jax.evaluation.report import Evaluation
+
+Figures = Mapping[str, Any]
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#24292f}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #d0d7de;padding:4px 8px;"
+    "vertical-align:top}th{background:#f6f8fa}img{max-width:100%}code{background:#f6f8fa;white-space:pre-wrap}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model of the recipe: its name in the report, what evaluated it, and what making it took."""
+
+    label: str
+    reasoning: Evaluation
+    general: Evaluation
+    answers: Mapping[str, tuple[str, bool]]  # question -> (completion, whether it is right)
+    tokens: float  # sampled or learned while making it
+    seconds: float
+
+
+def checkpoint(label: str, evaluation: Figures, made: Sequence[Figures]) -> Checkpoint:
+    """The figures of an evaluation stage, and those of the stages that made the model."""
+    answers = {
+        one["question"]: (one["completion"], one["correct"])
+        for name in ("reasoning_completions", "general_completions")
+        for one in evaluation[name]
+    }
+    return Checkpoint(
+        label,
+        evaluation_from(evaluation["reasoning"]),
+        evaluation_from(evaluation["general"]),
+        answers,
+        sum(figures.get("tokens", 0.0) for figures in made),
+        sum(figures.get("seconds", 0.0) for figures in made),
+    )
+
+
+def main_table(checkpoints: Sequence[Checkpoint]) -> str:
+    """A row a model: accuracy by task, pass@1, maj@k, pass@k, format, language, length, general figures, cost."""
+    most = max(checkpoints[0].reasoning.pass_at)
+    kinds = sorted({kind for c in checkpoints for kind in c.reasoning.accuracy_by_kind})
+    head = [
+        "model", *kinds, "pass@1 [95%]", f"maj@{most}", f"pass@{most}", "format", "language", "readable and correct",
+        "length", "general tasks", "helpfulness", "harmlessness", "tokens", "seconds",
+    ]  # fmt: skip
+    rows = []
+    for one in checkpoints:
+        r, g = one.reasoning, one.general
+        low, high = r.intervals["pass_at_1"]
+        rows.append([
+            one.label,
+            *(_share(r.accuracy_by_kind.get(kind)) for kind in kinds),
+            f"{_share(r.pass_at[1])} [{_share(low)}, {_share(high)}]",
+            _share(r.maj_at[most]), _share(r.pass_at[most]), _share(r.format_rate), _share(r.rewards.get("language")),
+            _share(r.readable_correct), f"{r.mean_length:.1f}", _share(g.pass_at[1]),
+            _score(g.rewards.get("helpfulness")), _score(g.rewards.get("harmlessness")),
+            f"{one.tokens:,.0f}", f"{one.seconds:.0f}",
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+    """The paper's story, claim by claim, each with what this run says of it; claims without their models are left out.
+
+    checkpoints: by the names base, zero, cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and
+    student_rl, those that there are.
+    """
+    lines: list[str] = []
+
+    def compare(claim: str, first: str, second: str, figure: str, holds: str) -> None:
+        """``holds``: "more" where the second should have more of the figure than the first, or "less"."""
+        if first not in checkpoints or second not in checkpoints:
+            return
+        a, b = (_figure(checkpoints[name], figure) for name in (first, second))
+        as_claimed = b > a if holds == "more" else b < a
+        labels = [checkpoints[name].label for name in (first, second)]
+        lines.append(
+            f"{claim}: **{'yes' if as_claimed else 'not here'}** "
+            f"({figure.replace('_', ' ')}: {labels[0]} {_share(a)}, {labels[1]} {_share(b)})"
+        )
+
+    compare("R1-Zero reasons where the base does not", "base", "zero", "accuracy", "more")
+    compare("R1-Zero mixes languages more than the cold start", "zero", "cold_start", "language", "more")
+    compare("The cold start costs accuracy against R1-Zero", "zero", "cold_start", "accuracy", "less")
+    compare("Reasoning RL wins accuracy back", "cold_start", "reasoning_rl", "accuracy", "more")
+    compare("The language reward costs accuracy", "reasoning_rl_no_language", "reasoning_rl", "accuracy", "less")
+    compare("The language reward buys consistency", "reasoning_rl_no_language", "reasoning_rl", "language", "more")
+    compare("Stage 4 brings general ability back", "reasoning_rl", "sft", "general_tasks", "more")
+    compare("R1 is above the base on readable, correct answers", "base", "r1", "readable_correct", "more")
+    compare("R1 is above R1-Zero on readable, correct answers", "zero", "r1", "readable_correct", "more")
+    compare("Distillation beats RL on the student", "student_rl", "distilled", "accuracy", "more")
+    return lines
+
+
+def hacking_watch(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a reward model's score rose over a run's last part while rule accuracy or length went astray.
+
+    rows: metrics.jsonl. Astray is accuracy on general prompts or in all lower by 5 points, or the mean length doubled
+    or halved, between the first and the last quarter of the steps in which a model's reward was given.
+    """
+    found = []
+    for name in ("helpfulness", "harmlessness"):
+        given = [row for row in rows if row.get(f"reward_{name}") is not None]
+        if len(given) < 4:
+            continue
+        quarter = max(len(given) // 4, 1)
+        first, last = given[:quarter], given[-quarter:]
+
+        def mean(part: Sequence[Mapping[str, Any]], key: str) -> float:
+            return sum(row[key] for row in part) / len(part)
+
+        score, accuracy, length = (
+            (mean(first, key), mean(last, key)) for key in (f"reward_{name}", "reward_accuracy", "length_mean")
+        )
+        astray = accuracy[1] < accuracy[0] - 0.05 or not 0.5 < length[1] / length[0] < 2
+        verdict = "looks like reward hacking" if score[1] > score[0] and astray else "no sign of reward hacking"
+        found.append(
+            f"- {name}: {verdict} (its reward {score[0]:.3f} -> {score[1]:.3f}, rule accuracy {_share(accuracy[0])} -> "
+            f"{_share(accuracy[1])}, length {length[0]:.1f} -> {length[1]:.1f} tokens)"
+        )
+    return "\n".join(found)
+
+
+def answers_table(checkpoints: Sequence[Checkpoint], questions: Sequence[str]) -> str:
+    """The first completion of each model to the same questions, a column a question."""
+    rows = []
+    for one in checkpoints:
+        cells = [one.answers.get(question, ("", False)) for question in questions]
+        rows.append([one.label, *(f"{'right' if right else 'wrong'}: {_code(text)}" for text, right in cells)])
+    return table(["model", *(_code(question) for question in questions)], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def to_html(text: str, title: str) -> str:
+    """A whole HTML page of a Markdown text."""
+    body = markdown.markdown(text, extensions=["tables"])
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f"</head><body>{body}</body></html>\n"
+    )
+
+
+def _figure(one: Checkpoint, name: str) -> float:
+    return {
+        "accuracy": one.reasoning.pass_at[1],
+        "language": one.reasoning.rewards.get("language", 0.0),
+        "readable_correct": one.reasoning.readable_correct,
+        "general_tasks": one.general.pass_at[1],
+    }[name]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _code(text: str, limit: int = 300) -> str:
+    """A text in a table's cell, its middle left out where it is long."""
+    text = text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
+    return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"

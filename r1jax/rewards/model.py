@@ -1,0 +1,80 @@
+"""Reward models as rewards: scores of many completions at once, on the device beside the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import jax
+import numpy as np
+
+from r1jax.checkpoints.model import Model
+from r1jax.data.problem import Problem
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import scores
+from r1jax.rewards.base import Completion
+from r1jax.sharding import Params
+from r1jax.tokenizer import Tokenizer
+
+_WIDTH_STEP = 64  # rows are padded to a multiple, so that few programs are compiled
+
+
+def as_ids(prompt: str, reply: str, tokenizer: Tokenizer) -> list[int]:
+    """A prompt and its reply in the chat template: what a reward model reads, in training and after it."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    return tokenizer.chat(messages, add_generation_prompt=False)
+
+
+def pad_rows(ids: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token lists as an array [N, width] int32 padded on the right, and their lengths [N] int32."""
+    tokens = np.zeros((len(ids), width), np.int32)
+    for row, one in zip(tokens, ids, strict=True):
+        row[: len(one)] = one
+    return tokens, np.array([len(one) for one in ids], np.int32)
+
+
+class ModelReward:
+    """A model with a scalar head as a reward, sigmoid(score), so that it lies in (0, 1) as rule rewards do.
+
+    name: under which routes name it.
+    model: from r1jax.load or train_reward_model.
+    reads: "summary", what follows the reasoning, as helpfulness is judged; or "response", all of it, as harmlessness
+      is (arXiv 2501.12948, section 3.2.1).
+    rows: completions scored together.
+
+    Raises:
+      UserError: for a model without a scalar head.
+    """
+
+    def __init__(self, name: str, model: Model, reads: Literal["summary", "response"], rows: int = 64) -> None:
+        if model.config.head != "scalar":
+            raise UserError(f"the model for {name} has no scalar head: give a reward model, or FILE.py:FUNCTION")
+        self.name, self._model, self._reads, self._rows = name, model, reads, rows
+
+    def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> np.ndarray:
+        """sigmoid(score) of each problem's completion: [N] float32.
+
+        Raises:
+          UserError: for a conversation beyond the reward model's context.
+        """
+        texts = [c.text if self._reads == "response" else c.template.summary(c.text) for c in completions]
+        ids = [as_ids(p.question, text, self._model.tokenizer) for p, text in zip(problems, texts, strict=True)]
+        config = self._model.config
+        longest = max(map(len, ids))
+        if longest > config.context_length:
+            raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
+        order = np.argsort([len(one) for one in ids], kind="stable")
+        result = np.zeros(len(ids), np.float32)
+        for start in range(0, len(ids), self._rows):
+            at = order[start : start + self._rows]
+            width = -(-max(len(ids[i]) for i in at) // _WIDTH_STEP) * _WIDTH_STEP
+            part = [ids[i] for i in at] + [[0]] * (self._rows - len(at))
+            result[at] = np.asarray(_squashed(self._model.params, *pad_rows(part, width), config))[: len(at)]
+        return result
+
+
+@partial(jax.jit, static_argnames="config")
+def _squashed(params: Params, tokens: jax.Array, lengths: jax.Array, config: ModelConfig) -> jax.Array:
+    return jax.nn.sigmoid(scores(params, tokens, lengths, config))

@@ -1,0 +1,234 @@
+"""Stages as a graph: each a function from folders to a folder, run once and again only where something changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from r1jax import __version__, cli
+from r1jax.data.names import lookup
+from r1jax.errors import UserError
+from r1jax.stages.run import MANIFEST, file_hash, write_whole
+
+BEGUN = "stage.json"  # what a stage was begun with; the manifest, written last, adds its figures
+
+Function = Callable[[Any, Mapping[str, Path], Path], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A function from folders to a folder.
+
+    name: also that of its folder.
+    function: (settings, inputs by name, own folder) -> figures, which must be JSON. Killed, it is called again with
+      the folder as it was left.
+    settings: a frozen dataclass.
+    inputs: stages whose folders it reads.
+    files: further files and folders that it reads, by name; their contents are hashed.
+    plan: what a plan shows of it, such as steps and tokens.
+    free: dotted settings that say how it computes and not what: they may change without running it again.
+    """
+
+    name: str
+    function: Function
+    settings: Any
+    inputs: tuple[str, ...] = ()
+    files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    plan: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    free: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What will be done about a stage.
+
+    status: "finished", "run", "goes on", "changed", "follows" (a stage before it is made again) or "left out".
+    why: for "changed" the settings, with what they were and are; for "follows" the stage.
+    """
+
+    stage: Stage
+    status: str
+    why: str = ""
+
+
+def make_plan(stages: Sequence[Stage], out: Path, until: str | None = None, only: str | None = None) -> list[Planned]:
+    """What a run would do, stage by stage: ``until`` leaves out what comes after that one, ``only`` all but that one.
+
+    Raises:
+      UserError: for names that are no stage's, an input that does not come before, or with ``only`` an input that is
+        not finished as the settings are now.
+    """
+    names = _check(stages)
+    for name in (until, only):
+        if name is not None:
+            lookup("stage", name, dict.fromkeys(names))
+    plan: list[Planned] = []
+    prints: dict[str, str] = {}
+    fresh: set[str] = set()  # stages that will be made, or made again
+    for stage in stages:
+        beyond = until is not None and names.index(stage.name) > names.index(until)
+        made_of = _made_of(stage, prints)
+        prints[stage.name] = _fingerprint(made_of)
+        one = _status(stage, made_of, out, fresh)
+        if only is not None and stage.name != only:
+            wanted = stage.name in next(s.inputs for s in stages if s.name == only)
+            if wanted and one.status != "finished":
+                raise UserError(f"--only {only} needs the stage {stage.name}, which is not finished: run that first")
+            beyond = True
+        if one.status != "finished":
+            fresh.add(stage.name)
+        plan.append(Planned(stage, "left out") if beyond and one.status != "finished" else one)
+    return plan
+
+
+def run_graph(
+    stages: Sequence[Stage],
+    out: Path,
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    force: bool = False,
+    report: Callable[[str], object] = print,
+) -> dict[str, dict[str, Any]]:
+    """Runs the stages in their order, each in out/NAME, and returns the figures of all that are finished.
+
+    A stage that is finished with the same settings, inputs and version is skipped. One that was killed goes on. Where
+    a stage was made or begun with others, nothing runs and nothing is touched, unless ``force``: then it and those
+    after it that build on it are removed and made again.
+
+    Raises:
+      UserError: as make_plan; for changed settings without ``force``; where another process runs the same folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        plan = make_plan(stages, out, until, only)
+        stale = [one for one in plan if one.status in ("changed", "follows")]
+        if stale and not force:
+            first, *rest = stale
+            others = ", ".join(one.stage.name for one in rest)
+            made = "made with other settings" if first.status == "changed" else "made before a stage that it builds on"
+            raise UserError(
+                f"{out / first.stage.name} was {made} ({first.why}): --force makes it again"
+                + (f", and after it {others}" if others else "")
+            )
+        for one in reversed(stale):
+            remove(out / one.stage.name)
+        figures: dict[str, dict[str, Any]] = {}
+        prints: dict[str, str] = {}
+        for one in plan:
+            stage, folder = one.stage, out / one.stage.name
+            made_of = _made_of(stage, prints)
+            prints[stage.name] = _fingerprint(made_of)
+            if one.status == "left out":
+                continue
+            if one.status == "finished":
+                figures[stage.name] = json.loads((folder / MANIFEST).read_text())["figures"]
+                continue
+            report(f"{stage.name}: {'goes on' if one.status == 'goes on' else 'begins'}")
+            folder.mkdir(parents=True, exist_ok=True)
+            if one.status != "goes on":
+                write_whole(folder / BEGUN, json.dumps(made_of, indent=2) + "\n")
+            inputs = {name: out / name for name in stage.inputs} | dict(stage.files)
+            figures[stage.name] = stage.function(stage.settings, inputs, folder)
+            write_whole(folder / MANIFEST, json.dumps(made_of | {"figures": figures[stage.name]}, indent=2) + "\n")
+        return figures
+
+
+def plan_table(plan: Sequence[Planned]) -> Table:
+    """A plan as a table: name, status, and what each stage says of itself."""
+    columns = list(dict.fromkeys(name for one in plan for name in one.stage.plan))
+    table = Table()
+    for name in ("stage", "status", *columns):
+        table.add_column(name, overflow="fold")
+    for one in plan:
+        status = {"changed": f"changed: {one.why}", "follows": f"follows {one.why}"}.get(one.status, one.status)
+        table.add_row(one.stage.name, status, *(one.stage.plan.get(name, "") for name in columns))
+    return table
+
+
+def remove(folder: Path) -> None:
+    """Removes a stage's folder; killed on the way, it looks begun and not finished."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(stages: Sequence[Stage]) -> list[str]:
+    names: list[str] = []
+    for stage in stages:
+        missing = [name for name in stage.inputs if name not in names]
+        if missing:
+            raise UserError(f"stage {stage.name} reads {missing[0]}, which is no stage before it")
+        if stage.name in names:
+            raise UserError(f"two stages are called {stage.name}")
+        names.append(stage.name)
+    return names
+
+
+def _made_of(stage: Stage, prints: Mapping[str, str]) -> dict[str, Any]:
+    """What a stage is made of, as JSON: equal where running it again would give the same."""
+    return {
+        "function": f"{stage.function.__module__}:{stage.function.__qualname__}",
+        "settings": json.loads(cli.to_json(stage.settings)),
+        "inputs": {name: prints[name] for name in stage.inputs}
+        | {name: file_hash(path) for name, path in stage.files.items()},
+        "version": __version__,
+        "free": sorted(stage.free),
+    }
+
+
+def _fingerprint(made_of: Mapping[str, Any]) -> str:
+    bound = {name: value for name, value in made_of.items() if name not in ("settings", "free")}
+    bound["settings"] = _bound_settings(made_of)
+    return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()
+
+
+def _bound_settings(made_of: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the free ones, dotted."""
+    leaves = {path: value for path, (value, _) in cli.diff(made_of["settings"], {}).items()}
+    return {path: leaves[path] for path in sorted(leaves) if path not in made_of["free"]}
+
+
+def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]) -> Planned:
+    folder = out / stage.name
+    manifest = folder / MANIFEST
+    found = manifest if manifest.exists() else folder / BEGUN
+    after = next((name for name in stage.inputs if name in fresh), None)
+    if not found.exists():
+        return Planned(stage, "run")
+    try:
+        before = json.loads(found.read_text())
+        figures = before.pop("figures", None)
+    except ValueError as error:
+        raise UserError(f"{found} is damaged ({error}): remove {folder} to make it again") from error
+    own = {name: before.get(name) for name in ("function", "version")} | {"settings": _bound_settings(before)}
+    now = {name: made_of[name] for name in ("function", "version")} | {"settings": _bound_settings(made_of)}
+    own["inputs"] = {name: before["inputs"].get(name) for name in stage.files}
+    now["inputs"] = {name: made_of["inputs"][name] for name in stage.files}
+    differences = cli.diff(own, now)
+    if differences:
+        listed = [f"{key.removeprefix('settings.')} was {a!r}, now {b!r}" for key, (a, b) in differences.items()]
+        return Planned(stage, "changed", ", ".join(listed[:4]))
+    if before["inputs"] != made_of["inputs"] or (after and figures is not None):
+        changed = [n for n in made_of["inputs"] if before["inputs"].get(n) != made_of["inputs"][n]]
+        return Planned(stage, "follows", after or (changed or ["another stage"])[0])
+    return Planned(stage, "goes on" if figures is None else "finished")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Holds the folder's lock, which the kernel lets go of when the process ends in whatever way."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process runs in {out}: wait for it, or give another --out") from error
+        yield

@@ -1,0 +1,117 @@
+"""Data sets for fine-tuning from a model's own samples: the cold start's, and those of rejection sampling.
+
+Both are lists of rows {"messages", "kind", "language", "origin"}, the first being a conversation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from r1jax.data.general import GeneralPrompt
+from r1jax.data.problem import Problem
+from r1jax.data.readability import ReadabilityConfig, fault
+from r1jax.data.solutions import language_of, response
+from r1jax.data.template import Template
+from r1jax.errors import UserError
+from r1jax.stages.draw import Drawn
+
+Row = dict[str, Any]
+Rewriter = Callable[[Problem, str, str], str]  # problem, reasoning, answer -> the assistant's whole text
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectConfig:
+    """What is sampled for a data set, and what of it is kept."""
+
+    problems: int = 512
+    """Training problems that are sampled; fewer where there are fewer."""
+    samples: int = 4
+    """Samples of each."""
+    per_problem: int = 2
+    """Most samples of one problem that are kept."""
+    temperature: float = 1.0
+    """Of the sampling."""
+    readability: ReadabilityConfig = ReadabilityConfig()
+
+    def __post_init__(self) -> None:
+        if min(self.problems, self.samples, self.per_problem) < 1 or self.temperature <= 0:
+            raise UserError("selection: problems, samples and per-problem must be at least 1, temperature above 0")
+
+
+def conversation(problem: Problem, text: str, template: Template, origin: str) -> Row:
+    """A row: the template's chat that asks the problem, answered by ``text``."""
+    messages = [*template.messages(problem), {"role": "assistant", "content": text}]
+    return {"messages": messages, "kind": problem.kind, "language": language_of(problem), "origin": origin}
+
+
+def select(
+    drawn: Iterable[Drawn], config: SelectConfig, template: Template, origin: str, rewriter: Rewriter | None = None
+) -> tuple[list[Row], dict[str, int]]:
+    """The samples fit to learn from, and counts of all: kept, and dropped by the first reason that applies.
+
+    Dropped are, in this order: "unfinished", "wrong", the faults of r1jax.data.readability, "duplicate" (the text was
+    kept before for that problem) and "over the cap". With a rewriter, right answers are rewritten first and what it
+    made is judged (arXiv 2501.12948, sections 2.3.1 and 2.3.3).
+    """
+    rows: list[Row] = []
+    counts: Counter[str] = Counter()
+    kept: dict[str, set[str]] = {}
+    for one in drawn:
+        counts["sampled"] += 1
+        reason, text = None, one.completion.text
+        if not one.completion.finished:
+            reason = "unfinished"
+        elif not one.correct:
+            reason = "wrong"
+        elif rewriter is not None and (reasoning := template.reasoning(text)):
+            text = rewriter(one.problem, reasoning, one.completion.answer or "")
+        if reason is None:
+            reason = fault(one.problem, template.reasoning(text), config.readability)
+            if reason is None and not template.well_formed(text):
+                reason = "format"
+        before = kept.setdefault(one.problem.question, set())
+        if reason is None and text in before:
+            reason = "duplicate"
+        if reason is None and len(before) == config.per_problem:
+            reason = "over the cap"
+        counts[reason or "kept"] += 1
+        if reason is None:
+            before.add(text)
+            rows.append(conversation(one.problem, text, template, origin))
+    return rows, dict(counts)
+
+
+def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
+    """Rows of the first ``count`` problems that a rule can work readably (r1jax.data.solutions).
+
+    Raises:
+      UserError: where no rule works any of them.
+    """
+    rows: list[Row] = []
+    for problem in problems:
+        if len(rows) == count:
+            break
+        if (text := response(problem)) is not None:
+            rows.append(conversation(problem, text, template, "generated"))
+    if count and not rows:
+        raise UserError(
+            "no rule can work these problems, so nothing stands in for R1-Zero's samples: bring a --cold-start file"
+        )
+    return rows
+
+
+def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: int) -> list[Row]:
+    """Rows of good replies to general prompts, all of them ``repeats`` times."""
+    rows = [conversation(p.problem, p.response(p.good), template, "general") for p in prompts]
+    return rows * repeats
+
+
+def shuffled(rows: list[Row], seed: int) -> list[Row]:
+    """The rows in random order."""
+    rows = list(rows)
+    random.Random(seed).shuffle(rows)
+    return rows
