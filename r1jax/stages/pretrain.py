@@ -160,8 +160,8 @@ def pretrain(
             batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
             carry.state, metrics = language_model_update(carry.state, batch, optimizer, model)
             row = reduce_metrics(metrics)
-            tokens = float(mask[picked].sum())
-            return carry, row | {"tokens": tokens, "tokens_per_second": tokens / (time.perf_counter() - began)}
+            learned = float(mask[picked].sum())
+            return carry, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
 
         with MetricsWriter(folder, start) as writer, ProgressBar("pretrain", config.steps, start) as progress:
             run(
