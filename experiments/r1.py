@@ -151,9 +151,9 @@ PRESETS = {
             problems=ProblemsConfig(source="word-problems", digits=1, held_out_share=0.25),
             sampling=Sampling(max_tokens=128),
             zero=RLConfig(steps=60, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
-            cold_start_sft=SFTConfig(epochs=3, batch=16, width=1024, microbatch=8, learning_rate=1e-4),
+            cold_start_sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=3e-4),
             reasoning_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=2e-5, warmup_steps=5),
-            sft=SFTConfig(epochs=3, batch=16, width=1024, microbatch=8, learning_rate=1e-4),
+            sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=2e-4),
             reward_model=RewardModelConfig(epochs=3, batch=32, width=256, learning_rate=2e-5),
             final_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
             general_steps=20,
@@ -225,7 +225,6 @@ def stages(config: Config) -> list[Stage]:
     from_base = ("base",) if own else ()
     shapes = _shapes(config)
     found: list[Stage] = []
-    Files = dict[str, Path]
 
     def add(
         name: str, function: Any, settings: Any, inputs: tuple[str, ...], files: dict[str, Path], **plan: str
@@ -326,8 +325,8 @@ def stages(config: Config) -> list[Stage]:
     )
     add_evaluation("sft", config.template)
     settings = recipe.RLSettings(
-        shared, config.final_rl, routes(config, config.language_weight, True), config.template, config.final_temperature,
-        config.final_rl.steps - config.general_steps, scorers,
+        shared, config.final_rl, routes(config, config.language_weight, True), config.template,
+        config.final_temperature, config.final_rl.steps - config.general_steps, scorers,
     )  # fmt: skip
     add_rl("r1", config.final_rl, ("sft", *trained), given, settings)
     add_evaluation("r1", config.template)

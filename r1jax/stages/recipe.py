@@ -34,6 +34,7 @@ from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import param_shardings
 from r1jax.stages.collect import Environment
+from r1jax.stages.distill import MatchConfig, match
 from r1jax.stages.draw import draw
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rejection_sampling import (
@@ -56,6 +57,7 @@ Figures = dict[str, Any]
 
 DATA = "conversations.jsonl"
 SCORERS = ("helpfulness", "harmlessness")
+CONVERSATIONS = ("conversations", "cold_start_data", "rejection_sampling")  # inputs that are data, and no model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Shared:
 HOW = (
     "shared.remat", "shared.attention", "shared.unroll", "shared.sampling.slots", "shared.verifier.workers",
     "shared.verifier.deadline", "shared.save.every", "shared.save.keep_last", "shared.save.keep_best",
-    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk",
+    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "match.microbatch",
+    "match.logprob_chunk",
 )  # fmt: skip
 
 
@@ -131,6 +134,14 @@ class RewardModelSettings:
     shared: Shared
     kind: Literal["helpfulness", "harmlessness"]
     reward_model: RewardModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchSettings:
+    """Distillation by distribution."""
+
+    shared: Shared
+    match: MatchConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,13 +227,27 @@ def data_stage(settings: SelectSettings, inputs: Inputs, folder: Path) -> Figure
 
 
 def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Fine-tunes the input "base" on the conversations of the other one, a file or a data stage: r1jax.stages.sft."""
+    """Fine-tunes one input on the conversations of the other, a data stage or a file: r1jax.stages.sft."""
     shared = settings.shared
-    data = next(path for name, path in inputs.items() if name != "base" and not name.startswith("student"))
-    base = next(path for name, path in inputs.items() if path != data)
+    data = next(path for name, path in inputs.items() if name in CONVERSATIONS)
+    base = next(path for name, path in inputs.items() if name not in CONVERSATIONS)
     model = _load(base, shared, settings.sft.param_dtype)
     conversations = read_conversations(data / DATA if data.is_dir() else data)
     return sft(model, conversations, settings.sft, shared.save, shared.seed, folder, name=folder.name)[1]
+
+
+def match_stage(settings: MatchSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Trains an input towards the distribution of the input "teacher": r1jax.stages.distill."""
+    shared, config = settings.shared, settings.match
+    start = next(path for name, path in inputs.items() if name != "teacher")
+    student = _load(start, shared, config.param_dtype)
+    teacher = _load(inputs["teacher"], shared, "float32" if shared.dtype == "float32" else "bfloat16")
+    template, problems = find_template(shared.template), load_problems(shared.problems).train
+    sampling = shared.sampling
+    figures = match(
+        student, teacher, problems, template, sampling, config, shared.save, shared.seed, folder, name=folder.name
+    )[1]
+    return figures | {"tokens": sum(row["tokens"] for row in _rows(folder))}
 
 
 def reward_model_stage(settings: RewardModelSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -266,6 +291,15 @@ def _evaluation_route(kind: str, scorers: Sequence[str]) -> str:
     """What an evaluation measures of a kind: accuracy, and the reward model that the kind is of where there is one."""
     scorer = {**dict.fromkeys(general.HELPFULNESS, SCORERS[0]), **dict.fromkeys(general.SAFETY, SCORERS[1])}.get(kind)
     return f"{kind}: accuracy {scorer}" if scorer in scorers else f"{kind}: accuracy"
+
+
+def shared_from(fields: Mapping[str, Any]) -> Shared:
+    """The Shared that a manifest holds as JSON: what a teacher's run was measured with."""
+    parts = {
+        "problems": ProblemsConfig, "general": ProblemsConfig, "sampling": Sampling, "verifier": VerifierConfig,
+        "save": SaveConfig,
+    }  # fmt: skip
+    return Shared(**{name: parts[name](**value) if name in parts else value for name, value in fields.items()})
 
 
 def _start(inputs: Inputs) -> str:

@@ -91,11 +91,11 @@ def write_report(out: Path, command: str) -> None:
 
 
 _LEGEND = (
-    "Shares in percent, of all samples at temperature 1; in brackets the 95% bootstrap interval over problems. Language: "
-    "share of the reasoning's words in the question's language. Readable and correct: right, in the format, in one "
-    "language, without code, overlong paragraphs or repetition. General tasks: the reply holds the expected answer. "
-    "Helpfulness and harmlessness: the reward models' own scores, 0 to 1. Tokens (sampled or learned) and seconds: of "
-    "the stages that made the model from what came before, evaluation left out."
+    "Shares in percent, of all samples at temperature 1; in brackets the 95% bootstrap interval over problems. "
+    "Language: share of the reasoning's words in the question's language. Readable and correct: right, in the format, "
+    "in one language, without code, overlong paragraphs or repetition. General tasks: the reply holds the expected "
+    "answer. Helpfulness and harmlessness: the reward models' own scores, 0 to 1. Tokens (sampled or learned) and "
+    "seconds: of the stages that made the model from what came before, evaluation left out."
 )
 
 
@@ -122,8 +122,9 @@ def _watch(out: Path) -> str:
     lines = []
     for name in ("helpfulness", "harmlessness"):
         if (figures := figures_of(out / name)) is not None:
+            right = 100 * figures["held_out_accuracy"]
             lines.append(
-                f"- {name}: {100 * figures['held_out_accuracy']:.1f}% right on {figures['held_out']} held-out judgements, "
+                f"- {name}: {right:.1f}% right on {figures['held_out']} held-out judgements, "
                 f"{figures['judgements']} learned"
             )
     if (out / "r1" / MANIFEST).exists() and (watch := hacking_watch(_lines(out / "r1" / "metrics.jsonl"))):

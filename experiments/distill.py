@@ -1,0 +1,191 @@
+"""Distillation of a run of r1.py into another base model, beside RL on that model alone (arXiv 2501.12948, section 4).
+
+    python experiments/distill.py --teacher runs/r1-pretrain-seed0                   a small Qwen is made first
+    python experiments/distill.py --teacher RUN --student PATH                       any Hugging Face folder, or GGUF
+    python experiments/distill.py --teacher RUN --student PATH --match.steps=100     then match distributions as well
+
+The student learns the data set of stage 3 by fine-tuning; for comparison the same student learns by RL with rules. Both
+are evaluated on the teacher's held-out problems, and the teacher's report gains their rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import jax
+from rich.console import Console
+
+from r1jax import cli
+from r1jax.checkpoints.load import resolve
+from r1jax.data.bilingual import BilingualCorpusConfig
+from r1jax.data.problems import load_problems
+from r1jax.errors import UserError
+from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.stages import recipe
+from r1jax.stages.distill import MatchConfig
+from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+from r1jax.stages.pretrain import PretrainConfig
+from r1jax.stages.rl_config import RLConfig, check_run
+from r1jax.stages.run import MANIFEST
+from r1jax.stages.sft import SFTConfig, check_sft
+from r1jax.stages.story import EVALUATION, STUDENTS, write_report
+from r1jax.training.loop import Stopped
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that a distillation is made of; problems, template and sampling are the teacher's."""
+
+    teacher: Path | None = None
+    """The output folder of a finished r1.py."""
+    student: str = "pretrain"
+    """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    out: Path | None = None
+    """Output folder, in TEACHER/students; None: named after the student."""
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    until: str | None = None
+    """The last stage to run; None runs all."""
+    only: str | None = None
+    """The one stage to run, where those that it reads are finished."""
+    force: bool = False
+    """Make stages again that were made with other settings, and those after them."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again instead of storing it."""
+    pretrain: PretrainConfig = PretrainConfig(
+        architecture="qwen2", steps=500, width=60, vocabulary=480, hidden_size=64, corpus=BilingualCorpusConfig()
+    )
+    sft: SFTConfig = SFTConfig(epochs=6, batch=16, width=256, learning_rate=3e-3)
+    rl: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
+    match: MatchConfig = MatchConfig(steps=0, prompts=32, samples=4, learning_rate=3e-4)
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self) -> None:
+        if self.only and self.until:
+            raise UserError("--only and --until do not go together")
+
+
+PRESETS = {
+    "tiny": ("a small Qwen made on the spot, a teacher of preset tiny; minutes on two CPU cores", Config()),
+    "smollm2": (
+        "for a teacher of preset smollm2: the same base as a student; minutes on one GPU",
+        Config(
+            student="smollm2",
+            sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=2e-4),
+            rl=RLConfig(steps=60, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
+            evaluation=EvaluationConfig(samples=16),
+        ),
+    ),
+    "deepseek-r1": (
+        "the published settings for Qwen2.5-1.5B (batch 64, cosine from 1e-4 to a tenth)",
+        Config(
+            remat="block",
+            sft=SFTConfig(epochs=2, batch=64, width=32_768, microbatch=8, learning_rate=1e-4),
+            rl=RLConfig(
+                steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
+                reference_every=25,
+            ),
+            evaluation=EvaluationConfig(samples=64),
+        ),
+    ),
+}  # fmt: skip
+
+
+def teacher_settings(run: Path) -> dict[str, Any]:
+    """The settings of the teacher's last stage, from its manifest."""
+    manifest = run / "r1" / MANIFEST
+    if not manifest.exists():
+        raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
+    return json.loads(manifest.read_text())["settings"]
+
+
+def stages(config: Config, run: Path) -> list[Stage]:
+    """The student as it is, distilled, matched where asked for, and with RL alone; each with its evaluation."""
+    teacher = teacher_settings(run)
+    shared = dataclasses.replace(recipe.shared_from(teacher["shared"]), remat=config.remat)
+    scorers = {name: run / name for name in recipe.SCORERS if (run / name / MANIFEST).exists()}
+    own = config.student == "pretrain"
+    files = {} if own else {"student": resolve(config.student)[0]}
+    start = ("student",) if own else ()
+    found: list[Stage] = []
+
+    def add(
+        name: str, function: Any, settings: Any, inputs: tuple[str, ...], more: dict[str, Path], steps: str
+    ) -> None:
+        found.append(Stage(name, function, settings, inputs, more, {"steps": steps}, recipe.HOW))
+        add_evaluation(name, (name,), {})
+
+    def add_evaluation(name: str, inputs: tuple[str, ...], more: dict[str, Path]) -> None:
+        settings = recipe.EvaluateSettings(shared, config.evaluation, shared.template, tuple(scorers))
+        found.append(
+            Stage(EVALUATION + name, recipe.evaluate_stage, settings, inputs, {**more, **scorers}, {}, recipe.HOW)
+        )
+
+    if own:
+        add("student", recipe.pretrain_stage, recipe.PretrainSettings(shared, config.pretrain), (), {},
+            f"{config.pretrain.steps}")  # fmt: skip
+    else:
+        add_evaluation("student", (), files)
+    data = {"conversations": run / "rejection_sampling" / recipe.DATA}
+    add("distilled", recipe.sft_stage, recipe.SFTSettings(shared, config.sft), start, {**files, **data},
+        f"{config.sft.epochs} epochs")  # fmt: skip
+    if config.match.steps:
+        add("matched", recipe.match_stage, recipe.MatchSettings(shared, config.match), ("distilled",),
+            {"teacher": run / "r1"}, f"{config.match.steps}")  # fmt: skip
+    kinds = ",".join(sorted({problem.kind for problem in load_problems(shared.problems).train}))
+    settings = recipe.RLSettings(shared, config.rl, (f"{kinds}: accuracy format language",), shared.template)
+    add("student_rl", recipe.rl_stage, settings, start, files, f"{config.rl.steps}")
+    return found
+
+
+def main() -> None:
+    """Runs the distillation that the command line asks for."""
+    config = cli.parse(PRESETS, "tiny", prog="distill.py", description=(__doc__ or "").splitlines()[0])
+    if config.teacher is None:
+        raise UserError("--teacher: give the output folder of experiments/r1.py")
+    shared = recipe.shared_from(teacher_settings(config.teacher)["shared"])
+    data, _ = parse_mesh(config.mesh)
+    check_run(config.rl, shared.sampling, data)
+    check_sft(config.sft, data)
+    name = f"{config.pretrain.architecture}-small" if config.student == "pretrain" else Path(config.student).stem
+    out = config.out or config.teacher / STUDENTS / name
+    graph = stages(config, config.teacher)
+    console = Console()
+    if config.dry_run:
+        console.print(plan_table(make_plan(graph, out, config.until, config.only)))
+        return
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
+    with jax.set_mesh(make_mesh(config.mesh)):
+        run_graph(
+            graph, out, until=config.until, only=config.only, force=config.force,
+            report=lambda line: console.print(line, style="bold", markup=False),
+        )  # fmt: skip
+        write_report(config.teacher, shlex.join(["python", "experiments/distill.py", *sys.argv[1:]]))
+    console.print(f"{config.teacher}: report.md and report.html have the student's rows", highlight=False)
+
+
+def stoppable() -> None:
+    """main, with a stop on request as a success."""
+
+    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
+        raise Stopped("stopped")
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        main()
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    cli.run(stoppable)

@@ -1,0 +1,186 @@
+"""Distillation by distribution: a student that learns a teacher's whole next-token distribution on samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from r1jax.algorithms.divergence import Direction, kl_sum
+from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.problem import Problem
+from r1jax.data.problems import problem_batch
+from r1jax.data.template import Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.sharding import Params
+from r1jax.tokenizer import Tokenizer
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics
+from r1jax.training.progress import ProgressBar
+from r1jax.training.rollout import build_rollout
+from r1jax.training.state import (
+    OptimizerConfig,
+    TrainState,
+    apply_gradients,
+    init_state,
+    make_optimizer,
+    state_shapes,
+)
+from r1jax.training.update import accumulate
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchConfig(OptimizerConfig):
+    """Generalised knowledge distillation (arXiv 2306.13649)."""
+
+    steps: int = 100
+    """Updates, each on samples of its own; 0 leaves the matching out."""
+    prompts: int = 32
+    """Questions an update."""
+    samples: int = 4
+    """Samples of each."""
+    microbatch: int = 0
+    """Sequences in one backward pass, over all devices; 0 takes all."""
+    direction: Direction = "reverse"
+    """forward: KL(teacher, student), covers the teacher; reverse: KL(student, teacher), keeps to its likeliest."""
+    source: Literal["student", "teacher"] = "student"
+    """Whose samples the distributions are compared on."""
+    logprob_chunk: int = 2048
+    """Tokens whose logits are in memory at one time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0 or min(self.prompts, self.samples, self.logprob_chunk) < 1:
+            raise UserError("match: prompts, samples and logprob-chunk must be at least 1 and steps at least 0")
+        if self.microbatch < 0 or self.sequences % (self.microbatch or self.sequences):
+            raise UserError(f"match.microbatch={self.microbatch} does not divide the {self.sequences} sequences")
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one update."""
+        return self.prompts * self.samples
+
+
+def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
+    """Raises UserError unless every id means the same to both."""
+    ids = range(student.vocab_size)
+    same = student.vocab_size == teacher.vocab_size and student.eos_ids == teacher.eos_ids
+    if not same or any(student.decode([i]) != teacher.decode([i]) for i in ids):
+        raise UserError(
+            "matching distributions needs one vocabulary, and the student's is not the teacher's: leave it out and "
+            "distil by fine-tuning"
+        )
+
+
+def match_sums(
+    params: Params, batch: Any, teacher: Params, configs: tuple[ModelConfig, ModelConfig], config: MatchConfig,
+    temperature: float,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:  # fmt: skip
+    """Sum of the KL divergence over a batch's completion tokens, and their count; configs: student's, teacher's."""
+    tokens, mask = batch
+    own, _ = hidden_states(params, tokens[:, :-1], configs[0])
+    other, _ = hidden_states(teacher, tokens[:, :-1], configs[1])
+    # The vocabulary is the tokenizer's; a model may have more rows than that.
+    size = min(configs[0].vocab_size, configs[1].vocab_size)
+    pair = [(h, unembedding(w, c)[:, :size].astype(h.dtype)) for h, w, c in
+            ((own, params, configs[0]), (other, teacher, configs[1]))]  # fmt: skip
+    total = kl_sum(pair[0], pair[1], mask, config.direction, temperature, config.logprob_chunk)
+    return total, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(total))
+
+
+@partial(
+    jax.jit, static_argnames=("optimizer", "configs", "config", "temperature", "microbatches"), donate_argnames="state"
+)
+def _update(
+    state: TrainState, batch: Any, teacher: Params, optimizer: optax.GradientTransformation,
+    configs: tuple[ModelConfig, ModelConfig], config: MatchConfig, temperature: float, microbatches: int,
+) -> tuple[TrainState, Metrics]:  # fmt: skip
+    gradient = jax.grad(match_sums, has_aux=True)
+
+    def part_gradient(params: Params, part: Any) -> Any:
+        return gradient(params, part, teacher, configs, config, temperature)
+
+    (grads, count), (sums,) = accumulate(part_gradient, cast(state.params, configs[0]), batch, microbatches)
+    state, norm = apply_gradients(state, grads, count, optimizer, configs[0])
+    return state, {"kl": (sums.sum(), count), "gradient_norm": (norm, jnp.ones(()))}
+
+
+def match(
+    student: Model, teacher: Model, problems: Sequence[Problem], template: Template, sampling: Sampling,
+    config: MatchConfig, save: SaveConfig, seed: int, folder: Path, name: str = "match",
+) -> tuple[Model, dict[str, Any]]:  # fmt: skip
+    """Trains the student towards the teacher's distribution; the student, and figures of the run.
+
+    Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
+    seed and its number alone. The student's weights are freed. A mesh must be entered.
+
+    Raises:
+      UserError: where the two have different vocabularies.
+      Stopped: on SIGTERM, when all is saved.
+    """
+    began = time.perf_counter()
+    check_vocabularies(student.tokenizer, teacher.tokenizer)
+    optimizer = make_optimizer(config, config.steps)
+    shapes = state_shapes(student.config, config, optimizer, jax.sharding.get_mesh())
+    width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
+    microbatches = config.sequences // (config.microbatch or config.sequences)
+    write_model(folder, student.config, student.tokenizer)
+
+    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+        began = time.perf_counter()
+        own = config.source == "student"
+        prompts = [
+            template.prompt_ids(problem, student.tokenizer)
+            for problem in problem_batch(problems, step, config.prompts, seed)
+        ]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 5), step)
+        samples = jax.device_get(sample(
+            carry.state.params if own else teacher.params, prompts, student.config if own else teacher.config, key,
+            sampling=sampling, end_tokens=student.tokenizer.eos_ids, samples_per_prompt=config.samples,
+            prompt_width=width,
+        ))  # fmt: skip
+        rollout = build_rollout(
+            prompts=[prompt for prompt in prompts for _ in range(config.samples)],
+            tokens=samples.tokens,
+            lengths=samples.lengths,
+            logprobs=samples.logprobs,
+            sampling_logprobs=samples.sampling_logprobs,
+            advantages=np.zeros(config.sequences, np.float32),
+            counts=np.ones(config.sequences, bool),
+            longest=width + sampling.max_tokens,
+        )
+        carry.state, metrics = _update(
+            carry.state, (rollout.tokens, rollout.mask), teacher.params, optimizer, (student.config, teacher.config),
+            config, sampling.policy_temperature, microbatches,
+        )  # fmt: skip
+        tokens = float(samples.lengths.sum())
+        row = reduce_metrics(metrics) | {"tokens": tokens, "length_mean": tokens / config.sequences}
+        return carry, row | {"tokens_per_second": tokens / (time.perf_counter() - began)}
+
+    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes))
+        if carry is None:
+            carry = Carry(init_state(student.params, optimizer, shapes))
+        for weight in jax.tree.leaves(student.params):
+            weight.delete()
+        start = int(carry.state.step)
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
+            carry = run(
+                carry, step_fn,
+                steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
+            )  # fmt: skip
+    figures = {"steps": config.steps, "seconds": time.perf_counter() - began}
+    return dataclasses.replace(student, params=carry.state.params), figures
