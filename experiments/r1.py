@@ -154,7 +154,7 @@ PRESETS = {
             cold_start_sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=3e-4),
             reasoning_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=2e-5, warmup_steps=5),
             sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=2e-4),
-            reward_model=RewardModelConfig(epochs=3, batch=32, width=256, learning_rate=2e-5),
+            reward_model=RewardModelConfig(epochs=8, batch=32, width=256, learning_rate=5e-5),
             final_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
             general_steps=20,
             verifier=VerifierConfig(workers=8),

@@ -76,7 +76,7 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
 def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
     """The paper's story, claim by claim, each with what this run says of it; claims without their models are left out.
 
-    checkpoints: by the names base, zero, cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and
+    A difference below one point counts as none. checkpoints: by the names base, zero, cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and
     student_rl, those that there are.
     """
     lines: list[str] = []
@@ -86,14 +86,15 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
         if first not in checkpoints or second not in checkpoints:
             return
         a, b = (_figure(checkpoints[name], figure) for name in (first, second))
-        as_claimed = b > a if holds == "more" else b < a
+        verdict = "no difference here" if abs(b - a) < 0.01 else "yes" if (b > a) == (holds == "more") else "not here"
+        overlap = _overlap(checkpoints[first], checkpoints[second], figure)
         labels = [checkpoints[name].label for name in (first, second)]
         lines.append(
-            f"{claim}: **{'yes' if as_claimed else 'not here'}** "
-            f"({figure.replace('_', ' ')}: {labels[0]} {_share(a)}, {labels[1]} {_share(b)})"
+            f"{claim}: **{verdict}** ({figure.replace('_', ' ')}: {labels[0]} {_share(a)}, {labels[1]} {_share(b)}"
+            + (", the intervals overlap)" if overlap and abs(b - a) >= 0.01 else ")")
         )
 
-    compare("R1-Zero reasons where the base does not", "base", "zero", "accuracy", "more")
+    compare("R1-Zero is right more often than the base", "base", "zero", "accuracy", "more")
     compare("R1-Zero mixes languages more than the cold start", "zero", "cold_start", "language", "more")
     compare("The cold start costs accuracy against R1-Zero", "zero", "cold_start", "accuracy", "less")
     compare("Reasoning RL wins accuracy back", "cold_start", "reasoning_rl", "accuracy", "more")
@@ -166,6 +167,19 @@ def _figure(one: Checkpoint, name: str) -> float:
         "readable_correct": one.reasoning.readable_correct,
         "general_tasks": one.general.pass_at[1],
     }[name]
+
+
+def _overlap(a: Checkpoint, b: Checkpoint, name: str) -> bool:
+    """Whether the 95% intervals of a figure overlap; False for figures that have none."""
+    source, key = {
+        "accuracy": ("reasoning", "pass_at_1"),
+        "readable_correct": ("reasoning", "readable_correct"),
+        "general_tasks": ("general", "pass_at_1"),
+    }.get(name, ("", ""))
+    if not source:
+        return False
+    (low, high), (other_low, other_high) = (getattr(one, source).intervals[key] for one in (a, b))
+    return low <= other_high and other_low <= high
 
 
 def _share(value: float | None) -> str:
