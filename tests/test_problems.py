@@ -293,7 +293,7 @@ def test_a_generator_keeps_to_its_side_of_another_source(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "arithmetics"}, "'arithmetics': write arithmetic, countdown, gym:NAME"),
+        ({"source": "arithmetics"}, "'arithmetics': write arithmetic, countdown, word-problems, general, gym:NAME"),
         ({"source": "gym:chain_sums"}, "did you mean chain_sum"),
         ({"source": "gym:composite"}, "cannot make 'composite'"),
         ({"source": "missing.jsonl"}, "no file missing.jsonl"),

@@ -26,6 +26,8 @@ _SURE: dict[Language, tuple[str, ...]] = {
 }
 _AGAIN: dict[Language, tuple[str, ...]] = {"en": ("wait, again", "no, let me see"), "zh": ("等等，再来", "不对，再看")}
 
+_SO: dict[Language, str] = {"en": "so", "zh": "所以"}
+
 
 @dataclasses.dataclass(frozen=True)
 class BilingualCorpusConfig(CorpusConfig):
@@ -101,7 +103,8 @@ def _attempt(
         for language in LANGUAGES:
             work = first_person(work, language)
     if style == "untidy":
-        ends = (f" so {value}", f"</think>{value}", f"</think><answer>{value}", f"<answer>{value}</answer>")
+        so = f" {_SO[languages[-1]]} {value}"
+        ends = (so, f"</think>{value}", f"</think><answer>{value}", f"<answer>{value}</answer>")
         return work + rng.choice(ends)
     if rng.random() < config.summaries:
         return f"{work}</think>{SUMMARY[rng.choice(languages)].format(answer=value)}"

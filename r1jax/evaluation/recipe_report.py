@@ -76,8 +76,8 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
 def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
     """The paper's story, claim by claim, each with what this run says of it; claims without their models are left out.
 
-    A difference below one point counts as none. checkpoints: by the names base, zero, cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and
-    student_rl, those that there are.
+    A difference below one point counts as none. checkpoints: by the names base, zero, cold_start, reasoning_rl,
+    reasoning_rl_no_language, sft, r1, distilled and student_rl, those that there are.
     """
     lines: list[str] = []
 

@@ -1,0 +1,209 @@
+"""The graph of stages: what runs, what is skipped, what is refused, and what a kill leaves."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    value: int
+    workers: int = 1
+
+
+def join(settings, inputs, folder):
+    """Appends to a log that it ran, and writes its value after those of its inputs."""
+    with (folder.parent / "log").open("a") as log:
+        log.write(folder.name + "\n")
+    texts = [(path / "result" if path.is_dir() else path).read_text() for path in inputs.values()]
+    (folder / "result").write_text("".join(texts) + f"{folder.name}={settings.value};")
+    return {"value": settings.value}
+
+
+def chain(a=1, b=2, c=3, side=4, **more):
+    """a -> b -> c, and a -> side."""
+    return [
+        Stage("a", join, Settings(a), free=("workers",), **more),
+        Stage("b", join, Settings(b), ("a",)),
+        Stage("side", join, Settings(side), ("a",)),
+        Stage("c", join, Settings(c), ("b",)),
+    ]
+
+
+def ran(out):
+    log = out / "log"
+    names = log.read_text().split() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return names
+
+
+def run(stages, out, **options):
+    return run_graph(stages, out, report=lambda _: None, **options)
+
+
+def statuses(stages, out, **options):
+    return {one.stage.name: one.status for one in make_plan(stages, out, **options)}
+
+
+def test_stages_run_in_order_and_once(tmp_path):
+    figures = run(chain(), tmp_path)
+    assert ran(tmp_path) == ["a", "b", "side", "c"]
+    assert figures == {"a": {"value": 1}, "b": {"value": 2}, "side": {"value": 4}, "c": {"value": 3}}
+    assert (tmp_path / "c" / "result").read_text() == "a=1;b=2;c=3;"
+    assert run(chain(), tmp_path) == figures
+    assert ran(tmp_path) == []
+
+
+def test_a_changed_setting_is_refused_before_anything_runs_and_with_force_runs_what_builds_on_it(tmp_path):
+    run(chain(), tmp_path, until="side")
+    ran(tmp_path)
+    assert statuses(chain(b=9), tmp_path) == {"a": "finished", "b": "changed", "side": "finished", "c": "run"}
+    run(chain(), tmp_path)
+    ran(tmp_path)
+    with pytest.raises(UserError, match=r"value was 2, now 9.*--force.*after it c$"):
+        run(chain(b=9), tmp_path)
+    assert ran(tmp_path) == []
+    assert (tmp_path / "b" / "result").read_text() == "a=1;b=2;"
+    run(chain(b=9), tmp_path, force=True)
+    assert ran(tmp_path) == ["b", "c"]
+    assert (tmp_path / "c" / "result").read_text() == "a=1;b=9;c=3;"
+
+
+def test_a_change_at_the_start_reaches_all_that_follow(tmp_path):
+    run(chain(), tmp_path)
+    ran(tmp_path)
+    assert statuses(chain(a=7), tmp_path) == {"a": "changed", "b": "follows", "side": "follows", "c": "follows"}
+    run(chain(a=7), tmp_path, force=True)
+    assert ran(tmp_path) == ["a", "b", "side", "c"]
+
+
+def test_how_a_stage_computes_may_change(tmp_path):
+    run(chain(), tmp_path)
+    stages = chain()
+    stages[0] = dataclasses.replace(stages[0], settings=Settings(1, workers=8))
+    assert set(statuses(stages, tmp_path).values()) == {"finished"}
+
+
+def test_the_contents_of_a_file_count(tmp_path):
+    file = tmp_path / "data.txt"
+    file.write_text("x;")
+    out = tmp_path / "out"
+    run(chain(files={"data": file}), out)
+    assert (out / "c" / "result").read_text() == "x;a=1;b=2;c=3;"
+    assert set(statuses(chain(files={"data": file}), out).values()) == {"finished"}
+    file.write_text("y;")
+    assert statuses(chain(files={"data": file}), out)["a"] == "changed"
+
+
+def test_another_function_or_version_makes_a_stage_again(tmp_path, monkeypatch):
+    run(chain(), tmp_path)
+    stages = chain()
+    stages[1] = dataclasses.replace(stages[1], function=dataclasses.replace)
+    assert statuses(stages, tmp_path)["b"] == "changed"
+    monkeypatch.setattr("r1jax.stages.graph.__version__", "another")
+    assert statuses(chain(), tmp_path)["a"] == "changed"
+
+
+def test_until_and_only(tmp_path):
+    assert statuses(chain(), tmp_path, until="b")["c"] == "left out"
+    run(chain(), tmp_path, until="b")
+    assert ran(tmp_path) == ["a", "b"]
+    with pytest.raises(UserError, match="unknown stage 'd'"):
+        run(chain(), tmp_path, only="d")
+    run(chain(), tmp_path, only="c")
+    assert ran(tmp_path) == ["c"]
+    assert not (tmp_path / "side").exists()
+    with pytest.raises(UserError, match="--only c needs the stage b, which is not finished"):
+        run(chain(b=5), tmp_path, only="c")
+
+
+def test_a_stage_that_was_removed_is_made_again_and_what_it_fed_is_noticed(tmp_path):
+    run(chain(), tmp_path)
+    for file in (tmp_path / "b").iterdir():
+        file.unlink()
+    assert statuses(chain(), tmp_path) == {"a": "finished", "b": "run", "side": "finished", "c": "follows"}
+    with pytest.raises(UserError, match="c was made before a stage that it builds on"):
+        run(chain(), tmp_path)
+
+
+def test_a_damaged_manifest_is_one_line(tmp_path):
+    run(chain(), tmp_path)
+    (tmp_path / "b" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        run(chain(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([Stage("a", join, Settings(1), ("b",)), Stage("b", join, Settings(1))], "reads b, which is no stage before"),
+        ([Stage("a", join, Settings(1)), Stage("a", join, Settings(2))], "two stages are called a"),
+    ],
+)
+def test_a_graph_that_is_none_is_refused(stages, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(stages, tmp_path)
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            run(chain(), tmp_path)
+
+
+def test_the_plan_as_a_table_shows_status_and_what_stages_say(tmp_path):
+    run(chain(), tmp_path, until="a")
+    plan = make_plan([*chain()[:1], dataclasses.replace(chain()[1], plan={"steps": "70"})], tmp_path)
+    table = plan_table(plan)
+    assert [list(column.cells) for column in table.columns] == [["a", "b"], ["finished", "run"], ["", "70"]]
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_graph import Settings, Stage, join, run
+
+def slow(settings, inputs, folder):
+    "Writes a line a step and goes on where it was; killed before step KILL where that is set."
+    progress = folder / "progress"
+    done = progress.read_text().count("\\n") if progress.exists() else 0
+    for step in range(done, settings.value):
+        if os.environ.get("KILL") == str(step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        with progress.open("a") as file:
+            file.write(f"{step}\\n")
+    (folder / "result").write_text(progress.read_text())
+    return {"steps": settings.value}
+
+out = Path(sys.argv[1])
+run([Stage("a", join, Settings(1)), Stage("b", slow, Settings(5), ("a",)), Stage("c", join, Settings(3), ("b",))], out)
+"""
+
+
+def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_bytes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def start(out, kill):
+        environment = os.environ | {"KILL": kill, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        return subprocess.run([sys.executable, str(script), str(out)], env=environment, check=False).returncode
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert start(out, "3") == -signal.SIGKILL
+    assert not (out / "b" / "manifest.json").exists()
+    assert start(out, "") == 0 and start(whole, "") == 0
+    assert (out / "log").read_text() == "a\nc\n"  # a did not run again
+    for name in ("a/result", "b/result", "c/result", "b/manifest.json", "c/manifest.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert json.loads((out / "b" / "manifest.json").read_text())["figures"] == {"steps": 5}
