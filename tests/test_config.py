@@ -119,7 +119,7 @@ OBSERVERS = {
     kernel: ["attention"],
     base_model: [
         *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
-        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers", "width"]),
+        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers", "width", "architecture"]),
         "template",
         "seed",
     ],
@@ -167,6 +167,7 @@ CHANGES = {
     "template": "r1-zero",
     "rewards": ("accuracy", "format=2"),
     "pretrain.hidden_size": 64,
+    "pretrain.architecture": "qwen3",
     "pretrain.vocabulary": 60,
 }
 

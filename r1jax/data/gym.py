@@ -8,6 +8,7 @@ import json
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from r1jax.data.names import lookup
@@ -74,9 +75,11 @@ def _draws(task: str, seed: int) -> Iterator[KeyedProblem]:
 
 
 def _pack(value: Any) -> Any:
-    """A value in the types of JSON, with tuples and keys kept: some scorers compare them by type."""
+    """A value in the types of JSON, with tuples, fractions and keys kept: some scorers compare them by type."""
     if isinstance(value, dict):
         return {"dict": [[_pack(k), _pack(v)] for k, v in value.items()]}
+    if isinstance(value, Fraction):
+        return {"fraction": str(value)}
     if isinstance(value, tuple):
         return {"tuple": [_pack(v) for v in value]}
     return [_pack(v) for v in value] if isinstance(value, list) else value
@@ -84,6 +87,8 @@ def _pack(value: Any) -> Any:
 
 def _unpack(value: Any) -> Any:
     if isinstance(value, dict):
+        if "fraction" in value:
+            return Fraction(value["fraction"])
         if "tuple" in value:
             return tuple(_unpack(v) for v in value["tuple"])
         return {_unpack(k): _unpack(v) for k, v in value["dict"]}

@@ -1,0 +1,199 @@
+"""The whole recipe as its commands: every stage, the report, a kill between and within stages, a student."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.r1 import PRESETS, Config, check, routes, stages
+from r1jax.checkpoints.load import load
+from r1jax.data.conversations import read_conversations
+from r1jax.data.problems import ProblemsConfig
+from r1jax.errors import UserError
+from r1jax.stages.graph import make_plan
+from r1jax.stages.story import MODELS
+
+ROOT = Path(__file__).parent.parent
+RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
+ARGUMENTS = " ".join([
+    "--pretrain.steps 3 --pretrain.batch 8 --pretrain.corpus.documents 400 --pretrain.num-layers 1",
+    *(RL.format(name) for name in ("zero", "reasoning-rl", "final-rl")),
+    "--general-steps 1 --sampling.max-tokens 40 --cold-start-rows 16 --cold-start-select.problems 8",
+    "--cold-start-sft.epochs 2 --cold-start-sft.batch 2 --rejection.problems 8 --sft.epochs 1 --sft.batch 8",
+    "--reward-model.epochs 1 --evaluation.problems 6 --evaluation.samples 2 --general-repeats 1",
+    "--problems.train-size 40 --verifier.workers 1 --save.every 1",
+]).split()  # fmt: skip
+
+
+def command(script, *arguments):
+    return [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)]
+
+
+def environment():
+    # One device: the stages' shapes are too small to be split.
+    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "").strip()
+    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+
+
+def execute(script, *arguments):
+    done = subprocess.run(command(script, *arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("r1") / "run"
+    execute("r1.py", "--out", out, *ARGUMENTS)
+    return out
+
+
+def test_every_model_is_made_evaluated_and_reported(run):
+    summary = json.loads((run / "summary.json").read_text())
+    report = (run / "report.md").read_text()
+    for name, (label, _) in MODELS.items():
+        figures = summary["stages"][f"evaluation_{name}"]
+        assert figures["reasoning"]["n_problems"] == 6 and figures["general"]["n_problems"] == 6
+        assert {"helpfulness", "harmlessness", "accuracy", "language"} & set(figures["general"]["rewards"])
+        assert f"| {label} |" in report
+    for name in MODELS:
+        assert load(run / name).config.num_layers == 1
+    for name in ("helpfulness", "harmlessness"):
+        assert load(run / name).config.head == "scalar"
+    assert "<table>" in (run / "report.html").read_text()
+
+
+def test_the_data_sets_hold_what_their_counts_say(run):
+    for name in ("cold_start_data", "rejection_sampling"):
+        figures = json.loads((run / name / "manifest.json").read_text())["figures"]
+        conversations = read_conversations(run / name / "conversations.jsonl")
+        counts = figures["counts"]
+        assert len(conversations) == figures["rows"] == sum(counts.get(n, 0) for n in ("kept", "generated", "general"))
+        assert counts["sampled"] == 32
+
+
+def test_preference_rewards_come_in_the_last_steps_alone(run):
+    rows = [json.loads(line) for line in (run / "r1" / "metrics.jsonl").read_text().splitlines()]
+    models = [{name for name in row if name in ("reward_helpfulness", "reward_harmlessness")} for row in rows]
+    assert not models[0] and models[1]
+    assert all("reward_language" in row for row in rows)
+
+
+def arguments_to_config(out):
+    from r1jax import cli
+
+    return cli.parse(PRESETS, "tiny", args=["--out", str(out), *ARGUMENTS])
+
+
+def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows(run):
+    config = arguments_to_config(run)
+    assert {one.status for one in make_plan(stages(config), run)} == {"finished"}
+    other = dataclasses.replace(config, reasoning_rl=dataclasses.replace(config.reasoning_rl, learning_rate=1e-3))
+    changed = {one.stage.name: one.status for one in make_plan(stages(other), run)}
+    assert changed["reasoning_rl"] == "changed" and changed["rejection_sampling"] == "follows" == changed["r1"]
+    assert changed["zero"] == changed["cold_start"] == changed["evaluation_cold_start"] == "finished"
+    how = dataclasses.replace(config, remat="block", save=dataclasses.replace(config.save, every=7))
+    assert {one.status for one in make_plan(stages(how), run)} == {"finished"}
+
+
+def killed(out, file, lines):
+    """Starts the command and kills it once ``file`` has so many lines; whether it was still running then."""
+    process = subprocess.Popen(
+        command("r1.py", "--out", out, *ARGUMENTS, "--until", "reasoning_rl"),
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None:
+        if file.exists() and len(file.read_bytes().splitlines()) >= lines:
+            break
+        time.sleep(0.01)
+    alive = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return alive
+
+
+def test_killed_within_stages_the_same_command_ends_with_the_same_bits(run, tmp_path):
+    out = tmp_path / "run"
+    assert killed(out, out / "zero" / "metrics.jsonl", 1)
+    assert not (out / "zero" / "manifest.json").exists()
+    assert killed(out, out / "cold_start" / "metrics.jsonl", 2)
+    execute("r1.py", "--out", out, *ARGUMENTS, "--until", "reasoning_rl")
+    assert not (out / "sft").exists()
+    for name in ("base", "zero", "cold_start", "reasoning_rl", "helpfulness"):
+        jax.tree.map(np.testing.assert_array_equal, load(run / name).params, load(out / name).params)
+    assert (run / "cold_start_data" / "conversations.jsonl").read_bytes() == (
+        out / "cold_start_data" / "conversations.jsonl"
+    ).read_bytes()
+
+
+def test_a_student_is_distilled_matched_and_trained_alone(run):
+    execute(
+        "distill.py", "--teacher", run,
+        "--pretrain.steps", 2, "--pretrain.batch", 8, "--pretrain.corpus.documents", 400,
+        "--pretrain.num-layers", 1, "--sft.epochs", 1, *RL.format("rl").split(), "--match.steps", 1,
+        "--match.prompts", 2, "--match.samples", 2, "--evaluation.problems", 6, "--evaluation.samples", 2,
+    )  # fmt: skip
+    report = (run / "report.md").read_text()
+    for label in ("student", "student distilled", "student distilled, then matched", "student with RL alone"):
+        assert f"| qwen2-small: {label} |" in report
+    assert "Distillation beats RL on the student" in report
+    assert load(run / "students" / "qwen2-small" / "distilled").config.architecture == "qwen2"
+
+
+def test_the_plan_is_printed_without_doing_anything(tmp_path):
+    printed = execute("r1.py", "--out", tmp_path / "none", "--dry-run", "--until", "cold_start")
+    assert "left out" in printed and "GiB" in printed
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"general_steps": 51}, "--general-steps=51"),
+        ({"final_temperature": 0.0}, "--final-temperature"),
+        ({"cold_start_rows": -1}, "--cold-start-rows"),
+        ({"mesh": "3x1"}, "3 devices"),
+        ({"problems": ProblemsConfig()}, "pretrain makes knows word-problems alone"),
+        ({"template": "number", "zero_template": "number"}, "no place for reasoning"),
+        ({"cold_start": Path("none.jsonl")}, "none.jsonl: no .jsonl or .parquet file"),
+        ({"helpfulness": "none.py:f"}, "none.py"),
+        ({"general": ProblemsConfig(source="arithmetic")}, "unknown kind of problem in the routes 'arithmetic'"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        check(dataclasses.replace(Config(), **changes))
+
+
+def test_routes_follow_the_paper():
+    found = dict(route.split(": ") for route in routes(Config(), 0.5, True))
+    assert found == {
+        "story,sum": "accuracy format language=0.5",
+        **{kind: "helpfulness format language=0.5" for kind in ("facts", "translation", "self", "writing")},
+        "safety": "harmlessness format language=0.5",
+    }
+    assert routes(Config(), 0.0, False) == ("story,sum: accuracy format",)
+    own = dataclasses.replace(Config(), helpfulness="mine.py:nice")
+    assert any("mine.py:nice" in route for route in routes(own, 1.0, True))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
+    (tmp_path / "weights").write_text("")
+    monkeypatch.setattr("experiments.r1.resolve", lambda path: (tmp_path / "weights", "gguf"))
+    config = PRESETS[preset][1]
+    if config.base == "smollm2":
+        from r1jax.models.shapes import SHAPES
+
+        monkeypatch.setattr("experiments.r1.read_config", lambda path: SHAPES["smollm2"])
+    names = [stage.name for stage in stages(config)]
+    wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
+    assert [name for name in names if name in wanted] == wanted
