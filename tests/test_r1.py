@@ -21,6 +21,8 @@ from r1jax.errors import UserError
 from r1jax.stages.graph import make_plan
 from r1jax.stages.story import MODELS
 
+pytestmark = pytest.mark.xdist_group("r1")  # one run serves them all
+
 ROOT = Path(__file__).parent.parent
 RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
 ARGUMENTS = " ".join([
