@@ -74,8 +74,10 @@ def test_a_changed_setting_is_refused_before_anything_runs_and_with_force_runs_w
         run(chain(b=9), tmp_path)
     assert ran(tmp_path) == []
     assert (tmp_path / "b" / "result").read_text() == "a=1;b=2;"
+    (tmp_path / "b" / "100").write_text("a checkpoint of the old settings")
     run(chain(b=9), tmp_path, force=True)
     assert ran(tmp_path) == ["b", "c"]
+    assert not (tmp_path / "b" / "100").exists()
     assert (tmp_path / "c" / "result").read_text() == "a=1;b=9;c=3;"
 
 
