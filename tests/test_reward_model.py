@@ -152,7 +152,7 @@ def test_helpfulness_reads_the_summary_alone_and_harmlessness_all(helpful):
 
 def test_scores_do_not_depend_on_how_they_are_batched(helpful):
     problems = [Problem(f"{i}?", "", "self") for i in range(5)]
-    completions = [completion("<think></think>" + "yes no " * i) for i in range(1, 6)]
+    completions = [completion("<think></think>" + "yes no " * i) for i in (3, 5, 1, 4, 2)]
     one, many = (ModelReward("h", helpful[0], "summary", rows=n).score(problems, completions) for n in (1, 4))
     np.testing.assert_allclose(one, many, rtol=1e-5)
 

@@ -212,3 +212,15 @@ def test_other_vocabularies_are_refused():
     check_vocabularies(TOKENIZER, ByteTokenizer())
     with pytest.raises(UserError, match="one vocabulary"):
         check_vocabularies(TOKENIZER, Other())
+
+
+def test_samples_are_of_whom_the_setting_names(tmp_path):
+    first = {}
+    teacher = dataclasses.replace(model(1), params=jax.tree.map(lambda w: 8 * w, model(1).params))
+    for source in ("student", "teacher"):
+        config = MatchConfig(steps=1, prompts=4, samples=2, source=source)
+        folder = tmp_path / source
+        with jax.set_mesh(make_mesh("1x1")):
+            match(model(0), teacher, PROBLEMS, TEMPLATE, Sampling(max_tokens=6), config, SaveConfig(), 0, folder)
+        first[source] = rows(folder)[0]["kl"]
+    assert first["student"] != first["teacher"]
