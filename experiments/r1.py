@@ -41,7 +41,7 @@ from r1jax.stages import recipe
 from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
 from r1jax.stages.pretrain import PretrainConfig, model_config
 from r1jax.stages.rejection_sampling import SelectConfig
-from r1jax.stages.reward_model import RewardModelConfig
+from r1jax.stages.reward_model import RewardModelConfig, check_reward_model
 from r1jax.stages.rl_config import RLConfig, check_run
 from r1jax.stages.sft import SFTConfig, check_sft
 from r1jax.stages.story import EVALUATION, write_report
@@ -185,7 +185,7 @@ PRESETS = {
             ),
             cold_start_sft=_PAPER_SFT,
             sft=_PAPER_SFT,
-            reward_model=RewardModelConfig(),
+            reward_model=RewardModelConfig(microbatch=16),
             compare_language=False,
             verifier=VerifierConfig(workers=16),
             evaluation=EvaluationConfig(samples=64),
@@ -356,6 +356,7 @@ def check(config: Config) -> None:
         check_run(rl, config.sampling, data)
     for one in (config.cold_start_sft, config.sft):
         check_sft(one, data)
+    check_reward_model(config.reward_model, data)
     if config.base == "pretrain":
         if config.problems.source != "word-problems":
             raise UserError("the model that pretrain makes knows word-problems alone: give another --base")

@@ -7,7 +7,8 @@ transformers 5.23.0 and tokenizers 0.23.3:
     .venv-torch/bin/pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3
     .venv-torch/bin/python tests/make_fixtures.py
 
-Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32.
+Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32; of the reward model [2, 1], with
+the second row padded.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -135,6 +137,8 @@ def save_model(name: str, model: PreTrainedModel, seed: int, dtype: torch.dtype 
     # Read back, because a cast to bfloat16 and back would leave the rotary frequencies rounded.
     model = type(model).from_pretrained(folder, dtype=torch.float32).eval()
     tokens = np.random.default_rng(seed).integers(0, 128, (2, 24)).astype(np.int32)
+    if isinstance(model, Qwen2ForSequenceClassification):
+        tokens[1, 17:] = COMMON["pad_token_id"]
     with torch.no_grad():
         logits = model(torch.from_numpy(tokens).long()).logits.numpy()
     np.savez_compressed(folder / "logits.npz", tokens=tokens, logits=logits)
@@ -163,6 +167,9 @@ def make_models() -> None:
     config = Qwen3Config(**COMMON, head_dim=16, tie_word_embeddings=False, rope_theta=1e6)
     folder = save_model("qwen3", Qwen3ForCausalLM(config), 3)
     edit_config(folder, ("rope_parameters",), rope_theta=1e6, rope_scaling=None, eos_token_id=[4, 1])
+
+    config = Qwen2Config(**{**COMMON, "num_hidden_layers": 1}, num_labels=1, tie_word_embeddings=False)
+    save_model("reward", Qwen2ForSequenceClassification(config), 4)
 
 
 def trained(cuts: list[pre_tokenizers.PreTokenizer]) -> Tokenizer:

@@ -1,7 +1,9 @@
 """Reward models: losses by hand, learning, resume, export, and scores beside the policy."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +14,22 @@ from r1jax.algorithms.preferences import pairwise_loss, pointwise_loss
 from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load
 from r1jax.checkpoints.model import Model
+from r1jax.data.conversations import judged_ids
 from r1jax.data.preferences import Labelled, Pair
 from r1jax.data.problem import Problem
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import hidden_states, param_specs, scores
+from r1jax.models.transformer import forward, hidden_states, param_specs, scores
 from r1jax.rewards import Completion
 from r1jax.rewards.model import ModelReward
-from r1jax.sharding import init_params, make_mesh
+from r1jax.sharding import init_params, make_mesh, param_shardings
 from r1jax.stages import reward_model as stage
-from r1jax.stages.reward_model import RewardModelConfig, scalar_model, train_reward_model
+from r1jax.stages.reward_model import RewardModelConfig, check_reward_model, scalar_model, train_reward_model
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig, Stopped
 
+FIXTURES = Path(__file__).parent / "fixtures"
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 CONFIG = ModelConfig(
     vocab_size=259, hidden_size=32, intermediate_size=64, num_heads=2, num_kv_heads=1, head_dim=16, tie_embeddings=False
@@ -133,6 +137,68 @@ def test_export_and_native_checkpoint_give_the_same_scores(helpful, tmp_path):
         load(tmp_path / "export")
 
 
+def test_scores_are_those_of_transformers():
+    model = load(FIXTURES / "reward")
+    expected = np.load(FIXTURES / "reward" / "logits.npz")
+    lengths = (expected["tokens"] != 2).sum(1)
+    assert lengths.tolist() == [24, 17]
+    found = scores(model.params, jnp.asarray(expected["tokens"]), jnp.asarray(lengths), model.config)
+    np.testing.assert_allclose(found, expected["logits"][:, 0], atol=1e-5, rtol=0)
+
+
+def test_a_reward_model_gives_no_tokens():
+    model = scalar_model(language_model())
+    with pytest.raises(UserError, match="gives scores and no tokens"):
+        forward(model.params, jnp.ones((1, 2), jnp.int32), model.config)
+
+
+def test_microbatches_change_neither_loss_nor_gradient(tmp_path):
+    seen = {}
+    for microbatch in (0, 2):
+        train(tmp_path / str(microbatch), PAIRS, dataclasses.replace(TRAINING, epochs=2, microbatch=microbatch))
+        lines = (tmp_path / str(microbatch) / "metrics.jsonl").read_text().splitlines()
+        seen[microbatch] = [(row["loss"], row["gradient_norm"]) for row in map(json.loads, lines)]
+    assert len(seen[0]) == 6 and seen[0][0][1] != pytest.approx(seen[0][2][1], rel=0.1)
+    np.testing.assert_allclose(seen[2][:3], seen[0][:3], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 6, "microbatch": 4}, "microbatch 4 does not divide the batch of 6"),
+        ({"microbatch": -1}, "at least 0"),
+    ],
+)
+def test_wrong_settings_are_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(TRAINING, **changes)
+
+
+def test_microbatches_must_split_over_the_mesh():
+    check_reward_model(TRAINING, 8)
+    with pytest.raises(UserError, match="4 judgements does not split over the 8 devices"):
+        check_reward_model(dataclasses.replace(TRAINING, microbatch=4), 8)
+
+
+def test_a_score_is_read_before_the_padding():
+    tokenizer = load(FIXTURES / "reward").tokenizer
+    ids = judged_ids("a", "b", tokenizer)
+    assert ids == tokenizer.chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], False)
+    pads_with_its_end = dataclasses.replace(tokenizer, pad_id=ids[-1])
+    assert judged_ids("a", "b", pads_with_its_end) == ids[:-1]
+
+
+def test_a_template_that_hides_reasoning_judges_no_reasoning(helpful, tmp_path):
+    hides = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}|{% endfor %}"
+    model = dataclasses.replace(helpful[0], tokenizer=ByteTokenizer(hides))
+    ModelReward("helpfulness", model, "summary")
+    with pytest.raises(UserError, match="leaves the reasoning out"):
+        ModelReward("harmlessness", model, "response")
+    labelled = [Labelled(f"{i}?", "<think>so</think>yes", bool(i % 2)) for i in range(24)]
+    with jax.set_mesh(make_mesh("1x1")), pytest.raises(UserError, match="leaves the reasoning out"):
+        train_reward_model(model, labelled, TRAINING, SaveConfig(), 0, tmp_path)
+
+
 def completion(text):
     return Completion(text=text, tokens=9, limit=72, finished=True, template=find_template("r1"))
 
@@ -155,6 +221,11 @@ def test_scores_do_not_depend_on_how_they_are_batched(helpful):
     completions = [completion("<think></think>" + "yes no " * i) for i in (3, 5, 1, 4, 2)]
     one, many = (ModelReward("h", helpful[0], "summary", rows=n).score(problems, completions) for n in (1, 4))
     np.testing.assert_allclose(one, many, rtol=1e-5)
+    with jax.set_mesh(make_mesh("2x1")):
+        params = jax.device_put(helpful[0].params, param_shardings(param_specs(helpful[0].config), make_mesh("2x1")))
+        model = dataclasses.replace(helpful[0], params=params)
+        split = ModelReward("h", model, "summary", rows=3).score(problems, completions)
+    np.testing.assert_allclose(split, many, rtol=1e-5)
 
 
 def test_what_is_no_reward_model_and_what_is_too_long_is_refused(helpful):

@@ -61,8 +61,9 @@ def read_config(folder: str | Path) -> ModelConfig:
     scalar = names[0].endswith(_SCALAR)
     causal = names[0].removesuffix(_SCALAR) + _CAUSAL if scalar else names[0]
     architecture: Architecture | None = next((a for a, family in FAMILIES.items() if family.name == causal), None)
-    if scalar and len(raw.get("id2label") or "01") != 1:
-        raise UserError(f"{file}: a classifier of {len(raw.get('id2label') or '01')} labels; one with 1 is supported")
+    labels = len(raw.get("id2label") or ()) or raw.get("num_labels", 2)  # transformers leaves out what is its default
+    if scalar and labels != 1:
+        raise UserError(f"{file}: a classifier of {labels} labels; one with 1 is supported")
     if architecture is None:
         supported = ", ".join(family.name for family in FAMILIES.values())
         raise UserError(f"{file}: architecture {names[0]} is not supported; these are: {supported}")

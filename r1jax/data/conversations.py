@@ -70,6 +70,29 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
     return Example(np.array(tokens, np.int32), mask[: len(tokens)])
 
 
+def judged_ids(prompt: str, reply: str, tokenizer: Tokenizer) -> list[int]:
+    """A prompt and its reply in the chat template: what a reward model reads, with its score at the last token.
+
+    A tokenizer that pads with its end token hides that one: as transformers' classifiers do, the score is then read at
+    the last token that is no padding.
+    """
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    ids = tokenizer.chat(messages, add_generation_prompt=False)
+    while len(ids) > 1 and ids[-1] == tokenizer.pad_id:
+        ids = ids[:-1]
+    return ids
+
+
+def check_reasoning_is_kept(tokenizer: Tokenizer) -> None:
+    """Raises UserError where the chat template leaves out what stands between a reply's think tags."""
+    one, other = (judged_ids("?", f"<think>{thought}</think>!", tokenizer) for thought in ("yes", "no"))
+    if one == other:
+        raise UserError(
+            "the chat template leaves the reasoning out of a reply, which is to be judged whole: change chat_template "
+            "in the reward model's tokenizer_config.json"
+        )
+
+
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many ids the two begin with alike."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

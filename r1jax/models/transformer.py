@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from r1jax.errors import UserError
 from r1jax.models import attention, mlp, rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.norm import rms_norm
@@ -52,7 +53,12 @@ def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
 
 
 def unembedding(params: Params, config: ModelConfig) -> jax.Array:
-    """Output matrix [D, V]: the embedding transposed where the two are tied."""
+    """Output matrix [D, V]: the embedding transposed where the two are tied.
+
+    Raises UserError for a reward model, which has none.
+    """
+    if config.head == "scalar":
+        raise UserError("this is a reward model, which gives scores and no tokens: name a language model")
     return params["embedding"].T if config.tie_embeddings else params["unembedding"]
 
 

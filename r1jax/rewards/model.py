@@ -10,21 +10,15 @@ import jax
 import numpy as np
 
 from r1jax.checkpoints.model import Model
+from r1jax.data.conversations import check_reasoning_is_kept, judged_ids
 from r1jax.data.problem import Problem
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import scores
 from r1jax.rewards.base import Completion
-from r1jax.sharding import Params
-from r1jax.tokenizer import Tokenizer
+from r1jax.sharding import Params, batch_sharding
 
 _WIDTH_STEP = 64  # rows are padded to a multiple, so that few programs are compiled
-
-
-def as_ids(prompt: str, reply: str, tokenizer: Tokenizer) -> list[int]:
-    """A prompt and its reply in the chat template: what a reward model reads, in training and after it."""
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
-    return tokenizer.chat(messages, add_generation_prompt=False)
 
 
 def pad_rows(ids: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,15 +36,17 @@ class ModelReward:
     model: from r1jax.load or train_reward_model.
     reads: "summary", what follows the reasoning, as helpfulness is judged; or "response", all of it, as harmlessness
       is (arXiv 2501.12948, section 3.2.1).
-    rows: completions scored together.
+    rows: completions scored together, rounded up to a multiple of the mesh's data axis, over which they are split.
 
     Raises:
-      UserError: for a model without a scalar head.
+      UserError: for a model without a scalar head, or with a chat template that leaves out reasoning that it judges.
     """
 
     def __init__(self, name: str, model: Model, reads: Literal["summary", "response"], rows: int = 64) -> None:
         if model.config.head != "scalar":
             raise UserError(f"the model for {name} has no scalar head: give a reward model, or FILE.py:FUNCTION")
+        if reads == "response":
+            check_reasoning_is_kept(model.tokenizer)
         self.name, self._model, self._reads, self._rows = name, model, reads, rows
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> np.ndarray:
@@ -60,18 +56,21 @@ class ModelReward:
           UserError: for a conversation beyond the reward model's context.
         """
         texts = [c.text if self._reads == "response" else c.template.summary(c.text) for c in completions]
-        ids = [as_ids(p.question, text, self._model.tokenizer) for p, text in zip(problems, texts, strict=True)]
+        ids = [judged_ids(p.question, text, self._model.tokenizer) for p, text in zip(problems, texts, strict=True)]
         config = self._model.config
         longest = max(map(len, ids))
         if longest > config.context_length:
             raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
         order = np.argsort([len(one) for one in ids], kind="stable")
         result = np.zeros(len(ids), np.float32)
-        for start in range(0, len(ids), self._rows):
-            at = order[start : start + self._rows]
+        mesh = jax.sharding.get_mesh()
+        rows = self._rows + -self._rows % (1 if mesh.empty else mesh.shape["data"])
+        for start in range(0, len(ids), rows):
+            at = order[start : start + rows]
             width = -(-max(len(ids[i]) for i in at) // _WIDTH_STEP) * _WIDTH_STEP
-            part = [ids[i] for i in at] + [[0]] * (self._rows - len(at))
-            result[at] = np.asarray(_squashed(self._model.params, *pad_rows(part, width), config))[: len(at)]
+            part = [ids[i] for i in at] + [[0]] * (rows - len(at))
+            batch = jax.device_put(pad_rows(part, width), batch_sharding())
+            result[at] = np.asarray(_squashed(self._model.params, *batch, config))[: len(at)]
         return result
 
 

@@ -81,8 +81,8 @@ class Shared:
 HOW = (
     "shared.remat", "shared.attention", "shared.unroll", "shared.sampling.slots", "shared.verifier.workers",
     "shared.verifier.deadline", "shared.save.every", "shared.save.keep_last", "shared.save.keep_best",
-    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "match.microbatch",
-    "match.logprob_chunk",
+    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "reward_model.microbatch",
+    "match.microbatch", "match.logprob_chunk",
 )  # fmt: skip
 
 

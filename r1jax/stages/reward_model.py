@@ -18,12 +18,13 @@ import optax
 from r1jax.algorithms.preferences import pairwise_loss, pointwise_loss
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.conversations import check_reasoning_is_kept, judged_ids
 from r1jax.data.preferences import Labelled, Pair
 from r1jax.data.problem import key_is_held_out
 from r1jax.errors import UserError
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
-from r1jax.rewards.model import as_ids, pad_rows
+from r1jax.rewards.model import pad_rows
 from r1jax.sharding import Params, batch_sharding, init_params
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics
@@ -36,6 +37,7 @@ from r1jax.training.state import (
     make_optimizer,
     state_shapes,
 )
+from r1jax.training.update import accumulate
 
 Judgement = Pair | Labelled
 Batch = dict[str, Any]
@@ -49,6 +51,8 @@ class RewardModelConfig(OptimizerConfig):
     """Passes over the judgements."""
     batch: int = 256
     """Pairs or labelled responses an update."""
+    microbatch: int = 0
+    """Of these in one backward pass, over all devices; 0 takes the whole batch."""
     width: int = 8192
     """Tokens of the longest conversation; a judgement with a longer one is left out and counted."""
     held_out_share: float = 0.1
@@ -57,10 +61,19 @@ class RewardModelConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.epochs, self.batch) < 1 or self.width < 2:
-            raise UserError("reward model: epochs and batch must be at least 1 and width at least 2")
+        if min(self.epochs, self.batch) < 1 or self.width < 2 or self.microbatch < 0:
+            raise UserError(
+                "reward model: epochs and batch must be at least 1, microbatch at least 0, width at least 2"
+            )
+        if self.batch % self.microbatch_size:
+            raise UserError(f"reward model: microbatch {self.microbatch} does not divide the batch of {self.batch}")
         if not 0 < self.held_out_share <= 0.9:
             raise UserError(f"reward model: held-out-share {self.held_out_share} must lie above 0, at most at 0.9")
+
+    @property
+    def microbatch_size(self) -> int:
+        """Judgements of one backward pass."""
+        return self.microbatch or self.batch
 
 
 def scalar_model(model: Model) -> Model:
@@ -73,6 +86,15 @@ def scalar_model(model: Model) -> Model:
     kept = {name: model.params[name] for name in specs if name != "score"}
     dtype = jax.tree.leaves(kept)[0].dtype
     return dataclasses.replace(model, config=config, params={**kept, "score": head["score"].astype(dtype)})
+
+
+def check_reward_model(config: RewardModelConfig, data_axis: int) -> None:
+    """Raises UserError where a microbatch does not split over the mesh's data axis."""
+    if config.microbatch_size % data_axis:
+        raise UserError(
+            f"a microbatch of {config.microbatch_size} judgements does not split over the {data_axis} devices of the "
+            "mesh's data axis: change reward-model.batch, reward-model.microbatch or --mesh"
+        )
 
 
 def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -92,12 +114,17 @@ def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[j
     return loss, (counts.sum().astype(jnp.float32), (right & counts).sum().astype(jnp.float32))
 
 
-@partial(jax.jit, static_argnames=("optimizer", "config"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches"), donate_argnames="state")
 def _update(
-    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: ModelConfig
+    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: ModelConfig, microbatches: int
 ) -> tuple[TrainState, Metrics]:
-    gradient = jax.value_and_grad(judgement_sums, has_aux=True)
-    (loss, (count, right)), grads = gradient(transformer.cast(state.params, config), batch, config)
+    def gradient(params: Params, part: Batch) -> tuple[Params, tuple[jax.Array, jax.Array, jax.Array]]:
+        (loss, (count, right)), grads = jax.value_and_grad(judgement_sums, has_aux=True)(params, part, config)
+        return grads, (count, loss, right)
+
+    params = transformer.cast(state.params, config)
+    (grads, count), sums = accumulate(gradient, params, batch, microbatches)
+    loss, right = (x.sum() for x in sums)
     state, norm = apply_gradients(state, grads, count, optimizer, config)
     return state, {"loss": (loss, count), "accuracy": (right, count), "gradient_norm": (norm, jnp.ones(()))}
 
@@ -116,32 +143,39 @@ def train_reward_model(
     accuracy on the held-out judgements. A mesh must be entered.
 
     Raises:
-      UserError: where judgements are of both kinds, or nothing is left to learn or to measure.
+      UserError: where judgements are of both kinds, or nothing is left to learn or to measure; where the chat template
+        leaves out reasoning that is labelled; and where a microbatch does not split over the mesh.
       Stopped: on SIGTERM, when all is saved.
     """
     began = time.perf_counter()
     if len({type(one) for one in judgements}) != 1:
         raise UserError(f"{name}: learn from pairs or from labelled responses, one kind at a time and at least one")
+    check_reward_model(config, jax.sharding.get_mesh().shape["data"])
+    if any(isinstance(one, Labelled) and "</think>" in one.response for one in judgements):
+        check_reasoning_is_kept(model.tokenizer)
     model = scalar_model(model)
     settings = model.config
     learned, held_out, dropped = _laid_out(judgements, model, config)
     updates = -(-len(learned) // config.batch) * config.epochs
     per_epoch = updates // config.epochs
+    rows = config.microbatch_size
     order = grain.MapDataset.range(len(learned)).shuffle(seed=seed).repeat()
     longest = max(max(len(ids) for ids in one["ids"]) for one in (*learned, *held_out))
     optimizer = make_optimizer(config, updates)
     shapes = state_shapes(settings, config, optimizer, jax.sharding.get_mesh())
     write_model(folder, settings, model.tokenizer)
 
-    def batch_of(items: Sequence[dict[str, Any]]) -> Batch:
-        return jax.device_put(_batch(items, config.batch, longest), batch_sharding())
+    def batch_of(items: Sequence[dict[str, Any]], rows: int) -> Batch:
+        return jax.device_put(_batch(items, rows, longest), batch_sharding())
 
     def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
         epoch, part = divmod(step, per_epoch)
         start = epoch * len(learned)
         places = range(start + part * config.batch, min(start + (part + 1) * config.batch, start + len(learned)))
         items = [learned[cast(int, order[i])] for i in places]
-        carry.state, metrics = _update(carry.state, batch_of(items), optimizer, settings)
+        carry.state, metrics = _update(
+            carry.state, batch_of(items, config.batch), optimizer, settings, config.batch // rows
+        )
         return carry, reduce_metrics(metrics)
 
     with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
@@ -156,8 +190,8 @@ def train_reward_model(
                 carry, step_fn,
                 steps=updates, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
             )  # fmt: skip
-    parts = [held_out[i : i + config.batch] for i in range(0, len(held_out), config.batch)]
-    right = sum(float(_sums(carry.state.params, batch_of(part), settings)[1][1]) for part in parts)
+    parts = [held_out[i : i + rows] for i in range(0, len(held_out), rows)]
+    right = sum(float(_sums(carry.state.params, batch_of(part, rows), settings)[1][1]) for part in parts)
     figures = {
         "judgements": len(learned),
         "held_out": len(held_out),
@@ -178,7 +212,7 @@ def _laid_out(
     dropped = 0
     for one in judgements:
         replies = (one.chosen, one.rejected) if isinstance(one, Pair) else (one.response,)
-        ids = [as_ids(one.prompt, reply, model.tokenizer) for reply in replies]
+        ids = [judged_ids(one.prompt, reply, model.tokenizer) for reply in replies]
         if max(map(len, ids)) > config.width:
             dropped += 1
             continue
