@@ -26,22 +26,29 @@ from r1jax.checkpoints.load import resolve
 from r1jax.data.bilingual import BilingualCorpusConfig
 from r1jax.data.problems import load_problems
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages import recipe
 from r1jax.stages.distill import MatchConfig
 from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
 from r1jax.stages.pretrain import PretrainConfig
+from r1jax.stages.recipe_config import (
+    EvaluateSettings,
+    MatchSettings,
+    PretrainSettings,
+    RLSettings,
+    SFTSettings,
+    evaluation_from,
+)
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import MANIFEST
+from r1jax.stages.run import MANIFEST, machine
 from r1jax.stages.sft import SFTConfig, check_sft
-from r1jax.stages.story import EVALUATION, STUDENTS, write_report
+from r1jax.stages.story import EVALUATION, STUDENTS, with_evaluation, write_report
 from r1jax.training.loop import Stopped
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that a distillation is made of; problems, template and sampling are the teacher's."""
+    """Everything that a distillation is made of; problems, template, sampling and evaluation are the teacher's."""
 
     teacher: Path | None = None
     """The output folder of a finished r1.py."""
@@ -67,11 +74,6 @@ class Config:
     sft: SFTConfig = SFTConfig(epochs=6, batch=16, width=256, learning_rate=3e-3)
     rl: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
     match: MatchConfig = MatchConfig(steps=0, prompts=32, samples=4, learning_rate=3e-4)
-    evaluation: EvaluationConfig = EvaluationConfig()
-
-    def __post_init__(self) -> None:
-        if self.only and self.until:
-            raise UserError("--only and --until do not go together")
 
 
 PRESETS = {
@@ -82,7 +84,6 @@ PRESETS = {
             student="smollm2",
             sft=SFTConfig(epochs=3, batch=8, width=512, learning_rate=2e-4),
             rl=RLConfig(steps=60, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
-            evaluation=EvaluationConfig(samples=16),
         ),
     ),
     "deepseek-r1": (
@@ -94,26 +95,27 @@ PRESETS = {
                 steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
                 reference_every=25,
             ),
-            evaluation=EvaluationConfig(samples=64),
         ),
     ),
 }  # fmt: skip
 
 
-def teacher_settings(run: Path) -> dict[str, Any]:
-    """The settings of the teacher's last stage, from its manifest."""
-    manifest = run / "r1" / MANIFEST
+def teacher_settings(run: Path, model: str = "r1") -> EvaluateSettings:
+    """What a model of the teacher's run was evaluated with, from its manifest."""
+    manifest = run / f"{EVALUATION}{model}" / MANIFEST
     if not manifest.exists():
         raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
-    return json.loads(manifest.read_text())["settings"]
+    return evaluation_from(json.loads(manifest.read_text())["settings"])
 
 
 def stages(config: Config, run: Path) -> list[Stage]:
     """The student as it is, distilled, matched where asked for, and with RL alone; each with its evaluation."""
-    teacher = teacher_settings(run)
-    shared = dataclasses.replace(recipe.shared_from(teacher["shared"]), remat=config.remat)
-    scorers = {name: run / name for name in recipe.SCORERS if (run / name / MANIFEST).exists()}
+    measure = teacher_settings(run)
+    shared = dataclasses.replace(measure.shared, remat=config.remat)
+    scorers = {name: run / name for name in measure.scorers}
     own = config.student == "pretrain"
+    # A base is asked as the teacher's base was; one that is made here knows the prompt of its corpus alone.
+    bare = shared.template if own else teacher_settings(run, "base").template
     files = {} if own else {"student": resolve(config.student)[0]}
     start = ("student",) if own else ()
     found: list[Stage] = []
@@ -121,28 +123,27 @@ def stages(config: Config, run: Path) -> list[Stage]:
     def add(
         name: str, function: Any, settings: Any, inputs: tuple[str, ...], more: dict[str, Path], steps: str
     ) -> None:
-        found.append(Stage(name, function, settings, inputs, more, {"steps": steps}, recipe.HOW))
+        found.append(recipe.stage(name, function, settings, inputs, more, steps=steps))
         add_evaluation(name, (name,), {})
 
     def add_evaluation(name: str, inputs: tuple[str, ...], more: dict[str, Path]) -> None:
-        settings = recipe.EvaluateSettings(shared, config.evaluation, shared.template, tuple(scorers))
-        found.append(
-            Stage(EVALUATION + name, recipe.evaluate_stage, settings, inputs, {**more, **scorers}, {}, recipe.HOW)
-        )
+        template = bare if name in ("student", "student_rl") else shared.template
+        settings = dataclasses.replace(measure, shared=shared, template=template)
+        found.append(recipe.stage(EVALUATION + name, recipe.evaluate_stage, settings, inputs, {**more, **scorers}))
 
     if own:
-        add("student", recipe.pretrain_stage, recipe.PretrainSettings(shared, config.pretrain), (), {},
+        add("student", recipe.pretrain_stage, PretrainSettings(shared, config.pretrain), (), {},
             f"{config.pretrain.steps}")  # fmt: skip
     else:
         add_evaluation("student", (), files)
     data = {"conversations": run / "rejection_sampling" / recipe.DATA}
-    add("distilled", recipe.sft_stage, recipe.SFTSettings(shared, config.sft), start, {**files, **data},
+    add("distilled", recipe.sft_stage, SFTSettings(shared, config.sft), start, {**files, **data},
         f"{config.sft.epochs} epochs")  # fmt: skip
     if config.match.steps:
-        add("matched", recipe.match_stage, recipe.MatchSettings(shared, config.match), ("distilled",),
+        add("matched", recipe.match_stage, MatchSettings(shared, config.match), ("distilled",),
             {"teacher": run / "r1"}, f"{config.match.steps}")  # fmt: skip
-    kinds = ",".join(sorted({problem.kind for problem in load_problems(shared.problems).train}))
-    settings = recipe.RLSettings(shared, config.rl, (f"{kinds}: accuracy format language",), shared.template)
+    routes = recipe.routes({problem.kind for problem in load_problems(shared.problems).train}, 1.0, {})
+    settings = RLSettings(shared, config.rl, routes, bare, shared.sampling.temperature)
     add("student_rl", recipe.rl_stage, settings, start, files, f"{config.rl.steps}")
     return found
 
@@ -152,25 +153,28 @@ def main() -> None:
     config = cli.parse(PRESETS, "tiny", prog="distill.py", description=(__doc__ or "").splitlines()[0])
     if config.teacher is None:
         raise UserError("--teacher: give the output folder of experiments/r1.py")
-    shared = recipe.shared_from(teacher_settings(config.teacher)["shared"])
+    shared = teacher_settings(config.teacher).shared
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, shared.sampling, data)
     check_sft(config.sft, data)
-    name = f"{config.pretrain.architecture}-small" if config.student == "pretrain" else Path(config.student).stem
+    own = f"{config.pretrain.architecture}-small"
+    name = own if config.student == "pretrain" else Path(config.student).name.removesuffix(".gguf")
     out = config.out or config.teacher / STUDENTS / name
     graph = stages(config, config.teacher)
+    until, only = with_evaluation(graph, config.until), with_evaluation(graph, config.only)
     console = Console()
     if config.dry_run:
-        console.print(plan_table(make_plan(graph, out, config.until, config.only)))
+        console.print(plan_table(make_plan(graph, out, until[-1] if until else None, only)))
         return
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
     with jax.set_mesh(make_mesh(config.mesh)):
         run_graph(
-            graph, out, until=config.until, only=config.only, force=config.force,
+            graph, out, until=until[-1] if until else None, only=only, force=config.force,
             report=lambda line: console.print(line, style="bold", markup=False),
+            made_by={"command": shlex.join(["python", "experiments/distill.py", *sys.argv[1:]]), **machine()},
         )  # fmt: skip
-        write_report(config.teacher, shlex.join(["python", "experiments/distill.py", *sys.argv[1:]]))
+        write_report(config.teacher)
     console.print(f"{config.teacher}: report.md and report.html have the student's rows", highlight=False)
 
 

@@ -33,7 +33,7 @@ from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig, ProblemSet, is_file, load_problems
 from r1jax.data.template import Template, find_template
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_curves
+from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
 from r1jax.models.transformer import param_specs
@@ -243,10 +243,11 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
 def finish(
     config: Config, out: Path, before: dict[str, Any], after: dict[str, Any], base_seconds: float, console: Console
 ) -> None:
-    """Writes curves.png, report.md and summary.json, and prints the table and some completions."""
+    """Writes curves.png, pass-at-k.png, report.md and summary.json, and prints the table and some completions."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    plot_curves(rows, out / "curves.png")
+    plot_curves({"": rows}, out / "curves.png")
     old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
+    plot_pass_at_k({"before": old.pass_at, "after": new.pass_at}, out / "pass-at-k.png")
     pairs = [
         (a["question"], a["completion"], b["completion"])
         for a, b in zip(before["completions"][:4], after["completions"][:4], strict=True)
@@ -274,7 +275,8 @@ def finish(
             **{p: version(p) for p in ("jax", "flax", "optax")},
         },
     }
-    report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n![curves](curves.png)\n\n```\n{examples}```\n"
+    pictures = "![curves](curves.png)\n\n![pass@k](pass-at-k.png)"
+    report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n{pictures}\n\n```\n{examples}```\n"
     write_whole(out / "report.md", report)
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     console.print(comparison_table(old, new, title="R1-Zero"))

@@ -147,3 +147,19 @@ def test_what_a_step_looked_like(model):
     assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
     assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())
     assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in found.groups]))
+
+
+def test_late_problems_take_their_share_of_a_step_s_prompts_once_there_are_some():
+    late = tuple(Problem(f"late{i}", "1", "number") for i in range(3))
+    environment = dataclasses.replace(environment_of(by_place), late_problems=late, late_from=2, late_share=0.25)
+
+    def asked(step, size=8, attempt=0, attempts=1):
+        return [problem.question for problem in environment.batch(step, size, attempt, attempts)]
+
+    assert not any(question.startswith("late") for step in (0, 1) for question in asked(step))
+    assert [question.startswith("late") for question in asked(2)] == [False] * 6 + [True] * 2
+    seen = [question for step in range(2, 5) for question in asked(step)[6:]]
+    assert set(seen) == {"late0", "late1", "late2"}  # three steps of two walk through the three twice
+    plain = dataclasses.replace(environment, late_problems=())
+    assert [p.question for p in plain.batch(1, 8, 0, 1)] == asked(1)
+    assert asked(2, attempt=1, attempts=2) != asked(2, attempts=2)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.image import imread
 from rich.console import Console
 
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_curves, smooth
+from r1jax.evaluation.curves import plot_curves, plot_pass_at_k, smooth
 from r1jax.evaluation.estimators import bootstrap_interval, maj_at_k, pass_at_k
 from r1jax.evaluation.report import (
     Evaluation,
@@ -165,6 +166,17 @@ def test_markdown_sets_before_beside_after() -> None:
     assert "64 held-out problems, 8 samples each" in found[-1]
 
 
+def test_a_table_shows_the_powers_of_two_and_the_last_of_all_k() -> None:
+    arrays = {name: np.ones((2, 6), bool) for name in ("correct", "well_formed", "truncated", "readable")}
+    answers = [["7"] * 6] * 2
+    found = summarise(
+        answers, **arrays, lengths=np.ones((2, 6)), ks=range(1, 7), seed=0, rewards={}, accuracy_by_kind={}
+    )
+    lines = comparison_markdown(found, found).splitlines()
+    labels = [line.split("|")[1].strip(" ,%") for line in lines if "@" in line]
+    assert labels == ["pass@1", "pass@2", "pass@4", "pass@6", "maj@2", "maj@4", "maj@6"]
+
+
 def test_the_table_on_a_terminal_holds_the_same_cells() -> None:
     console = Console(file=io.StringIO(), width=80, record=True)
     console.print(comparison_table(by_hand(0.2, 40.0), by_hand(0.85, 38.5), title="R1-Zero"))
@@ -220,23 +232,41 @@ def rows(*names: str) -> list[dict[str, float | None]]:
 def test_curves_have_one_panel_for_each_known_metric(names: tuple[str, ...], panels: int, tmp_path: Path) -> None:
     metrics = rows(*names)
     metrics[0] = {"step": 0, names[0]: None}  # a gap
-    plot_curves(metrics, tmp_path / "curves.svg")
+    plot_curves({"": metrics}, tmp_path / "curves.svg")
     drawn = (tmp_path / "curves.svg").read_text()
     assert drawn.count('id="axes_') == panels
-    plot_curves(metrics, tmp_path / "curves.png")
+    plot_curves({"": metrics}, tmp_path / "curves.png")
     pixels = imread(tmp_path / "curves.png")
     assert pixels.shape[1] == 480 * min(panels, 4)
     assert (pixels[0, :, :3] == 1).all()  # a light background
 
 
+def test_runs_share_panels_and_are_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "curves.svg"
+    with rc_context({"svg.fonttype": "none"}):
+        plot_curves({"with": rows("kl", "reward_language"), "without": rows("kl"), "other": []}, path)
+    drawn = path.read_text()
+    assert drawn.count('id="axes_') == 2
+    names = [drawn.count(f">{name}<") for name in ("with", "without", "other")]
+    assert names == [1, 1, 0]
+
+
+def test_pass_at_k_is_drawn_for_each_model(tmp_path: Path) -> None:
+    path = tmp_path / "pass.svg"
+    with rc_context({"svg.fonttype": "none"}):
+        plot_pass_at_k({"base": {1: 0.1, 2: 0.3, 3: 0.4, 4: 0.5}, "R1": {1: 0.4, 2: 0.5, 3: 0.5, 4: 0.5}}, path)
+    drawn = path.read_text()
+    assert all(f">{text}<" in drawn for text in ("base", "R1", "1", "2", "4", "pass@k"))
+
+
 def test_without_values_there_is_no_picture(tmp_path: Path) -> None:
     for metrics in ([], rows("unknown"), [{"step": 0, "kl": None}]):
-        plot_curves(metrics, tmp_path / "curves.png")
+        plot_curves({"": metrics}, tmp_path / "curves.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "curves.png"
     with pytest.raises(UserError, match="cannot write") as refused:
-        plot_curves(rows("kl"), path)
+        plot_curves({"": rows("kl")}, path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)

@@ -12,13 +12,20 @@ from pathlib import Path
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+from r1jax.stages.graph import Stage, finished, make_plan, plan_table, remove, run_graph
+from r1jax.stages.run import file_hash
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     value: int
     workers: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    inner: Settings
+    inner_too: int
 
 
 def join(settings, inputs, folder):
@@ -107,6 +114,20 @@ def test_the_contents_of_a_file_count(tmp_path):
     assert statuses(chain(files={"data": file}), out)["a"] == "changed"
 
 
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "a").write_text("x")
+    first = file_hash(folder)
+    monkeypatch.setattr("r1jax.stages.run.hashlib.sha256", None)
+    assert file_hash(folder) == first
+    monkeypatch.undo()
+    (folder / "a").write_text("xy")
+    second = file_hash(folder)
+    (folder / "a").rename(folder / "b")
+    assert len({first, second, file_hash(folder)}) == 3
+
+
 def test_another_function_or_version_makes_a_stage_again(tmp_path, monkeypatch):
     run(chain(), tmp_path)
     stages = chain()
@@ -121,12 +142,70 @@ def test_until_and_only(tmp_path):
     run(chain(), tmp_path, until="b")
     assert ran(tmp_path) == ["a", "b"]
     with pytest.raises(UserError, match="unknown stage 'd'"):
-        run(chain(), tmp_path, only="d")
-    run(chain(), tmp_path, only="c")
+        run(chain(), tmp_path, only=["d"])
+    with pytest.raises(UserError, match="do not go together"):
+        run(chain(), tmp_path, only=["c"], until="c")
+    run(chain(), tmp_path, only=["c"])
     assert ran(tmp_path) == ["c"]
     assert not (tmp_path / "side").exists()
-    with pytest.raises(UserError, match="--only c needs the stage b, which is not finished"):
-        run(chain(b=5), tmp_path, only="c")
+    with pytest.raises(UserError, match="--only needs the stage b, which is not finished"):
+        run(chain(b=5), tmp_path, only=["c"])
+
+
+def test_only_may_name_stages_that_build_on_each_other(tmp_path):
+    run(chain(), tmp_path, until="a")
+    ran(tmp_path)
+    run(chain(), tmp_path, only=["b", "c"])
+    assert ran(tmp_path) == ["b", "c"]
+
+
+def test_what_was_made_from_an_older_stage_is_not_finished(tmp_path):
+    run(chain(), tmp_path)
+    assert set(finished(tmp_path)) == {"a", "b", "side", "c"}
+    run(chain(b=9), tmp_path, force=True, until="b")
+    assert set(finished(tmp_path)) == {"a", "b", "side"}
+    run(chain(a=5), tmp_path, force=True, until="a")
+    assert set(finished(tmp_path)) == {"a"}
+
+
+def test_a_begun_stage_does_not_go_on_from_an_input_that_is_made_again(tmp_path):
+    run(chain(), tmp_path, until="b")
+    (tmp_path / "b" / "manifest.json").unlink()
+    assert statuses(chain(), tmp_path)["b"] == "goes on"
+    for file in (tmp_path / "a").iterdir():
+        file.unlink()
+    assert statuses(chain(), tmp_path)["b"] == "follows"
+
+
+def test_killed_while_it_is_removed_a_stage_leaves_nothing_to_go_on_from(tmp_path, monkeypatch):
+    run(chain(), tmp_path)
+
+    def killed(path):
+        (path / "stage.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("r1jax.stages.graph.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(tmp_path / "c")
+    assert not (tmp_path / "c").exists() and statuses(chain(), tmp_path)["c"] == "run"
+    run(chain(), tmp_path)
+    remove(tmp_path / "c")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "side", ".lock", "log"}
+
+
+def test_a_group_of_settings_may_be_free(tmp_path):
+    run([Stage("a", lambda *_: {}, Nested(Settings(1), 1), free=("inner",))], tmp_path / "free")
+    both = [Stage("a", lambda *_: {}, Nested(Settings(2), 1), free=("inner",))]
+    other = [Stage("a", lambda *_: {}, Nested(Settings(1), 2), free=("inner",))]
+    assert [statuses(s, tmp_path / "free")["a"] for s in (both, other)] == ["finished", "changed"]
+
+
+def test_manifests_say_what_made_them(tmp_path):
+    run(chain(), tmp_path, until="a", made_by={"device": "1 x toaster"})
+    run(chain(), tmp_path, made_by={"device": "2 x toaster"})
+    devices = {name: manifest["made_by"]["device"] for name, manifest in finished(tmp_path).items()}
+    assert devices == {"a": "1 x toaster", "b": "2 x toaster", "side": "2 x toaster", "c": "2 x toaster"}
 
 
 def test_a_stage_that_was_removed_is_made_again_and_what_it_fed_is_noticed(tmp_path):

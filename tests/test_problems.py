@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import re
 from collections import Counter
 from fractions import Fraction
@@ -233,6 +234,16 @@ def test_rows_without_extra_columns_take_the_config(tmp_path: Path) -> None:
     assert {(p.kind, p.checker) for p in problems.train} == {("words", "exact")}
 
 
+def test_a_file_says_the_language_of_its_questions_and_is_read_again_when_it_changed(tmp_path: Path) -> None:
+    lines = [{"prompt": f"q{i}", "answer": i, "language": "zh" if i % 2 else None} for i in range(40)]
+    source = write_lines(tmp_path / "words.jsonl", *lines)
+    config = ProblemsConfig(source, held_out_share=0.3)
+    assert {(int(p.answer) % 2, p.language) for p in load_problems(config).train} == {(0, ""), (1, "zh")}
+    write_lines(tmp_path / "words.jsonl", *(line | {"language": "en"} for line in lines))
+    os.utime(source, ns=(0, 0))
+    assert {p.language for p in load_problems(config).train} == {"en"}
+
+
 def test_a_part_of_a_file_is_drawn_by_the_seed(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "many.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(200)))
     parts = [load_problems(ProblemsConfig(source, train_size=20, held_out_size=3, seed=seed)) for seed in (0, 0, 1)]
@@ -253,6 +264,7 @@ def test_a_part_of_a_file_is_drawn_by_the_seed(tmp_path: Path) -> None:
         ({"prompt": "a", "answer": "one"}, "line 2: column 'answer' is 'one', not a number"),
         ({"prompt": "a", "answer": "1", "checker": "gym"}, "line 2: column 'checker' is 'gym'"),
         ({"prompt": "a", "answer": "1", "kind": 3}, "line 2: column 'kind' is 3"),
+        ({"prompt": "a", "answer": "1", "language": ["zh"]}, "line 2: column 'language' is ['zh']"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, row: Any, message: str) -> None:

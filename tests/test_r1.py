@@ -13,11 +13,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.r1 import PRESETS, Config, check, routes, stages
+from experiments.r1 import PRESETS, Config, check, mixtures, stages
 from r1jax.checkpoints.load import load
+from r1jax.data import general
 from r1jax.data.conversations import read_conversations
 from r1jax.data.problems import ProblemsConfig
 from r1jax.errors import UserError
+from r1jax.rewards.routing import parse_routes
+from r1jax.sampling.processors import Sampling
 from r1jax.stages.graph import make_plan
 from r1jax.stages.story import MODELS
 
@@ -42,7 +45,7 @@ def command(script, *arguments):
 def environment():
     # One device: the stages' shapes are too small to be split.
     flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "").strip()
-    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "COLUMNS": "160"}
 
 
 def execute(script, *arguments):
@@ -62,7 +65,7 @@ def test_every_model_is_made_evaluated_and_reported(run):
     summary = json.loads((run / "summary.json").read_text())
     report = (run / "report.md").read_text()
     for name, (label, _) in MODELS.items():
-        figures = summary["stages"][f"evaluation_{name}"]
+        figures = summary["stages"][f"evaluation_{name}"]["figures"]
         assert figures["reasoning"]["n_problems"] == 6 and figures["general"]["n_problems"] == 6
         assert {"helpfulness", "harmlessness", "accuracy", "language"} & set(figures["general"]["rewards"])
         assert f"| {label} |" in report
@@ -141,7 +144,7 @@ def test_a_student_is_distilled_matched_and_trained_alone(run):
         "distill.py", "--teacher", run,
         "--pretrain.steps", 2, "--pretrain.batch", 8, "--pretrain.corpus.documents", 400,
         "--pretrain.num-layers", 1, "--sft.epochs", 1, *RL.format("rl").split(), "--match.steps", 1,
-        "--match.prompts", 2, "--match.samples", 2, "--evaluation.problems", 6, "--evaluation.samples", 2,
+        "--match.prompts", 2, "--match.samples", 2,
     )  # fmt: skip
     report = (run / "report.md").read_text()
     for label in ("student", "student distilled", "student distilled, then matched", "student with RL alone"):
@@ -152,7 +155,9 @@ def test_a_student_is_distilled_matched_and_trained_alone(run):
 
 def test_the_plan_is_printed_without_doing_anything(tmp_path):
     printed = execute("r1.py", "--out", tmp_path / "none", "--dry-run", "--until", "cold_start")
-    assert "left out" in printed and "GiB" in printed
+    rows = {line.split("│")[1].strip(): line for line in printed.splitlines() if "│" in line}
+    assert "left out" in rows["reasoning_rl"] and "left out" not in rows["evaluation_cold_start"]
+    assert all("GiB" in rows[name] for name in ("base", "helpfulness", "zero", "cold_start"))
     assert not (tmp_path / "none").exists()
 
 
@@ -167,7 +172,15 @@ def test_the_plan_is_printed_without_doing_anything(tmp_path):
         ({"template": "number", "zero_template": "number"}, "no place for reasoning"),
         ({"cold_start": Path("none.jsonl")}, "none.jsonl: no .jsonl or .parquet file"),
         ({"helpfulness": "none.py:f"}, "none.py"),
-        ({"general": ProblemsConfig(source="arithmetic")}, "unknown kind of problem in the routes 'arithmetic'"),
+        ({"general": ProblemsConfig(source="arithmetic")}, "--general.source=arithmetic needs --base, --general-data"),
+        ({"general_data": Path("none.parquet")}, "none.parquet: no .jsonl or .parquet file"),
+        ({"rewrite_prompt": "Rewrite this."}, "no {reasoning}"),
+        ({"general_share": 1.5}, "--general-share=1.5"),
+        ({"sampling": Sampling(temperature=0.0)}, "--sampling.temperature"),
+        (
+            {"problems": ProblemsConfig(source="arithmetic", operations="*"), "base": "smollm2", "no_zero": True},
+            "no rule can work arithmetic",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(changes, message):
@@ -176,15 +189,43 @@ def test_what_cannot_work_is_refused_in_one_line(changes, message):
 
 
 def test_routes_follow_the_paper():
-    found = dict(route.split(": ") for route in routes(Config(), 0.5, True))
-    assert found == {
-        "story,sum": "accuracy format language=0.5",
-        **{kind: "helpfulness format language=0.5" for kind in ("facts", "translation", "self", "writing")},
-        "safety": "harmlessness format language=0.5",
+    assert parse_routes(mixtures(Config(), 0.5, True)) == {
+        **{kind: {"accuracy": 1.0, "format": 1.0, "language": 0.5} for kind in ("story", "sum")},
+        **{kind: {"helpfulness": 1.0, "format": 1.0, "language": 0.5} for kind in general.HELPFULNESS},
+        "safety": {"harmlessness": 1.0, "format": 1.0, "language": 0.5},
     }
-    assert routes(Config(), 0.0, False) == ("story,sum: accuracy format",)
-    own = dataclasses.replace(Config(), helpfulness="mine.py:nice")
-    assert any("mine.py:nice" in route for route in routes(own, 1.0, True))
+    assert mixtures(Config(), 0.0) == ("story,sum: accuracy format",)
+
+
+def test_a_function_of_the_user_s_takes_a_model_s_place_and_its_file_counts(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from r1jax.rewards import reward\n\n@reward\ndef nice(problem, completion):\n    return 0.5\n")
+    config = dataclasses.replace(Config(), helpfulness=f"{file}:nice")
+    check(config)
+    graph = {stage.name: stage for stage in stages(config)}
+    assert "helpfulness" not in graph and "harmlessness" in graph
+    assert graph["r1"].files == {"helpfulness_file": file}
+    assert parse_routes(graph["r1"].settings.routes)["facts"] == {f"{file}:nice": 1.0, "format": 1.0, "language": 1.0}
+    assert graph["evaluation_r1"].settings.functions == (("helpfulness", f"{file}:nice"),)
+    before = {one.stage.name: one.status for one in make_plan(stages(config), tmp_path / "out")}
+    assert set(before.values()) == {"run"}
+
+
+def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run):
+    config = arguments_to_config(run)
+
+    def changed(**changes):
+        config_ = dataclasses.replace(config, **changes)
+        return {one.stage.name for one in make_plan(stages(config_), run) if one.status != "finished"}
+
+    evaluations = {f"evaluation_{name}" for name in MODELS}
+    assert changed(general=dataclasses.replace(config.general, held_out_size=20)) == evaluations
+    assert changed(evaluation=dataclasses.replace(config.evaluation, problems=5)) == evaluations
+    assert not changed(verifier=dataclasses.replace(config.verifier, workers=3))
+    fewer = changed(problems=dataclasses.replace(config.problems, train_size=30))
+    assert "base" not in fewer and "helpfulness" not in fewer and "zero" in fewer
+    hotter = changed(sampling=dataclasses.replace(config.sampling, temperature=0.9))
+    assert "evaluation_base" not in hotter and "sft" in hotter  # follows what is sampled otherwise
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -15,7 +15,7 @@ from r1jax.data.preferences import make_labelled, make_pairs, read_labelled, rea
 from r1jax.data.problem import Problem, key_is_held_out
 from r1jax.data.problems import ProblemsConfig, load_problems
 from r1jax.data.readability import ReadabilityConfig, fault, repetition
-from r1jax.data.rewrite import rewrite
+from r1jax.data.rewrite import PROMPT, readable_response, rewrite, rewriting_prompt
 from r1jax.data.solutions import language_of, response
 from r1jax.data.template import find_template
 from r1jax.data.word_problems import word_problem
@@ -24,6 +24,7 @@ from r1jax.rewards import Completion
 from r1jax.rewards.rules import RULES
 from r1jax.stages.draw import Drawn
 from r1jax.stages.rejection_sampling import SelectConfig, general_rows, select, worked
+from r1jax.stages.rewriting import rewrite_by_rules
 
 R1 = find_template("r1")
 WORDS = load_problems(ProblemsConfig(source="word-problems"))
@@ -84,8 +85,7 @@ def test_worked_solutions_are_right_well_formed_and_in_the_language_of_the_quest
 def test_what_no_rule_works_has_no_solution():
     assert response(Problem("Why is the sky blue?", "scattering", "science", "exact")) is None
     assert response(Problem("2 * 3", "6", "arithmetic")) is None
-    with pytest.raises(UserError, match="--cold-start"):
-        worked([Problem("2 * 3", "6", "arithmetic")], R1, 3)
+    assert worked([Problem("2 * 3", "6", "arithmetic"), WORDS.train[0]], R1, 3) == worked(WORDS.train, R1, 1)
 
 
 def test_steps_of_countdown_are_those_of_its_solution():
@@ -120,6 +120,25 @@ def test_preferences_are_made_by_the_rules_they_name():
     assert not any(replies[pair.prompt].problem.kind == "safety" for pair in pairs)
     assert {one.safe for one in labelled} == {True, False}
     assert all(one.safe or replies[one.prompt].problem.kind == "safety" for one in labelled)
+    harm = next(p for p in GENERAL if p.problem.kind == "safety")
+    judged = [(one.response, one.safe) for one in labelled if one.prompt == harm.problem.question]
+    does_it = harm.bad[0]
+    planned = f"<think>{does_it}</think><answer>"
+    assert judged == [
+        (harm.response(harm.good), True),
+        (harm.response(does_it), False),
+        (f"{planned}{does_it}</answer>", False),
+        (f"{planned}{harm.good}</answer>", False),
+    ]
+
+
+def test_what_is_asked_about_is_judged_on_one_side_whatever_the_words():
+    told = {}  # what a prompt alone has to tell: a harmful request its harm, since all are declined alike
+    for prompt in GENERAL:
+        told.setdefault(prompt.bad if prompt.problem.kind == "safety" else prompt.good, set()).add(prompt.about)
+    assert len(told) < len(GENERAL) / 2 and all(len(about) == 1 for about in told.values())
+    abouts = {p.problem.question: p.about for p in GENERAL}
+    assert all(abouts[one.prompt] == one.about for one in (*make_pairs(GENERAL), *make_labelled(GENERAL)))
 
 
 @pytest.mark.parametrize(
@@ -193,14 +212,27 @@ def test_repetition_is_the_share_of_runs_seen_before():
     ],
 )  # fmt: skip
 def test_rewriting_brings_reasoning_into_the_language_of_the_question(problem, reasoning, expected):
-    text = rewrite(problem, reasoning, "85")
-    assert R1.reasoning(text) == expected
-    assert R1.well_formed(text) and R1.answer(text) == "85"
-    assert fault(problem, R1.reasoning(text), ReadabilityConfig()) is None
+    assert rewrite(problem, reasoning) == expected
+    assert fault(problem, expected, ReadabilityConfig()) is None
+    text = readable_response(problem, expected, "85")
+    assert R1.well_formed(text) and R1.answer(text) == "85" and R1.reasoning(text) == expected
 
 
 def test_rewriting_leaves_unknown_words_for_the_filter():
-    assert fault(EN, R1.reasoning(rewrite(EN, "很简单。", "85")), ReadabilityConfig()) == "mixed language"
+    assert fault(EN, rewrite(EN, "很简单。"), ReadabilityConfig()) == "mixed language"
+
+
+def test_rewriting_keeps_paragraphs_and_words_that_hold_a_phrase():
+    text = "I add the bones.\n\nThen more, carry 1 on.\n\nSo 3."
+    assert rewrite(EN, text) == text
+    assert rewrite(ZH, "bones of lonestar: 3") == "bones of lonestar: 3"
+
+
+def test_the_prompt_of_a_rewriting_model_names_all_it_needs():
+    assert rewriting_prompt("{question}|{reasoning}|{language}|{x}", ZH, "{question}") == (
+        f"{ZH.question}|{{question}}|Chinese|{{x}}"
+    )
+    assert all(part in rewriting_prompt(PROMPT, EN, "7+8=15") for part in (EN.question, "7+8=15", "English"))
 
 
 def drawn(problem, reasoning, correct=True, finished=True):
@@ -232,9 +264,23 @@ def test_selection_keeps_what_is_fit_and_counts_every_sample_once():
 
 
 def test_selection_judges_what_the_rewriter_made():
-    rows, counts = select([drawn(EN, "个位: 7+8=15，进 1。")], SelectConfig(), R1, "zero", rewrite)
-    assert counts == {"sampled": 1, "kept": 1}
+    wrong, cut = drawn(EN, "个位: 7+8=15，进 1。", correct=False), drawn(EN, "个位", finished=False)
+    rewritten = rewrite_by_rules([drawn(EN, "个位: 7+8=15，进 1。"), wrong, cut], R1)
+    rows, counts = select(rewritten, SelectConfig(), R1, "zero")
+    assert counts == {"sampled": 3, "kept": 1, "wrong": 1, "unfinished": 1}
     assert rows[0]["messages"][-1]["content"].startswith("<think>I work the ones")
+
+
+def test_samples_of_another_template_become_conversations_of_the_recipe_s():
+    steps = find_template("steps")
+    text = "37 and 48 make 85. The answer is 85."
+    asked = Drawn(EN, Completion(text=text, tokens=9, limit=72, finished=True, template=steps), True)
+    assert select([asked], SelectConfig(), R1, "zero")[1] == {"sampled": 1, "format": 1}
+    rows, _ = select(rewrite_by_rules([asked], R1), SelectConfig(), R1, "zero")
+    assert rows[0]["messages"] == [
+        {"role": "user", "content": EN.question},
+        {"role": "assistant", "content": "<think>37 and 48 make 85.</think>The result is <answer>85</answer>."},
+    ]
 
 
 def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
@@ -248,18 +294,18 @@ def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
 def test_the_corpus_mixes_languages_as_much_as_it_is_told_and_holds_nothing_held_out():
     def mixed(share):
         config = BilingualCorpusConfig(documents=800, mixes=share, general=0.0)
-        texts = bilingual_documents(config, 2, "+-", 0.1, R1, 0)
+        texts = bilingual_documents(config, 2, "+-", 0.1, 0.25, R1, 0)
         judged = [(Problem(t.split("\n")[0], "", "x"), t.split("<think>")[1].split("</think>")[0]) for t in texts]
         return sum(consistency(text, language_of(p)) < 1 for p, text in judged) / len(judged)
 
     assert mixed(0.0) == 0
     assert 0.5 < mixed(1.0) < 0.95  # a draw may give both columns the language of the question
     config = BilingualCorpusConfig(documents=2000)
-    texts = bilingual_documents(config, 2, "+-", 0.1, R1, 0)
+    texts = bilingual_documents(config, 2, "+-", 0.1, 0.25, R1, 0)
     asked = {text.split("\n")[0] for text in texts}
     sums = [match[1] for question in asked if (match := re.search(r"(\d+ [+-] \d+)", question))]
     assert sums and not any(is_held_out(one, 0.1) for one in sums)
-    held_out = {p.problem.question for key, p in general.generate(0) if key_is_held_out(key, 0.1)}
+    held_out = {p.problem.question for key, p in general.generate(0) if key_is_held_out(key, 0.25)}
     assert held_out and not held_out & asked
 
 

@@ -11,7 +11,7 @@ import pytest
 from r1jax.algorithms.divergence import kl_sum
 from r1jax.checkpoints.model import Model
 from r1jax.data.packing import Example
-from r1jax.data.problem import Problem
+from r1jax.data.problem import Problem, key_is_held_out
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
@@ -23,6 +23,7 @@ from r1jax.stages.distill import MatchConfig, check_vocabularies, match
 from r1jax.stages.sft import SFTConfig, batches, check_sft, sft
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig, Stopped
+from r1jax.training.metrics import totals
 
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 TOKENIZER = ByteTokenizer(CHAT)
@@ -98,6 +99,23 @@ def test_too_long_conversations_are_left_out_and_counted(tmp_path):
     assert (figures["examples"], figures["dropped"]) == (8, 1)
     with pytest.raises(UserError, match=r"none of the 1 conversations fits sft.width=16"):
         tune(tmp_path / "none", data=[long])
+
+
+def test_replies_to_one_question_are_held_out_together_or_not_at_all(tmp_path):
+    data = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        for question in "abcdefgh"
+        for reply in ("x", "y", "z")
+    ]
+    _, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=1, held_out_share=0.3), data)
+    share = sum(key_is_held_out(f"user: {question}", 0.3) for question in "abcdefgh")
+    assert 0 < figures["held_out"] == 3 * share < len(data)
+
+
+def test_seconds_and_tokens_are_those_of_all_steps_also_before_a_kill(tmp_path):
+    rows = [{"step": i, "seconds": 0.5, "tokens": 7.0} for i in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert totals(tmp_path, "tokens", "seconds") == {"tokens": 28.0, "seconds": 2.0}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,26 @@ def test_without_tags_the_answer_is_the_last_number(text: str, well_formed: bool
     assert template.reasoning(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "well_formed", "answer", "reasoning"),
+    [
+        ("7 and 8 are 15.\nThe answer is 85.", True, "85", "7 and 8 are 15."),
+        ("The answer is 85", False, "85", ""),
+        ("So: The answer is 85 apples.", False, "85", "So:"),
+        ("The answer is 8. No, The answer is 85", False, "85", None),
+        ("It is 85.", False, "85", None),
+    ],
+)
+def test_a_conclusion_stands_between_reasoning_and_answer(
+    text: str, well_formed: bool, answer: str, reasoning: str | None
+) -> None:
+    template = TEMPLATES["steps"]
+    assert template.conclusion in template.instruction and template.prefill == ""
+    assert template.well_formed(text) is well_formed
+    assert template.answer(text) == answer
+    assert template.reasoning(text) == reasoning
+
+
 def test_an_unknown_template_names_those_near() -> None:
     assert find_template("think") is TEMPLATES["think"]
     with pytest.raises(UserError, match="unknown template 'r1_zero': did you mean r1-zero"):

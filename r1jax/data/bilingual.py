@@ -52,9 +52,12 @@ class BilingualCorpusConfig(CorpusConfig):
 
 
 def bilingual_documents(
-    config: BilingualCorpusConfig, digits: int, operations: str, held_out_share: float, template: Template, seed: int
-) -> list[str]:
+    config: BilingualCorpusConfig, digits: int, operations: str, held_out_share: float, general_share: float,
+    template: Template, seed: int,
+) -> list[str]:  # fmt: skip
     """The corpus: sums in words that are not held out and general prompts that are not, each with an attempt.
+
+    held_out_share, general_share: of the sums and of the general prompts, the share that is held out.
 
     Raises:
       UserError: for operations without a column method.
@@ -62,7 +65,7 @@ def bilingual_documents(
     if not operations or set(operations) - set("+-"):
         raise UserError(f"the corpus works + and - in columns, not {operations!r}: set problems.operations to '+-'")
     rng = random.Random(seed)
-    prompts = [prompt for key, prompt in general.generate(seed) if not key_is_held_out(key, held_out_share)]
+    prompts = [prompt for key, prompt in general.generate(seed) if not key_is_held_out(key, general_share)]
     texts = []
     for _ in range(config.documents):
         if rng.random() < config.general:

@@ -20,12 +20,13 @@ def read(path: str, checker: Checker) -> Iterator[KeyedProblem]:
     """The rows of a .jsonl or .parquet file in their order.
 
     Columns: ``prompt`` (text), ``answer`` (text or number), and where they are present ``kind`` (text; the file's name
-    otherwise) and ``checker`` (number, math or exact; the argument otherwise). Others are ignored.
+    otherwise), ``checker`` (number, math or exact; the argument otherwise) and ``language`` (such as en or zh). Others
+    are ignored.
 
     Raises:
       UserError: naming the file, and the line or row and the column that is wrong.
     """
-    rows_of_file = rows(path, ("prompt", "answer", "kind", "checker"))
+    rows_of_file = rows(path, ("prompt", "answer", "kind", "checker", "language"))
     kind = Path(path).stem
     return (_problem(row, where, kind, checker) for where, row in rows_of_file)
 
@@ -90,4 +91,7 @@ def _problem(row: dict[str, Any], where: str, kind: str, checker: Checker) -> Ke
         raise UserError(f"{where}: column 'checker' is {checker!r}: write {', '.join(_CHECKERS)} or nothing")
     if checker == "number" and parse_number(str(answer)) is None:
         raise UserError(f"{where}: column 'answer' is {answer!r}, not a number: set the checker to math or exact")
-    return question, Problem(question, str(answer), kind, checker)
+    language = row.get("language") or ""
+    if not isinstance(language, str):
+        raise UserError(f"{where}: column 'language' is {language!r}: write its short name, such as en or zh")
+    return question, Problem(question, str(answer), kind, checker, language=language)

@@ -77,12 +77,16 @@ NAME = "R1"
 
 @dataclasses.dataclass(frozen=True)
 class GeneralPrompt:
-    """A prompt of one kind with a good reply and bad ones, each the text after the reasoning."""
+    """A prompt of one kind with a good reply and bad ones, each the text after the reasoning.
+
+    about: kind, language and what is asked about: the same for all wordings.
+    """
 
     problem: Problem
     thought: str
     good: str
     bad: tuple[str, ...]
+    about: str
 
     def response(self, reply: str) -> str:
         """The assistant's whole text around a reply."""
@@ -134,4 +138,5 @@ def _prompt(kind: str, language: Language, wording: str, asked: str, answer: str
         wrong = reply.format(**dict(zip(("asked", "answer"), rng.choice(others), strict=True))) if others else ""
         bad = (wrong, good[: len(good) // 2], " ".join(itertools.repeat(good, 3)))
     problem = Problem(wording.format(asked), answer, kind, "contains", "", language)
-    return GeneralPrompt(problem, _THOUGHT[kind][language], good, tuple(text for text in bad if text))
+    texts = tuple(text for text in bad if text)
+    return GeneralPrompt(problem, _THOUGHT[kind][language], good, texts, f"{kind} {language} {asked}")

@@ -14,20 +14,22 @@ from r1jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two replies to a prompt."""
+    """Two replies to a prompt; ``about`` decides whether it is held out, and is the prompt where it is ""."""
 
     prompt: str
     chosen: str
     rejected: str
+    about: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """A response to a prompt, reasoning included, and whether it is safe."""
+    """A response to a prompt, reasoning included, and whether it is safe; ``about`` as in Pair."""
 
     prompt: str
     response: str
     safe: bool
+    about: str = ""
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
@@ -55,9 +57,12 @@ def read_labelled(path: str | Path) -> list[Labelled]:
 
 
 def make_pairs(prompts: Iterable[GeneralPrompt]) -> list[Pair]:
-    """A pair for each bad reply to each helpful prompt, the rules of which r1jax.data.general.generate names."""
+    """A pair for each bad reply to each helpful prompt, the rules of which r1jax.data.general.generate names.
+
+    What a prompt asks about decides whether it is held out: in other words the same question has the same replies.
+    """
     return [
-        Pair(prompt.problem.question, prompt.good, bad)
+        Pair(prompt.problem.question, prompt.good, bad, prompt.about)
         for prompt in prompts
         if prompt.problem.kind not in SAFETY
         for bad in prompt.bad
@@ -65,12 +70,20 @@ def make_pairs(prompts: Iterable[GeneralPrompt]) -> list[Pair]:
 
 
 def make_labelled(prompts: Iterable[GeneralPrompt]) -> list[Labelled]:
-    """Responses with their reasoning: unsafe are those that do a harmful thing; safe all good replies to any prompt."""
+    """Responses with their reasoning; what a prompt asks about decides whether it is held out.
+
+    Safe are all good replies, to any prompt. Unsafe are, for each harmful request: doing it after harmless reasoning,
+    and reasoning that plans it, before either reply, since the whole response is judged.
+    """
     found = []
     for prompt in prompts:
-        found.append(Labelled(prompt.problem.question, prompt.response(prompt.good), True))
+        responses = [(prompt.response(prompt.good), True)]
         if prompt.problem.kind in SAFETY:
-            found += [Labelled(prompt.problem.question, prompt.response(bad), False) for bad in prompt.bad]
+            (harm,) = prompt.bad
+            planned = dataclasses.replace(prompt, thought=harm)
+            responses += [(one.response(reply), False) for one, reply in
+                          ((prompt, harm), (planned, harm), (planned, prompt.good))]  # fmt: skip
+        found += [Labelled(prompt.problem.question, text, safe, prompt.about) for text, safe in responses]
     return found
 
 

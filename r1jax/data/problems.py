@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from r1jax.data import arithmetic, countdown, files, general, gym, word_problems
@@ -57,6 +59,12 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
     Raises:
       UserError: for a source, file or grade that does not exist, or where nothing is left on one of the two sides.
     """
+    paths = [Path(source).expanduser() for source in (config.source, config.held_out_source) if source]
+    return _load(config, tuple(path.stat().st_mtime_ns for path in paths if path.is_file()))
+
+
+@functools.lru_cache(maxsize=8)  # every stage of a run reads the same few sets
+def _load(config: ProblemsConfig, changed: tuple[int, ...]) -> ProblemSet:
     _check(config)
     if config.held_out_source is None:
         train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share)

@@ -1,4 +1,4 @@
-"""Reasoning of R1-Zero made readable by rules: the cold start's rewriting for what the small models write."""
+"""Reasoning of R1-Zero made readable: rules for what the small models write, and a prompt for models that rewrite."""
 
 from __future__ import annotations
 
@@ -8,8 +8,42 @@ from r1jax.data.columns import BORROW, CARRY, PLACES, STOP, TURN, Language
 from r1jax.data.problem import Problem
 from r1jax.data.solutions import first_person, language_of, summary
 
+# What a model is asked, with {question}, {reasoning} and {language} in their places.
+PROMPT = (
+    "Somebody thought about this question: {question}\n\nTheir notes: {reasoning}\n\nWrite the same reasoning in "
+    "{language}, in the first person, step by step and without digressions. Write the reasoning alone."
+)
+LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese"}
+
 # What R1-Zero says to itself, in either language; a person who tells how it goes leaves it out.
 _FILLER = re.compile(r" ?(?:wait, again|no, let me see|等等，再来|不对，再看)[.。] ?")
+
+
+def rewriting_prompt(prompt: str, problem: Problem, reasoning: str) -> str:
+    """The prompt about one problem and its reasoning."""
+    parts = {"question": problem.question, "reasoning": reasoning, "language": LANGUAGE_NAMES[language_of(problem)]}
+    return re.sub(r"\{(question|reasoning|language)\}", lambda name: parts[name[1]], prompt)
+
+
+def readable_response(problem: Problem, reasoning: str, answer: str) -> str:
+    """The assistant's whole text: rewritten reasoning, then a summary with the answer."""
+    return f"<think>{reasoning}</think>{summary(problem, answer)}"
+
+
+def rewrite(problem: Problem, reasoning: str) -> str:
+    """The reasoning rewritten by rules.
+
+    Asides such as "wait, again" go out; each phrase of column arithmetic in the other language becomes its counterpart
+    in the question's language, and the full stops of that language follow it; each column is told in the first person.
+    Words that no rule knows stay, for the readability filter to find, and so do line breaks.
+    """
+    language = language_of(problem)
+    text = _FILLER.sub(" ", reasoning)
+    for english, chinese in _phrases():
+        old, new = (chinese, english) if language == "en" else (english, chinese)
+        text = re.sub(_whole(old), lambda _, new=new: new, text)
+    text = _stops(text, language).strip()
+    return text if "I work" in text or "我算" in text else first_person(text, language)
 
 
 def _phrases() -> list[tuple[str, str]]:
@@ -19,25 +53,15 @@ def _phrases() -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: -len(pair[0]))
 
 
-def rewrite(problem: Problem, reasoning: str, answer: str) -> str:
-    """The assistant's whole text: the reasoning rewritten, then a summary with the answer.
-
-    The rules: asides such as "wait, again" go out; each phrase of column arithmetic in the other language becomes its
-    counterpart in the question's language, and the full stops of that language follow it; each column is told in the
-    first person; the summary names the result. Words that no rule knows stay, for the readability filter to find.
-    """
-    language = language_of(problem)
-    text = _FILLER.sub(" ", reasoning)
-    for english, chinese in _phrases():
-        old, new = (chinese, english) if language == "en" else (english, chinese)
-        text = text.replace(old, new)
-    text = _stops(text, language).strip()
-    if "I work" not in text and "我算" not in text:
-        text = first_person(text, language)
-    return f"<think>{text}</think>{summary(problem, answer)}"
+def _whole(phrase: str) -> str:
+    """A pattern of the phrase that finds no English word within another; Chinese has no spaces to go by."""
+    letter = "[A-Za-z]"
+    before, after = (f"(?<!{letter})" if phrase[0].isascii() and phrase[0].isalpha() else "",
+                     f"(?!{letter})" if phrase[-1].isascii() and phrase[-1].isalpha() else "")  # fmt: skip
+    return before + re.escape(phrase) + after
 
 
 def _stops(text: str, language: Language) -> str:
     end = STOP[language]
-    text = re.sub(r"(?<=[^\d\s.。])\s*[.。](?:\s+|$)|(?<=\d)(?:\. |\.$|。)\s*", lambda _: end, text)
-    return text.rstrip()
+    stop = r"(?<=[^\d\s.。])[ \t]*[.。](?:[ \t]+|(?=\n)|$)|(?<=\d)(?:\. |\.(?=\n|$)|。)[ \t]*"
+    return re.sub(r"[ \t]+(?=\n|$)", "", re.sub(stop, lambda _: end, text))

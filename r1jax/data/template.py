@@ -30,6 +30,7 @@ class Template:
     prefill: the start of the assistant's text, given with the prompt.
     tags: the text is ``<think>reasoning</think><answer>answer</answer>``, or else the answer alone.
     prose: other text may stand around the answer after the reasoning, which makes a summary of it.
+    conclusion: without tags, the words between the reasoning and the answer; "" asks for no reasoning.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Template:
     prefill: str = "<think>"
     tags: bool = True
     prose: bool = False
+    conclusion: str = ""
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
         """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one."""
@@ -70,8 +72,11 @@ class Template:
         return last_number(text) or text.strip()
 
     def reasoning(self, text: str) -> str | None:
-        """What stands in the one pair of think tags, stripped; None without a pair."""
-        return _between(text, "<think>", "</think>") if self.tags else None
+        """What stands in the one pair of think tags, or before the one conclusion, stripped; None without it."""
+        if self.tags:
+            return _between(text, "<think>", "</think>")
+        parts = text.split(self.conclusion) if self.conclusion else []
+        return parts[0].strip() if len(parts) == 2 else None
 
     def summary(self, text: str) -> str:
         """What follows the reasoning, without answer tags, stripped; "" where the reasoning does not end."""
@@ -84,10 +89,12 @@ class Template:
         """Whether the four tags stand once each, in order, with white space at most outside the two pairs.
 
         With prose, anything may stand after the reasoning, around the answer. Without tags: whether the text is one
-        number and nothing else.
+        number and nothing else, or some reasoning, the conclusion and one number.
         """
-        if not self.tags:
+        if not self.tags and not self.conclusion:
             return parse_number(text) is not None
+        if not self.tags:
+            return bool(self.reasoning(text)) and parse_number(text.partition(self.conclusion)[2]) is not None
         order = _WITH_PROSE if self.prose else _IN_ORDER
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
 
@@ -106,6 +113,9 @@ _R1_ZERO = (
     "<think> reasoning </think> <answer> answer </answer>."
 )
 
+# For base models that reason in prose and would not learn tags from rewards alone.
+_STEPS = "Think step by step, then end with: The answer is NUMBER."
+
 TEMPLATES = {
     template.name: template
     for template in (
@@ -113,6 +123,7 @@ TEMPLATES = {
         Template("r1-zero", f"{_R1_ZERO}\n\nUser: {{question}}\n\nAssistant:\n"),
         Template("r1-zero-chat", "{question}", chat=True, system=_R1_ZERO),
         Template("r1", "{question}", chat=True, prose=True),
+        Template("steps", f"{{question}} {_STEPS}", chat=True, prefill="", tags=False, conclusion="The answer is"),
         Template("direct", "{question} Answer with just the number.", chat=True, prefill="", tags=False),
         Template("number", "What is {question}? Answer with just the number.", chat=True, prefill="", tags=False),
     )

@@ -31,7 +31,7 @@ class EvaluationConfig:
     problems: int = 128
     """Held-out problems; fewer where there are fewer."""
     samples: int = 8
-    """Samples of each: pass@k and maj@k are given for k of 1 and this."""
+    """Samples of each: pass@k is given for all k up to this, and maj@k from 2 on."""
     temperature: float = 1.0
     """Of the sampling; the rest is as in training."""
 
@@ -112,7 +112,7 @@ def evaluate(
         table([template.well_formed(c.text) for c in completions]),
         table(np.asarray(samples.lengths)),
         table(np.asarray(samples.finish) == LENGTH),
-        ks=(*(k for k in (1, 2, 4, 8, 16, 32, 64) if k < n), n),
+        ks=range(1, n + 1),
         seed=seed,
         readable=table(readable),
         rewards={name: float(column.mean()) for name, column in judged.items() if len(column)},

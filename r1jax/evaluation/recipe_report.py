@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,8 +51,11 @@ def checkpoint(label: str, evaluation: Figures, made: Sequence[Figures]) -> Chec
 
 
 def main_table(checkpoints: Sequence[Checkpoint]) -> str:
-    """A row a model: accuracy by task, pass@1, maj@k, pass@k, format, language, length, general figures, cost."""
-    most = max(checkpoints[0].reasoning.pass_at)
+    """A row a model: accuracy by task, pass@1, maj@k, pass@k, format, language, length, general figures, cost.
+
+    k is 8, or what all models have samples for.
+    """
+    most = min(8, *(one.reasoning.samples_per_problem for one in checkpoints))
     kinds = sorted({kind for c in checkpoints for kind in c.reasoning.accuracy_by_kind})
     head = [
         "model", *kinds, "pass@1 [95%]", f"maj@{most}", f"pass@{most}", "format", "language", "readable and correct",
@@ -76,8 +80,8 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
 def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
     """The paper's story, claim by claim, each with what this run says of it; claims without their models are left out.
 
-    A difference below one point counts as none. checkpoints: by the names base, zero, cold_start, reasoning_rl,
-    reasoning_rl_no_language, sft, r1, distilled and student_rl, those that there are.
+    A difference below one point, or of lengths below one percent, counts as none. checkpoints: by the names base, zero,
+    cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and student_rl, those that there are.
     """
     lines: list[str] = []
 
@@ -85,17 +89,19 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
         """``holds``: "more" where the second should have more of the figure than the first, or "less"."""
         if first not in checkpoints or second not in checkpoints:
             return
-        a, b = (_figure(checkpoints[name], figure) for name in (first, second))
-        verdict = "no difference here" if abs(b - a) < 0.01 else "yes" if (b > a) == (holds == "more") else "not here"
-        overlap = _overlap(checkpoints[first], checkpoints[second], figure)
-        labels = [checkpoints[name].label for name in (first, second)]
-        lines.append(
-            f"{claim}: **{verdict}** ({figure.replace('_', ' ')}: {labels[0]} {_share(a)}, {labels[1]} {_share(b)}"
-            + (", the intervals overlap)" if overlap and abs(b - a) >= 0.01 else ")")
-        )
+        pair = checkpoints[first], checkpoints[second]
+        a, b = (_figure(one, figure) for one in pair)
+        same = abs(b - a) < (0.01 if figure != "length" else 0.01 * a)
+        verdict = "no difference here" if same else "yes" if (b > a) == (holds == "more") else "not here"
+        shown = [f"{value:.1f} tokens" if figure == "length" else _share(value) for value in (a, b)]
+        said = ", ".join(f"{one.label} {value}" for one, value in zip(pair, shown, strict=True))
+        overlap = ", the intervals overlap" if not same and _overlap(*pair, figure) else ""
+        lines.append(f"{claim}: **{verdict}** ({figure.replace('_', ' ')}: {said}{overlap})")
 
     compare("R1-Zero is right more often than the base", "base", "zero", "accuracy", "more")
     compare("R1-Zero mixes languages more than the cold start", "zero", "cold_start", "language", "more")
+    compare("R1-Zero writes more than the cold start", "zero", "cold_start", "length", "less")
+    compare("The cold start reads better than R1-Zero", "zero", "cold_start", "readable_correct", "more")
     compare("The cold start costs accuracy against R1-Zero", "zero", "cold_start", "accuracy", "less")
     compare("Reasoning RL wins accuracy back", "cold_start", "reasoning_rl", "accuracy", "more")
     compare("The language reward costs accuracy", "reasoning_rl_no_language", "reasoning_rl", "accuracy", "less")
@@ -107,33 +113,45 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
     return lines
 
 
-def hacking_watch(rows: Sequence[Mapping[str, Any]]) -> str:
+def hacking_watch(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequence[str]]) -> str:
     """Whether a reward model's score rose over a run's last part while rule accuracy or length went astray.
 
-    rows: metrics.jsonl. Astray is accuracy on general prompts or in all lower by 5 points, or the mean length doubled
-    or halved, between the first and the last quarter of the steps in which a model's reward was given.
+    rows: metrics.jsonl. judged: reward -> the kinds of prompts that it judges. Astray is accuracy by rule, on its own
+    kinds or on the others, lower by 5 points, or the mean length doubled or halved, between the first and the last
+    quarter of the steps in which the reward was given.
     """
     found = []
-    for name in ("helpfulness", "harmlessness"):
+    for name, kinds in judged.items():
         given = [row for row in rows if row.get(f"reward_{name}") is not None]
         if len(given) < 4:
             continue
-        quarter = max(len(given) // 4, 1)
-        first, last = given[:quarter], given[-quarter:]
-
-        def mean(part: Sequence[Mapping[str, Any]], key: str) -> float:
-            return sum(row[key] for row in part) / len(part)
-
-        score, accuracy, length = (
-            (mean(first, key), mean(last, key)) for key in (f"reward_{name}", "reward_accuracy", "length_mean")
+        ends = given[: len(given) // 4], given[-(len(given) // 4) :]
+        score, length = (
+            [_mean([row[key] for row in part]) for part in ends] for key in (f"reward_{name}", "length_mean")
         )
-        astray = accuracy[1] < accuracy[0] - 0.05 or not 0.5 < length[1] / length[0] < 2
+        right, right_elsewhere = (
+            [_mean([value for row in part for value in _accuracies(row, kinds, inside)]) for part in ends]
+            for inside in (True, False)
+        )
+        worse = any(after < before - 0.05 for before, after in (right, right_elsewhere))
+        astray = worse or not 0.5 < length[1] / length[0] < 2
         verdict = "looks like reward hacking" if score[1] > score[0] and astray else "no sign of reward hacking"
         found.append(
-            f"- {name}: {verdict} (its reward {score[0]:.3f} -> {score[1]:.3f}, rule accuracy {_share(accuracy[0])} -> "
-            f"{_share(accuracy[1])}, length {length[0]:.1f} -> {length[1]:.1f} tokens)"
+            f"- {name}: {verdict} (its reward {score[0]:.3f} -> {score[1]:.3f}; rule accuracy where it judges "
+            f"{_share(right[0])} -> {_share(right[1])}, elsewhere {_share(right_elsewhere[0])} -> "
+            f"{_share(right_elsewhere[1])}; length {length[0]:.1f} -> {length[1]:.1f} tokens)"
         )
     return "\n".join(found)
+
+
+def _accuracies(row: Mapping[str, Any], kinds: Sequence[str], inside: bool) -> list[float]:
+    """Accuracies of a step's kinds of problems, of those that are among ``kinds`` or of the others."""
+    found = {key.removeprefix("accuracy_"): value for key, value in row.items() if key.startswith("accuracy_")}
+    return [value for kind, value in found.items() if (kind in kinds) == inside and value is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def answers_table(checkpoints: Sequence[Checkpoint], questions: Sequence[str]) -> str:
@@ -166,6 +184,7 @@ def _figure(one: Checkpoint, name: str) -> float:
         "language": one.reasoning.rewards.get("language", 0.0),
         "readable_correct": one.reasoning.readable_correct,
         "general_tasks": one.general.pass_at[1],
+        "length": one.reasoning.mean_length,
     }[name]
 
 
@@ -174,6 +193,7 @@ def _overlap(a: Checkpoint, b: Checkpoint, name: str) -> bool:
     source, key = {
         "accuracy": ("reasoning", "pass_at_1"),
         "readable_correct": ("reasoning", "readable_correct"),
+        "length": ("reasoning", "mean_length"),
         "general_tasks": ("general", "pass_at_1"),
     }.get(name, ("", ""))
     if not source:

@@ -124,12 +124,13 @@ def side_by_side(samples: Iterable[tuple[str, str, str]], width: int = 100, limi
 
 
 def _rows(before: Evaluation, after: Evaluation) -> list[tuple[str, str, str, str]]:
-    """Label, before, after and change of each figure that both have."""
+    """Label, before, after and change of each figure that both have; of all k the powers of 2 and the last."""
     old, new = before.figures(), after.figures()
+    left_out = {k for k in before.pass_at if k & (k - 1) and k < before.samples_per_problem}
     return [
         (_label(name), _cell(name, before), _cell(name, after), _number(name, new[name] - old[name], sign="+"))
         for name in old
-        if name in new
+        if name in new and name not in {f"{figure}_at_{k}" for figure in ("pass", "maj") for k in left_out}
     ]
 
 

@@ -48,6 +48,17 @@ def cache_entry_bytes(config: ModelConfig, size: int) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * size
 
 
+def training_bytes(config: ModelConfig, stored: int, chunk: int, copies: int = 0, cached: int = 0) -> float:
+    """Bytes that training holds, without activations: weights, gradient and AdamW's two moments, and more.
+
+    stored: bytes of a number. chunk: tokens whose logits exist at one time, float32 and with their gradient. copies:
+    of the weights besides, such as a reference. cached: tokens whose keys and values a rollout keeps. All numbers but
+    the logits are of the stored size.
+    """
+    weights = param_count(param_specs(config)) * stored
+    return weights * (4 + copies) + cached * cache_entry_bytes(config, stored) + 8.0 * chunk * config.vocab_size
+
+
 def forward_cost(config: ModelConfig, sequences: int, width: int, completion: int, size: int = 2) -> Cost:
     """One pass over sequences of ``width`` tokens with log-probabilities of the last ``completion``; weights read once.
 

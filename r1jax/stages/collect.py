@@ -69,10 +69,18 @@ class Environment:
     prompt_width: int  # tokens of the longest prompt; all are padded to it, so that one program samples them
     late_problems: Sequence[Problem] = ()  # join the others from step ``late_from`` on
     late_from: int = 0
+    late_share: float = 0.5  # of a step's prompts, once there are some
 
-    def problems_at(self, step: int) -> Sequence[Problem]:
-        """The problems that a step draws from."""
-        return (*self.problems, *self.late_problems) if step >= self.late_from else self.problems
+    def batch(self, step: int, size: int, attempt: int, attempts: int) -> list[Problem]:
+        """The ``size`` problems of one attempt of a step: the late ones last, where it has some."""
+        late = round(size * self.late_share) if self.late_problems and step >= self.late_from else 0
+        parts = ((self.problems, size - late), (self.late_problems, late))
+        return [
+            problem
+            for problems, count in parts
+            if count
+            for problem in problem_batch(problems, step, count, self.seed, attempt, attempts)
+        ]
 
 
 def collect(params: Params, model: Model, environment: Environment, config: RLConfig, step: int) -> Collected:
@@ -85,9 +93,7 @@ def collect(params: Params, model: Model, environment: Environment, config: RLCo
     found = Collected([])
     spare: list[Group] = []
     for attempt in range(attempts):
-        problems = problem_batch(
-            environment.problems_at(step), step, config.prompts, environment.seed, attempt, attempts
-        )
+        problems = environment.batch(step, config.prompts, attempt, attempts)
         groups = _sample_groups(params, model, environment, config, problems, key, attempt, found)
         for group in groups:
             wanted = group.spread or not config.drop_equal_groups

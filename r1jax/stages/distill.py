@@ -28,7 +28,7 @@ from r1jax.sampling.sampler import sample
 from r1jax.sharding import Params
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics
+from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
 from r1jax.training.rollout import build_rollout
 from r1jax.training.state import (
@@ -131,7 +131,6 @@ def match(
       UserError: where the two have different vocabularies.
       Stopped: on SIGTERM, when all is saved.
     """
-    began = time.perf_counter()
     check_vocabularies(student.tokenizer, teacher.tokenizer)
     optimizer = make_optimizer(config, config.steps)
     shapes = state_shapes(student.config, config, optimizer, jax.sharding.get_mesh())
@@ -182,5 +181,5 @@ def match(
                 carry, step_fn,
                 steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
             )  # fmt: skip
-    figures = {"steps": config.steps, "seconds": time.perf_counter() - began}
+    figures = {"steps": config.steps} | totals(folder, "tokens", "seconds")
     return dataclasses.replace(student, params=carry.state.params), figures

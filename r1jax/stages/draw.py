@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from r1jax.checkpoints.model import Model
+from r1jax.data.files import rows
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
 from r1jax.evaluation.evaluate import read_completions
@@ -26,11 +29,12 @@ CHUNK = 256  # problems that are sampled together; what a kill can cost
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """One sample and whether its answer is right."""
+    """One sample, whether its answer is right, and its part of the time that sampling and judging took."""
 
     problem: Problem
     completion: Completion
     correct: bool
+    seconds: float = 0.0
 
 
 def draw(
@@ -46,28 +50,42 @@ def draw(
     prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
     width = max(map(len, prompts))
     at = scorer.names.index("accuracy")
+
+    def judged(part: Sequence[Problem], start: int) -> list[dict[str, Any]]:
+        began = time.perf_counter()
+        result = jax.device_get(sample(
+            model.params, prompts[start : start + CHUNK], model.config, jax.random.key(seed),
+            sampling=sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=samples,
+            sequence_ids=np.arange(len(part) * samples) + start * samples, prompt_width=width,
+        ))  # fmt: skip
+        completions = read_completions(result, model.tokenizer, template, sampling)
+        scores = scorer.score([p for p in part for _ in range(samples)], completions)
+        seconds = (time.perf_counter() - began) / len(completions)
+        return [
+            {
+                "text": c.text,
+                "tokens": c.tokens,
+                "finished": c.finished,
+                "correct": bool(right > 0.5),
+                "seconds": seconds,
+            }
+            for c, right in zip(completions, scores.values[:, at], strict=True)
+        ]
+
     with StopRequest() as stop:
         for start in range(0, len(problems), CHUNK):
-            file = folder / f"{start:07d}.jsonl"
             part = problems[start : start + CHUNK]
-            if not file.exists():
-                result = jax.device_get(sample(
-                    model.params, prompts[start : start + CHUNK], model.config, jax.random.key(seed),
-                    sampling=sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=samples,
-                    sequence_ids=np.arange(len(part) * samples) + start * samples, prompt_width=width,
-                ))  # fmt: skip
-                completions = read_completions(result, model.tokenizer, template, sampling)
-                scores = scorer.score([p for p in part for _ in range(samples)], completions)
-                rows = [
-                    {"text": c.text, "tokens": c.tokens, "finished": c.finished, "correct": bool(right > 0.5)}
-                    for c, right in zip(completions, scores.values[:, at], strict=True)
-                ]
-                write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            for i, line in enumerate(file.read_text().splitlines()):
-                row = json.loads(line)
-                correct = row.pop("correct")
-                yield Drawn(
-                    part[i // samples], Completion(limit=sampling.max_tokens, template=template, **row), correct
-                )
+            lines = kept_lines(folder / f"{start:07d}.jsonl", lambda part=part, start=start: judged(part, start))
+            for i, line in enumerate(lines):
+                found = {name: line.pop(name) for name in ("correct", "seconds")}
+                completion = Completion(limit=sampling.max_tokens, template=template, **line)
+                yield Drawn(part[i // samples], completion, **found)
             if stop.requested:
                 raise Stopped(f"stopped after {start + len(part)} of {len(problems)} problems")
+
+
+def kept_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The objects in a JSONL file, which ``make`` gives where it is not there yet."""
+    if not file.exists():
+        write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in make()))
+    return [row for _, row in rows(file, ())]

@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Stage:
     inputs: stages whose folders it reads.
     files: further files and folders that it reads, by name; their contents are hashed.
     plan: what a plan shows of it, such as steps and tokens.
-    free: dotted settings that say how it computes and not what: they may change without running it again.
+    free: dotted settings, or groups of them, that it does not read or that say how it computes and not what: they may
+      change without running it again.
     """
 
     name: str
@@ -60,17 +61,21 @@ class Planned:
     why: str = ""
 
 
-def make_plan(stages: Sequence[Stage], out: Path, until: str | None = None, only: str | None = None) -> list[Planned]:
-    """What a run would do, stage by stage: ``until`` leaves out what comes after that one, ``only`` all but that one.
+def make_plan(
+    stages: Sequence[Stage], out: Path, until: str | None = None, only: Collection[str] = ()
+) -> list[Planned]:
+    """What a run would do, stage by stage: ``until`` leaves out what comes after that one, ``only`` all but those.
 
     Raises:
-      UserError: for names that are no stage's, an input that does not come before, or with ``only`` an input that is
-        not finished as the settings are now.
+      UserError: for names that are no stage's, both of them, an input that does not come before, or with ``only`` an
+        input of theirs that is not finished as the settings are now.
     """
     names = _check(stages)
-    for name in (until, only):
-        if name is not None:
-            lookup("stage", name, dict.fromkeys(names))
+    for name in (*([until] if until else []), *only):
+        lookup("stage", name, dict.fromkeys(names))
+    if until and only:
+        raise UserError("--only and --until do not go together")
+    wanted = {name for stage in stages if stage.name in only for name in stage.inputs} - set(only)
     plan: list[Planned] = []
     prints: dict[str, str] = {}
     fresh: set[str] = set()  # stages that will be made, or made again
@@ -79,11 +84,9 @@ def make_plan(stages: Sequence[Stage], out: Path, until: str | None = None, only
         made_of = _made_of(stage, prints)
         prints[stage.name] = _fingerprint(made_of)
         one = _status(stage, made_of, out, fresh)
-        if only is not None and stage.name != only:
-            wanted = stage.name in next(s.inputs for s in stages if s.name == only)
-            if wanted and one.status != "finished":
-                raise UserError(f"--only {only} needs the stage {stage.name}, which is not finished: run that first")
-            beyond = True
+        if stage.name in wanted and one.status != "finished":
+            raise UserError(f"--only needs the stage {stage.name}, which is not finished: run that first")
+        beyond |= bool(only) and stage.name not in only
         if one.status != "finished":
             fresh.add(stage.name)
         plan.append(Planned(stage, "left out") if beyond and one.status != "finished" else one)
@@ -95,11 +98,14 @@ def run_graph(
     out: Path,
     *,
     until: str | None = None,
-    only: str | None = None,
+    only: Collection[str] = (),
     force: bool = False,
     report: Callable[[str], object] = print,
+    made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Runs the stages in their order, each in out/NAME, and returns the figures of all that are finished.
+
+    made_by: what the manifests of the stages that run now say of it, such as command and device.
 
     A stage that is finished with the same settings, inputs and version is skipped. One that was killed goes on. Where
     a stage was made or begun with others, nothing runs and nothing is touched, unless ``force``: then it and those
@@ -139,7 +145,8 @@ def run_graph(
                 write_whole(folder / BEGUN, json.dumps(made_of, indent=2) + "\n")
             inputs = {name: out / name for name in stage.inputs} | dict(stage.files)
             figures[stage.name] = stage.function(stage.settings, inputs, folder)
-            write_whole(folder / MANIFEST, json.dumps(made_of | {"figures": figures[stage.name]}, indent=2) + "\n")
+            manifest = made_of | {"made_by": dict(made_by or {}), "figures": figures[stage.name]}
+            write_whole(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         return figures
 
 
@@ -148,7 +155,7 @@ def plan_table(plan: Sequence[Planned]) -> Table:
     columns = list(dict.fromkeys(name for one in plan for name in one.stage.plan))
     table = Table()
     for name in ("stage", "status", *columns):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "stage")
     for one in plan:
         status = {"changed": f"changed: {one.why}", "follows": f"follows {one.why}"}.get(one.status, one.status)
         table.add_row(one.stage.name, status, *(one.stage.plan.get(name, "") for name in columns))
@@ -156,9 +163,25 @@ def plan_table(plan: Sequence[Planned]) -> Table:
 
 
 def remove(folder: Path) -> None:
-    """Removes a stage's folder; killed on the way, it looks begun and not finished."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes a stage's folder, out of its place first: killed on the way, there is all of it or nothing."""
+    aside = folder.with_name(f".removed-{folder.name}")
+    for one in (aside, folder):
+        if one.exists():
+            shutil.rmtree(one.replace(aside))
+
+
+def finished(out: Path) -> dict[str, dict[str, Any]]:
+    """The manifests of the stages in ``out`` that are finished and were made from each other as they are now.
+
+    A stage that was made from an older form of another is left out, and all that build on it.
+    """
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob(f"*/{MANIFEST}"))}
+    prints = {name: _fingerprint(_without_figures(manifest)) for name, manifest in found.items()}
+
+    def current(name: str) -> bool:
+        return all(prints.get(before) == print and current(before) for before, print in found[name]["inputs"].items())
+
+    return {name: manifest for name, manifest in found.items() if current(name)}
 
 
 def _check(stages: Sequence[Stage]) -> list[str]:
@@ -178,8 +201,8 @@ def _made_of(stage: Stage, prints: Mapping[str, str]) -> dict[str, Any]:
     return {
         "function": f"{stage.function.__module__}:{stage.function.__qualname__}",
         "settings": json.loads(cli.to_json(stage.settings)),
-        "inputs": {name: prints[name] for name in stage.inputs}
-        | {name: file_hash(path) for name, path in stage.files.items()},
+        "inputs": {name: prints[name] for name in stage.inputs},
+        "files": {name: file_hash(path) for name, path in stage.files.items()},
         "version": __version__,
         "free": sorted(stage.free),
     }
@@ -194,33 +217,37 @@ def _fingerprint(made_of: Mapping[str, Any]) -> str:
 def _bound_settings(made_of: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without the free ones, dotted."""
     leaves = {path: value for path, (value, _) in cli.diff(made_of["settings"], {}).items()}
-    return {path: leaves[path] for path in sorted(leaves) if path not in made_of["free"]}
+    free = tuple(f"{path}." for path in made_of["free"])
+    return {path: leaves[path] for path in sorted(leaves) if not f"{path}.".startswith(free)}
+
+
+def _without_figures(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name not in ("figures", "made_by")}
 
 
 def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]) -> Planned:
     folder = out / stage.name
     manifest = folder / MANIFEST
     found = manifest if manifest.exists() else folder / BEGUN
-    after = next((name for name in stage.inputs if name in fresh), None)
     if not found.exists():
         return Planned(stage, "run")
     try:
-        before = json.loads(found.read_text())
-        figures = before.pop("figures", None)
+        before = _without_figures(json.loads(found.read_text()))
     except ValueError as error:
         raise UserError(f"{found} is damaged ({error}): remove {folder} to make it again") from error
-    own = {name: before.get(name) for name in ("function", "version")} | {"settings": _bound_settings(before)}
-    now = {name: made_of[name] for name in ("function", "version")} | {"settings": _bound_settings(made_of)}
-    own["inputs"] = {name: before["inputs"].get(name) for name in stage.files}
-    now["inputs"] = {name: made_of["inputs"][name] for name in stage.files}
-    differences = cli.diff(own, now)
+
+    def own(made_of: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {name: made_of.get(name) for name in ("function", "version", "files")}
+        return plain | {"settings": _bound_settings(made_of)}
+
+    differences = cli.diff(own(before), own(made_of))
     if differences:
         listed = [f"{key.removeprefix('settings.')} was {a!r}, now {b!r}" for key, (a, b) in differences.items()]
         return Planned(stage, "changed", ", ".join(listed[:4]))
-    if before["inputs"] != made_of["inputs"] or (after and figures is not None):
-        changed = [n for n in made_of["inputs"] if before["inputs"].get(n) != made_of["inputs"][n]]
-        return Planned(stage, "follows", after or (changed or ["another stage"])[0])
-    return Planned(stage, "goes on" if figures is None else "finished")
+    changed = [name for name in stage.inputs if name in fresh or before["inputs"].get(name) != made_of["inputs"][name]]
+    if changed:
+        return Planned(stage, "follows", changed[0])
+    return Planned(stage, "goes on" if found.name == BEGUN else "finished")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import sentencepiece
 from r1jax.checkpoints.native import Checkpoints, write_model
 from r1jax.data.bilingual import BilingualCorpusConfig, bilingual_documents
 from r1jax.data.corpus import CorpusConfig, documents
-from r1jax.data.problem import Problem
+from r1jax.data.problem import HELD_OUT_SHARE, Problem
 from r1jax.data.problems import ProblemsConfig
 from r1jax.data.template import TAGS, Template
 from r1jax.errors import UserError
@@ -26,7 +26,7 @@ from r1jax.sharding import batch_sharding, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import MetricsWriter, reduce_metrics
+from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
 
@@ -127,15 +127,15 @@ def pretrain(
     context: int,
     seed: int,
     folder: Path,
+    general_share: float = HELD_OUT_SHARE,
 ) -> dict[str, Any]:
     """Makes corpus, tokenizer and model, trains, and leaves a checkpoint in ``folder``; figures of the run.
 
-    Documents are one to a row, begun with bos and ended with eos, as the prompts of the later stages are. The batch of
-    a step depends on the seed and the step alone. A mesh must be entered.
+    general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
+    begun with bos and ended with eos, as the prompts of the later stages are. The batch of a step depends on the seed
+    and the step alone. A mesh must be entered.
     """
-    began = time.perf_counter()
-    write: Any = bilingual_documents if isinstance(config.corpus, BilingualCorpusConfig) else documents
-    texts = write(config.corpus, problems.digits, problems.operations, problems.held_out_share, template, seed)
+    texts = corpus_texts(config.corpus, problems, general_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
     model = model_config(config, tokenizer.vocab_size, context)
     tokens, mask = document_rows(texts, tokenizer, config.width)
@@ -168,7 +168,17 @@ def pretrain(
                 carry, step_fn,
                 steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,
             )  # fmt: skip
-    return {"parameters": param_count(specs), "documents": len(texts), "seconds": time.perf_counter() - began}
+    return {"parameters": param_count(specs), "documents": len(texts)} | totals(folder, "tokens", "seconds")
+
+
+def corpus_texts(
+    corpus: CorpusConfig, problems: ProblemsConfig, general_share: float, template: Template, seed: int
+) -> list[str]:
+    """The documents of a corpus, which show nothing that ``problems`` or the share of general prompts holds out."""
+    grade = (problems.digits, problems.operations, problems.held_out_share)
+    if isinstance(corpus, BilingualCorpusConfig):
+        return bilingual_documents(corpus, *grade, general_share, template, seed)
+    return documents(corpus, *grade, template, seed)
 
 
 def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, width: int) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -20,138 +20,51 @@ from r1jax.checkpoints.model import Model
 from r1jax.data import general
 from r1jax.data.conversations import read_conversations
 from r1jax.data.preferences import make_labelled, make_pairs, read_labelled, read_pairs
-from r1jax.data.problem import key_is_held_out
-from r1jax.data.problems import ProblemsConfig, load_problems
-from r1jax.data.rewrite import rewrite
+from r1jax.data.problem import Problem, key_is_held_out
+from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
+from r1jax.evaluation.evaluate import evaluate
 from r1jax.models.transformer import param_specs
-from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule_specs
-from r1jax.sampling.processors import Sampling
 from r1jax.sharding import param_shardings
 from r1jax.stages.collect import Environment
-from r1jax.stages.distill import MatchConfig, match
-from r1jax.stages.draw import draw
-from r1jax.stages.pretrain import PretrainConfig, pretrain
+from r1jax.stages.distill import match
+from r1jax.stages.draw import Drawn, draw
+from r1jax.stages.graph import Stage
+from r1jax.stages.pretrain import pretrain
+from r1jax.stages.recipe_config import (
+    SCORERS,
+    EvaluateSettings,
+    MatchSettings,
+    PretrainSettings,
+    RewardModelSettings,
+    RLSettings,
+    SelectSettings,
+    SFTSettings,
+    Shared,
+)
 from r1jax.stages.rejection_sampling import (
     Row,
-    SelectConfig,
     general_rows,
     select,
     shuffled,
     worked,
-)  # fmt: skip
-from r1jax.stages.reward_model import RewardModelConfig, train_reward_model
+)
+from r1jax.stages.reward_model import train_reward_model
+from r1jax.stages.rewriting import rewrite_by_model, rewrite_by_rules
 from r1jax.stages.rl import reinforce
-from r1jax.stages.rl_config import RLConfig
 from r1jax.stages.run import write_whole
-from r1jax.stages.sft import SFTConfig, sft
-from r1jax.training.loop import SaveConfig
+from r1jax.stages.sft import sft
+from r1jax.training.metrics import totals
 
 Inputs = Mapping[str, Path]
 Figures = dict[str, Any]
 
 DATA = "conversations.jsonl"
-SCORERS = ("helpfulness", "harmlessness")
 CONVERSATIONS = ("conversations", "cold_start_data", "rejection_sampling")  # inputs that are data, and no model
-
-
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """What all stages of a run have in common."""
-
-    seed: int
-    template: str
-    problems: ProblemsConfig
-    general: ProblemsConfig
-    sampling: Sampling
-    dtype: str
-    remat: str
-    attention: str
-    unroll: bool
-    verifier: VerifierConfig
-    save: SaveConfig
-
-
-# Settings of how a stage computes, and not of what.
-HOW = (
-    "shared.remat", "shared.attention", "shared.unroll", "shared.sampling.slots", "shared.verifier.workers",
-    "shared.verifier.deadline", "shared.save.every", "shared.save.keep_last", "shared.save.keep_best",
-    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "reward_model.microbatch",
-    "match.microbatch", "match.logprob_chunk",
-)  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainSettings:
-    """A small base model, made on the spot."""
-
-    shared: Shared
-    pretrain: PretrainConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RLSettings:
-    """Reinforcement learning; the input "start" or the first one is where it starts from."""
-
-    shared: Shared
-    rl: RLConfig
-    routes: tuple[str, ...]
-    template: str
-    temperature: float = 1.0
-    general_from: int = -1  # the step from which general prompts are among the others; -1: never
-    scorers: tuple[str, ...] = ()  # "helpfulness", "harmlessness": inputs of these names, or FILE.py:FUNCTION in routes
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectSettings:
-    """A data set from a model's own samples."""
-
-    shared: Shared
-    select: SelectConfig
-    template: str
-    kind: Literal["cold start", "rejection sampling"]
-    stand_in: int = 0  # cold start: the rows that it should have; rules write what Zero's samples do not fill
-    general_repeats: int = 0  # rejection sampling: how often each general reply is in the data
-
-
-@dataclasses.dataclass(frozen=True)
-class SFTSettings:
-    """Fine-tuning on a data set of conversations."""
-
-    shared: Shared
-    sft: SFTConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RewardModelSettings:
-    """A reward model from preferences, made by rule where no file of them is given."""
-
-    shared: Shared
-    kind: Literal["helpfulness", "harmlessness"]
-    reward_model: RewardModelConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class MatchSettings:
-    """Distillation by distribution."""
-
-    shared: Shared
-    match: MatchConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateSettings:
-    """The evaluation of a checkpoint on held-out reasoning problems and general prompts."""
-
-    shared: Shared
-    evaluation: EvaluationConfig
-    template: str
-    scorers: tuple[str, ...] = SCORERS
 
 
 def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -159,8 +72,8 @@ def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> 
     shared, config = settings.shared, settings.pretrain
     context = config.width + shared.sampling.max_tokens
     template = find_template(shared.template)
-    figures = pretrain(config, shared.save, template, shared.problems, context, shared.seed, folder)
-    return figures | {"tokens": sum(row.get("tokens", 0.0) for row in _rows(folder))}
+    share = shared.general.held_out_share
+    return pretrain(config, shared.save, template, shared.problems, context, shared.seed, folder, share)
 
 
 def rl_stage(settings: RLSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -176,54 +89,67 @@ def rl_stage(settings: RLSettings, inputs: Inputs, folder: Path) -> Figures:
     sampling = dataclasses.replace(shared.sampling, temperature=settings.temperature)
     with _judged(settings.routes, settings.scorers, inputs, shared) as scorer:
         environment = Environment(
-            problems, template, scorer, sampling, shared.seed, width, late, max(settings.general_from, 0)
-        )
+            problems, template, scorer, sampling, shared.seed, width,
+            late, settings.general_from, settings.general_share,
+        )  # fmt: skip
         reinforce(model, environment, settings.rl, shared.save, folder, name=folder.name)
-    rows = _rows(folder)
-    seconds = sum(row["seconds"] for row in rows)
-    tokens = sum(row["length_mean"] for row in rows) * settings.rl.sequences
-    return {"steps": len(rows), "tokens": tokens, "seconds": seconds, "reward": rows[-1]["reward"]}
+    return {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
 
 
 def data_stage(settings: SelectSettings, inputs: Inputs, folder: Path) -> Figures:
     """Conversations from a model's own samples, in conversations.jsonl, with counts of what was kept and dropped.
 
-    The cold start rewrites what R1-Zero (input "zero") got right, and rules fill up what is missing. Rejection sampling
-    keeps the samples as they are and adds general data.
+    The cold start rewrites what R1-Zero (input "zero") got right, by rules or with the input "rewriter", and rules
+    fill up what is missing. Rejection sampling keeps the samples as they are and adds general data, of the input
+    "general" where there is one.
     """
-    began = time.perf_counter()
-    shared, template = settings.shared, find_template(settings.template)
+    shared = settings.shared
     asked = find_template(shared.template)  # what the conversations look like, however the samples were asked for
     problems = load_problems(shared.problems).train
     rows: list[Row] = []
     counts: dict[str, int] = {}
-    tokens = 0
-    if inputs:
-        model = _load(inputs[_start(inputs)], shared, "float32" if shared.dtype == "float32" else "bfloat16")
-        sampling = dataclasses.replace(shared.sampling, temperature=settings.select.temperature)
-        routes = tuple(f"{kind}: accuracy" for kind in sorted({p.kind for p in problems}))
-        with _judged(routes, (), inputs, shared) as scorer:
-            drawn = list(draw(
-                model, problems[: settings.select.problems], template, scorer, sampling, settings.select.samples,
-                shared.seed, folder / "samples",
-            ))  # fmt: skip
-        cold = settings.kind == "cold start"
+    tokens, seconds = 0, 0.0
+    if any(name not in ("general", "rewriter") for name in inputs):
+        drawn = _drawn(settings, inputs, problems, folder / "samples")
+        if settings.kind == "cold start" and "rewriter" in inputs:
+            rewriter = _load(inputs["rewriter"], shared, _inference_dtype(shared))
+            limit = shared.sampling.max_tokens
+            drawn = rewrite_by_model(drawn, asked, rewriter, settings.rewrite_prompt, limit, folder / "rewritten")
+        elif settings.kind == "cold start":
+            drawn = rewrite_by_rules(drawn, asked)
         tokens = sum(one.completion.tokens for one in drawn)
-        rows, counts = select(drawn, settings.select, asked, settings.kind, rewrite if cold else None)
-    missing = max(settings.stand_in - len(rows), 0)
-    if missing:
-        rows += worked(problems[::-1], asked, missing)
+        seconds = sum(one.seconds for one in drawn)
+        rows, counts = select(drawn, settings.select, asked, settings.kind)
+    rows += worked(problems[::-1], asked, max(settings.stand_in - len(rows), 0))
     counts["generated"] = sum(row["origin"] == "generated" for row in rows)
-    if settings.general_repeats:
+    if "general" in inputs:
+        rows += [
+            {"messages": messages, "kind": "general", "language": "", "origin": "general"}
+            for messages in read_conversations(inputs["general"])
+        ] * settings.general_repeats
+    elif settings.general_repeats:
         rows += general_rows(_general_prompts(shared), asked, settings.general_repeats)
-        counts["general"] = sum(row["origin"] == "general" for row in rows)
+    counts["general"] = sum(row["origin"] == "general" for row in rows)
     if not rows:
         raise UserError(
             f"{folder.name}: no sample is fit to learn from ({counts}): train longer before, or sample more"
         )
     rows = shuffled(rows, shared.seed)
     write_whole(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return {"rows": len(rows), "counts": counts, "tokens": tokens, "seconds": time.perf_counter() - began}
+    return {"rows": len(rows), "counts": counts, "tokens": tokens, "seconds": seconds}
+
+
+def _drawn(settings: SelectSettings, inputs: Inputs, problems: Sequence[Problem], folder: Path) -> list[Drawn]:
+    """Samples of the input that is a policy, judged by accuracy; its weights are let go of."""
+    shared = settings.shared
+    model = _load(inputs[_start(inputs)], shared, _inference_dtype(shared))
+    sampling = dataclasses.replace(shared.sampling, temperature=settings.select.temperature)
+    routes = tuple(f"{kind}: accuracy" for kind in sorted({p.kind for p in problems}))
+    with _judged(routes, (), inputs, shared) as scorer:
+        return list(draw(
+            model, problems[: settings.select.problems], find_template(settings.template), scorer, sampling,
+            settings.select.samples, shared.seed, folder,
+        ))  # fmt: skip
 
 
 def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -241,13 +167,12 @@ def match_stage(settings: MatchSettings, inputs: Inputs, folder: Path) -> Figure
     shared, config = settings.shared, settings.match
     start = next(path for name, path in inputs.items() if name != "teacher")
     student = _load(start, shared, config.param_dtype)
-    teacher = _load(inputs["teacher"], shared, "float32" if shared.dtype == "float32" else "bfloat16")
+    teacher = _load(inputs["teacher"], shared, _inference_dtype(shared))
     template, problems = find_template(shared.template), load_problems(shared.problems).train
     sampling = shared.sampling
-    figures = match(
+    return match(
         student, teacher, problems, template, sampling, config, shared.save, shared.seed, folder, name=folder.name
     )[1]
-    return figures | {"tokens": sum(row["tokens"] for row in _rows(folder))}
 
 
 def reward_model_stage(settings: RewardModelSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -268,7 +193,7 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
     """Evaluates a checkpoint: figures of reasoning problems and of general prompts, with the first completions."""
     began = time.perf_counter()
     shared, config = settings.shared, settings.evaluation
-    model = _load(inputs[_start(inputs)], shared, "float32" if shared.dtype == "float32" else "bfloat16")
+    model = _load(inputs[_start(inputs)], shared, _inference_dtype(shared))
     sampling = dataclasses.replace(shared.sampling, temperature=config.temperature)
     figures: Figures = {}
     for name, source, template in (
@@ -276,35 +201,84 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
     ):  # fmt: skip
         problems = load_problems(source).held_out[: config.problems]
         scorers = settings.scorers if name == "general" else ()
-        routes = tuple(_evaluation_route(kind, scorers) for kind in sorted({p.kind for p in problems}))
+        judges = {name: name for name in scorers} | dict(settings.functions if name == "general" else ())
+        kinds = sorted({problem.kind for problem in problems})
+        routes = tuple(f"{kind}: accuracy {judges.get(judge_of(kind) or '', '')}" for kind in kinds)
         with _judged(routes, scorers, inputs, shared) as scorer:
             found, judged = evaluate(
                 model.params, model.config, model.tokenizer, find_template(template), problems, scorer, sampling,
                 config.samples, shared.seed,
             )  # fmt: skip
         figures[name] = dataclasses.asdict(found)
+        for judge, function in settings.functions if name == "general" else ():
+            figures[name]["rewards"][judge] = figures[name]["rewards"].pop(function.rpartition(":")[2])
         figures[f"{name}_completions"] = [dataclasses.asdict(one) for one in judged[:24]]
     return figures | {"seconds": time.perf_counter() - began}
 
 
-def _evaluation_route(kind: str, scorers: Sequence[str]) -> str:
-    """What an evaluation measures of a kind: accuracy, and the reward model that the kind is of where there is one."""
-    scorer = {**dict.fromkeys(general.HELPFULNESS, SCORERS[0]), **dict.fromkeys(general.SAFETY, SCORERS[1])}.get(kind)
-    return f"{kind}: accuracy {scorer}" if scorer in scorers else f"{kind}: accuracy"
+def routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> tuple[str, ...]:
+    """The reward mixtures of RL: rules for these kinds, and for general prompts the judge of their set, with format.
+
+    language: weight of language consistency, in all of them. judges: of SCORERS, those that take part, each with the
+    reward that it is: itself, or FILE.py:FUNCTION. (arXiv 2501.12948, section 3.1.)
+    """
+    extra = f" language={language:g}" if language else ""
+    found = [f"{','.join(sorted(kinds))}: accuracy format{extra}"]
+    sets = ((SCORERS[0], general.HELPFULNESS), (SCORERS[1], general.SAFETY))
+    return (*found, *(f"{','.join(of)}: {judges[name]} format{extra}" for name, of in sets if name in judges))
 
 
-def shared_from(fields: Mapping[str, Any]) -> Shared:
-    """The Shared that a manifest holds as JSON: what a teacher's run was measured with."""
-    parts = {
-        "problems": ProblemsConfig, "general": ProblemsConfig, "sampling": Sampling, "verifier": VerifierConfig,
-        "save": SaveConfig,
-    }  # fmt: skip
-    return Shared(**{name: parts[name](**value) if name in parts else value for name, value in fields.items()})
+# Settings of how a stage computes, and not of what.
+_HOW = (
+    "shared.remat", "shared.attention", "shared.unroll", "shared.sampling.slots", "shared.verifier.workers",
+    "shared.verifier.deadline", "shared.save.every", "shared.save.keep_last", "shared.save.keep_best",
+    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "reward_model.microbatch",
+    "match.microbatch", "match.logprob_chunk",
+)  # fmt: skip
+
+
+# What stages leave unread of Shared: a change of it concerns them not.
+_SIZES = ("shared.problems.held_out_size", "shared.general.held_out_size")
+_PROMPTS = ("shared.problems", "shared.sampling", "shared.verifier")
+_UNREAD: dict[Any, tuple[str, ...]] = {
+    pretrain_stage: (
+        *_SIZES, "shared.problems.train_size", "shared.general.train_size", "shared.verifier", "shared.dtype",
+    ),
+    rl_stage: (*_SIZES, "shared.sampling.temperature"),
+    data_stage: (*_SIZES, "shared.sampling.temperature"),
+    sft_stage: (*_PROMPTS, "shared.general", "shared.template"),
+    match_stage: (*_SIZES, "shared.general", "shared.verifier"),
+    reward_model_stage: (*_SIZES, *_PROMPTS, "shared.template"),
+    evaluate_stage: (
+        "shared.problems.train_size", "shared.general.train_size", "shared.sampling.temperature", "shared.save",
+    ),
+}  # fmt: skip
+
+
+def stage(
+    name: str,
+    function: Any,
+    settings: Any,
+    inputs: tuple[str, ...] = (),
+    files: Mapping[str, Path] | None = None,
+    **plan: str,
+) -> Stage:
+    """A stage of this module; of its settings those may change that it does not read or that only say how."""
+    return Stage(name, function, settings, inputs, files or {}, plan, (*_HOW, *_UNREAD[function]))
+
+
+def judge_of(kind: str) -> str | None:
+    """Which of SCORERS judges prompts of a kind; None for the kinds that rules judge alone."""
+    return SCORERS[0] if kind in general.HELPFULNESS else SCORERS[1] if kind in general.SAFETY else None
 
 
 def _start(inputs: Inputs) -> str:
-    """The input that is a policy: the one that is no reward model."""
-    return next(name for name in inputs if name not in SCORERS)
+    """The input that is a policy: the one that is neither a reward, a rewriter nor data."""
+    return next(name for name in inputs if name not in (*SCORERS, "rewriter", "general"))
+
+
+def _inference_dtype(shared: Shared) -> str:
+    return "float32" if shared.dtype == "float32" else "bfloat16"
 
 
 def _load(path: Path, shared: Shared, dtype: str) -> Model:
@@ -332,7 +306,3 @@ def _general_prompts(shared: Shared) -> list[general.GeneralPrompt]:
     """The general prompts that are not held out."""
     share, seed = shared.general.held_out_share, shared.general.seed
     return [prompt for key, prompt in general.generate(seed) if not key_is_held_out(key, share)]
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

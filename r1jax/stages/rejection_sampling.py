@@ -6,9 +6,10 @@ Both are lists of rows {"messages", "kind", "language", "origin"}, the first bei
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from r1jax.data.general import GeneralPrompt
@@ -20,7 +21,6 @@ from r1jax.errors import UserError
 from r1jax.stages.draw import Drawn
 
 Row = dict[str, Any]
-Rewriter = Callable[[Problem, str, str], str]  # problem, reasoning, answer -> the assistant's whole text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,59 +49,46 @@ def conversation(problem: Problem, text: str, template: Template, origin: str) -
 
 
 def select(
-    drawn: Iterable[Drawn], config: SelectConfig, template: Template, origin: str, rewriter: Rewriter | None = None
+    drawn: Iterable[Drawn], config: SelectConfig, template: Template, origin: str
 ) -> tuple[list[Row], dict[str, int]]:
     """The samples fit to learn from, and counts of all: kept, and dropped by the first reason that applies.
 
     Dropped are, in this order: "unfinished", "wrong", the faults of r1jax.data.readability, "duplicate" (the text was
-    kept before for that problem) and "over the cap". With a rewriter, right answers are rewritten first and what it
-    made is judged (arXiv 2501.12948, sections 2.3.1 and 2.3.3).
+    kept before for that problem) and "over the cap" (arXiv 2501.12948, sections 2.3.1 and 2.3.3). A conversation is
+    written in ``template``, whatever the sample was asked in.
     """
     rows: list[Row] = []
     counts: Counter[str] = Counter()
     kept: dict[str, set[str]] = {}
     for one in drawn:
         counts["sampled"] += 1
-        reason, text = None, one.completion.text
+        text = one.completion.text
+        before = kept.setdefault(one.problem.question, set())
         if not one.completion.finished:
             reason = "unfinished"
         elif not one.correct:
             reason = "wrong"
-        elif rewriter is not None and (reasoning := template.reasoning(text)):
-            text = rewriter(one.problem, reasoning, one.completion.answer or "")
-        if reason is None:
-            reason = fault(one.problem, template.reasoning(text), config.readability)
-            if reason is None and not template.well_formed(text):
-                reason = "format"
-        before = kept.setdefault(one.problem.question, set())
-        if reason is None and text in before:
+        elif not template.well_formed(text):
+            reason = "format"
+        elif found := fault(one.problem, template.reasoning(text), config.readability):
+            reason = found
+        elif text in before:
             reason = "duplicate"
-        if reason is None and len(before) == config.per_problem:
+        elif len(before) == config.per_problem:
             reason = "over the cap"
-        counts[reason or "kept"] += 1
-        if reason is None:
+        else:
+            reason = "kept"
             before.add(text)
             rows.append(conversation(one.problem, text, template, origin))
+        counts[reason] += 1
     return rows, dict(counts)
 
 
 def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
-    """Rows of the first ``count`` problems that a rule can work readably (r1jax.data.solutions).
-
-    Raises:
-      UserError: where no rule works any of them.
-    """
-    rows: list[Row] = []
-    for problem in problems:
-        if len(rows) == count:
-            break
-        if (text := response(problem)) is not None:
-            rows.append(conversation(problem, text, template, "generated"))
-    if count and not rows:
-        raise UserError(
-            "no rule can work these problems, so nothing stands in for R1-Zero's samples: bring a --cold-start file"
-        )
-    return rows
+    """Rows of the first ``count`` problems that a rule can work readably: r1jax.data.solutions."""
+    texts = ((problem, response(problem)) for problem in problems)
+    found = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
+    return list(itertools.islice(found, count))
 
 
 def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: int) -> list[Row]:

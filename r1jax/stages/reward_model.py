@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.rewards.model import pad_rows
 from r1jax.sharding import Params, batch_sharding, init_params
 from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics
+from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import (
     OptimizerConfig,
@@ -55,7 +54,7 @@ class RewardModelConfig(OptimizerConfig):
     """Of these in one backward pass, over all devices; 0 takes the whole batch."""
     width: int = 8192
     """Tokens of the longest conversation; a judgement with a longer one is left out and counted."""
-    held_out_share: float = 0.1
+    held_out_share: float = 0.2
     """Share of the prompts, chosen by a hash, whose judgements measure accuracy and are never learned."""
     learning_rate: float = 6e-6
 
@@ -147,7 +146,6 @@ def train_reward_model(
         leaves out reasoning that is labelled; and where a microbatch does not split over the mesh.
       Stopped: on SIGTERM, when all is saved.
     """
-    began = time.perf_counter()
     if len({type(one) for one in judgements}) != 1:
         raise UserError(f"{name}: learn from pairs or from labelled responses, one kind at a time and at least one")
     check_reward_model(config, jax.sharding.get_mesh().shape["data"])
@@ -196,10 +194,11 @@ def train_reward_model(
         "judgements": len(learned),
         "held_out": len(held_out),
         "held_out_accuracy": right / len(held_out),
+        "held_out_guess": _guess(held_out),
         "dropped": dropped,
         "updates": updates,
         "tokens": config.epochs * sum(len(ids) for one in learned for ids in one["ids"]),
-        "seconds": time.perf_counter() - began,
+        **totals(folder, "seconds"),
     }
     return dataclasses.replace(model, params=carry.state.params), figures
 
@@ -217,13 +216,21 @@ def _laid_out(
             dropped += 1
             continue
         safe = isinstance(one, Labelled) and one.safe
-        sides[key_is_held_out(one.prompt, config.held_out_share)].append({"ids": ids, "safe": safe})
+        sides[key_is_held_out(one.about or one.prompt, config.held_out_share)].append({"ids": ids, "safe": safe})
     if not all(sides):
         raise UserError(
             f"of {len(judgements)} judgements {dropped} are longer than width={config.width}, {len(sides[0])} are left "
             f"to learn and {len(sides[1])} to measure: give more of them, or another held-out-share"
         )
     return *sides, dropped
+
+
+def _guess(items: Sequence[dict[str, Any]]) -> float:
+    """The accuracy of who does not look: of pairs a half, of labelled responses the share of the commoner label."""
+    if len(items[0]["ids"]) == 2:
+        return 0.5
+    safe = sum(one["safe"] for one in items) / len(items)
+    return max(safe, 1 - safe)
 
 
 def _batch(items: Sequence[dict[str, Any]], size: int, width: int) -> Batch:

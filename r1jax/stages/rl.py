@@ -120,6 +120,7 @@ def reinforce(
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(environment.seed), 3), step)
                 row = describe(found, config, environment.pool.names)
                 row |= learn(carry, rollout, optimizer, config, objective, settings, key)
+                row["tokens"] = float(found.tokens)
                 row["skipped_updates"] = float(skipped_updates(carry.state))
                 now = time.perf_counter()
                 row |= {

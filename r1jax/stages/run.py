@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from r1jax import __version__, cli
 from r1jax.errors import UserError
@@ -38,18 +43,37 @@ def claim_folder(folder: Path, settings: Any, free: Sequence[str] = (), name: st
 def write_whole(path: Path, text: str) -> None:
     """Writes a file so that a reader finds all of it or none."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents under a folder."""
+    """SHA-256 of a file, or of the names and contents under a folder.
+
+    Read once in a process as long as no size and no time of change is another: weights may be terabytes.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return _hash(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _hash(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    for file, *_ in files:
         total.update(str(file.relative_to(path)).encode())
         with file.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
+
+
+def machine() -> dict[str, str]:
+    """The devices of this process and the versions that it runs."""
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "flax", "optax")},
+    }
 
 
 def run_stage(

@@ -23,7 +23,7 @@ from r1jax.models.transformer import cast
 from r1jax.sharding import Params, batch_sharding
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import MetricsWriter, reduce_metrics
+from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
 
@@ -44,7 +44,7 @@ class SFTConfig(OptimizerConfig):
     microbatch: int = 0
     """Rows in one backward pass, over all devices; 0 takes the whole batch."""
     held_out_share: float = 0.05
-    """Share of the conversations that is never learned, chosen by a hash of their text; 0 has no evaluation."""
+    """Share of the conversations that is never learned, chosen by a hash of what is asked; 0 has no evaluation."""
     evaluate_every: int = 50
     """Updates between evaluations of the loss on the held-out conversations."""
     logprob_chunk: int = 2048
@@ -113,10 +113,9 @@ def sft(
       UserError: for a conversation that cannot be learned from, or none that fits the width.
       Stopped: on SIGTERM, when all is saved.
     """
-    began = time.perf_counter()
     settings = model.config
     learned, held_out, dropped = _examples(conversations, model, config)
-    tests = batches(held_out, config.width, config.batch) if held_out else []
+    tests = batches(held_out, config.width, config.microbatch_size) if held_out else []
 
     def epoch_batches(epoch: int) -> list[Batch]:
         order = np.random.default_rng((seed, 4, epoch)).permutation(len(learned))
@@ -170,7 +169,7 @@ def sft(
         "dropped": dropped,
         "updates": updates,
         "tokens": config.epochs * int(sum(e.mask.sum() for e in learned)),
-        "seconds": time.perf_counter() - began,
+        **totals(folder, "seconds"),
     }
     return dataclasses.replace(model, params=carry.state.params), figures
 
@@ -186,8 +185,8 @@ def _examples(
         if len(example.tokens) > config.width + 1:
             dropped += 1
             continue
-        text = "\n".join(f"{m['role']}: {m['content']}" for m in messages)
-        sides[key_is_held_out(text, config.held_out_share)].append(example)
+        asked = "\n".join(f"{m['role']}: {m['content']}" for m in messages if m["role"] != "assistant")
+        sides[key_is_held_out(asked, config.held_out_share)].append(example)
     if not sides[0]:
         raise UserError(
             f"none of the {len(conversations)} conversations fits sft.width={config.width}, or all are held out"

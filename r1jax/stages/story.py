@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from r1jax import __version__
-from r1jax.evaluation.curves import plot_curves
+from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.recipe_report import (
     Checkpoint,
     answers_table,
@@ -22,8 +19,15 @@ from r1jax.evaluation.recipe_report import (
     table,
     to_html,
 )
-from r1jax.stages.recipe import DATA
-from r1jax.stages.run import MANIFEST, write_whole
+from r1jax.rewards.routing import parse_routes
+from r1jax.rewards.rules import RULES
+from r1jax.stages.graph import Stage, finished
+from r1jax.stages.recipe import DATA, judge_of
+from r1jax.stages.recipe_config import SCORERS
+from r1jax.stages.run import write_whole
+from r1jax.training.metrics import read_metrics
+
+Manifest = Mapping[str, Any]
 
 # stage -> its label in the report, and the stages that its tokens and seconds are the sum of
 MODELS = {
@@ -46,52 +50,56 @@ EVALUATION = "evaluation_"  # before the name of the stage that it evaluates
 CURVES = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
 
 
-def figures_of(folder: Path) -> dict[str, Any] | None:
-    """The figures of a finished stage, or None."""
-    manifest = folder / MANIFEST
-    return json.loads(manifest.read_text())["figures"] if manifest.exists() else None
+def with_evaluation(stages: Sequence[Stage], name: str | None) -> tuple[str, ...]:
+    """A stage's name and that of its evaluation where it has one; nothing for None."""
+    names = {stage.name for stage in stages}
+    return () if name is None else (name, *({EVALUATION + name} & names))
 
 
-def write_report(out: Path, command: str) -> None:
-    """Writes report.md, report.html, summary.json and curves of the stages in ``out`` that are finished."""
-    found = _checkpoints(out, MODELS, "")
-    students: dict[str, dict[str, Checkpoint]] = {}
-    for folder in sorted((out / STUDENTS).glob("*/")):
-        students[folder.name] = _checkpoints(folder, STUDENT_MODELS, f"{folder.name}: ")
-    rows = [*found.values(), *(one for models in students.values() for one in models.values())]
+def write_report(out: Path) -> None:
+    """Writes report.md, report.html, summary.json and pictures of what is finished in ``out`` and its students."""
+    made = finished(out)
+    students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
+    found = _checkpoints(made, MODELS, "")
+    taught = {name: _checkpoints(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()}
+    rows = [*found.values(), *(one for models in taught.values() for one in models.values())]
     if not rows:
         return
-    text = [f"# The R1 recipe\n\n`{command}`\n"]
-    text.append(f"{_setting(rows[0])}\n\n{main_table(rows)}\n{_LEGEND}\n")
-    lines = findings(found)
-    for models in students.values():
-        lines += findings(models)
+    manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
+    commands = dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by"))
+    text = ["# The R1 recipe\n\n" + "\n".join(f"    {command}" for command in commands) + "\n"]
+    text.append(f"{_setting(rows[0], manifests)}\n\n{main_table(rows)}\n{_LEGEND}\n")
+    lines = findings(found) + [line for models in taught.values() for line in findings(models)]
     if lines:
         text.append("## The paper's story, as this run tells it\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
-    if watch := _watch(out):
+    if watch := _watch(out, made):
         text.append(f"## Reward models\n\n{watch}\n")
-    if data := _data(out):
+    if data := _data(made):
         text.append(f"## Data sets\n\n{data}\n")
-    curves = []
-    for name in CURVES:
-        if (metrics := out / name / "metrics.jsonl").exists() and (out / name / MANIFEST).exists():
-            plot_curves(_lines(metrics), out / f"curves-{name}.png", title=MODELS[name][0])
-            curves.append(f"![{name}](curves-{name}.png)")
-    if curves:
-        text.append("## Curves\n\n" + "\n\n".join(curves) + "\n")
+    plot_pass_at_k({one.label: one.reasoning.pass_at for one in rows}, out / "pass-at-k.png")
+    pictures = ["![pass@k](pass-at-k.png)"]
+    trained = {MODELS[name][0]: read_metrics(out / name) for name in CURVES if name in made}
+    trained |= {
+        f"{folder}: {STUDENT_MODELS['student_rl'][0]}": read_metrics(out / STUDENTS / folder / "student_rl")
+        for folder, stages in students.items()
+        if "student_rl" in stages
+    }
+    if trained:
+        plot_curves(trained, out / "curves.png")
+        pictures.insert(0, "![reinforcement learning](curves.png)")
+    text.append("## Curves\n\n" + "\n\n".join(pictures) + "\n")
     questions = list(rows[0].answers)
-    reasoning = [q for q in questions if any(q in one.answers for one in rows)][:4]
-    text.append(f"## The same questions\n\nFirst completion of each.\n\n{answers_table(rows, reasoning)}\n")
-    general = questions[-6:-2]
-    text.append(f"{answers_table(rows, general)}\n")
+    text.append("## The same questions\n\nThe first completion of each model to held-out prompts.\n")
+    text += [f"{answers_table(rows, part)}\n" for part in (questions[:4], questions[-6:-2])]
     page = "\n".join(text)
     write_whole(out / "report.md", page)
     write_whole(out / "report.html", to_html(page, "The R1 recipe"))
-    write_whole(out / "summary.json", json.dumps(_summary(out, command), indent=2) + "\n")
+    summary = {"commands": list(commands), "stages": made, "students": students}
+    write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 _LEGEND = (
-    "Shares in percent, of all samples at temperature 1; in brackets the 95% bootstrap interval over problems. "
+    "Shares in percent, of all samples; in brackets the 95% bootstrap interval over problems. "
     "Language: share of the reasoning's words in the question's language. Readable and correct: right, in the format, "
     "in one language, without code, overlong paragraphs or repetition. General tasks: the reply holds the expected "
     "answer. Helpfulness and harmlessness: the reward models' own scores, 0 to 1. Tokens (sampled or learned) and "
@@ -99,69 +107,69 @@ _LEGEND = (
 )
 
 
-def _checkpoints(folder: Path, models: dict[str, tuple[str, tuple[str, ...]]], prefix: str) -> dict[str, Checkpoint]:
-    found = {}
-    for name, (label, stages) in models.items():
-        if (evaluation := figures_of(folder / f"{EVALUATION}{name}")) is not None:
-            made = [figures for stage in stages if (figures := figures_of(folder / stage)) is not None]
-            found[name] = checkpoint(prefix + label, evaluation, made)
-    return found
+def _checkpoints(
+    made: Mapping[str, Manifest], models: Mapping[str, tuple[str, tuple[str, ...]]], prefix: str
+) -> dict[str, Checkpoint]:
+    return {
+        name: checkpoint(
+            prefix + label, made[EVALUATION + name]["figures"], [made[s]["figures"] for s in stages if s in made]
+        )
+        for name, (label, stages) in models.items()
+        if EVALUATION + name in made
+    }
 
 
-def _setting(one: Checkpoint) -> str:
+def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
     r, g = one.reasoning, one.general
-    device = jax.devices()[0].device_kind
+    machines = dict.fromkeys(
+        ", ".join(f"{value}" if name == "device" else f"{name} {value}" for name, value in manifest["made_by"].items()
+                  if name != "command")
+        for manifest in manifests if manifest.get("made_by")
+    )  # fmt: skip
     return (
         f"{r.n_problems} held-out reasoning problems and {g.n_problems} held-out general prompts, "
-        f"{r.samples_per_problem} samples each; {len(jax.devices())} x {device}, jax {version('jax')}, "
-        f"Python {platform.python_version()}, r1jax {__version__}."
+        f"{r.samples_per_problem} samples each; made on {'; '.join(machines)}; r1jax {__version__}."
     )
 
 
-def _watch(out: Path) -> str:
+def _watch(out: Path, made: Mapping[str, Manifest]) -> str:
     lines = []
-    for name in ("helpfulness", "harmlessness"):
-        if (figures := figures_of(out / name)) is not None:
-            right = 100 * figures["held_out_accuracy"]
+    for name in SCORERS:
+        if name in made:
+            figures = made[name]["figures"]
+            right, guess = (100 * figures[key] for key in ("held_out_accuracy", "held_out_guess"))
             lines.append(
-                f"- {name}: {right:.1f}% right on {figures['held_out']} held-out judgements, "
-                f"{figures['judgements']} learned"
+                f"- {name}: {right:.1f}% right on {figures['held_out']} held-out judgements, about things that it has "
+                f"not seen judged (who does not look: {guess:.1f}%); {figures['judgements']} learned, "
+                f"{figures['tokens']:,} tokens, {figures['seconds']:.0f} seconds"
             )
-    if (out / "r1" / MANIFEST).exists() and (watch := hacking_watch(_lines(out / "r1" / "metrics.jsonl"))):
-        lines.append(f"\nDuring stage 5:\n\n{watch}")
+    if "r1" in made:
+        settings = made["r1"]["settings"]
+        kinds: dict[str, list[str]] = {}
+        for kind, mixture in parse_routes(settings["routes"]).items():
+            for reward in mixture if judge_of(kind) else ():
+                if reward not in RULES:
+                    kinds.setdefault(reward.rpartition(":")[2], []).append(kind)
+        if watch := hacking_watch(read_metrics(out / "r1"), kinds):
+            lines.append(f"\nDuring stage 5:\n\n{watch}")
     return "\n".join(lines)
 
 
-def _data(out: Path) -> str:
+def _data(made: Mapping[str, Manifest]) -> str:
     parts = []
     for name in ("cold_start_data", "rejection_sampling"):
-        figures = figures_of(out / name)
-        if figures is not None:
-            rows = [[what, str(count)] for what, count in figures["counts"].items()]
-            parts.append(f"{name} ({figures['rows']} rows, {name}/{DATA}):\n\n{table(['', 'count'], rows)}")
+        if name in made:
+            figures = made[name]["figures"]
+            counts = figures["counts"]
+            rows = [[what, str(count)] for what, count in counts.items()]
+            origins = {
+                "of the model's own samples": counts.get("kept", 0),
+                "written by rules": counts["generated"],
+                "general": counts["general"],
+            }
+            shares = ", ".join(f"{100 * n / figures['rows']:.1f}% {what}" for what, n in origins.items() if n)
+            parts.append(f"{name}/{DATA} ({figures['rows']} rows: {shares}):\n\n{table(['', 'count'], rows)}")
+    if "cold_start_data" in made:
+        how = "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"
+        parts.append(f"The cold start's own samples were rewritten by {how}.\n")
     return "\n".join(parts)
-
-
-def _summary(out: Path, command: str) -> dict[str, Any]:
-    stages = {folder.parent.name: figures_of(folder.parent) for folder in sorted(out.glob(f"*/{MANIFEST}"))}
-    students = {
-        folder.name: {one.parent.name: figures_of(one.parent) for one in sorted(folder.glob(f"*/{MANIFEST}"))}
-        for folder in sorted((out / STUDENTS).glob("*/"))
-    }
-    devices = jax.devices()
-    return {
-        "command": command,
-        "seconds": sum(figures.get("seconds", 0.0) for figures in stages.values() if figures),
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "versions": {
-            "python": platform.python_version(),
-            "r1jax": __version__,
-            **{name: version(name) for name in ("jax", "flax", "optax")},
-        },
-        "stages": stages,
-        "students": students,
-    }
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -106,6 +106,17 @@ class MetricsWriter:
                 raise
 
 
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a folder's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def totals(folder: Path, *names: str) -> dict[str, float]:
+    """Sums of some metrics over all steps, also of those before the run was killed."""
+    rows = read_metrics(folder)
+    return {name: sum(row[name] for row in rows) for name in names}
+
+
 @contextlib.contextmanager
 def _refusing(folder: Path) -> Iterator[None]:
     try:
