@@ -14,13 +14,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,63 +28,31 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from r1jax import __version__, cli
-from r1jax.checkpoints.model import Model
-from r1jax.data.problem import Problem
-from r1jax.data.template import Template
+from r1jax import cli
+from r1jax.benchmark.workload import SMALL, Bench, Work, timed, versions
 from r1jax.errors import UserError
 from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
-from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params, make_mesh, param_count, parse_mesh
-from r1jax.stages.collect import Collected, Environment, collect, lay_out
-from r1jax.stages.rl import copy_reference, learn
-from r1jax.stages.rl_config import RLConfig, check_run
+from r1jax.sharding import make_mesh, param_count, parse_mesh
+from r1jax.stages.rl_config import check_run
 from r1jax.stages.run import write_whole
-from r1jax.training.loop import Carry
-from r1jax.training.rollout import Rollout, score
-from r1jax.training.state import init_state, make_optimizer, state_shapes
-from r1jax.training.update import update
+from r1jax.training.rollout import score
 
 Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Work):
     """The work that is timed."""
 
-    model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
-    """Shapes of the model; its weights are random."""
     mesh: str = "1x1"
     """Devices as DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
     """What to time; long is 16 sequences of 8,192 tokens, first the first step with a cold and a warm cache."""
-    prompts: int = 32
-    """Questions a rollout."""
-    group: int = 16
-    """Samples of each."""
-    prompt: int = 128
-    """Tokens of a prompt."""
-    tokens: int = 512
-    """New tokens of a sample."""
     long_tokens: int = 8192
     """New tokens of each of the long case's 16 samples."""
-    beta: float = 0.04
-    """Weight of the KL to the reference; 0 does without a reference, which saves a copy of the weights."""
-    microbatch: int = 64
-    """Sequences in one backward pass, over all devices."""
-    remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again."""
-    unroll: bool = True
-    """Compile the blocks one by one."""
-    slots: int = 0
-    """Sequences decoded side by side; 0 is all, or as many as memory holds."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of weights, moments and activations."""
     repeats: int = 3
     """Timed runs of each part, after one that is not; the median is reported."""
     out: Path = Path("runs/benchmark")
@@ -95,62 +61,13 @@ class Config:
     """Leave a trace of a short rollout and an update."""
 
     def __post_init__(self) -> None:
-        if min(self.prompts, self.prompt, self.tokens, self.long_tokens, self.repeats) < 1 or self.microbatch < 1:
-            raise UserError("prompts, prompt, tokens, long-tokens, repeats and microbatch must be at least 1")
+        super().__post_init__()
+        if min(self.long_tokens, self.repeats) < 1:
+            raise UserError("long-tokens and repeats must be at least 1")
 
-    @property
-    def rl(self) -> RLConfig:
-        """GRPO as the peers were measured: AdamW, a reference, one update a rollout."""
-        return RLConfig(
-            steps=1000, prompts=self.prompts, group=self.group, beta=self.beta, param_dtype=self.dtype,
-            microbatch=min(self.microbatch, self.prompts * self.group),
-        )  # fmt: skip
-
-
-# What a CPU is given in place of the work that was asked for.
-SMALL: dict[str, Any] = {
-    "model": "tiny", "prompts": 4, "group": 4, "prompt": 16, "tokens": 32, "long_tokens": 128, "dtype": "float32",
-    "microbatch": 8,
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Words:
-    """A tokenizer of any size whose every id is a word and whose texts never end by themselves."""
-
-    vocab_size: int
-    prompt: int
-    bos_id: int | None = None
-    eos_ids: tuple[int, ...] = ()
-    pad_id: int = 0
-    chat_template: str | None = None
-
-    def encode(self, text: str) -> list[int]:
-        """As many ids as a prompt has, which depend on the text."""
-        rng = np.random.default_rng(list(text.encode()))
-        return rng.integers(1, self.vocab_size, self.prompt).tolist()
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The ids as words."""
-        return "".join(f" {i}" for i in ids)
-
-    def chat(self, messages: Any, add_generation_prompt: bool = True) -> list[int]:
-        """Words have no roles."""
-        raise UserError("this tokenizer has no chat template")
-
-    def save(self, folder: str | Path) -> None:
-        """Words are made, and not kept."""
-        raise UserError("this tokenizer is not saved")
-
-
-def timed(run: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of ``run``, whose result is waited for, after one run that is not timed."""
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        jax.block_until_ready(run())
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds[1:]))
+    def bench(self, pool: RewardPool) -> Bench:
+        """The work on the entered mesh, with room for the longest case."""
+        return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens))
 
 
 def chip_rates(small: bool) -> tuple[float, float]:
@@ -175,65 +92,15 @@ def variable_limits(count: int, longest: int) -> np.ndarray:
     return np.clip(drawn * longest / 1024, longest / 64, longest).astype(np.int64)
 
 
-class Bench:
-    """A model with random weights, the problems and the state that the cases share."""
-
-    def __init__(self, config: Config, pool: RewardPool):
-        self.config, self.mesh = config, jax.sharding.get_mesh()
-        model = dataclasses.replace(SHAPES[config.model], dtype=config.dtype, remat=config.remat, unroll=config.unroll)
-        need = config.prompt + max(2 * config.tokens, config.long_tokens)
-        self.model_config = dataclasses.replace(model, context_length=max(model.context_length, need))
-        self.rl = config.rl
-        self.sampling = Sampling(max_tokens=config.tokens, slots=config.slots)
-        self.optimizer = make_optimizer(self.rl, 1000)
-        shapes = state_shapes(self.model_config, self.rl, self.optimizer, self.mesh)
-        specs = param_specs(self.model_config)
-        dtype, place = jnp.dtype(config.dtype), jax.tree.map(lambda s: s.sharding, shapes)
-        # One program: weights made first and copied into a state would leave a hole as large as they are.
-        init = jax.jit(
-            lambda key: init_state(init_params(specs, key, dtype), self.optimizer, shapes), out_shardings=place
-        )
-        state = init(jax.random.key(0))
-        self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
-        tokenizer = Words(self.model_config.vocab_size, config.prompt)
-        self.model = Model(self.model_config, {}, tokenizer)  # the weights are in the state
-        template = Template("bench", "{question}", prefill="")
-        problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]
-        self.prompts = [template.prompt_ids(p, tokenizer) for p in problems]
-        self.environment = Environment(problems, template, pool, self.sampling, 0, config.prompt)
-
-    def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
-        """Samples of the first ``prompts`` prompts."""
-        return sample(
-            self.carry.state.params, self.prompts[:prompts], self.model_config, jax.random.key(1),
-            sampling=sampling, end_tokens=(), samples_per_prompt=group, limits=limits,
-        )  # fmt: skip
-
-    def collected(self, step: int) -> Collected:
-        """Prompts, samples and rewards of a step."""
-        return collect(self.carry.state.params, self.model, self.environment, self.rl, step)
-
-    def learn(self, rollout: Rollout, step: int) -> dict[str, float]:
-        """Reference pass and update; their metrics."""
-        objective = self.rl.objective(self.sampling)
-        return learn(self.carry, rollout, self.optimizer, self.rl, objective, self.model_config, jax.random.key(step))
-
-    def step(self, step: int) -> dict[str, float]:
-        """A whole GRPO step, as the experiments run it; its metrics."""
-        found = self.collected(step)
-        row = self.learn(lay_out(found.groups, self.rl, self.config.prompt + self.config.tokens), step)
-        return row | {"seconds_sampling": found.seconds_sampling, "seconds_rewards": found.seconds_rewards}
-
-
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:
     """Times the rollouts, the passes that learn and the whole step; each figure is kept as soon as it is there."""
-    bench = Bench(config, pool)
+    bench = config.bench(pool)
     small = jax.default_backend() == "cpu"
     devices = len(bench.mesh.devices.flatten())
     flops, bandwidth = (rate * devices for rate in chip_rates(small))
     size = jnp.dtype(config.dtype).itemsize
     keep(matrix_tflops=flops / 1e12, read_terabytes=bandwidth / 1e12)
-    model, B, width = bench.model_config, config.prompts * config.group, config.prompt + config.tokens
+    model, B, width = bench.model_config, config.prompts * config.group, config.width
     parts: dict[str, dict[str, float]] = {}
 
     def add(name: str, seconds: float, tokens: int, cost: Cost) -> None:
@@ -261,22 +128,17 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         cost = rollout_cost(model, np.full(16, config.long_tokens), 16, config.prompt, size)
         add("long", seconds, 16 * config.long_tokens, cost)
     if "step" in config.cases:
-        found = bench.collected(0)
-        batch = lay_out(found.groups, bench.rl, width)
-        objective = bench.rl.objective(bench.sampling)
+        batch = bench.batch(0)
         passes = bench.rl.sequences // bench.rl.microbatch_size
 
         def reference() -> Any:
-            return score(bench.carry.reference, batch.tokens, model, 1.0, passes, objective.chunk, batch.first)
-
-        def learned() -> Any:
-            bench.carry.state, sums, _ = update(bench.carry.state, batch, bench.optimizer, objective, model, passes)
-            return sums["loss"]
+            return score(bench.carry.reference, batch.tokens, model, 1.0, passes, bench.objective.chunk, batch.first)
 
         trained = forward_cost(model, B, width, config.tokens, size)
         if config.beta:
             add("reference", timed(reference, config.repeats), B * width, trained)
-        add("update", timed(learned, config.repeats), B * width, update_cost(model, B, width, config.tokens, size))
+        seconds = timed(lambda: bench.update(batch), config.repeats)
+        add("update", seconds, B * width, update_cost(model, B, width, config.tokens, size))
         rows: list[dict[str, float]] = []
 
         def whole() -> Any:
@@ -298,15 +160,15 @@ def parity(config: Config, pool: RewardPool) -> dict[str, float]:
     """Mean and largest gap of sampler and trainer log-probabilities in float32, on fewer prompts."""
     few = dataclasses.replace(config, dtype="float32", prompts=min(config.prompts, 4), microbatch=8)
     with jax.default_matmul_precision("float32"):
-        row = Bench(few, pool).step(0)
+        row = few.bench(pool).step(0)
     return {name: row[name] for name in ("sampler_gap", "sampler_gap_max")}
 
 
 def profile(config: Config, pool: RewardPool) -> None:
     """Leaves a trace of 16 decoding steps in a cache of the full length, and of the passes that learn."""
-    bench = Bench(config, pool)
+    bench = config.bench(pool)
     limits = np.full(config.prompts * config.group, min(16, config.tokens))
-    batch = lay_out(bench.collected(0).groups, bench.rl, config.prompt + config.tokens)
+    batch = bench.batch(0)
 
     def work() -> None:
         jax.block_until_ready(bench.rollout(config.prompts, config.group, bench.sampling, limits))
@@ -319,7 +181,7 @@ def profile(config: Config, pool: RewardPool) -> None:
 
 def first_step(config: Config, pool: RewardPool) -> float:
     """Seconds from nothing compiled to the end of a step, with weights that are there already."""
-    bench = Bench(config, pool)
+    bench = config.bench(pool)
     jax.block_until_ready(bench.carry.state.params)
     began = time.perf_counter()
     bench.step(0)
@@ -361,12 +223,12 @@ def main() -> None:
     console = Console()
     first: dict[str, float] = {}
     child = "R1JAX_FIRST_STEP" in os.environ
-    check_run(config.rl, Sampling(max_tokens=config.tokens), parse_mesh(config.mesh)[0])
+    check_run(config.rl, config.sampling, parse_mesh(config.mesh)[0])
     if "first" in config.cases and not child:
         first = first_steps(config)  # before this process takes the device's memory
     mesh = make_mesh(config.mesh)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **SMALL)
+        config = dataclasses.replace(config, **SMALL, long_tokens=128)
         if not child:
             console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
     devices = mesh.devices.flatten()
@@ -376,11 +238,7 @@ def main() -> None:
         "parts": {},
         **first,
         "settings": json.loads(cli.to_json(config)),
-        "versions": {
-            "python": platform.python_version(),
-            "r1jax": __version__,
-            **{name: version(name) for name in ("jax", "jaxlib", "optax")},
-        },
+        "versions": versions(),
     }
 
     def keep(**more: Any) -> None:

@@ -1,0 +1,209 @@
+"""A GRPO step on random weights at the real shapes: the work that benchmarks time."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import __version__
+from r1jax.checkpoints.model import Model
+from r1jax.data.problem import Problem
+from r1jax.data.template import Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.shapes import SHAPES
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.pool import Scorer
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.sharding import init_params
+from r1jax.stages.collect import Collected, Environment, collect, lay_out
+from r1jax.stages.rl import copy_reference, learn
+from r1jax.stages.rl_config import RLConfig
+from r1jax.training.loop import Carry
+from r1jax.training.rollout import Rollout
+from r1jax.training.state import init_state, make_optimizer, state_shapes
+from r1jax.training.update import update
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A GRPO step: the model, its batch, and how it is computed."""
+
+    model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
+    """Shapes of the model; its weights are random."""
+    prompts: int = 32
+    """Questions a rollout."""
+    group: int = 16
+    """Samples of each."""
+    prompt: int = 128
+    """Tokens of a prompt."""
+    tokens: int = 512
+    """New tokens of a sample."""
+    beta: float = 0.04
+    """Weight of the KL to the reference; 0 does without a reference, which saves a copy of the weights."""
+    microbatch: int = 64
+    """Sequences in one backward pass, over all devices."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again."""
+    unroll: bool = True
+    """Compile the blocks one by one."""
+    slots: int = 0
+    """Sequences decoded side by side; 0 is all, or as many as memory holds."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of weights, moments and activations."""
+
+    def __post_init__(self) -> None:
+        if min(self.prompts, self.prompt, self.tokens, self.microbatch) < 1:
+            raise UserError("prompts, prompt, tokens and microbatch must be at least 1")
+
+    @property
+    def rl(self) -> RLConfig:
+        """GRPO as the peers were measured: AdamW, a reference, one update a rollout."""
+        return RLConfig(
+            steps=1000, prompts=self.prompts, group=self.group, beta=self.beta, param_dtype=self.dtype,
+            microbatch=min(self.microbatch, self.prompts * self.group),
+        )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """Tokens of a prompt and its completion."""
+        return self.prompt + self.tokens
+
+    @property
+    def sampling(self) -> Sampling:
+        """Sampling at temperature 1."""
+        return Sampling(max_tokens=self.tokens, slots=self.slots)
+
+    def model_config(self, context: int = 0) -> ModelConfig:
+        """The model, with room for the work and for sequences of ``context`` tokens."""
+        shape = SHAPES[self.model]
+        return dataclasses.replace(
+            shape, dtype=self.dtype, remat=self.remat, unroll=self.unroll,
+            context_length=max(shape.context_length, self.width, context),
+        )  # fmt: skip
+
+
+# What a CPU is given in place of the work that was asked for.
+SMALL: dict[str, Any] = {
+    "model": "tiny", "prompts": 4, "group": 4, "prompt": 16, "tokens": 32, "dtype": "float32", "microbatch": 8,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """A tokenizer of any size whose every id is a word and whose texts never end by themselves."""
+
+    vocab_size: int
+    prompt: int
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    pad_id: int = 0
+    chat_template: str | None = None
+
+    def encode(self, text: str) -> list[int]:
+        """As many ids as a prompt has, which depend on the text."""
+        rng = np.random.default_rng(list(text.encode()))
+        return rng.integers(1, self.vocab_size, self.prompt).tolist()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The ids as words."""
+        return "".join(f" {i}" for i in ids)
+
+    def chat(self, messages: Any, add_generation_prompt: bool = True) -> list[int]:
+        """Words have no roles."""
+        raise UserError("this tokenizer has no chat template")
+
+    def save(self, folder: str | Path) -> None:
+        """Words are made, and not kept."""
+        raise UserError("this tokenizer is not saved")
+
+
+def versions() -> dict[str, str]:
+    """What computed the figures."""
+    libraries = {name: version(name) for name in ("jax", "jaxlib", "optax")}
+    return {"python": platform.python_version(), "r1jax": __version__, **libraries}
+
+
+def timed(run: Callable[[], Any], repeats: int) -> float:
+    """Median seconds of ``run``, whose result is waited for, after one run that is not timed."""
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[1:]))
+
+
+class Bench:
+    """A model with random weights, the problems and the state that the cases share."""
+
+    def __init__(self, config: Work, pool: Scorer, context: int = 0):
+        self.config, self.mesh = config, jax.sharding.get_mesh()
+        self.model_config = config.model_config(context)
+        self.rl, self.sampling = config.rl, config.sampling
+        self.objective = self.rl.objective(self.sampling)
+        self.optimizer = make_optimizer(self.rl, 1000)
+        shapes = state_shapes(self.model_config, self.rl, self.optimizer, self.mesh)
+        specs = param_specs(self.model_config)
+        dtype, place = jnp.dtype(config.dtype), jax.tree.map(lambda s: s.sharding, shapes)
+        # One program: weights made first and copied into a state would leave a hole as large as they are.
+        init = jax.jit(
+            lambda key: init_state(init_params(specs, key, dtype), self.optimizer, shapes), out_shardings=place
+        )
+        state = init(jax.random.key(0))
+        self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
+        tokenizer = Words(self.model_config.vocab_size, config.prompt)
+        self.model = Model(self.model_config, {}, tokenizer)  # the weights are in the state
+        template = Template("bench", "{question}", prefill="")
+        problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]
+        self.prompts = [template.prompt_ids(p, tokenizer) for p in problems]
+        self.environment = Environment(problems, template, pool, self.sampling, 0, config.prompt)
+
+    def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
+        """Samples of the first ``prompts`` prompts."""
+        return sample(
+            self.carry.state.params, self.prompts[:prompts], self.model_config, jax.random.key(1),
+            sampling=sampling, end_tokens=(), samples_per_prompt=group, limits=limits,
+        )  # fmt: skip
+
+    def collected(self, step: int) -> Collected:
+        """Prompts, samples and rewards of a step."""
+        return collect(self.carry.state.params, self.model, self.environment, self.rl, step)
+
+    def learn(self, rollout: Rollout, step: int) -> dict[str, float]:
+        """Reference pass and update; their metrics."""
+        key = jax.random.key(step)
+        return learn(self.carry, rollout, self.optimizer, self.rl, self.objective, self.model_config, key)
+
+    def batch(self, step: int) -> Rollout:
+        """The rollout of a step, laid out for the update."""
+        return lay_out(self.collected(step).groups, self.rl, self.config.width)
+
+    def update(self, batch: Rollout) -> jax.Array:
+        """One update of the state on a rollout; its summed loss."""
+        passes = self.rl.sequences // self.rl.microbatch_size
+        self.carry.state, sums, _ = update(
+            self.carry.state, batch, self.optimizer, self.objective, self.model_config, passes
+        )
+        return sums["loss"][0]
+
+    def step(self, step: int) -> dict[str, float]:
+        """A whole GRPO step, as the experiments run it; its metrics."""
+        found = self.collected(step)
+        row = self.learn(lay_out(found.groups, self.rl, self.config.width), step)
+        return row | {"seconds_sampling": found.seconds_sampling, "seconds_rewards": found.seconds_rewards}
+
+    def free(self) -> None:
+        """Gives the memory of weights, moments and reference back."""
+        for array in jax.tree.leaves((self.carry.state, self.carry.reference)):
+            array.delete()
