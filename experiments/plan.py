@@ -1,0 +1,89 @@
+"""What a GRPO step would need on a mesh: bytes and collectives of its programs, compiled and not run.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/plan.py --model qwen2.5-7b --mesh 8x1
+    JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python experiments/plan.py --mesh 8x1 --target h100_sxm.txtpb
+
+No weight is made: a laptop can plan for a machine that would hold them. The first command compiles for CPU devices,
+which shows how arrays are split, but attention, fusions and bfloat16 products are those of a CPU. With --target the
+programs are those of the GPU, without one being there (docs/performance.md says what it takes).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from r1jax import cli
+from r1jax.benchmark.plan import plan, target_mesh
+from r1jax.benchmark.scaling import Scaling, work_on
+from r1jax.benchmark.workload import Work, versions
+from r1jax.errors import UserError
+from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.stages.rl_config import check_run
+from r1jax.stages.run import write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Work):
+    """The work of one device, and the mesh that is planned for; prompts, microbatch and slots are those of one."""
+
+    mesh: str = "8x1"
+    """Devices as DATAxMODEL."""
+    scaling: Scaling = "weak"
+    """weak: prompts for each position of the data axis; strong: the same prompts in all."""
+    target: Path | None = None
+    """XLA's text about a GPU to compile for; None compiles for this machine's devices."""
+    out: Path = Path("runs/plan")
+    """Folder of the result file, MODEL-SCALING-MESH.json."""
+
+
+def show(figures: dict[str, Any], console: Console) -> None:
+    """Prints memory and collectives of each program."""
+    table = Table(title=f"{figures['model']}, {figures['scaling']} scaling on {figures['mesh']}, {figures['device']}")
+    for name in ("program", "GiB a device", "in", "collective", "count", "MB"):
+        table.add_column(name, justify="left" if name in ("program", "in", "collective") else "right")
+    for name in ("update", "rollout"):
+        program = figures[name]
+        size = program["argument_bytes"] + program["new_output_bytes"] + program["temporary_bytes"]
+        table.add_row(name, f"{size / 2**30:.2f}", "", "", "", "")
+        for where, label in (("collectives", "all"), ("collectives_of_a_turn", "a token")):
+            for kind, count in program[where]["count"].items():
+                table.add_row("", "", label, kind, f"{count:,}", f"{program[where]['bytes'][kind] / 1e6:,.3f}")
+    console.print(table)
+    resident, peak = figures["resident_bytes"] / 2**30, figures["peak_bytes"] / 2**30
+    console.print(f"weights, moments, reference: {resident:.2f} GiB a device; the whole step: {peak:.2f}")
+
+
+def main() -> None:
+    """Plans for the mesh that the command line asks for."""
+    presets = {"peers": ("the work that peers were measured on", Config())}
+    config = cli.parse(presets, "peers", prog="plan.py", description=(__doc__ or "").splitlines()[0])
+    data, _ = parse_mesh(config.mesh)
+    work = work_on(config, data, config.scaling)
+    check_run(work.rl, work.sampling, data)
+    if config.target and not config.target.is_file():
+        raise UserError(f"--target={config.target}: no such file")
+    console = Console()
+    mesh = target_mesh(config.mesh, config.target) if config.target else make_mesh(config.mesh)
+    began = time.perf_counter()
+    planned = plan(work, mesh)
+    figures: dict[str, Any] = {
+        "model": config.model, "mesh": config.mesh, "scaling": config.scaling,
+        "device": mesh.devices.flatten()[0].device_kind, **planned, "seconds": time.perf_counter() - began,
+        "settings": json.loads(cli.to_json(config)), "versions": versions(),
+    }  # fmt: skip
+    path = config.out / f"{config.model}-{config.scaling}-{config.mesh}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(figures, indent=2) + "\n")
+    show(figures, console)
+    console.print(f"{path}", highlight=False)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,167 @@
+"""What runs between devices: its time in a profiler's trace, its count and bytes in a compiled program."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+
+
+def kind_of(name: str, hlo_op: str = "") -> str | None:
+    """The collective that a kernel belongs to, by its name and its operation in the program; None for any other.
+
+    NCCL writes AllGather where XLA writes all-gather, and sends and receives where XLA permutes.
+    """
+    plain = re.sub(r"[-_]", "", name.lower())
+    for kind in KINDS:
+        if hlo_op.startswith(kind) or name.startswith(kind) or ("nccl" in plain and kind.replace("-", "") in plain):
+            return kind
+    if "nccl" in plain:
+        return "collective-permute" if "sendrecv" in plain else "other"
+    return None
+
+
+_CONTAINER = re.compile(r"(while|call|conditional)(\.\d+)?")  # lasts as long as what it runs
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceTime:
+    """Seconds that one device of a trace spent."""
+
+    by_kind: dict[str, float]  # of each collective, summed over its events
+    collectives: float  # in which at least one collective ran
+    exposed: float  # of them, in which nothing else ran
+    busy: float  # in which anything ran
+
+
+def read_trace(folder: Path) -> dict[str, DeviceTime]:
+    """Times of each device in the newest trace that jax.profiler left in ``folder``; empty where it shows no device."""
+    traces = sorted(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    if not traces:
+        raise FileNotFoundError(f"{folder}: no .trace.json.gz")
+    with gzip.open(traces[-1], "rt") as stream:
+        return device_times(json.load(stream)["traceEvents"])
+
+
+def device_times(events: Iterable[dict[str, Any]]) -> dict[str, DeviceTime]:
+    """Times of each device of a trace in the viewer's format, whose times are microseconds.
+
+    A device is a process "/device:...". Its streams hold what ran; the other rows (modules, steps, operations) are
+    drawn from them and would count everything twice. Where there are no streams, as on a TPU, the row of operations
+    serves. CPU devices have no process: there an operation names its device.
+    """
+    devices: dict[int, str] = {}
+    rows: dict[tuple[int, int], str] = {}
+    spans: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    hosted: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        name, pid = event.get("name", ""), event.get("pid", -1)
+        if event.get("ph") == "M" and name == "process_name" and event["args"]["name"].startswith("/device:"):
+            devices[pid] = event["args"]["name"]
+        elif event.get("ph") == "M" and name == "thread_name":
+            rows[pid, event["tid"]] = event["args"]["name"]
+        elif event.get("ph") == "X" and not _CONTAINER.fullmatch(name):
+            spans[pid, event["tid"]].append(event)
+            if {"device_ordinal", "hlo_op"} <= event.get("args", {}).keys():
+                hosted[f"/device:CPU:{event['args']['device_ordinal']}"].append(event)
+    ran: dict[str, list[dict[str, Any]]] = {}
+    for pid, device in devices.items():
+        mine = [row for row in spans if row[0] == pid]
+        streams = [row for row in mine if rows.get(row, "").startswith("Stream")]
+        chosen = streams or [row for row in mine if rows.get(row) == "XLA Ops"]
+        if chosen:
+            ran[device] = [event for row in chosen for event in spans[row]]
+    return {device: _device_time(found) for device, found in sorted((ran if devices else hosted).items())}
+
+
+def _device_time(events: Sequence[dict[str, Any]]) -> DeviceTime:
+    by_kind: dict[str, float] = defaultdict(float)
+    collectives, others = [], []
+    for event in events:
+        length = float(event.get("dur", 0.0))
+        span = (float(event["ts"]), float(event["ts"]) + length)
+        kind = kind_of(event["name"], str(event.get("args", {}).get("hlo_op", "")))
+        if kind:
+            by_kind[kind] += length / 1e6
+        (collectives if kind else others).append(span)
+    within, busy = _covered(collectives), _covered([*collectives, *others])
+    return DeviceTime(dict(by_kind), within, busy - _covered(others), busy)
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of spans (start, end) in microseconds."""
+    if not spans:
+        return 0.0
+    starts, ends = np.array(sorted(spans)).T
+    reached = np.maximum.accumulate(ends)
+    before = np.concatenate([[starts[0]], reached[:-1]])
+    return float(np.maximum(reached - np.maximum(starts, before), 0.0).sum() / 1e6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Collectives of a compiled program, on each device: kind -> how often, and bytes of their results."""
+
+    count: dict[str, int]
+    bytes: dict[str, int]
+
+
+_SIZES = {"pred": 1, "bf16": 2, **{f"{t}{n}": n // 8 for t in "fsu" for n in (8, 16, 32, 64)}}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
+# A pair of start and done is one collective, and what done gives is the result alone.
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-done)?\(")
+_CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+def program_traffic(hlo: str) -> tuple[Traffic, Traffic]:
+    """Collectives of an optimised program (compiled.as_text()): in all, and in one turn of loops of unknown length.
+
+    A loop whose length the compiler knows, as that over blocks or microbatches, counts as often as it turns.
+    """
+    own: dict[str, list[tuple[str, int]]] = {}
+    calls: dict[str, list[tuple[str, int | None]]] = {}  # computation -> (called, turns; None where unknown)
+    entry = here = ""
+    for line in hlo.splitlines():
+        if found := _COMPUTATION.match(line):
+            here = found[2]
+            own[here], calls[here] = [], []
+            entry = here if found[1] else entry
+        elif here and " = " in line:
+            if found := _COLLECTIVE.search(line):
+                own[here].append((found[2], _bytes(found[1])))
+            trips = _TRIPS.search(line)
+            turns = (int(trips[1]) if trips else None) if " while(" in line else 1
+            names = _CALLED.findall(line)
+            for branches in _BRANCHES.findall(line):
+                names += [name.strip().lstrip("%") for name in branches.split(",")]
+            calls[here] += [(name, turns) for name in names]
+    totals = (Counter[str](), Counter[str](), Counter[str](), Counter[str]())
+
+    def walk(name: str, times: int, unknown: bool) -> None:
+        count, size = totals[2:] if unknown else totals[:2]
+        for kind, n in own.get(name, ()):
+            count[kind] += times
+            size[kind] += times * n
+        for called, turns in calls.get(name, ()):
+            walk(called, times * (turns or 1), unknown or turns is None)
+
+    walk(entry, 1, False)
+    return Traffic(dict(totals[0]), dict(totals[1])), Traffic(dict(totals[2]), dict(totals[3]))
+
+
+def _bytes(shape: str) -> int:
+    """Bytes of an array "bf16[8,16]{1,0}" or of a tuple of them."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", shape)
+    return sum(_SIZES.get(kind, 0) * math.prod(int(n) for n in dims.split(",") if n) for kind, dims in arrays)

@@ -1,0 +1,153 @@
+"""The same step on more devices: how the work grows, and the file that keeps what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from r1jax import cli
+from r1jax.benchmark.collectives import read_trace
+from r1jax.benchmark.workload import Bench, Work, timed
+from r1jax.errors import UserError
+from r1jax.rewards.pool import Scorer
+from r1jax.stages.run import write_whole
+
+Scaling = Literal["weak", "strong"]
+PARTS = ("rollout", "update", "step")
+TRACED_TOKENS = 16  # decoding steps in a trace: each is like the next, and a viewer's file holds a million events
+
+
+def work_on(work: Work, data: int, scaling: Scaling) -> Work:
+    """The work of a mesh with ``data`` devices on its data axis, from that of one device.
+
+    weak: every position of the data axis has the prompts of one device; strong: they share them. A backward pass and
+    the slots of one device stay as large in both, as far as there are sequences.
+    """
+    prompts = work.prompts * data if scaling == "weak" else work.prompts
+    return dataclasses.replace(
+        work, prompts=prompts, slots=work.slots * data, microbatch=min(work.microbatch * data, prompts * work.group)
+    )
+
+
+def measure(work: Work, pool: Scorer, repeats: int) -> dict[str, Any]:
+    """Seconds and tokens/s of rollout, update and whole step on the entered mesh, and their time in collectives.
+
+    Tokens of the rollout and of the step are the new ones; those of the update are all that it reads.
+    """
+    bench = Bench(work, pool)
+    try:
+        sequences = work.prompts * work.group
+        figures: dict[str, Any] = {}
+        rows: list[dict[str, float]] = []
+
+        def rollout(limit: int = work.tokens) -> Any:
+            return bench.rollout(work.prompts, work.group, bench.sampling, np.full(sequences, limit))
+
+        def add(name: str, run: Callable[[], Any], tokens: int) -> None:
+            seconds = timed(run, repeats)
+            figures[name] = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
+
+        add("rollout", rollout, sequences * work.tokens)
+        batch = bench.batch(0)
+        add("update", lambda: bench.update(batch), sequences * work.width)
+        add("step", lambda: rows.append(bench.step(len(rows))), sequences * work.tokens)
+        figures["collectives"] = {
+            "rollout": time_in_collectives(lambda: rollout(min(TRACED_TOKENS, work.tokens))),
+            "update": time_in_collectives(lambda: bench.update(batch)),
+        }
+        return figures
+    finally:
+        bench.free()
+
+
+def time_in_collectives(run: Callable[[], Any]) -> dict[str, Any]:
+    """What one call of ``run``, already compiled, spends in collectives: means over the devices.
+
+    ``exposed_seconds`` are those in which a device did nothing else; one that waits for another is in a collective.
+    """
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds = time.perf_counter() - began
+        times = list(read_trace(Path(folder)).values())
+    if not times:
+        return {"traced_seconds": seconds, "devices": 0}
+    kinds = sorted({kind for one in times for kind in one.by_kind})
+    collectives = float(np.mean([one.collectives for one in times]))
+    return {
+        "traced_seconds": seconds,
+        "devices": len(times),
+        "seconds": collectives,
+        "exposed_seconds": float(np.mean([one.exposed for one in times])),
+        "share": collectives / seconds,
+        "seconds_by_kind": {kind: float(np.mean([one.by_kind.get(kind, 0.0) for one in times])) for kind in kinds},
+    }
+
+
+def with_efficiency(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runs, each with its tokens/s a device over those of the fewest devices that were measured in its scaling.
+
+    ``baseline`` names that mesh: 1x1, unless one device cannot hold the work.
+    """
+    done = []
+    runs = list(runs)
+    for run in runs:
+        peers = [r for r in runs if r["scaling"] == run["scaling"] and "error" not in r]
+        run = {name: value for name, value in run.items() if name not in ("baseline", "efficiency")}
+        if "error" not in run:
+            base = min(peers, key=lambda r: r["devices"])
+            run["baseline"] = base["mesh"]
+            run["efficiency"] = {
+                part: run[part]["tokens_per_second"] / run["devices"]
+                / (base[part]["tokens_per_second"] / base["devices"])
+                for part in PARTS
+            }  # fmt: skip
+        done.append(run)
+    return done
+
+
+class Results:
+    """A JSON file of runs that is whole at any time, and to which several processes may add.
+
+    header: what all runs share (model, device, settings, versions); a file with another is refused.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]):
+        self.path, self.header = path, json.loads(json.dumps(header))
+        self.runs()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What was measured so far; raises UserError where it was measured otherwise."""
+        try:
+            found = json.loads(self.path.read_text()) if self.path.exists() else self.header | {"runs": []}
+            runs = found.pop("runs")
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{self.path}: no result file of this experiment ({error})") from error
+        if differences := cli.diff(found, self.header):
+            listed = ", ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(differences.items())[:5])
+            raise UserError(f"{self.path} was measured otherwise ({listed}): give another --out or remove the file")
+        return runs
+
+    def find(self, scaling: Scaling, mesh: str) -> dict[str, Any] | None:
+        """The run of a scaling on a mesh, if it was made."""
+        return next((run for run in self.runs() if (run["scaling"], run["mesh"]) == (scaling, mesh)), None)
+
+    def add(self, run: Mapping[str, Any]) -> None:
+        """Writes the file with one more run, and all efficiencies anew."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back as the file closes
+            whole = self.header | {"runs": with_efficiency([*self.runs(), run])}
+            write_whole(self.path, json.dumps(whole, indent=2) + "\n")
