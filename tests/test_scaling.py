@@ -1,0 +1,369 @@
+"""Scaling over meshes: equal steps, the work of each mesh, collectives of traces and programs, the result file."""
+
+import dataclasses
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from rich.console import Console
+
+from experiments.scaling import Config, check, meshes_here
+from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
+from r1jax.benchmark.plan import abstract_rollout, abstract_state, plan
+from r1jax.benchmark.scaling import Results, time_in_collectives, with_efficiency, work_on
+from r1jax.benchmark.workload import SMALL, Bench, Work
+from r1jax.checkpoints.native import Checkpoints
+from r1jax.errors import UserError
+from r1jax.rewards.pool import Scores
+from r1jax.sharding import make_mesh
+from r1jax.training.loop import Carry, restore
+
+ROOT = Path(__file__).parents[1]
+# Heads and vocabulary do not split evenly over every model axis here, and a rollout makes two backward passes.
+WORK = Work(**SMALL | {"prompts": 2, "group": 8, "prompt": 8, "tokens": 6}, unroll=False)
+
+
+class Parity:
+    """Rewards that differ within a group: whether a completion's first word is even."""
+
+    names = ("parity",)
+
+    def score(self, problems, completions):
+        values = np.array([float(int(one.text.split()[0]) % 2 == 0) for one in completions], np.float32)
+        return Scores(values=values[:, None], total=values, names=self.names, timeouts=0, crashes=0)
+
+
+def one_step(mesh):
+    """Metrics and state of a whole step on a mesh."""
+    with jax.set_mesh(make_mesh(mesh)):
+        bench = Bench(WORK, Parity())
+        return bench.step(0), bench.carry
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return one_step("1x1")
+
+
+@pytest.mark.parametrize("mesh", ["2x1", "1x2", "2x4"])
+def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh):
+    """Its samples, losses and gradient; the meshes and the single pass that other tests have are left out."""
+    (want, before), (got, after) = alone, one_step(mesh)
+    for name in ("loss", "kl", "entropy", "ratio_mean", "gradient_norm"):
+        assert got[name] == pytest.approx(want[name], abs=1e-6), name
+    assert want["gradient_norm"] > 1e-3
+    for moment in ("mu", "nu"):  # after one update, the gradient and its square by constants
+        a, b = (optax.tree_utils.tree_get(c.state.opt_state, moment) for c in (before, after))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-5 * float(np.abs(x).max()) + 1e-12)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6), before.state.params, after.state.params)
+
+
+def test_a_checkpoint_of_eight_devices_opens_on_other_meshes(alone, tmp_path):
+    """Weights, moments and reference come back bit by bit, each where its own mesh wants it."""
+    _, carry = alone
+
+    def shapes(mesh):
+        state = abstract_state(WORK, make_mesh(mesh))
+        return Carry(state, state.params)
+
+    wide = shapes("8x1")
+    spread = Carry(*(jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), getattr(carry, name), getattr(wide, name))
+                     for name in ("state", "reference")))  # fmt: skip
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, spread.state.params, spread.rest(), {"reward": 0.0})
+        checkpoints.wait()
+        for mesh in ("8x1", "4x2", "1x1"):
+            target = shapes(mesh)
+            found = restore(checkpoints, target)
+            assert found is not None and found.reference is not None
+            for name in ("state", "reference"):
+                leaves = [jax.tree.leaves(getattr(c, name)) for c in (carry, found, target)]
+                for x, y, shape in zip(*leaves, strict=True):
+                    np.testing.assert_array_equal(x, y)
+                    assert y.sharding.is_equivalent_to(shape.sharding, y.ndim)
+
+
+def test_work_grows_with_the_data_axis_or_stays():
+    work = Work(prompts=32, group=16, microbatch=64, slots=100)
+    sizes = {
+        (scaling, data): (w.prompts, w.rl.microbatch_size, w.slots)
+        for scaling in ("weak", "strong") for data in (1, 4, 8) for w in [work_on(work, data, scaling)]
+    }  # fmt: skip
+    assert sizes == {
+        ("weak", 1): (32, 64, 100), ("weak", 4): (128, 256, 400), ("weak", 8): (256, 512, 800),
+        ("strong", 1): (32, 64, 100), ("strong", 4): (32, 256, 400), ("strong", 8): (32, 512, 800),
+    }  # fmt: skip
+    # No backward pass has more sequences than there are.
+    assert work_on(dataclasses.replace(work, prompts=4), 8, "strong").microbatch == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "kind"),
+    [
+        ("ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgsStorage<4096ul>)", "all-gather-start.3", "all-gather"),
+        ("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)", "", "all-reduce"),
+        ("ncclDevKernel_ReduceScatter_Sum_f32_RING_LL", "", "reduce-scatter"),
+        ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)", "all-to-all.1", "all-to-all"),
+        ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)", "", "collective-permute"),
+        ("ncclDevKernel_Generic", "", "other"),
+        ("void AllReduceKernelImpl<float>(...)", "all-reduce.7", "all-reduce"),
+        ("all-reduce.12", "all-reduce.12", "all-reduce"),
+        ("MemcpyP2P", "collective-permute-start.2", "collective-permute"),
+        ("loop_add_fusion_3", "loop_add_fusion.3", None),
+        ("MemcpyD2D", "copy.4", None),
+    ],
+)
+def test_kernels_of_collectives_are_known_by_name_or_operation(name, operation, kind):
+    assert kind_of(name, operation) == kind
+
+
+def named(kind, pid, name, tid=None):
+    return {"ph": "M", "name": kind, "pid": pid, "args": {"name": name}} | ({} if tid is None else {"tid": tid})
+
+
+def ran(pid, tid, ts, dur, name, **args):
+    return {"ph": "X", "pid": pid, "tid": tid, "ts": ts, "dur": dur, "name": name, "args": args}
+
+
+GPU_TRACE = [
+    named("process_name", 1, "/device:GPU:0"), named("process_name", 2, "/device:GPU:1"),
+    named("process_name", 9, "/host:CPU"), named("thread_name", 9, "python", 1),
+    named("thread_name", 1, "Stream #16(Compute)", 16), named("thread_name", 1, "Stream #20(Compute)", 20),
+    named("thread_name", 1, "XLA Ops", 1), named("thread_name", 2, "Stream #16(Compute)", 16),
+    ran(1, 16, 100.0, 50.0, "gemm_fusion", hlo_op="gemm_fusion.1"),
+    ran(1, 20, 130.0, 40.0, "ncclDevKernel_AllReduce_Sum_bf16_RING_LL", hlo_op="all-reduce-start.1"),  # 20 beside gemm
+    ran(1, 20, 180.0, 10.0, "ncclDevKernel_AllGather_RING_LL", hlo_op="all-gather.2"),
+    ran(1, 1, 130.0, 40.0, "all-reduce-start.1", hlo_op="all-reduce-start.1"),  # a row drawn from the streams
+    ran(2, 16, 100.0, 5.0, "gemm_fusion"),
+    ran(9, 1, 90.0, 900.0, "all-reduce of the host", device_ordinal="0", hlo_op="all-reduce.1"),
+]  # fmt: skip
+
+
+def test_time_in_collectives_of_a_gpu_trace(tmp_path):
+    folder = tmp_path / "plugins" / "profile" / "now"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "host.trace.json.gz", "wt") as stream:
+        json.dump({"traceEvents": GPU_TRACE}, stream)
+    times = read_trace(tmp_path)
+    assert set(times) == {"/device:GPU:0", "/device:GPU:1"}
+    first = times["/device:GPU:0"]
+    assert first.by_kind == pytest.approx({"all-reduce": 40e-6, "all-gather": 10e-6})
+    assert (first.collectives, first.exposed, first.busy) == pytest.approx((50e-6, 30e-6, 80e-6))
+    assert times["/device:GPU:1"].collectives == 0 and times["/device:GPU:1"].busy == pytest.approx(5e-6)
+
+
+def test_a_trace_without_streams_is_read_from_its_operations():
+    trace = [
+        named("process_name", 1, "/device:TPU:0"), named("thread_name", 1, "XLA Ops", 3),
+        named("thread_name", 1, "XLA Modules", 2), ran(1, 2, 0.0, 100.0, "jit_update"),
+        ran(1, 3, 0.0, 90.0, "while.3"), ran(1, 3, 0.0, 30.0, "fusion.1"), ran(1, 3, 30.0, 20.0, "all-gather.1"),
+        ran(1, 3, 40.0, 20.0, "all-gather.2"),
+    ]  # fmt: skip
+    (time,) = device_times(trace).values()
+    assert time.by_kind == pytest.approx({"all-gather": 40e-6})  # each event, and below the time that they cover
+    assert (time.collectives, time.exposed, time.busy) == pytest.approx((30e-6, 30e-6, 60e-6))
+
+
+HLO = """
+HloModule jit_update, is_scheduled=true
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%inner_body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %x = f32[8,4]{1,0} get-tuple-element(%p), index=1
+  ROOT %rs = f32[2,4]{1,0} reduce-scatter(%x), channel_id=4, to_apply=%add
+}
+
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %ag = bf16[16,4]{1,0:T(8,128)} all-gather(%y), channel_id=2, dimensions={0}
+  ROOT %w = (s32[], f32[8,4]) while(%p), condition=%c, body=%inner_body, backend_config={"known_trip_count":{"n":"3"}}
+}
+
+%unknown_body (p: (s32[])) -> (s32[]) {
+  %ar = f32[10]{0} all-reduce(%z), to_apply=%add
+  ROOT %w2 = (s32[]) while(%p), condition=%c, body=%inner_body, backend_config={"known_trip_count":{"n":"5"}}
+}
+
+%branch (p: f32[]) -> f32[] {
+  ROOT %cp = f32[3]{0} collective-permute(%p), source_target_pairs={{0,1}}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %s = (f32[64]{0}, f32[6]{0}) all-reduce-start(%p, %q), to_apply=%add
+  %d = (f32[64]{0}, f32[6]{0}) all-reduce-done(%s)
+  %gs = (f32[2]{0}, f32[16]{0}) all-gather-start(%p), dimensions={0}
+  %gd = f32[16]{0} all-gather-done(%gs)
+  %w3 = (s32[], f32[8,4]) while(%t), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+  %w4 = (s32[]) while(%t), condition=%c, body=%unknown_body
+  %k = f32[3]{0} conditional(%i, %a, %b), branch_computations={%branch, %branch}
+  %all-reduce.9 = f32[] get-tuple-element(%d), index=0
+  ROOT %r = (f32[4]{0}, pred[4]{0}) all-to-all(%u, %v), dimensions={0}
+}
+"""
+
+
+def test_collectives_of_a_program_count_as_often_as_their_loops_turn():
+    whole, turn = program_traffic(HLO)
+    assert whole.count == {
+        "all-reduce": 1, "all-gather": 1 + 7, "reduce-scatter": 7 * 3, "collective-permute": 2, "all-to-all": 1,
+    }  # fmt: skip
+    assert whole.bytes == {
+        "all-reduce": 70 * 4, "all-gather": 16 * 4 + 7 * 128, "reduce-scatter": 21 * 32, "collective-permute": 2 * 12,
+        "all-to-all": 20,
+    }  # fmt: skip
+    assert turn.count == {"all-reduce": 1, "reduce-scatter": 5}
+    assert turn.bytes == {"all-reduce": 40, "reduce-scatter": 160}
+
+
+def test_a_program_and_its_trace_speak_of_the_same_collectives():
+    """A loop of five sharded products, on four devices and on one."""
+    for mesh, devices in (("2x2", 4), ("1x1", 1)):
+        mesh = make_mesh(mesh)
+        split = NamedSharding(mesh, PartitionSpec("data", "model")), NamedSharding(mesh, PartitionSpec("model", None))
+        a, b = (jax.device_put(np.ones((64, 64), np.float32), s) for s in split)
+        loop = jax.jit(lambda a, b: jax.lax.scan(lambda x, _: (jax.numpy.tanh(x @ b), None), a, None, length=5)[0])
+        whole, turn = program_traffic(loop.lower(a, b).compile().as_text())
+        assert not turn.count
+        loop(a, b)
+        figures = time_in_collectives(lambda loop=loop, a=a, b=b: loop(a, b))
+        assert figures["devices"] == devices
+        assert set(figures["seconds_by_kind"]) == set(whole.count)
+        if devices == 1:
+            assert not whole.count and figures["seconds"] == 0
+        else:
+            assert whole.count["all-reduce"] == 5 and whole.bytes["all-reduce"] == 5 * 32 * 64 * 4
+            assert 0 < figures["exposed_seconds"] <= figures["seconds"] < figures["traced_seconds"]
+
+
+def test_a_plan_speaks_of_the_arrays_that_a_step_has(alone):
+    mesh = make_mesh("2x4")
+    with jax.set_mesh(mesh):
+        bench = Bench(WORK, Parity())
+        for real, planned in (
+            (bench.batch(0), abstract_rollout(WORK)), (bench.carry.state, abstract_state(WORK, mesh)),
+        ):  # fmt: skip
+            assert jax.tree.structure(real) == jax.tree.structure(planned)  # also the static first position
+            for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
+                assert (x.shape, x.dtype) == (y.shape, y.dtype) and x.sharding.is_equivalent_to(y.sharding, x.ndim)
+        arrays = jax.tree.leaves((bench.carry.state, bench.carry.reference))
+    held = sum(x.addressable_shards[0].data.nbytes for x in arrays)
+    wide, narrow = plan(WORK, mesh), plan(WORK, make_mesh("1x1"))
+    assert wide["resident_bytes"] == held
+    assert narrow["resident_bytes"] == sum(x.nbytes for x in arrays)
+    state = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(bench.carry.state))
+    assert state < wide["update"]["argument_bytes"] < state + 2**14  # the rollout's rows beside it
+    for name in ("update", "rollout"):
+        assert narrow[name]["collectives"]["count"] == {}
+        assert wide[name]["collectives"]["count"]["all-reduce"] > 0
+        assert wide["peak_bytes"] >= held + wide[name]["temporary_bytes"]
+
+
+def run_of(scaling, mesh, rate, **more):
+    devices = int(mesh[0]) * int(mesh[2])
+    parts = {part: {"tokens_per_second": rate * f, "seconds": 1.0} for part, f in
+             (("rollout", 1), ("update", 2), ("step", 0.5))}  # fmt: skip
+    return {"scaling": scaling, "mesh": mesh, "devices": devices, **parts, **more}
+
+
+def test_efficiency_is_the_rate_of_a_device_over_that_of_the_fewest():
+    failed = {"scaling": "strong", "mesh": "1x1", "devices": 1, "error": "out of memory"}
+    runs = [run_of("weak", "8x1", 720.0), run_of("weak", "1x1", 100.0), run_of("strong", "4x2", 300.0),
+            run_of("strong", "2x1", 150.0), failed]  # fmt: skip
+    done = with_efficiency(runs)
+    assert [run.get("baseline") for run in done] == ["1x1", "1x1", "2x1", "2x1", None]
+    got = [run["efficiency"]["update"] for run in done[:4]]
+    assert got == pytest.approx([0.9, 1.0, 0.5, 1.0])
+    assert with_efficiency(done) == done
+
+
+def test_a_result_file_keeps_every_run_and_refuses_other_settings(tmp_path):
+    path, header = tmp_path / "out" / "tiny.json", {"model": "tiny", "settings": {"repeats": 1}}
+    results = Results(path, header)
+    other = Results(path, header)  # as another process has it
+    results.add(run_of("weak", "2x1", 150.0))
+    other.add(run_of("weak", "1x1", 100.0))
+    assert [run["efficiency"]["step"] for run in results.runs()] == pytest.approx([0.75, 1.0])
+    assert results.find("strong", "1x1") is None and other.find("weak", "2x1")["devices"] == 2
+    with pytest.raises(UserError, match=r"settings.repeats was 1, now 2\).*another --out"):
+        Results(path, {"model": "tiny", "settings": {"repeats": 2}})
+    path.write_text("[")
+    with pytest.raises(UserError, match="no result file"):
+        Results(path, header)
+
+
+def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypatch):
+    devices = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda: devices[:2])
+    console = Console(record=True, width=200)
+    assert meshes_here(Config(), console) == ["1x1", "2x1"]
+    assert "2 devices here: without 4x1, 8x1, 4x2, 2x4, 1x8" in console.export_text()
+    with pytest.raises(UserError, match="--mesh=4x1 needs 4 devices and this machine has 2"):
+        meshes_here(Config(meshes=("1x1", "4x1")), console)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"meshes": ("8by1",)}, "DATAxMODEL"),
+        ({"meshes": ("1x1", "3x1")}, "strong scaling on 3x1: rl.microbatch=192 does not divide"),
+        ({"group": 1}, "weak scaling on 1x1: rl.group=1"),
+    ],
+)
+def test_work_that_no_mesh_could_do_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        check(Config(**settings))
+    check(Config())
+
+
+def experiment(name, *flags):
+    command = [sys.executable, f"experiments/{name}.py", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
+    """Of two runs one is there: it is left as it is, the other is made, and the figures cover both."""
+    flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")
+    assert experiment("scaling", *flags[:3], *flags[4:]).returncode == 0
+    path = tmp_path / "tiny.json"
+    first = json.loads(path.read_text())
+    (run,) = first["runs"]
+    run["step"]["seconds"] = 1234.5  # a second measurement would not give this
+    path.write_text(json.dumps(first))
+    done = experiment("scaling", *flags)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(path.read_text())["runs"]
+    assert [(r["mesh"], r["prompts"], r["microbatch"]) for r in runs] == [("1x1", 4, 8), ("2x1", 8, 16)]
+    assert runs[0]["step"]["seconds"] == 1234.5 and "1234.500" in done.stdout
+    for run, devices in zip(runs, (1, 2), strict=True):
+        sequences = 16 * devices
+        assert [run[p]["tokens"] for p in ("rollout", "update", "step")] == [sequences * n for n in (32, 48, 32)]
+        assert run["collectives"]["update"]["devices"] == devices
+    assert runs[1]["collectives"]["update"]["seconds"] > 0 == runs[0]["collectives"]["update"]["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("scaling", ["--meshes", "1x1", "8x2"]),
+        ("scaling", ["--meshes", "2x"]),
+        ("scaling", ["--repeats=0"]),
+        ("plan", ["--mesh=3x1", "--scaling=strong"]),
+        ("plan", ["--target=nowhere.txtpb"]),
+    ],
+)
+def test_wrong_settings_end_in_one_line(name, flags, tmp_path):
+    done = experiment(name, *flags, f"--out={tmp_path}/out")
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "out").exists()
