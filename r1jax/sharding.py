@@ -156,6 +156,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
 
 
+def data_devices() -> int:
+    """Size of the entered mesh's data axis; 1 where there is no mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["data"]
+
+
 def batch_sharding() -> NamedSharding | None:
     """Rows split over the data axis of the entered mesh; None where there is none."""
     mesh = jax.sharding.get_mesh()

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from experiments.scaling import Config, check, meshes_here
+from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
 from r1jax.benchmark.plan import abstract_rollout, abstract_state, plan
 from r1jax.benchmark.scaling import Results, time_in_collectives, with_efficiency, work_on
@@ -244,6 +245,27 @@ def test_a_program_and_its_trace_speak_of_the_same_collectives():
         else:
             assert whole.count["all-reduce"] == 5 and whole.bytes["all-reduce"] == 5 * 32 * 64 * 4
             assert 0 < figures["exposed_seconds"] <= figures["seconds"] < figures["traced_seconds"]
+
+
+def test_the_head_is_gathered_once_and_its_gradient_added_once_a_turn():
+    """Eight devices take the turns over chunks that one takes with an eighth of the batch, and gather before them."""
+    B, T, D, V = 8, 32, 16, 64
+    mesh = make_mesh("8x1")
+
+    def total(hidden, head, targets):
+        return token_logprobs(hidden, head, targets, chunk=8)[0].sum()
+
+    with jax.set_mesh(mesh):
+        hidden, head, targets = (
+            jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec("data")))
+            for shape, dtype in (((B, T, D), np.float32), ((D, V), np.float32), ((B, T), np.int32))
+        )
+        wanted = (hidden.sharding, head.sharding)
+        program = jax.jit(jax.grad(total, argnums=(0, 1)), out_shardings=wanted).lower(hidden, head, targets)
+        whole, _ = program_traffic(program.compile().as_text())
+    assert whole.bytes["all-gather"] == D * V * 4
+    turns = T // 8  # of a device that has one row
+    assert whole.count["all-reduce"] + whole.count.get("reduce-scatter", 0) <= turns
 
 
 def test_a_plan_speaks_of_the_arrays_that_a_step_has(alone):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import constrain
+from r1jax.sharding import constrain, data_devices
 
 
 def token_logprobs(
@@ -23,14 +23,16 @@ def token_logprobs(
     """Log-probability of each target and entropy of its distribution, in nats.
 
     With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
-    Tokens are taken ``chunk`` at a time, forward and backward, so the largest array is [chunk, V] in float32.
+    Tokens are taken ``chunk`` at a time on each device of the data axis, forward and backward, so the largest array is
+    [chunk, V] in float32. More devices take as many turns with more tokens each, and not more turns: the gradient of
+    the unembedding is added up between the devices once a turn.
 
     Args:
       hidden: [B, T, D] final states.
       unembedding: [D, V].
       targets: [B, T] int32, the token that follows each state.
       temperature: of the policy, above 0.
-      chunk: tokens whose logits exist at one time (at least B: one column of the batch).
+      chunk: tokens whose logits exist at one time on a device (at least one column of the batch is taken).
 
     Returns:
       logp [B, T] and entropy [B, T], float32.
@@ -38,7 +40,7 @@ def token_logprobs(
     chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, targets], 2)
     B, T, _ = hidden.shape
-    n = -(-T // max(1, chunk // B))
+    n = -(-T // max(1, chunk * data_devices() // B))
     columns = -(-T // n)  # even parts: little is padded
 
     def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]: the batch keeps its sharding
@@ -58,6 +60,11 @@ def _logits(hidden: jax.Array, unembedding: jax.Array, temperature: float) -> ja
     return constrain(z, "batch", None, "vocab")
 
 
+def _gathered(unembedding: jax.Array) -> jax.Array:
+    # Before the loop over chunks and not in it: one gather over the data axis serves them all.
+    return constrain(unembedding, None, "vocab")
+
+
 def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
     # A comparison and not a gather: it stays local where the vocabulary is sharded.
     return targets[..., None] == jnp.arange(vocab)
@@ -69,9 +76,11 @@ def _chunked(hidden, unembedding, targets, temperature):  # [n, B, C, D], [D, V]
 
 
 def _chunked_forward(hidden, unembedding, targets, temperature):
+    gathered = _gathered(unembedding)
+
     def one(chunk):
         h, y = chunk
-        z = _logits(h, unembedding, temperature)
+        z = _logits(h, gathered, temperature)
         # Relative to the largest logit, so that no sum loses digits to large terms, and in two readings of the logits:
         # one for the maximum and one for the three sums.
         top = z.max(axis=-1)
@@ -89,16 +98,17 @@ def _chunked_forward(hidden, unembedding, targets, temperature):
 
 def _chunked_backward(temperature, saved, gradients):
     hidden, unembedding, targets, lse, entropy = saved
+    gathered = _gathered(unembedding)
 
     def one(d_unembedding, chunk):
         h, y, lse, H, d_logp, d_entropy = chunk
-        logq = _logits(h, unembedding, temperature) - lse[..., None]
+        logq = _logits(h, gathered, temperature) - lse[..., None]
         q = jnp.exp(logq)
         # d logp / dz = 1[target] - q;  d entropy / dz = -q (log q + H)
         dz = d_logp[..., None] * (_is_target(y, q.shape[-1]) - q)
         dz -= d_entropy[..., None] * q * (logq + H[..., None])
         dz = (dz / temperature).astype(h.dtype)
-        d_h = einsum_f32("bcv,dv->bcd", dz, unembedding).astype(h.dtype)
+        d_h = einsum_f32("bcv,dv->bcd", dz, gathered).astype(h.dtype)
         return d_unembedding + einsum_f32("bcd,bcv->dv", h, dz), d_h
 
     start = jnp.zeros(unembedding.shape, jnp.float32)
