@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# What a host of eight GPUs is for, in less than 25 minutes: speed over meshes, R1-Zero with the batch grown with the
+# GPUs, the stages of R1, a kill and what opens its checkpoint. Each part leaves a folder and a log under OUT and is
+# listed in OUT/parts.tsv (name, status, seconds); OUT/summary.json compares them. A part that fails or is too slow
+# stops no other. The same command again does what is not yet there.
+#
+#   launch/gpus8.sh                    eight GPUs
+#   N=2 launch/gpus8.sh                two (a power of 2)
+#   SMALL=1 launch/gpus8.sh            the same commands with little work on N CPU devices: proves the script alone
+#   ONLY="zero resume" launch/gpus8.sh some groups of: singles zero resume speed r1 speed7b
+#   BASE=PATH, PYTHON=python3, OUT=runs/gpus8, MINUTES=25
+set -u
+cd "$(dirname "$0")/.." || exit 1
+N=${N:-8} SMALL=${SMALL:-} BASE=${BASE:-smollm2} PYTHON=${PYTHON:-python} OUT=${OUT:-runs/gpus$N} MINUTES=${MINUTES:-25}
+ONLY=${ONLY:-singles zero resume speed r1 speed7b}
+case $N in 2 | 4 | 8 | 16) ;; *) echo "error: N=$N: a power of 2 from 2 to 16" >&2; exit 2 ;; esac
+mkdir -p "$OUT/logs" || exit 1
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
+END=$((SECONDS + MINUTES * 60))
+
+if [ -n "$SMALL" ]; then
+  export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=$N"
+  rl=(--rl.group=4 --sampling.max-tokens=16 --pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64
+    --pretrain.num-layers=1 --pretrain.corpus.documents=300 --problems.train-size=40 --evaluation.problems=4
+    --rl.learning-rate=1e-3 --verifier.workers=1 --rewards length accuracy format)
+  r1=(--pretrain.steps=3 --pretrain.batch=16 --pretrain.corpus.documents=400 --pretrain.num-layers=1
+    --general-steps=1 --sampling.max-tokens=40 --cold-start-rows=16 --cold-start-select.problems=8
+    --cold-start-sft.epochs=1 --cold-start-sft.batch=8 --rejection.problems=8 --sft.epochs=1 --sft.batch=8
+    --reward-model.epochs=1 --evaluation.problems=6 --evaluation.samples=2 --general-repeats=1
+    --problems.train-size=40 --verifier.workers=1)
+  for stage in zero reasoning-rl final-rl; do r1+=("--$stage.steps=2" "--$stage.prompts=4" "--$stage.group=4"); done
+  prompts=4 microbatch=16 steps=16 save=2 killed_at=5
+  speed=(--model=tiny --repeats=1) speed7b=(--model=tiny --repeats=1)
+else
+  rl=(--preset=smollm2 "--base=$BASE")
+  r1=(--preset=smollm2 "--base=$BASE")
+  prompts=64 microbatch=256 steps=80 save=5 killed_at=12
+  # Blocks in a loop and half the prompts, so that compiling and running fit into the time.
+  speed=(--model=qwen2.5-1.5b --prompts=16 --microbatch=16 --unroll=false --repeats=2)
+  # Does not fit on one GPU with every weight trained; few tokens, since this model decodes slowly.
+  speed7b=(--model=qwen2.5-7b --prompts=8 --group=8 --microbatch=8 --tokens=128 --beta=0 --remat=block --unroll=false
+    --repeats=1)
+fi
+whole=() # the meshes of all N devices: Nx1 first
+for ((m = 1; m <= N; m *= 2)); do whole+=("$((N / m))x$m"); done
+other=("${whole[1]}" 1x1) # the meshes that open the checkpoint of Nx1: 4x2 and 1x1 of eight
+
+part() { # part NAME MINUTES COMMAND...: once, with a limit, its output in a log
+  local name=$1 limit=$(($2 * 60)) began=$SECONDS status
+  shift 2
+  if grep -qP "^$name\t0\t" "$OUT/parts.tsv" 2>/dev/null; then return 0; fi
+  if ((END - SECONDS < limit)); then limit=$((END - SECONDS)); fi
+  if ((limit < 10)); then
+    echo "$name: no time left"
+    printf '%s\tno time\t0\n' "$name" >>"$OUT/parts.tsv"
+    return 1
+  fi
+  timeout --kill-after=20 "$limit" "$@" >>"$OUT/logs/$name.log" 2>&1
+  status=$?
+  printf '%s\t%s\t%s\n' "$name" "$status" "$((SECONDS - began))" >>"$OUT/parts.tsv"
+  echo "$name: status $status after $((SECONDS - began)) s"
+  if ((status)); then tail -n 1 "$OUT/logs/$name.log"; fi
+  return "$status"
+}
+
+wanted() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+
+zero() { # zero NAME MESH FACTOR STEPS FLAGS...: R1-Zero with FACTOR times the batch
+  local name=$1 mesh=$2 factor=$3 count=$4
+  shift 4
+  part "$name" 6 "$PYTHON" experiments/r1_zero.py "--out=$OUT/$name" "--mesh=$mesh" "${rl[@]}" \
+    "--rl.prompts=$((prompts * factor))" "--rl.microbatch=$((microbatch * factor))" "--rl.steps=$count" "$@"
+}
+
+meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those that fail together are tried by themselves
+  local name=$1 limit=$2 flags=()
+  shift 2
+  while [ "$1" != -- ]; do flags+=("$1") && shift; done
+  shift
+  local command=("$PYTHON" experiments/scaling.py "--out=$OUT/scaling" "${flags[@]}" --meshes)
+  part "$name" "$limit" "${command[@]}" "$@" && return
+  for mesh in "$@"; do part "$name-$mesh" 4 "${command[@]}" "$mesh"; done
+}
+
+kill_and_resume() { # R1-Zero on Nx1, killed without warning; then the same on Nx1 and, from copies, on other meshes
+  local out=$OUT/resume mesh pid
+  local command=("$PYTHON" experiments/r1_zero.py "${rl[@]}" "--rl.prompts=$((prompts * N))"
+    "--rl.microbatch=$((microbatch * N))" "--rl.steps=$((killed_at * 2))" "--save.every=$save")
+  if [ ! -e "$OUT/killed" ]; then
+    "${command[@]}" "--mesh=${whole[0]}" "--out=$out" >>"$OUT/logs/resume.log" 2>&1 &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null && ((SECONDS < END)); do
+      if (($(cat "$out/metrics.jsonl" 2>/dev/null | wc -l) >= killed_at)); then break; fi
+      sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    wc -l <"$out/metrics.jsonl" >"$OUT/killed" || return 1
+    for mesh in "${other[@]}"; do cp -r "$out" "$OUT/resume-$mesh"; done
+  fi
+  part "resume-${whole[0]}" 4 "${command[@]}" "--mesh=${whole[0]}" "--out=$out"
+  for mesh in "${other[@]}"; do
+    part "resume-$mesh" 4 "${command[@]}" "--mesh=$mesh" "--out=$OUT/resume-$mesh"
+  done
+}
+
+first_gpu() {
+  local -x CUDA_VISIBLE_DEVICES=0
+  meshes speed-1x1 4 "${speed[@]}" -- 1x1
+  zero zero-1x1 1x1 1 "$steps"
+}
+
+second_gpu() {
+  local -x CUDA_VISIBLE_DEVICES=1
+  part r1-1x1 11 "$PYTHON" experiments/r1.py "--out=$OUT/r1-1x1" --mesh=1x1 "${r1[@]}"
+}
+
+gpus_from() { # gpus_from K: K GPUs, the first of which is K
+  local -x CUDA_VISIBLE_DEVICES
+  CUDA_VISIBLE_DEVICES=$(seq -s, "$1" $(($1 * 2 - 1)))
+  meshes "speed-$1x1" 5 "${speed[@]}" -- "$1x1"
+  meshes "speed7b-$1x1" 5 "${speed7b[@]}" --scalings=strong -- "$1x1"
+}
+
+# Side by side, each on GPUs of its own: what one device does, and the meshes that leave some free.
+if wanted singles; then
+  first_gpu &
+  second_gpu &
+  for ((first = 2; first * 2 <= N; first *= 2)); do gpus_from "$first" & done
+  wait
+fi
+# One after another, on all.
+if wanted zero; then
+  # Four times the samples of one device: its first steps/N steps are the comparison at equal samples.
+  zero "zero-${whole[0]}" "${whole[0]}" "$N" $((steps * 4 / N))
+fi
+if wanted resume; then kill_and_resume; fi
+if wanted speed; then meshes "speed-${whole[0]}" 4 "${speed[@]}" -- "${whole[0]}"; fi
+if wanted r1; then
+  part "r1-${whole[0]}" 8 "$PYTHON" experiments/r1.py "--out=$OUT/r1-${whole[0]}" "--mesh=${whole[0]}" "${r1[@]}"
+fi
+if wanted speed; then meshes speed-others 6 "${speed[@]}" -- "${whole[@]:1}"; fi
+if wanted speed7b; then meshes speed7b-whole 6 "${speed7b[@]}" --scalings=strong -- "${whole[@]}"; fi
+"$PYTHON" launch/summary.py "$OUT" "$N" "${whole[0]}"

@@ -1,0 +1,93 @@
+"""What the parts of gpus8.sh say together: one summary.json, from their own files.
+
+    python launch/summary.py OUT N MESH
+
+N devices of MESH (8x1) against one. A part that has no files is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of each step; empty where there are none."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def curve(rows: list[dict[str, Any]], factor: int) -> list[dict[str, float]]:
+    """Mean accuracy and seconds so far after each batch of the wide run: a step of it, ``factor`` steps of the other.
+
+    The first step's compilation is in the seconds.
+    """
+    seconds = np.cumsum([row["seconds"] for row in rows])
+    accuracy = [row["reward_accuracy"] for row in rows]
+    ends = range(factor, len(rows) + 1, factor)
+    return [{"seconds": float(seconds[n - 1]), "accuracy": float(np.mean(accuracy[n - factor : n]))} for n in ends]
+
+
+def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> dict[str, Any]:
+    """Curves at equal samples, and seconds until nine tenths of the way to the accuracy that one device ends with."""
+    curves = {"one": curve(one, n), "wide": curve(wide, 1)}
+    start, end = (curves["one"][i]["accuracy"] for i in (0, -1))
+    aim = start + 0.9 * (end - start)
+    reached = {
+        name: next((point["seconds"] for point in points if point["accuracy"] >= aim), None)
+        for name, points in curves.items()
+    }
+    rate = {name: sum(row["seconds"] for row in rows[1:]) / max(len(rows) - 1, 1) for name, rows in
+            (("one", one), ("wide", wide))}  # fmt: skip
+    return {"accuracy_aimed_at": aim, "seconds_to_it": reached, "seconds_a_step": rate, "at_equal_samples": curves}
+
+
+def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
+    """Largest differences between the steps that two runs made after the kill."""
+    pairs = list(zip(rows_of(folder)[killed:], rows_of(other)[killed:], strict=True))
+    return {name: max(abs(a[name] - b[name]) for a, b in pairs) for name in ("loss", "reward", "entropy")}
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Seconds of each stage of R1."""
+    stages = json.loads((folder / "summary.json").read_text())["stages"]
+    return {name: figures["seconds"] for name, figures in stages.items() if figures and "seconds" in figures}
+
+
+def main() -> None:
+    """Writes OUT/summary.json."""
+    out, n, mesh = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    found: dict[str, Any] = {"devices": n, "mesh": mesh}
+    if (out / "parts.tsv").exists():
+        found["parts"] = [line.split("\t") for line in (out / "parts.tsv").read_text().splitlines()]
+    for path in sorted(out.glob("*/summary.json")):
+        run = json.loads(path.read_text())
+        found.setdefault("runs", {})[path.parent.name] = {name: run.get(name) for name in ("device", "versions")}
+    one, wide = rows_of(out / "zero-1x1"), rows_of(out / f"zero-{mesh}")
+    if len(one) >= n and wide:
+        found["zero"] = learning(one, wide, n)
+    if (out / "killed").exists():
+        killed = int((out / "killed").read_text())
+        others = [path for path in sorted(out.glob("resume-*")) if (path / "summary.json").exists()]
+        found["resume"] = {path.name: differences(out / "resume", path, killed) for path in others}
+        found["resume"]["killed_after_step"] = killed
+    if all((out / f"r1-{name}" / "summary.json").exists() for name in ("1x1", mesh)):
+        times = {name: stage_seconds(out / f"r1-{name}") for name in ("1x1", mesh)}
+        found["r1_seconds"] = {
+            stage: {name: times[name].get(stage) for name in times} for stage in times["1x1"]
+        }  # fmt: skip
+    for path in sorted((out / "scaling").glob("*.json")):
+        result = json.loads(path.read_text())
+        found.setdefault("scaling", {})[result["model"]] = {"device": result["device"]} | {
+            f"{run['scaling']} {run['mesh']}": run.get("efficiency", run.get("error")) for run in result["runs"]
+        }
+    (out / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(out / "summary.json")
+
+
+if __name__ == "__main__":
+    main()
