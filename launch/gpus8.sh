@@ -65,11 +65,9 @@ part() { # part NAME MINUTES COMMAND...: once, with a limit, its output in a log
 
 wanted() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 
-zero() { # zero NAME MESH FACTOR STEPS FLAGS...: R1-Zero with FACTOR times the batch
-  local name=$1 mesh=$2 factor=$3 count=$4
-  shift 4
-  part "$name" 6 "$PYTHON" experiments/r1_zero.py "--out=$OUT/$name" "--mesh=$mesh" "${rl[@]}" \
-    "--rl.prompts=$((prompts * factor))" "--rl.microbatch=$((microbatch * factor))" "--rl.steps=$count" "$@"
+zero() { # zero MESH FACTOR STEPS FLAGS...: flags of R1-Zero with FACTOR times the batch, in the array command
+  command=("$PYTHON" experiments/r1_zero.py "${rl[@]}" "--mesh=$1" "--rl.prompts=$((prompts * $2))"
+    "--rl.microbatch=$((microbatch * ${1%x*}))" "--rl.steps=$3" "${@:4}")
 }
 
 meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those that fail together are tried by themselves
@@ -83,31 +81,34 @@ meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those t
 }
 
 kill_and_resume() { # R1-Zero on Nx1, killed without warning; then the same on Nx1 and, from copies, on other meshes
-  local out=$OUT/resume mesh pid
-  local command=("$PYTHON" experiments/r1_zero.py "${rl[@]}" "--rl.prompts=$((prompts * N))"
-    "--rl.microbatch=$((microbatch * N))" "--rl.steps=$((killed_at * 2))" "--save.every=$save")
+  local out=$OUT/resume mesh pid command
   if [ ! -e "$OUT/killed" ]; then
-    "${command[@]}" "--mesh=${whole[0]}" "--out=$out" >>"$OUT/logs/resume.log" 2>&1 &
+    zero "${whole[0]}" "$N" $((killed_at * 2)) "--save.every=$save" "--out=$out"
+    "${command[@]}" >>"$OUT/logs/resume.log" 2>&1 &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ((SECONDS < END)); do
-      if (($(cat "$out/metrics.jsonl" 2>/dev/null | wc -l) >= killed_at)); then break; fi
+      if [ -e "$out/metrics.jsonl" ] && (($(wc -l <"$out/metrics.jsonl") >= killed_at)); then break; fi
       sleep 0.1
     done
     kill -KILL "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
-    wc -l <"$out/metrics.jsonl" >"$OUT/killed" || return 1
-    for mesh in "${other[@]}"; do cp -r "$out" "$OUT/resume-$mesh"; done
+    if [ ! -e "$out/metrics.jsonl" ]; then return 1; fi
+    for mesh in "${other[@]}"; do rm -rf "$OUT/resume-$mesh" && cp -r "$out" "$OUT/resume-$mesh"; done
+    wc -l <"$out/metrics.jsonl" >"$OUT/killed"
   fi
-  part "resume-${whole[0]}" 4 "${command[@]}" "--mesh=${whole[0]}" "--out=$out"
-  for mesh in "${other[@]}"; do
-    part "resume-$mesh" 4 "${command[@]}" "--mesh=$mesh" "--out=$OUT/resume-$mesh"
+  for mesh in "${whole[0]}" "${other[@]}"; do
+    if [ "$mesh" != "${whole[0]}" ]; then out=$OUT/resume-$mesh; fi
+    zero "$mesh" "$N" $((killed_at * 2)) "--save.every=$save" "--out=$out"
+    part "resume-$mesh" 4 "${command[@]}"
   done
 }
 
 first_gpu() {
   local -x CUDA_VISIBLE_DEVICES=0
   meshes speed-1x1 4 "${speed[@]}" -- 1x1
-  zero zero-1x1 1x1 1 "$steps"
+  local command
+  zero 1x1 1 "$steps" "--out=$OUT/zero-1x1"
+  part zero-1x1 6 "${command[@]}"
 }
 
 second_gpu() {
@@ -132,7 +133,8 @@ fi
 # One after another, on all.
 if wanted zero; then
   # Four times the samples of one device: its first steps/N steps are the comparison at equal samples.
-  zero "zero-${whole[0]}" "${whole[0]}" "$N" $((steps * 4 / N))
+  zero "${whole[0]}" "$N" $((steps * 4 / N)) "--out=$OUT/zero-${whole[0]}"
+  part "zero-${whole[0]}" 6 "${command[@]}"
 fi
 if wanted resume; then kill_and_resume; fi
 if wanted speed; then meshes "speed-${whole[0]}" 4 "${speed[@]}" -- "${whole[0]}"; fi
