@@ -5,7 +5,7 @@
 
 No weight is made: a laptop can plan for a machine that would hold them. The first command compiles for CPU devices,
 which shows how arrays are split, but attention, fusions and bfloat16 products are those of a CPU. With --target the
-programs are those of the GPU, without one being there (docs/performance.md says what it takes).
+programs are those of a GPU, without one being there (docs/performance.md says what it takes).
 """
 
 from __future__ import annotations
