@@ -76,6 +76,16 @@ def meshes_here(config: Config, console: Console) -> list[str]:
     return [mesh for mesh in config.meshes if mesh not in beyond]
 
 
+def results_of(config: Config) -> Results:
+    """The result file of the work on this machine's kind of device."""
+    settings = json.loads(cli.to_json(config))
+    for name in ("meshes", "scalings", "out"):  # what may differ between the commands that fill one file
+        del settings[name]
+    device = jax.devices()[0].device_kind
+    header = {"model": config.model, "device": device, "settings": settings, "versions": versions()}
+    return Results(config.out / f"{config.model}.json", header)
+
+
 def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
     """Prints the table of runs."""
     table = Table(title=title, caption="efficiency and time in collectives in percent")
@@ -121,11 +131,7 @@ def main() -> None:
         console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
-    settings = json.loads(cli.to_json(config))
-    for name in ("meshes", "scalings", "out"):  # what may differ between the commands that fill one file
-        del settings[name]
-    header = {"model": config.model, "device": jax.devices()[0].device_kind, "settings": settings}
-    results = Results(config.out / f"{config.model}.json", header | {"versions": versions()})
+    results = results_of(config)
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool:
         for mesh, scaling in itertools.product(meshes, config.scalings):
             if results.find(scaling, mesh):
@@ -141,7 +147,7 @@ def main() -> None:
             told = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
             console.print(f"{scaling} {mesh}: {told}", style="dim", highlight=False)
             jax.clear_caches()  # programs of one mesh serve no other, and hold device memory
-    show(results.runs(), f"{config.model} on {header['device']}", console)
+    show(results.runs(), f"{config.model} on {results.header['device']}", console)
     console.print(f"{results.path}", highlight=False)
 
 
