@@ -23,7 +23,6 @@ from r1jax import cli
 from r1jax.benchmark.plan import plan, target_mesh
 from r1jax.benchmark.scaling import Scaling, work_on
 from r1jax.benchmark.workload import Work, versions
-from r1jax.errors import UserError
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages.rl_config import check_run
 from r1jax.stages.run import write_whole
@@ -67,8 +66,6 @@ def main() -> None:
     data, _ = parse_mesh(config.mesh)
     work = work_on(config, data, config.scaling)
     check_run(work.rl, work.sampling, data)
-    if config.target and not config.target.is_file():
-        raise UserError(f"--target={config.target}: no such file")
     console = Console()
     mesh = target_mesh(config.mesh, config.target) if config.target else make_mesh(config.mesh)
     began = time.perf_counter()

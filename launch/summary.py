@@ -70,7 +70,7 @@ def main() -> None:
     one, wide = rows_of(out / "zero-1x1"), rows_of(out / f"zero-{mesh}")
     if len(one) >= n and wide:
         found["zero"] = learning(one, wide, n)
-    if (out / "killed").exists():
+    if (out / "killed").exists() and (out / "resume" / "summary.json").exists():
         killed = int((out / "killed").read_text())
         others = [path for path in sorted(out.glob("resume-*")) if (path / "summary.json").exists()]
         found["resume"] = {path.name: differences(out / "resume", path, killed) for path in others}

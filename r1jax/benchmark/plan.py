@@ -31,7 +31,8 @@ def target_mesh(text: str, target: Path) -> Mesh:
         described = target.read_text()
         found = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"--target={target}: {str(error).splitlines()[0]}") from error
+        reason = f"{str(error).splitlines()[0]}; docs/performance.md says what it takes"
+        raise UserError(f"--target={target}: {reason}") from error
     return Mesh(np.array(found.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
 
 
