@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,7 @@ from r1jax import cli
 from r1jax.benchmark.plan import plan, target_mesh
 from r1jax.benchmark.scaling import Scaling, work_on
 from r1jax.benchmark.workload import Work, versions
+from r1jax.errors import UserError
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages.rl_config import check_run
 from r1jax.stages.run import write_whole
@@ -69,7 +71,13 @@ def main() -> None:
     console = Console()
     mesh = target_mesh(config.mesh, config.target) if config.target else make_mesh(config.mesh)
     began = time.perf_counter()
-    planned = plan(work, mesh)
+    try:
+        planned = plan(work, mesh)
+    except jax.errors.JaxRuntimeError as error:  # a compiler without a chip cannot try what it is unsure of
+        if not config.target:
+            raise
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"{reason}: try XLA_FLAGS=--xla_gpu_enable_triton_gemm=false") from error
     figures: dict[str, Any] = {
         "model": config.model, "mesh": config.mesh, "scaling": config.scaling,
         "device": mesh.devices.flatten()[0].device_kind, **planned, "seconds": time.perf_counter() - began,
