@@ -69,7 +69,7 @@ class Config:
     remat: Literal["none", "block", "dots"] = "none"
     """What the backward pass computes again instead of storing it."""
     pretrain: PretrainConfig = PretrainConfig(
-        architecture="qwen2", steps=500, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
+        architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
     sft: SFTConfig = SFTConfig(epochs=6, batch=16, width=256, learning_rate=3e-3)
     rl: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")

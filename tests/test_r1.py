@@ -24,8 +24,6 @@ from r1jax.sampling.processors import Sampling
 from r1jax.stages.graph import make_plan
 from r1jax.stages.story import MODELS
 
-pytestmark = pytest.mark.xdist_group("r1")  # one run serves them all
-
 ROOT = Path(__file__).parent.parent
 RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
 ARGUMENTS = " ".join([
@@ -225,7 +223,7 @@ def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run
     fewer = changed(problems=dataclasses.replace(config.problems, train_size=30))
     assert "base" not in fewer and "helpfulness" not in fewer and "zero" in fewer
     hotter = changed(sampling=dataclasses.replace(config.sampling, temperature=0.9))
-    assert "evaluation_base" not in hotter and "sft" in hotter  # follows what is sampled otherwise
+    assert not {"base", "evaluation_base", "helpfulness"} & hotter and {"zero", "sft"} <= hotter
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -30,6 +30,7 @@ _PANELS = (
 _COLUMNS = 4
 # Told apart by colour-blind readers too (Okabe and Ito 2008), in this order; a single run has the first.
 _COLOURS = ("#1f5fbf", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#24292f")
+_STYLES = tuple((colour, line) for line in ("-", "--", ":") for colour in _COLOURS)
 _GREY = "#57606a"
 
 
@@ -55,9 +56,9 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | st
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.3), dpi=150, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (key, heading, unit, share) in zip(axes, panels, strict=False):
-        for name, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):
+        for name, (colour, line) in zip(runs, itertools.cycle(_STYLES), strict=False):
             if np.isfinite(series[key, name]).any():
-                _draw(ax, steps[name], series[key, name], colour, name)
+                _draw(ax, steps[name], series[key, name], colour, line, name)
         _settle(ax, heading, unit)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         if share:
@@ -67,7 +68,7 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | st
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     if len(runs) > 1:
-        _name(figure, list(axes[: len(panels)]))
+        _name(figure, list(axes[: len(panels)]), columns)
     window = max(map(_window, steps.values()))
     note = f"faint: each step; bold: mean of {window} steps" if window > 1 else ""
     title = " · ".join(filter(None, [*(runs if len(runs) == 1 else ()), note]))
@@ -83,14 +84,15 @@ def plot_pass_at_k(models: Mapping[str, Mapping[int, float]], path: Path | str) 
     """
     figure = Figure(figsize=(6.4, 4.2), dpi=150, facecolor="white", layout="constrained")
     ax = figure.subplots()
-    for (name, shares), colour in zip(models.items(), itertools.cycle(_COLOURS), strict=False):
-        ax.plot(list(shares), list(shares.values()), color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+    for (name, shares), (colour, line) in zip(models.items(), itertools.cycle(_STYLES), strict=False):
+        look = {"color": colour, "linestyle": line, "linewidth": 1.8, "marker": "o", "markersize": 3}
+        ax.plot(list(shares), list(shares.values()), label=name, **look)
     _settle(ax, "pass@k", "share of the problems")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_xlabel("k", fontsize=8, color=_GREY)
-    _name(figure, [ax])
+    _name(figure, [ax], 2)
     _save(figure, path)
 
 
@@ -113,12 +115,12 @@ def _window(steps: np.ndarray) -> int:
     return max(1, len(steps) // 20)
 
 
-def _draw(ax: Axes, steps: np.ndarray, values: np.ndarray, colour: str, name: str) -> None:
+def _draw(ax: Axes, steps: np.ndarray, values: np.ndarray, colour: str, line: str, name: str) -> None:
     window = _window(steps)
     if window > 1:
         ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
     marker = "o" if len(steps) == 1 else ""
-    ax.plot(steps, smooth(values, window), color=colour, linewidth=1.8, marker=marker, label=name)
+    ax.plot(steps, smooth(values, window), color=colour, linestyle=line, linewidth=1.8, marker=marker, label=name)
 
 
 def _settle(ax: Axes, heading: str, unit: str) -> None:
@@ -136,12 +138,13 @@ def _settle(ax: Axes, heading: str, unit: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _name(figure: Figure, axes: Sequence[Axes]) -> None:
+def _name(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
     """A legend below the figure, of every line once."""
     lines = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        lines.values(), lines.keys(), loc="outside lower left", ncols=4, fontsize=8, frameon=False, labelcolor="#24292f"
-    )
+        lines.values(), lines.keys(), loc="outside lower left", ncols=columns, fontsize=8, frameon=False,
+        labelcolor="#24292f", handlelength=3,
+    )  # fmt: skip
 
 
 def _save(figure: Figure, path: Path | str) -> None:

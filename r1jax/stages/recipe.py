@@ -243,6 +243,7 @@ _PROMPTS = ("shared.problems", "shared.sampling", "shared.verifier")
 _UNREAD: dict[Any, tuple[str, ...]] = {
     pretrain_stage: (
         *_SIZES, "shared.problems.train_size", "shared.general.train_size", "shared.verifier", "shared.dtype",
+        "shared.sampling.temperature",
     ),
     rl_stage: (*_SIZES, "shared.sampling.temperature"),
     data_stage: (*_SIZES, "shared.sampling.temperature"),
