@@ -111,10 +111,11 @@ def act(pool: RewardPool, *texts: str):
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within ten seconds; one that waits to be reaped has ended."""
+    """Whether a process ends within ten seconds; one that waits to be reaped has, once none of its threads is left."""
     for _ in range(200):
         try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1:
                 return True
         except psutil.NoSuchProcess:
             return True
