@@ -11,28 +11,25 @@ are evaluated on the teacher's held-out problems, and the teacher's report gains
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import resolve
+from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
 from r1jax.data.bilingual import BilingualCorpusConfig
-from r1jax.data.problems import load_problems
 from r1jax.errors import UserError
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages import recipe
-from r1jax.stages.distill import MatchConfig
-from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+from r1jax.stages.command import run_command
+from r1jax.stages.distill import MatchConfig, check_vocabularies
+from r1jax.stages.graph import Stage, finished, make_plan, plan_table, run_graph
 from r1jax.stages.pretrain import PretrainConfig
 from r1jax.stages.recipe_config import (
-    EvaluateSettings,
     MatchSettings,
     PretrainSettings,
     RLSettings,
@@ -40,10 +37,9 @@ from r1jax.stages.recipe_config import (
     evaluation_from,
 )
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import MANIFEST, machine
+from r1jax.stages.run import machine
 from r1jax.stages.sft import SFTConfig, check_sft
 from r1jax.stages.story import EVALUATION, STUDENTS, with_evaluation, write_report
-from r1jax.training.loop import Stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +50,8 @@ class Config:
     """The output folder of a finished r1.py."""
     student: str = "pretrain"
     """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
-    out: Path | None = None
-    """Output folder, in TEACHER/students; None: named after the student."""
+    name: str | None = None
+    """Of the output folder in TEACHER/students; None: named after the student."""
     mesh: str = "1x1"
     """Devices as DATAxMODEL."""
     until: str | None = None
@@ -100,22 +96,24 @@ PRESETS = {
 }  # fmt: skip
 
 
-def teacher_settings(run: Path, model: str = "r1") -> EvaluateSettings:
-    """What a model of the teacher's run was evaluated with, from its manifest."""
-    manifest = run / f"{EVALUATION}{model}" / MANIFEST
-    if not manifest.exists():
+def teacher_settings(run: Path) -> dict[str, Any]:
+    """The settings of each stage of the teacher's run, which must be finished."""
+    made = finished(run)
+    if not {"r1", f"{EVALUATION}r1", f"{EVALUATION}base", "reasoning_rl"} <= made.keys():
         raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
-    return evaluation_from(json.loads(manifest.read_text())["settings"])
+    return {name: manifest["settings"] for name, manifest in made.items()}
 
 
 def stages(config: Config, run: Path) -> list[Stage]:
     """The student as it is, distilled, matched where asked for, and with RL alone; each with its evaluation."""
-    measure = teacher_settings(run)
+    teacher = teacher_settings(run)
+    measure = evaluation_from(teacher[f"{EVALUATION}r1"])
     shared = dataclasses.replace(measure.shared, remat=config.remat)
-    scorers = {name: run / name for name in measure.scorers}
+    scorers = {name: Path(dict(measure.given).get(name, run / name)) for name in measure.scorers}
+    scorers |= {f"{name}_file": Path(path.rpartition(":")[0]).expanduser() for name, path in measure.functions}
     own = config.student == "pretrain"
     # A base is asked as the teacher's base was; one that is made here knows the prompt of its corpus alone.
-    bare = shared.template if own else teacher_settings(run, "base").template
+    bare = shared.template if own else teacher[f"{EVALUATION}base"]["template"]
     files = {} if own else {"student": resolve(config.student)[0]}
     start = ("student",) if own else ()
     found: list[Stage] = []
@@ -142,7 +140,7 @@ def stages(config: Config, run: Path) -> list[Stage]:
     if config.match.steps:
         add("matched", recipe.match_stage, MatchSettings(shared, config.match), ("distilled",),
             {"teacher": run / "r1"}, f"{config.match.steps}")  # fmt: skip
-    routes = recipe.routes({problem.kind for problem in load_problems(shared.problems).train}, 1.0, {})
+    routes = tuple(teacher["reasoning_rl"]["routes"])  # the same RL as the teacher's
     settings = RLSettings(shared, config.rl, routes, bare, shared.sampling.temperature)
     add("student_rl", recipe.rl_stage, settings, start, files, f"{config.rl.steps}")
     return found
@@ -153,13 +151,25 @@ def main() -> None:
     config = cli.parse(PRESETS, "tiny", prog="distill.py", description=(__doc__ or "").splitlines()[0])
     if config.teacher is None:
         raise UserError("--teacher: give the output folder of experiments/r1.py")
-    shared = teacher_settings(config.teacher).shared
+    shared = evaluation_from(teacher_settings(config.teacher)[f"{EVALUATION}r1"]).shared
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, shared.sampling, data)
     check_sft(config.sft, data)
+    if config.match.steps and (config.match.microbatch or config.match.sequences) % data:
+        raise UserError(f"a microbatch of the matching does not split over {data} devices: change match.microbatch")
+    if config.student == "pretrain" and shared.problems.source != "word-problems":
+        raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
+    if config.student != "pretrain":
+        context = read_config(config.student).context_length
+        if shared.sampling.max_tokens >= context:
+            raise UserError(
+                f"completions of {shared.sampling.max_tokens} tokens leave no room in {config.student}'s {context}"
+            )
+        if config.match.steps:
+            check_vocabularies(read_tokenizer(config.student), read_tokenizer(config.teacher / "r1"))
     own = f"{config.pretrain.architecture}-small"
     name = own if config.student == "pretrain" else Path(config.student).name.removesuffix(".gguf")
-    out = config.out or config.teacher / STUDENTS / name
+    out = config.teacher / STUDENTS / (config.name or name)
     graph = stages(config, config.teacher)
     until, only = with_evaluation(graph, config.until), with_evaluation(graph, config.only)
     console = Console()
@@ -178,18 +188,5 @@ def main() -> None:
     console.print(f"{config.teacher}: report.md and report.html have the student's rows", highlight=False)
 
 
-def stoppable() -> None:
-    """main, with a stop on request as a success."""
-
-    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
-        raise Stopped("stopped")
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        main()
-    except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there")
-
-
 if __name__ == "__main__":
-    cli.run(stoppable)
+    run_command(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block")

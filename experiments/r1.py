@@ -14,36 +14,37 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_config, resolve
-from r1jax.data.bilingual import BilingualCorpusConfig
-from r1jax.data.problems import ProblemsConfig, is_file, load_problems
+from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
+from r1jax.data.conversations import read_conversations
+from r1jax.data.preferences import read_labelled, read_pairs
+from r1jax.data.problems import ProblemsConfig, load_problems
 from r1jax.data.readability import ReadabilityConfig
-from r1jax.data.rewrite import PROMPT
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.config import ModelConfig
-from r1jax.models.cost import training_bytes
+from r1jax.models.cost import logits_bytes, training_bytes
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages import recipe
+from r1jax.stages.command import run_command
 from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
-from r1jax.stages.pretrain import PretrainConfig, model_config
+from r1jax.stages.pretrain import model_config
 from r1jax.stages.recipe_config import (
     SCORERS,
     EvaluateSettings,
     PretrainSettings,
+    RecipeConfig,
     RewardModelSettings,
     RLSettings,
     SelectSettings,
@@ -56,107 +57,7 @@ from r1jax.stages.rl_config import RLConfig, check_run
 from r1jax.stages.run import machine
 from r1jax.stages.sft import SFTConfig, check_sft
 from r1jax.stages.story import EVALUATION, with_evaluation, write_report
-from r1jax.training.loop import SaveConfig, Stopped
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything that a run is made of."""
-
-    base: str = "pretrain"
-    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
-    out: Path | None = None
-    """Output folder; None: runs/r1-BASE-seedSEED."""
-    mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
-    seed: int = 0
-    """Of everything random."""
-    until: str | None = None
-    """The last stage to run; None runs all."""
-    only: str | None = None
-    """The one stage to run, where those that it reads are finished."""
-    force: bool = False
-    """Make stages again that were made with other settings, and those after them."""
-    dry_run: bool = False
-    """Print the plan and stop; memory is that of a device, without activations."""
-    no_zero: bool = False
-    """Leave R1-Zero out: rules, or --cold-start, give the cold start's data."""
-    cold_start: Path | None = None
-    """Conversations of your own for the cold start: JSONL or parquet with the column messages."""
-    rewriter: str | None = None
-    """A model that rewrites R1-Zero's samples for the cold start, asked with --rewrite-prompt; None: rules do."""
-    rewrite_prompt: str = PROMPT
-    """With {question}, {reasoning} and {language} in their places."""
-    general_data: Path | None = None
-    """Conversations that stage 4 learns beside the reasoning: JSONL or parquet; None makes some by rule."""
-    helpfulness: str | None = None
-    """A reward model, or FILE.py:FUNCTION; None trains one."""
-    harmlessness: str | None = None
-    """A reward model, or FILE.py:FUNCTION; None trains one."""
-    helpfulness_data: Path | None = None
-    """JSONL or parquet with prompt, chosen and rejected, to train the model on; None makes some by rule."""
-    harmlessness_data: Path | None = None
-    """JSONL or parquet with prompt, response and safe, to train the model on; None makes some by rule."""
-    template: str = "r1"
-    """Prompt of all stages but R1-Zero."""
-    zero_template: str = "r1"
-    """Prompt of R1-Zero and of the base model."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and of the weights in products."""
-    remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again instead of storing it."""
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
-    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
-    unroll: bool = False
-    """Compile the blocks one by one: faster updates, longer compilation."""
-    language_weight: float = 1.0
-    """Weight of the language reward in stages 2 and 5."""
-    compare_language: bool = True
-    """Also run stage 2 without the language reward, for the report."""
-    general_steps: int = 24
-    """Last steps of stage 5, in which general prompts and the reward models join; 400 of 1,700 in the paper."""
-    general_share: float = 0.5
-    """Of general prompts among the prompts of such a step; the paper does not say."""
-    final_temperature: float = 0.7
-    """Sampling temperature of stage 5; that of R1-Zero and stage 2 is sampling.temperature."""
-    cold_start_rows: int = 600
-    """Conversations of the cold start: where R1-Zero gives fewer, rules write the others."""
-    general_repeats: int = 4
-    """How often each general reply stands in the data of stage 4."""
-    problems: ProblemsConfig = ProblemsConfig(source="word-problems")
-    general: ProblemsConfig = ProblemsConfig(source="general", held_out_share=0.25)
-    sampling: Sampling = Sampling(max_tokens=72)
-    pretrain: PretrainConfig = PretrainConfig(steps=1000, width=60, vocabulary=480, corpus=BilingualCorpusConfig())
-    zero: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
-    cold_start_select: SelectConfig = SelectConfig(problems=512, samples=4, per_problem=1)
-    cold_start_sft: SFTConfig = SFTConfig(epochs=3, batch=8, width=256, learning_rate=1e-3)
-    reasoning_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
-    rejection: SelectConfig = SelectConfig(problems=768, samples=4, per_problem=2)
-    sft: SFTConfig = SFTConfig(epochs=3, batch=16, width=256, learning_rate=2e-3)
-    reward_model: RewardModelConfig = RewardModelConfig(epochs=8, batch=32, width=128, learning_rate=1e-3)
-    final_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=3e-4, schedule="cosine")
-    verifier: VerifierConfig = VerifierConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    save: SaveConfig = SaveConfig()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
-        if not 0 <= self.general_steps <= self.final_rl.steps:
-            raise UserError(
-                f"--general-steps={self.general_steps}: choose from 0 to --final-rl.steps={self.final_rl.steps}"
-            )
-        if min(self.cold_start_rows, self.general_repeats) < 0 or self.language_weight < 0:
-            raise UserError("--cold-start-rows, --general-repeats and --language-weight must be at least 0")
-        if min(self.final_temperature, self.sampling.temperature) <= 0:
-            raise UserError(
-                "--final-temperature and --sampling.temperature must be above 0: equal samples teach nothing"
-            )
-        if not 0 <= self.general_share <= 1:
-            raise UserError(f"--general-share={self.general_share}: choose one from 0 to 1")
-        if "{reasoning}" not in self.rewrite_prompt:
-            raise UserError("--rewrite-prompt has no {reasoning}: write where it stands")
-
+from r1jax.training.loop import SaveConfig
 
 _LONG = Sampling(max_tokens=32_768)
 _PAPER_RL = RLConfig(
@@ -167,10 +68,10 @@ _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
 
 PRESETS = {
-    "tiny": ("a small bilingual model made on the spot; minutes on two CPU cores", Config()),
+    "tiny": ("a small bilingual model made on the spot; minutes on two CPU cores", RecipeConfig()),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and stories; minutes on one GPU",
-        Config(
+        RecipeConfig(
             base="smollm2",
             zero_template="steps",
             dtype="bfloat16",
@@ -190,7 +91,7 @@ PRESETS = {
     ),
     "deepseek-r1": (
         "the published settings (arXiv 2501.12948): give --base, --problems.source and a --mesh that holds it",
-        Config(
+        RecipeConfig(
             dtype="bfloat16",
             remat="block",
             template="r1",
@@ -221,19 +122,19 @@ PRESETS = {
 }  # fmt: skip
 
 
-def mixtures(config: Config, language: float, general_prompts: bool = False) -> tuple[str, ...]:
+def mixtures(config: RecipeConfig, language: float, general_prompts: bool = False) -> tuple[str, ...]:
     """The rewards of a stage by kind of problem, judges of general prompts among them where these take part."""
     kinds = {problem.kind for problem in load_problems(config.problems).train}
     return recipe.routes(kinds, language, judges(config) if general_prompts else {})
 
 
-def judges(config: Config) -> dict[str, str]:
+def judges(config: RecipeConfig) -> dict[str, str]:
     """Of each set of general prompts the reward: the model of its name, or a function as FILE.py:FUNCTION."""
     given = {name: getattr(config, name) for name in SCORERS}
     return {name: path if path and ".py:" in path else name for name, path in given.items()}
 
 
-def stages(config: Config) -> list[Stage]:
+def stages(config: RecipeConfig) -> list[Stage]:
     """The graph: models and data sets in the order in which they are made, each model followed by its evaluation."""
     shared = Shared(
         config.seed, config.template, config.problems, config.general, config.sampling, config.dtype, config.remat,
@@ -245,8 +146,10 @@ def stages(config: Config) -> list[Stage]:
     functions = {name: reward for name, reward in judges(config).items() if reward != name}
     scorers = tuple(name for name in SCORERS if name not in functions)
     trained = tuple(name for name in scorers if getattr(config, name) is None)
-    given = {name: resolve(getattr(config, name))[0] for name in scorers if name not in trained}
-    given |= {f"{name}_file": Path(reward.rpartition(":")[0]) for name, reward in functions.items()}
+    models = {name: resolve(getattr(config, name))[0] for name in scorers if name not in trained}
+    files = {f"{name}_file": Path(reward.rpartition(":")[0]).expanduser() for name, reward in functions.items()}
+    given = {**models, **files}
+    paths = tuple((name, str(path.absolute())) for name, path in models.items())
     shapes = _shapes(config)
     found: list[Stage] = []
 
@@ -267,7 +170,7 @@ def stages(config: Config) -> list[Stage]:
         add_evaluation(name, template)
 
     def add_evaluation(name: str, template: str, files: dict[str, Path] | None = None) -> None:
-        settings = EvaluateSettings(shared, config.evaluation, template, scorers, tuple(functions.items()))
+        settings = EvaluateSettings(shared, config.evaluation, template, scorers, tuple(functions.items()), paths)
         start = () if files else (name,)
         add(f"{EVALUATION}{name}", recipe.evaluate_stage, settings, (*start, *trained), {**(files or {}), **given})
 
@@ -296,7 +199,7 @@ def stages(config: Config) -> list[Stage]:
 
     if own:
         most = config.pretrain.steps * config.pretrain.batch * config.pretrain.width
-        memory = _memory(config, shapes, config.pretrain.param_dtype, config.pretrain.batch * config.pretrain.width)
+        memory = _memory(config, shapes, config.pretrain.param_dtype, 2048)
         add(
             "base", recipe.pretrain_stage, PretrainSettings(shared, config.pretrain), (), {},
             steps=f"{config.pretrain.steps}", tokens=f"{most:,} at most", memory=memory,
@@ -314,7 +217,7 @@ def stages(config: Config) -> list[Stage]:
     if config.cold_start:
         add_sft("cold_start", config.cold_start_sft, (), {"conversations": config.cold_start})
     else:
-        rewriter = {"rewriter": resolve(config.rewriter)[0]} if config.rewriter and not config.no_zero else {}
+        rewriter = {"rewriter": resolve(config.rewriter)[0]} if config.rewriter else {}
         add_data(
             "cold_start_data", config.cold_start_select, () if config.no_zero else ("zero",), rewriter,
             template=config.zero_template, kind="cold start", stand_in=config.cold_start_rows,
@@ -338,21 +241,21 @@ def stages(config: Config) -> list[Stage]:
     return found
 
 
-def _shapes(config: Config) -> ModelConfig:
+def _shapes(config: RecipeConfig) -> ModelConfig:
     if config.base != "pretrain":
         return read_config(config.base)
     return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
 
 
 def _memory(
-    config: Config, shapes: ModelConfig, stored: str, chunk: int, reference: bool = False, cached: int = 0
+    config: RecipeConfig, shapes: ModelConfig, stored: str, chunk: int, reference: bool = False, cached: int = 0
 ) -> str:
     data, model = parse_mesh(config.mesh)
-    total = training_bytes(shapes, 2 if stored == "bfloat16" else 4, chunk, int(reference), cached)
-    return f"{total / data / model / 2**30:.2f} GiB"
+    split = training_bytes(shapes, 2 if stored == "bfloat16" else 4, int(reference), cached) / data
+    return f"{(split + logits_bytes(shapes, chunk)) / model / 2**30:.2f} GiB"
 
 
-def check(config: Config) -> None:
+def check(config: RecipeConfig) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
     data, _ = parse_mesh(config.mesh)
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
@@ -367,15 +270,16 @@ def check(config: Config) -> None:
             raise UserError("the model that pretrain makes knows one template: leave --zero-template at --template")
     for name in (config.template, config.zero_template):
         find_template(name)
-    if not find_template(config.template).tags:
-        raise UserError(f"--template={config.template} has no place for reasoning: choose r1")
-    for path in (config.cold_start, config.general_data, config.helpfulness_data, config.harmlessness_data):
-        if path is not None and (not is_file(str(path)) or not path.is_file()):
-            raise UserError(f"{path}: no .jsonl or .parquet file of that name")
+    template = find_template(config.template)
+    if not (template.tags and template.prose and template.chat):
+        raise UserError(f"--template={config.template} is no chat with reasoning and a summary: choose r1")
     problems = load_problems(config.problems).train
-    if config.no_zero and not config.cold_start and not worked(problems, find_template(config.template), 1):
-        raise UserError(f"no rule can work {config.problems.source}: bring a --cold-start file, or leave --no-zero out")
-    _check_general(config)
+    if config.no_zero and not config.cold_start and not worked(problems, template, config.cold_start_rows):
+        raise UserError(
+            f"without R1-Zero the cold start has nothing: no rule can work {config.problems.source}, or "
+            "--cold-start-rows is 0; bring a --cold-start file"
+        )
+    _check_brought(config)
     found = parse_routes(mixtures(config, config.language_weight, True))
     check_kinds((*problems, *load_problems(config.general).train), found)
     rule_specs(found, SCORERS)
@@ -384,16 +288,34 @@ def check(config: Config) -> None:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
 
 
-def _check_general(config: Config) -> None:
-    """Whoever brings general prompts brings what is learned about them too: the rules know their own alone."""
-    if config.general.source == "general":
-        return
-    brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in SCORERS)
-    if config.base == "pretrain" or not brought:
-        raise UserError(
-            f"--general.source={config.general.source} needs --base, --general-data, and for --helpfulness and "
-            "--harmlessness a model, a function or data"
-        )
+def _check_brought(config: RecipeConfig) -> None:
+    """Reads what a user brings, so that what is wrong with it is said before hours of work and not after them."""
+    for conversations in (config.cold_start, config.general_data):
+        if conversations:
+            read_conversations(conversations)
+    for name, read in zip(SCORERS, (read_pairs, read_labelled), strict=True):
+        given, data = getattr(config, name), getattr(config, f"{name}_data")
+        if given and data:
+            raise UserError(f"--{name}-data trains a model, and --{name} gives one: leave one out")
+        if data:
+            read(data)
+        if given and ".py:" not in given and read_config(given).head != "scalar":
+            raise UserError(f"--{name}={given} has no scalar head: give a reward model, or FILE.py:FUNCTION")
+        if given and "=" in given.rpartition(":")[2]:
+            raise UserError(f"--{name}={given}: a judge has no weight of its own")
+    if config.rewriter:
+        if config.no_zero or config.cold_start:
+            raise UserError("--rewriter rewrites R1-Zero's samples: leave --no-zero and --cold-start out")
+        read_tokenizer(config.rewriter).chat([{"role": "user", "content": config.rewrite_prompt}])
+        if read_config(config.rewriter).head == "scalar":
+            raise UserError(f"--rewriter={config.rewriter} is a reward model, which gives no tokens")
+    if config.general.source != "general":  # the rules know their own prompts alone
+        brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in SCORERS)
+        if config.base == "pretrain" or not brought:
+            raise UserError(
+                f"--general.source={config.general.source} needs --base, --general-data, and for --helpfulness and "
+                "--harmlessness a model, a function or data"
+            )
 
 
 def main() -> None:
@@ -420,25 +342,5 @@ def main() -> None:
     console.print(f"{out}: report.md, report.html, summary.json, and a folder for each stage", highlight=False)
 
 
-def stoppable() -> None:
-    """main, with a stop on request as a success and a full device as one line."""
-
-    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
-        raise Stopped("stopped")
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        main()
-    except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there")
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            "the device is out of memory: lower the microbatch or logprob-chunk of the stage, or add --remat=block "
-            f"({str(error).splitlines()[0][:200]})"
-        ) from error
-
-
 if __name__ == "__main__":
-    cli.run(stoppable)
+    run_command(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block")

@@ -15,12 +15,11 @@ import dataclasses
 import json
 import platform
 import re
-import signal
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
@@ -43,12 +42,13 @@ from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import make_mesh, param_shardings, parse_mesh
 from r1jax.stages.collect import Environment
+from r1jax.stages.command import run_command
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig, check_run
 from r1jax.stages.run import claim_folder, file_hash, run_stage, write_whole
 from r1jax.tokenizer import Tokenizer
-from r1jax.training.loop import SaveConfig, Stopped
+from r1jax.training.loop import SaveConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,25 +355,5 @@ def measured(
     }
 
 
-def stoppable() -> None:
-    """main, with a stop on request as a success and a full device as one line."""
-
-    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
-        raise Stopped("stopped")
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        main()
-    except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there")
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            "the device is out of memory: lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add "
-            f"--remat=block ({str(error).splitlines()[0][:200]})"
-        ) from error
-
-
 if __name__ == "__main__":
-    cli.run(stoppable)
+    run_command(main, "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block")

@@ -189,7 +189,9 @@ def test_killed_while_it_is_removed_a_stage_leaves_nothing_to_go_on_from(tmp_pat
         with pytest.raises(KeyboardInterrupt):
             remove(tmp_path / "c")
     assert not (tmp_path / "c").exists() and statuses(chain(), tmp_path)["c"] == "run"
+    assert set(finished(tmp_path)) == {"a", "b", "side"}
     run(chain(), tmp_path)
+    assert not list(tmp_path.glob(".removed*"))
     remove(tmp_path / "c")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "side", ".lock", "log"}
 
@@ -199,6 +201,34 @@ def test_a_group_of_settings_may_be_free(tmp_path):
     both = [Stage("a", lambda *_: {}, Nested(Settings(2), 1), free=("inner",))]
     other = [Stage("a", lambda *_: {}, Nested(Settings(1), 2), free=("inner",))]
     assert [statuses(s, tmp_path / "free")["a"] for s in (both, other)] == ["finished", "changed"]
+
+
+def test_a_stage_that_loses_an_input_is_made_again(tmp_path):
+    run(chain(), tmp_path)
+    alone = [chain()[0], dataclasses.replace(chain()[1], inputs=()), *chain()[2:]]
+    assert statuses(alone, tmp_path) == {"a": "finished", "b": "changed", "side": "finished", "c": "follows"}
+    with pytest.raises(UserError, match=r"inputs was \['a'\], now \[\]"):
+        run(alone, tmp_path)
+    run(alone, tmp_path, force=True)
+    finished_now = {name for name, status in statuses(alone, tmp_path).items() if status == "finished"}
+    assert finished_now == set(finished(tmp_path)) == {"a", "b", "side", "c"}
+
+
+def test_a_folder_of_something_else_is_refused_and_not_reported(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text('{"stage": "pretrain", "settings": {}, "inputs": {"x": "1"}}')
+    assert statuses(chain(), tmp_path)["a"] == "changed"
+    assert finished(tmp_path) == {}
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"none\.txt does not exist"):
+        run(chain(files={"data": tmp_path / "none.txt"}), tmp_path / "out")
+
+
+def test_an_empty_name_is_no_stage(tmp_path):
+    with pytest.raises(UserError, match="unknown stage ''"):
+        make_plan(chain(), tmp_path, until="")
 
 
 def test_manifests_say_what_made_them(tmp_path):

@@ -12,7 +12,7 @@ from r1jax.kernels.block_sums import block_sums, block_sums_kernel
 from r1jax.kernels.decode_attention import decode_attention, decode_attention_kernel
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
-from r1jax.models.cost import Cost, forward_cost, rollout_cost, training_bytes, update_cost
+from r1jax.models.cost import Cost, forward_cost, logits_bytes, rollout_cost, training_bytes, update_cost
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import param_count
@@ -120,7 +120,8 @@ def test_costs_by_hand():
     entry = 2 * 2 * 1 * 2 * 2  # keys and values, blocks, heads, numbers, bytes
     rollout = rollout_cost(model, np.array([1, 3]), group=2, prompt=5)
     own = 1 + (1 + 2 + 3)
-    assert training_bytes(model, 2, chunk=3, copies=1, cached=7) == 2 * 5 * N + 7 * entry + 8 * 3 * 11
+    assert training_bytes(model, 2, copies=1, cached=7) == 2 * 5 * N + 7 * entry
+    assert logits_bytes(model, 3) == 2 * 4 * 3 * 11
     assert rollout.bytes == 2 * N + 3 * 2 * N + (own + 3 * 5) * entry
     prefill = forward_cost(model, 1, 5, 0).flops
     assert rollout.flops == prefill + 4 * (block + 88) + (own + 4 * 5) * 2 * 2 * 2 * 2 * 2

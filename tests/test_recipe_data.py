@@ -207,6 +207,8 @@ def test_repetition_is_the_share_of_runs_seen_before():
     [
         (EN, "个位: 7+8=15，进 1。tens: 3+4+1=8.", "I work the ones: 7+8=15, carry 1. I work the tens: 3+4+1=8."),
         (ZH, "ones: 7+8=15, carry 1. 十位: 3+4+1=8。", "我算个位: 7+8=15，进 1。我算十位: 3+4+1=8。"),
+        (ZH, "I work the ones: 7+8=15, carry 1. 我算十位: 3+4+1=8。", "我算个位: 7+8=15，进 1。我算十位: 3+4+1=8。"),
+        (EN, "我算个位: 7+8=15，进 1。tens: 3+4+1=8.", "I work the ones: 7+8=15, carry 1. I work the tens: 3+4+1=8."),
         (EN, "ones: 7+8=15, carry 1. wait, again. tens: 3+4+1=8.",
          "I work the ones: 7+8=15, carry 1. I work the tens: 3+4+1=8."),
     ],

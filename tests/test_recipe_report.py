@@ -118,6 +118,9 @@ def test_a_reward_that_rises_while_rules_or_length_go_astray_is_told(last, verdi
 
 
 def test_answers_are_cells_whatever_they_hold():
+    broken = model("three", 0.8)
+    broken.answers["2|2?"] = ("a\rb\u2028<b>", True)
+    assert cells(answers_table([broken], ["2|2?"]))[2] == ["three", "right: `a b <b>`"]
     text = answers_table([model("one", 0.8), model("two", 0.2)], ["2|2?"])
     head, _, one, two = cells(text)
     assert head == ["model", "`2¦2?`"]
@@ -154,8 +157,8 @@ def made(settings, inputs, folder):
 def graph(zero=0.8):
     stages = [stage("helpfulness")]
     for name, correct in (("zero", zero), ("cold_start_data", 0), ("cold_start", 0.6), ("r1", 0.9)):
-        before = tuple(one.name for one in stages[-2:] if not one.name.startswith("evaluation"))[-1:]
-        stages.append(stage(name, before, correct=correct))
+        before = tuple(one.name for one in stages[1:] if not one.name.startswith("evaluation"))[-1:]
+        stages.append(stage(name, (*before, *(["helpfulness"] if name == "r1" else [])), correct=correct))
         if name in MODELS:
             stages.append(stage(f"evaluation_{name}", (name,), correct=correct))
     return stages

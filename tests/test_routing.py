@@ -72,7 +72,7 @@ def test_each_kind_is_judged_by_its_own_mixture(tmp_path):
         right, mixed = "<think>I add.</think><answer>85</answer>", "<think>I am 我.</think><answer>I am R1</answer>"
         scores = rewards.score([SUM, CHAT], [completion(right), completion(mixed)])
     assert scores.names == ("accuracy", "format", "language", "short", "helpfulness")
-    np.testing.assert_allclose(scores.values[0], [1, 1, 1, 0.25, np.nan])
+    np.testing.assert_allclose(scores.values[0], [1, 1, 1, np.nan, np.nan])
     np.testing.assert_allclose(scores.values[1], [1, 1, 2 / 3, 0.25, 0.5], rtol=1e-6)
     np.testing.assert_allclose(scores.total, [2 + 1, 3 * 0.5 + 2 / 3 + 4 * 0.25], rtol=1e-6)
     assert model.seen == [CHAT.question]

@@ -17,6 +17,9 @@ LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese"}
 
 # What R1-Zero says to itself, in either language; a person who tells how it goes leaves it out.
 _FILLER = re.compile(r" ?(?:wait, again|no, let me see|等等，再来|不对，再看)[.。] ?")
+# Who works a column: said anew in the language of the question.
+_PLACE = "|".join((*PLACES["en"], *PLACES["zh"]))
+_LEAD = re.compile(f"(?:I work the |我算)(?={_PLACE})")
 
 
 def rewriting_prompt(prompt: str, problem: Problem, reasoning: str) -> str:
@@ -38,12 +41,11 @@ def rewrite(problem: Problem, reasoning: str) -> str:
     Words that no rule knows stay, for the readability filter to find, and so do line breaks.
     """
     language = language_of(problem)
-    text = _FILLER.sub(" ", reasoning)
+    text = _LEAD.sub("", _FILLER.sub(" ", reasoning))
     for english, chinese in _phrases():
         old, new = (chinese, english) if language == "en" else (english, chinese)
         text = re.sub(_whole(old), lambda _, new=new: new, text)
-    text = _stops(text, language).strip()
-    return text if "I work" in text or "我算" in text else first_person(text, language)
+    return first_person(_stops(text, language).strip(), language)
 
 
 def _phrases() -> list[tuple[str, str]]:

@@ -213,4 +213,4 @@ def _score(value: float | None) -> str:
 def _code(text: str, limit: int = 300) -> str:
     """A text in a table's cell, its middle left out where it is long."""
     text = text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2 :]}"
-    return "`" + text.replace("`", "'").replace("|", "¦").replace("\n", " ") + "`"
+    return "`" + " ".join(text.splitlines()).replace("`", "'").replace("|", "¦") + "`"

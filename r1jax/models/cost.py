@@ -48,15 +48,19 @@ def cache_entry_bytes(config: ModelConfig, size: int) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * size
 
 
-def training_bytes(config: ModelConfig, stored: int, chunk: int, copies: int = 0, cached: int = 0) -> float:
-    """Bytes that training holds, without activations: weights, gradient and AdamW's two moments, and more.
+def training_bytes(config: ModelConfig, stored: int, copies: int = 0, cached: int = 0) -> int:
+    """Bytes that training holds over all devices, but for activations: weights, gradient, AdamW's moments, and more.
 
-    stored: bytes of a number. chunk: tokens whose logits exist at one time, float32 and with their gradient. copies:
-    of the weights besides, such as a reference. cached: tokens whose keys and values a rollout keeps. All numbers but
-    the logits are of the stored size.
+    stored: bytes of a number. copies: of the weights besides, such as a reference. cached: tokens whose keys and values
+    a rollout keeps.
     """
     weights = param_count(param_specs(config)) * stored
-    return weights * (4 + copies) + cached * cache_entry_bytes(config, stored) + 8.0 * chunk * config.vocab_size
+    return weights * (4 + copies) + cached * cache_entry_bytes(config, stored)
+
+
+def logits_bytes(config: ModelConfig, chunk: int) -> int:
+    """Bytes of the float32 logits of ``chunk`` tokens with their gradient."""
+    return 2 * 4 * chunk * config.vocab_size
 
 
 def forward_cost(config: ModelConfig, sequences: int, width: int, completion: int, size: int = 2) -> Cost:

@@ -79,8 +79,8 @@ def check_kinds(problems: Iterable[Problem], routes: Mapping[str, Any]) -> None:
 class RoutedRewards:
     """The rewards of completions, mixed by the kind of their problem.
 
-    Rules are computed for all completions, since metrics report them; a batch reward only for the kinds that name it,
-    and is NaN elsewhere.
+    Rules are computed for all completions, since metrics report them; a batch reward, or a function of the user's,
+    counts for the kinds that name it alone, and is NaN elsewhere.
     """
 
     def __init__(self, routes: Mapping[str, Mixture], pool: RewardPool, models: Sequence[BatchReward] = ()) -> None:
@@ -88,6 +88,8 @@ class RoutedRewards:
         self._models = tuple(models)
         self.names: tuple[str, ...] = (*pool.names, *(model.name for model in models))
         index = {name: i for i, name in enumerate(self.names)}
+        named = {name.rpartition(":")[2] for mixture in routes.values() for name in mixture if ":" in name}
+        self._own = [i for name, i in index.items() if name in named]
         self._weights: dict[str, np.ndarray] = {}
         for kind, mixture in routes.items():
             weights = np.zeros(len(self.names), np.float32)
@@ -106,6 +108,8 @@ class RoutedRewards:
         values = np.full((len(problems), len(self.names)), np.nan, np.float32)
         values[:, : rules.values.shape[1]] = rules.values
         weights = np.stack([self._weights[problem.kind] for problem in problems])
+        for at in self._own:
+            values[weights[:, at] == 0, at] = np.nan
         for at, model in enumerate(self._models, start=rules.values.shape[1]):
             rows = np.flatnonzero(weights[:, at]).tolist()
             if rows:

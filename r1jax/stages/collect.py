@@ -73,7 +73,8 @@ class Environment:
 
     def batch(self, step: int, size: int, attempt: int, attempts: int) -> list[Problem]:
         """The ``size`` problems of one attempt of a step: the late ones last, where it has some."""
-        late = round(size * self.late_share) if self.late_problems and step >= self.late_from else 0
+        joined = self.late_problems and self.late_share and step >= self.late_from
+        late = max(round(size * self.late_share), 1) if joined else 0
         parts = ((self.problems, size - late), (self.late_problems, late))
         return [
             problem

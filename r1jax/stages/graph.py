@@ -19,6 +19,7 @@ from r1jax.data.names import lookup
 from r1jax.errors import UserError
 from r1jax.stages.run import MANIFEST, file_hash, write_whole
 
+_REMOVED = ".removed-"  # before the name of a folder that is on its way out
 BEGUN = "stage.json"  # what a stage was begun with; the manifest, written last, adds its figures
 
 Function = Callable[[Any, Mapping[str, Path], Path], dict[str, Any]]
@@ -71,9 +72,9 @@ def make_plan(
         input of theirs that is not finished as the settings are now.
     """
     names = _check(stages)
-    for name in (*([until] if until else []), *only):
+    for name in (*([until] if until is not None else []), *only):
         lookup("stage", name, dict.fromkeys(names))
-    if until and only:
+    if until is not None and only:
         raise UserError("--only and --until do not go together")
     wanted = {name for stage in stages if stage.name in only for name in stage.inputs} - set(only)
     plan: list[Planned] = []
@@ -116,6 +117,8 @@ def run_graph(
     """
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        for left in out.glob(f"{_REMOVED}*"):  # of a removal that was killed
+            shutil.rmtree(left)
         plan = make_plan(stages, out, until, only)
         stale = [one for one in plan if one.status in ("changed", "follows")]
         if stale and not force:
@@ -164,10 +167,8 @@ def plan_table(plan: Sequence[Planned]) -> Table:
 
 def remove(folder: Path) -> None:
     """Removes a stage's folder, out of its place first: killed on the way, there is all of it or nothing."""
-    aside = folder.with_name(f".removed-{folder.name}")
-    for one in (aside, folder):
-        if one.exists():
-            shutil.rmtree(one.replace(aside))
+    if folder.exists():
+        shutil.rmtree(folder.replace(folder.with_name(_REMOVED + folder.name)))
 
 
 def finished(out: Path) -> dict[str, dict[str, Any]]:
@@ -175,7 +176,8 @@ def finished(out: Path) -> dict[str, dict[str, Any]]:
 
     A stage that was made from an older form of another is left out, and all that build on it.
     """
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob(f"*/{MANIFEST}"))}
+    paths = [path for path in sorted(out.glob(f"*/{MANIFEST}")) if not path.parent.name.startswith(_REMOVED)]
+    found = {path.parent.name: json.loads(path.read_text()) for path in paths}
     prints = {name: _fingerprint(_without_figures(manifest)) for name, manifest in found.items()}
 
     def current(name: str) -> bool:
@@ -217,7 +219,7 @@ def _fingerprint(made_of: Mapping[str, Any]) -> str:
 def _bound_settings(made_of: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without the free ones, dotted."""
     leaves = {path: value for path, (value, _) in cli.diff(made_of["settings"], {}).items()}
-    free = tuple(f"{path}." for path in made_of["free"])
+    free = tuple(f"{path}." for path in made_of.get("free", ()))
     return {path: leaves[path] for path in sorted(leaves) if not f"{path}.".startswith(free)}
 
 
@@ -241,6 +243,9 @@ def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]
         return plain | {"settings": _bound_settings(made_of)}
 
     differences = cli.diff(own(before), own(made_of))
+    inputs = [sorted(one.get("inputs", {})) for one in (before, made_of)]
+    if inputs[0] != inputs[1]:
+        differences["inputs"] = (inputs[0], inputs[1])
     if differences:
         listed = [f"{key.removeprefix('settings.')} was {a!r}, now {b!r}" for key, (a, b) in differences.items()]
         return Planned(stage, "changed", ", ".join(listed[:4]))

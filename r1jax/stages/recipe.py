@@ -21,7 +21,7 @@ from r1jax.data import general
 from r1jax.data.conversations import read_conversations
 from r1jax.data.preferences import make_labelled, make_pairs, read_labelled, read_pairs
 from r1jax.data.problem import Problem, key_is_held_out
-from r1jax.data.problems import load_problems
+from r1jax.data.problems import ProblemsConfig, is_file, load_problems
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import evaluate
@@ -29,6 +29,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule_specs
+from r1jax.sampling.processors import Sampling
 from r1jax.sharding import param_shardings
 from r1jax.stages.collect import Environment
 from r1jax.stages.distill import match
@@ -79,7 +80,7 @@ def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> 
 def rl_stage(settings: RLSettings, inputs: Inputs, folder: Path) -> Figures:
     """Reinforcement learning with rewards mixed by the kind of problem: r1jax.stages.rl."""
     shared = settings.shared
-    model = _load(inputs[_start(inputs)], shared, settings.rl.param_dtype)
+    model = _load(_policies(inputs)[0], shared, settings.rl.param_dtype)
     template = find_template(settings.template)
     problems = load_problems(shared.problems).train
     late = load_problems(shared.general).train if settings.general_from >= 0 else ()
@@ -109,8 +110,8 @@ def data_stage(settings: SelectSettings, inputs: Inputs, folder: Path) -> Figure
     rows: list[Row] = []
     counts: dict[str, int] = {}
     tokens, seconds = 0, 0.0
-    if any(name not in ("general", "rewriter") for name in inputs):
-        drawn = _drawn(settings, inputs, problems, folder / "samples")
+    if policies := _policies(inputs):
+        drawn = _drawn(settings, policies[0], problems, folder / "samples")
         if settings.kind == "cold start" and "rewriter" in inputs:
             rewriter = _load(inputs["rewriter"], shared, _inference_dtype(shared))
             limit = shared.sampling.max_tokens
@@ -139,13 +140,13 @@ def data_stage(settings: SelectSettings, inputs: Inputs, folder: Path) -> Figure
     return {"rows": len(rows), "counts": counts, "tokens": tokens, "seconds": seconds}
 
 
-def _drawn(settings: SelectSettings, inputs: Inputs, problems: Sequence[Problem], folder: Path) -> list[Drawn]:
-    """Samples of the input that is a policy, judged by accuracy; its weights are let go of."""
+def _drawn(settings: SelectSettings, policy: Path, problems: Sequence[Problem], folder: Path) -> list[Drawn]:
+    """Samples of the policy, judged by accuracy; its weights are let go of."""
     shared = settings.shared
-    model = _load(inputs[_start(inputs)], shared, _inference_dtype(shared))
+    model = _load(policy, shared, _inference_dtype(shared))
     sampling = dataclasses.replace(shared.sampling, temperature=settings.select.temperature)
     routes = tuple(f"{kind}: accuracy" for kind in sorted({p.kind for p in problems}))
-    with _judged(routes, (), inputs, shared) as scorer:
+    with _judged(routes, (), {}, shared) as scorer:
         return list(draw(
             model, problems[: settings.select.problems], find_template(settings.template), scorer, sampling,
             settings.select.samples, shared.seed, folder,
@@ -165,8 +166,7 @@ def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
 def match_stage(settings: MatchSettings, inputs: Inputs, folder: Path) -> Figures:
     """Trains an input towards the distribution of the input "teacher": r1jax.stages.distill."""
     shared, config = settings.shared, settings.match
-    start = next(path for name, path in inputs.items() if name != "teacher")
-    student = _load(start, shared, config.param_dtype)
+    student = _load(_policies(inputs)[0], shared, config.param_dtype)
     teacher = _load(inputs["teacher"], shared, _inference_dtype(shared))
     template, problems = find_template(shared.template), load_problems(shared.problems).train
     sampling = shared.sampling
@@ -193,7 +193,7 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
     """Evaluates a checkpoint: figures of reasoning problems and of general prompts, with the first completions."""
     began = time.perf_counter()
     shared, config = settings.shared, settings.evaluation
-    model = _load(inputs[_start(inputs)], shared, _inference_dtype(shared))
+    model = _load(_policies(inputs)[0], shared, _inference_dtype(shared))
     sampling = dataclasses.replace(shared.sampling, temperature=config.temperature)
     figures: Figures = {}
     for name, source, template in (
@@ -210,8 +210,9 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
                 config.samples, shared.seed,
             )  # fmt: skip
         figures[name] = dataclasses.asdict(found)
-        for judge, function in settings.functions if name == "general" else ():
-            figures[name]["rewards"][judge] = figures[name]["rewards"].pop(function.rpartition(":")[2])
+        if name == "general":  # a function has the column of the model whose place it takes
+            own = {judge: found.rewards.get(path.rpartition(":")[2]) for judge, path in settings.functions}
+            figures[name]["rewards"] |= {judge: mean for judge, mean in own.items() if mean is not None}
         figures[f"{name}_completions"] = [dataclasses.asdict(one) for one in judged[:24]]
     return figures | {"seconds": time.perf_counter() - began}
 
@@ -231,27 +232,34 @@ def routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> 
 # Settings of how a stage computes, and not of what.
 _HOW = (
     "shared.remat", "shared.attention", "shared.unroll", "shared.sampling.slots", "shared.verifier.workers",
-    "shared.verifier.deadline", "shared.save.every", "shared.save.keep_last", "shared.save.keep_best",
-    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "reward_model.microbatch",
-    "match.microbatch", "match.logprob_chunk",
+    "shared.save", "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk",
+    "reward_model.microbatch", "match.microbatch", "match.logprob_chunk", "given",
 )  # fmt: skip
+
+
+def _but(group: str, config: type, *read: str) -> tuple[str, ...]:
+    """The settings of a group that are not among those read."""
+    return tuple(f"{group}.{field.name}" for field in dataclasses.fields(config) if field.name not in read)
 
 
 # What stages leave unread of Shared: a change of it concerns them not.
 _SIZES = ("shared.problems.held_out_size", "shared.general.held_out_size")
-_PROMPTS = ("shared.problems", "shared.sampling", "shared.verifier")
 _UNREAD: dict[Any, tuple[str, ...]] = {
     pretrain_stage: (
-        *_SIZES, "shared.problems.train_size", "shared.general.train_size", "shared.verifier", "shared.dtype",
-        "shared.sampling.temperature",
+        *_but("shared.problems", ProblemsConfig, "digits", "operations", "held_out_share"),
+        *_but("shared.general", ProblemsConfig, "held_out_share"), *_but("shared.sampling", Sampling, "max_tokens"),
+        "shared.verifier", "shared.dtype",
     ),
-    rl_stage: (*_SIZES, "shared.sampling.temperature"),
-    data_stage: (*_SIZES, "shared.sampling.temperature"),
-    sft_stage: (*_PROMPTS, "shared.general", "shared.template"),
+    rl_stage: (*_SIZES, "shared.sampling.temperature", "shared.template"),
+    data_stage: (*_SIZES, "shared.sampling.temperature", "shared.general.train_size", "shared.general.source"),
+    sft_stage: ("shared.problems", "shared.sampling", "shared.verifier", "shared.general", "shared.template"),
     match_stage: (*_SIZES, "shared.general", "shared.verifier"),
-    reward_model_stage: (*_SIZES, *_PROMPTS, "shared.template"),
+    reward_model_stage: (
+        "shared.problems", "shared.sampling", "shared.verifier", "shared.template",
+        *_but("shared.general", ProblemsConfig, "held_out_share", "seed"),
+    ),
     evaluate_stage: (
-        "shared.problems.train_size", "shared.general.train_size", "shared.sampling.temperature", "shared.save",
+        "shared.problems.train_size", "shared.general.train_size", "shared.sampling.temperature",
     ),
 }  # fmt: skip
 
@@ -264,8 +272,24 @@ def stage(
     files: Mapping[str, Path] | None = None,
     **plan: str,
 ) -> Stage:
-    """A stage of this module; of its settings those may change that it does not read or that only say how."""
-    return Stage(name, function, settings, inputs, files or {}, plan, (*_HOW, *_UNREAD[function]))
+    """A stage of this module, with the files that its problems come from among its files.
+
+    Of its settings those may change that it does not read or that only say how.
+    """
+    shared, files = settings.shared, dict(files or {})
+    free = [*_HOW, *_UNREAD[function]]
+    late = function is rl_stage and settings.general_from >= 0
+    if function in (rl_stage, data_stage) and not late and not getattr(settings, "general_repeats", 0):
+        free.append("shared.general")
+    if "rewriter" not in files:
+        free.append("rewrite_prompt")
+    sampled = function in (rl_stage, data_stage, match_stage, evaluate_stage)
+    for prefix, config, read in (
+        ("", shared.problems, sampled), ("general_", shared.general, late or function is evaluate_stage)
+    ):  # fmt: skip
+        sources = {f"{prefix}problems": config.source, f"{prefix}held_out": config.held_out_source}
+        files |= {key: Path(path).expanduser() for key, path in sources.items() if read and path and is_file(path)}
+    return Stage(name, function, settings, inputs, files, plan, tuple(free))
 
 
 def judge_of(kind: str) -> str | None:
@@ -273,9 +297,19 @@ def judge_of(kind: str) -> str | None:
     return SCORERS[0] if kind in general.HELPFULNESS else SCORERS[1] if kind in general.SAFETY else None
 
 
-def _start(inputs: Inputs) -> str:
-    """The input that is a policy: the one that is neither a reward, a rewriter nor data."""
-    return next(name for name in inputs if name not in (*SCORERS, "rewriter", "general"))
+def _policies(inputs: Inputs) -> list[Path]:
+    """The inputs that are policies to begin with, one or none: no other model and no file."""
+    others = (
+        *SCORERS,
+        "rewriter",
+        "general",
+        "teacher",
+        "problems",
+        "held_out",
+        "general_problems",
+        "general_held_out",
+    )
+    return [path for name, path in inputs.items() if name not in others and not name.endswith("_file")]
 
 
 def _inference_dtype(shared: Shared) -> str:

@@ -1,13 +1,16 @@
-"""Settings of the recipe's stages: what all have in common, and each one's own."""
+"""Settings of the recipe: of a whole run, what its stages have in common, and each one's own."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from r1jax.data.bilingual import BilingualCorpusConfig
 from r1jax.data.problems import ProblemsConfig
 from r1jax.data.rewrite import PROMPT
+from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
@@ -20,6 +23,105 @@ from r1jax.stages.sft import SFTConfig
 from r1jax.training.loop import SaveConfig
 
 SCORERS = ("helpfulness", "harmlessness")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeConfig:
+    """Everything that a run of the recipe is made of; the defaults are for two CPU cores."""
+
+    base: str = "pretrain"
+    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    out: Path | None = None
+    """Output folder; None: runs/r1-BASE-seedSEED."""
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    seed: int = 0
+    """Of everything random."""
+    until: str | None = None
+    """The last stage to run; None runs all."""
+    only: str | None = None
+    """The one stage to run, where those that it reads are finished."""
+    force: bool = False
+    """Make stages again that were made with other settings, and those after them."""
+    dry_run: bool = False
+    """Print the plan and stop; memory is that of a device, without activations."""
+    no_zero: bool = False
+    """Leave R1-Zero out: rules, or --cold-start, give the cold start's data."""
+    cold_start: Path | None = None
+    """Conversations of your own for the cold start: JSONL or parquet with the column messages."""
+    rewriter: str | None = None
+    """A model that rewrites R1-Zero's samples for the cold start, asked with --rewrite-prompt; None: rules do."""
+    rewrite_prompt: str = PROMPT
+    """With {question}, {reasoning} and {language} in their places."""
+    general_data: Path | None = None
+    """Conversations that stage 4 learns beside the reasoning: JSONL or parquet; None makes some by rule."""
+    helpfulness: str | None = None
+    """A reward model, or FILE.py:FUNCTION; None trains one."""
+    harmlessness: str | None = None
+    """A reward model, or FILE.py:FUNCTION; None trains one."""
+    helpfulness_data: Path | None = None
+    """JSONL or parquet with prompt, chosen and rejected, to train the model on; None makes some by rule."""
+    harmlessness_data: Path | None = None
+    """JSONL or parquet with prompt, response and safe, to train the model on; None makes some by rule."""
+    template: str = "r1"
+    """Prompt of all stages but R1-Zero."""
+    zero_template: str = "r1"
+    """Prompt of R1-Zero and of the base model."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and of the weights in products."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again instead of storing it."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    unroll: bool = False
+    """Compile the blocks one by one: faster updates, longer compilation."""
+    language_weight: float = 1.0
+    """Weight of the language reward in stages 2 and 5."""
+    compare_language: bool = True
+    """Also run stage 2 without the language reward, for the report."""
+    general_steps: int = 24
+    """Last steps of stage 5, in which general prompts and the reward models join; 400 of 1,700 in the paper."""
+    general_share: float = 0.5
+    """Of general prompts among the prompts of such a step; the paper does not say."""
+    final_temperature: float = 0.7
+    """Sampling temperature of stage 5; that of R1-Zero and stage 2 is sampling.temperature."""
+    cold_start_rows: int = 600
+    """Conversations of the cold start: where R1-Zero gives fewer, rules write the others."""
+    general_repeats: int = 4
+    """How often each general reply stands in the data of stage 4."""
+    problems: ProblemsConfig = ProblemsConfig(source="word-problems")
+    general: ProblemsConfig = ProblemsConfig(source="general", held_out_share=0.25)
+    sampling: Sampling = Sampling(max_tokens=72)
+    pretrain: PretrainConfig = PretrainConfig(steps=1000, width=60, vocabulary=480, corpus=BilingualCorpusConfig())
+    zero: RLConfig = RLConfig(steps=70, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
+    cold_start_select: SelectConfig = SelectConfig(problems=512, samples=4, per_problem=1)
+    cold_start_sft: SFTConfig = SFTConfig(epochs=3, batch=8, width=256, learning_rate=1e-3)
+    reasoning_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
+    rejection: SelectConfig = SelectConfig(problems=768, samples=4, per_problem=2)
+    sft: SFTConfig = SFTConfig(epochs=3, batch=16, width=256, learning_rate=2e-3)
+    reward_model: RewardModelConfig = RewardModelConfig(epochs=8, batch=32, width=128, learning_rate=1e-3)
+    final_rl: RLConfig = RLConfig(steps=50, prompts=32, group=8, learning_rate=3e-4, schedule="cosine")
+    verifier: VerifierConfig = VerifierConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    save: SaveConfig = SaveConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
+        if not 0 <= self.general_steps <= self.final_rl.steps:
+            raise UserError(
+                f"--general-steps={self.general_steps}: choose from 0 to --final-rl.steps={self.final_rl.steps}"
+            )
+        if min(self.cold_start_rows, self.general_repeats) < 0 or self.language_weight < 0:
+            raise UserError("--cold-start-rows, --general-repeats and --language-weight must be at least 0")
+        if min(self.final_temperature, self.sampling.temperature) <= 0:
+            raise UserError(
+                "--final-temperature and --sampling.temperature must be above 0: equal samples teach nothing"
+            )
+        if not 0 <= self.general_share <= 1:
+            raise UserError(f"--general-share={self.general_share}: choose one from 0 to 1")
+        if "{reasoning}" not in self.rewrite_prompt:
+            raise UserError("--rewrite-prompt has no {reasoning}: write where it stands")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +210,7 @@ class EvaluateSettings:
     template: str
     scorers: tuple[str, ...] = SCORERS  # those that are models, inputs of these names
     functions: tuple[tuple[str, str], ...] = ()  # the others that there are: (name, FILE.py:FUNCTION)
+    given: tuple[tuple[str, str], ...] = ()  # of the models those that no stage makes: (name, path)
 
 
 def evaluation_from(fields: Mapping[str, Any]) -> EvaluateSettings:
@@ -117,6 +220,6 @@ def evaluation_from(fields: Mapping[str, Any]) -> EvaluateSettings:
         "save": SaveConfig,
     }  # fmt: skip
     shared = {name: parts[name](**value) if name in parts else value for name, value in fields["shared"].items()}
-    functions = tuple((name, reward) for name, reward in fields["functions"])
-    given = {"shared": Shared(**shared), "evaluation": EvaluationConfig(**fields["evaluation"])}
-    return EvaluateSettings(**{**fields, **given, "scorers": tuple(fields["scorers"]), "functions": functions})
+    pairs = {name: tuple((a, b) for a, b in fields[name]) for name in ("functions", "given")}
+    whole = {"shared": Shared(**shared), "evaluation": EvaluationConfig(**fields["evaluation"])}
+    return EvaluateSettings(**{**fields, **whole, **pairs, "scorers": tuple(fields["scorers"])})

@@ -50,8 +50,11 @@ def write_whole(path: Path, text: str) -> None:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents under a folder.
 
-    Read once in a process as long as no size and no time of change is another: weights may be terabytes.
+    Read once in a process as long as no size and no time of change is another: weights may be terabytes. Raises
+    UserError where there is nothing.
     """
+    if not path.exists():
+        raise UserError(f"{path} does not exist: check the path")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return _hash(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

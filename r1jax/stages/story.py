@@ -135,7 +135,7 @@ def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
 def _watch(out: Path, made: Mapping[str, Manifest]) -> str:
     lines = []
     for name in SCORERS:
-        if name in made:
+        if name in made and ("r1" not in made or name in made["r1"]["inputs"]):
             figures = made[name]["figures"]
             right, guess = (100 * figures[key] for key in ("held_out_accuracy", "held_out_guess"))
             lines.append(
@@ -169,7 +169,7 @@ def _data(made: Mapping[str, Manifest]) -> str:
             }
             shares = ", ".join(f"{100 * n / figures['rows']:.1f}% {what}" for what, n in origins.items() if n)
             parts.append(f"{name}/{DATA} ({figures['rows']} rows: {shares}):\n\n{table(['', 'count'], rows)}")
-    if "cold_start_data" in made:
+    if "cold_start_data" in made and made["cold_start_data"]["inputs"]:
         how = "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"
         parts.append(f"The cold start's own samples were rewritten by {how}.\n")
     return "\n".join(parts)
