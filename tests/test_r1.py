@@ -13,16 +13,25 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import distill
 from experiments.r1 import PRESETS, check, mixtures, stages
 from r1jax.checkpoints.load import load
 from r1jax.data import general
 from r1jax.data.conversations import read_conversations
+from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig
+from r1jax.data.template import find_template
 from r1jax.errors import UserError
+from r1jax.rewards import Completion
 from r1jax.rewards.routing import parse_routes
 from r1jax.sampling.processors import Sampling
+from r1jax.sharding import make_mesh
+from r1jax.stages import recipe
+from r1jax.stages.draw import Drawn
 from r1jax.stages.graph import make_plan
+from r1jax.stages.recipe_config import SCORERS, SelectSettings, evaluation_from
 from r1jax.stages.recipe_config import RecipeConfig as Config
+from r1jax.stages.rejection_sampling import SelectConfig
 from r1jax.stages.story import MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -259,3 +268,62 @@ def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
     names = [stage.name for stage in stages(config)]
     wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
     assert [name for name in names if name in wanted] == wanted
+
+
+def settings_of(run, stage):
+    return json.loads((run / stage / "manifest.json").read_text())["settings"]
+
+
+def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monkeypatch):
+    shared = evaluation_from(settings_of(run, "evaluation_r1")).shared
+    problem = Problem("2 + 2?", "4", "sum", language="en")
+    text = "<think>two and two</think><answer>4</answer>"
+    one = Drawn(problem, Completion(text=text, tokens=9, limit=40, finished=True, template=find_template("r1")), True)
+    monkeypatch.setattr(recipe, "_drawn", lambda *_: [one, one])
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (tmp_path / "general.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    inputs = {"zero": run / "zero", "general": tmp_path / "general.jsonl"}
+
+    def made(name, inputs, **more):
+        settings = SelectSettings(shared, SelectConfig(), "r1", "cold start", general_repeats=3, **more)
+        (tmp_path / name).mkdir()
+        with jax.set_mesh(make_mesh("1x1")):
+            figures = recipe.data_stage(settings, inputs, tmp_path / name)
+        return figures["counts"], read_conversations(tmp_path / name / "conversations.jsonl")
+
+    counts, rows = made("rules", inputs)
+    assert counts == {"sampled": 2, "kept": 1, "duplicate": 1, "generated": 0, "general": 3}
+    assert rows.count(said) == 3 and len(rows) == 4
+    asked = []
+    monkeypatch.setattr(recipe, "rewrite_by_model", lambda drawn, *rest: asked.append(rest) or [])
+    counts, _ = made("model", {**inputs, "rewriter": run / "base"}, rewrite_prompt="again: {reasoning}", stand_in=2)
+    assert counts == {"generated": 2, "general": 3}
+    ((_, model, prompt, limit, folder),) = asked
+    assert (model.config.num_layers, prompt, limit) == (1, "again: {reasoning}", 40)
+    assert folder == tmp_path / "model" / "rewritten"
+
+
+def test_a_user_s_function_has_the_column_of_the_model_that_it_replaces(run, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("from r1jax.rewards import reward\n\n@reward\ndef judge(problem, completion):\n    return 0.5\n")
+    settings = evaluation_from(settings_of(run, "evaluation_r1"))
+    names = tuple((name, f"{file}:judge") for name in SCORERS)
+    settings = dataclasses.replace(settings, scorers=(), functions=names)
+    with jax.set_mesh(make_mesh("1x1")):
+        figures = recipe.evaluate_stage(settings, {"r1": run / "r1", "helpfulness_file": file}, tmp_path)
+    rewards = figures["general"]["rewards"]
+    assert rewards["helpfulness"] == rewards["harmlessness"] == 0.5
+    assert "helpfulness" not in figures["reasoning"]["rewards"]
+
+
+def test_a_student_is_judged_by_the_models_and_functions_that_its_teacher_was_given(run, monkeypatch):
+    teacher = distill.teacher_settings(run)
+    given = {"scorers": ["helpfulness"], "given": [["helpfulness", "/models/kind"]],
+             "functions": [["harmlessness", "mine.py:safe"]]}  # fmt: skip
+    changed = teacher | {"evaluation_r1": teacher["evaluation_r1"] | given}
+    monkeypatch.setattr(distill, "teacher_settings", lambda _: changed)
+    graph = {stage.name: stage for stage in distill.stages(distill.Config(), run)}
+    files = graph["evaluation_distilled"].files
+    assert files == {"helpfulness": Path("/models/kind"), "harmlessness_file": Path("mine.py")}
+    assert graph["student_rl"].settings.routes == tuple(teacher["reasoning_rl"]["routes"])
+    assert graph["student_rl"].settings.template == graph["evaluation_student"].settings.template == "r1"
