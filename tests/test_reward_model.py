@@ -16,7 +16,7 @@ from r1jax.checkpoints.load import load
 from r1jax.checkpoints.model import Model
 from r1jax.data.conversations import judged_ids
 from r1jax.data.preferences import Labelled, Pair
-from r1jax.data.problem import Problem
+from r1jax.data.problem import Problem, key_is_held_out
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
@@ -88,6 +88,20 @@ def test_a_pairwise_model_prefers_what_it_learned_to(helpful):
 def test_a_pointwise_model_tells_safe_from_unsafe(tmp_path):
     _, figures = train(tmp_path, LABELLED)
     assert figures["held_out_accuracy"] == 1.0
+
+
+def test_what_is_asked_about_is_held_out_and_guessing_is_told(tmp_path):
+    still = dataclasses.replace(TRAINING, epochs=1, learning_rate=0.0)
+    about = next(a for a in "abcdefgh" if key_is_held_out(a, TRAINING.held_out_share))
+    other = next(a for a in "abcdefgh" if not key_is_held_out(a, TRAINING.held_out_share))
+    judged = [Labelled(f"{i}?", "yes", i % 4 == 0, about if i < 16 else other) for i in range(24)]
+    figures = train(tmp_path / "labelled", judged, still)[1]
+    assert (figures["judgements"], figures["held_out"], figures["held_out_guess"]) == (8, 16, 0.75)
+    safe = [dataclasses.replace(one, safe=not one.safe) for one in judged]
+    assert train(tmp_path / "safe", safe, still)[1]["held_out_guess"] == 0.75
+    pairs = [dataclasses.replace(one, about=about if i < 16 else other) for i, one in enumerate(PAIRS)]
+    figures = train(tmp_path / "pairs", pairs, still)[1]
+    assert (figures["held_out"], figures["held_out_guess"]) == (16, 0.5)
 
 
 def test_an_untrained_model_is_right_about_nothing(tmp_path):
