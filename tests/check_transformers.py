@@ -1,6 +1,6 @@
 """Shows that exported folders load in transformers and compute the same there; not part of the test run.
 
-In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf too, by which
+In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf and sentencepiece too, by which
 transformers reads tokenizer.model):
 
     python tests/check_transformers.py export FOLDER
@@ -30,13 +30,15 @@ def export(folder: Path) -> None:
     from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
     from r1jax.checkpoints.model import Model
     from r1jax.models.config import ModelConfig
-    from r1jax.models.transformer import forward, param_specs
+    from r1jax.models.transformer import forward, param_specs, scores
     from r1jax.sharding import init_params
     from r1jax.tokenizer import ByteTokenizer, load_tokenizer
 
     fixtures = Path(__file__).parent / "fixtures"
     texts = json.loads((fixtures / "tokenizers" / "expected.json").read_text())["texts"]
-    models = {name: load_huggingface(fixtures / name) for name in ("llama_tied", "llama_bias", "qwen2", "qwen3")}
+    models = {
+        name: load_huggingface(fixtures / name) for name in ("llama_tied", "llama_bias", "qwen2", "qwen3", "reward")
+    }
 
     config = ModelConfig(vocab_size=512)
     params = init_params(param_specs(config), jax.random.key(0))
@@ -62,10 +64,14 @@ def export(folder: Path) -> None:
 
     for name, model in models.items():
         save_huggingface(model, folder / name, shard_bytes=60_000)
-        tokens = np.random.default_rng(0).integers(0, model.config.vocab_size, (2, 24))
+        tokens = np.random.default_rng(0).integers(3, model.config.vocab_size, (2, 24))  # 0 to 2 pad, begin and end
+        if model.config.head == "scalar":
+            logits = scores(model.params, jax.numpy.asarray(tokens), jax.numpy.array([24, 24]), model.config)[:, None]
+        else:
+            logits = forward(model.params, jax.numpy.asarray(tokens), model.config)
         expected = {
             "tokens": tokens.tolist(),
-            "logits": np.asarray(forward(model.params, jax.numpy.asarray(tokens), model.config)).tolist(),
+            "logits": np.asarray(logits).tolist(),
             "texts": texts,
             "ids": [model.tokenizer.encode(text) for text in texts],
             "decoded": [model.tokenizer.decode(model.tokenizer.encode(text)) for text in texts],
@@ -84,7 +90,10 @@ def compare(folder: Path) -> bool:
     same = True
     for file in sorted(folder.glob("*/expected.json")):
         expected = json.loads(file.read_text())
-        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent).float().eval()
+        config = transformers.AutoConfig.from_pretrained(file.parent)
+        scalar = config.architectures[0].endswith("ForSequenceClassification")
+        auto = transformers.AutoModelForSequenceClassification if scalar else transformers.AutoModelForCausalLM
+        model = auto.from_pretrained(file.parent).float().eval()
         with torch.no_grad():
             logits = model(torch.tensor(expected["tokens"])).logits.numpy()
         apart = float(np.abs(logits - np.array(expected["logits"])).max())
@@ -99,7 +108,7 @@ def compare(folder: Path) -> bool:
         wrong += [text for text, a, b in zip(expected["texts"], decoded, expected["decoded"], strict=True) if a != b]
         if (expected["bos_id"] is not None) != (tokenizer("a")["input_ids"][0] == expected["bos_id"]):
             wrong.append("bos")
-        eos = model.generation_config.eos_token_id
+        eos = transformers.GenerationConfig.from_pretrained(file.parent).eos_token_id
         if sorted([eos] if isinstance(eos, int) else eos) != sorted(expected["eos_ids"]):
             wrong.append("eos")
         if expected["chat"] is not None:
