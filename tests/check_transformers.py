@@ -1,7 +1,7 @@
 """Shows that exported folders load in transformers and compute the same there; not part of the test run.
 
-In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf and sentencepiece too, by which
-transformers reads tokenizer.model):
+In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf and sentencepiece
+too, by which transformers reads tokenizer.model):
 
     python tests/check_transformers.py export FOLDER
     .venv-torch/bin/python tests/check_transformers.py compare FOLDER
