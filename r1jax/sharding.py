@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from r1jax.errors import UserError
 
@@ -148,18 +148,25 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
     return jax.tree.unflatten(tree, [draw(p, s) for p, s in leaves])
 
 
-def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to the mesh by its logical axes; does nothing where no mesh was entered."""
+def compiler_mesh() -> AbstractMesh | None:
+    """The entered mesh, over which the compiler splits arrays; None without one, and within shard_map.
+
+    There a program sees what one device has, and speaks of no others.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
+    return None if mesh.empty or mesh.manual_axes else mesh
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Pins an activation to the mesh by its logical axes; does nothing where there is no compiler_mesh."""
+    mesh = compiler_mesh()
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
 
 
 def data_devices() -> int:
-    """Size of the entered mesh's data axis; 1 where there is no mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape["data"]
+    """Size of the data axis of compiler_mesh; 1 where there is none."""
+    mesh = compiler_mesh()
+    return 1 if mesh is None else mesh.shape["data"]
 
 
 def batch_sharding() -> NamedSharding | None:
@@ -173,8 +180,8 @@ def partition_for_decoding(params: Params, specs: Any) -> Params:
 
     Decoding reads every weight once a token: gathering them once before the loop spares a gather at each step.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    mesh = compiler_mesh()
+    if mesh is None:
         return params
 
     def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
@@ -186,9 +193,9 @@ def partition_for_decoding(params: Params, specs: Any) -> Params:
 
 
 def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:
-    """Pins a weight, or a moment of it, to where partition_param lays it; does nothing where no mesh was entered."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return weight if mesh.empty else jax.lax.with_sharding_constraint(weight, partition_param(spec, mesh))
+    """Pins a weight, or a moment of it, to where partition_param lays it; does nothing without a compiler_mesh."""
+    mesh = compiler_mesh()
+    return weight if mesh is None else jax.lax.with_sharding_constraint(weight, partition_param(spec, mesh))
 
 
 def place(tree: Any, shardings: Any) -> Any:

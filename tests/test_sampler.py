@@ -1,6 +1,7 @@
 """The sampler against teacher-forced log-probabilities, exact distributions and itself on other slots and meshes."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import choose_slots, sampling_bytes
 from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
-from r1jax.sampling.sampler import END, LENGTH, make_queue, phases, run_queue, sample
+from r1jax.sampling.sampler import END, LENGTH, make_queue, phases, queues_of_their_own, run_queue, sample
 from r1jax.sharding import make_mesh, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -208,6 +209,36 @@ def test_cache_bytes_are_those_of_the_ring(tiny_config):
     ring = cache.init_ring(3, 600, tiny_config)
     counted = sampling_bytes(tiny_config, Sampling(max_tokens=600), prompts=1, width=1, sequences=1, slots=3)["cache"]
     assert counted == sum(x.nbytes for x in (*ring.keys, *ring.values))
+
+
+def test_devices_have_queues_of_their_own_where_prompts_split_evenly(sharp, tiny_config):
+    """More sequences than slots, of unequal lengths: each device refills its own, and what comes out is as on one."""
+    prompts = [[1 + i, 5, 9][: 1 + i % 3] for i in range(8)]
+    sampling = Sampling(max_tokens=12, slots=8)
+    limits = np.random.default_rng(0).integers(1, 13, 24)
+    queue = make_queue(prompts, tiny_config, sampling, 3, limits)
+    arguments = (tiny_config, sampling, ENDS, phases(8))
+    alone = jax.device_get(run_queue(sharp, queue, jax.random.key(1), *arguments))
+    for mesh in (make_mesh("8x1"), make_mesh("2x1")):
+        with jax.set_mesh(mesh):
+            assert queues_of_their_own(8, 24) == mesh.shape["data"]
+            spread = place(sharp, param_shardings(param_specs(tiny_config), mesh))
+            program = run_queue.lower(spread, queue, jax.random.key(1), *arguments).compile()
+            found = jax.device_get(run_queue(spread, queue, jax.random.key(1), *arguments))
+        for name in ("tokens", "lengths", "finish"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+        np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-5)
+        loops = re.findall(r"^%?\S*region\S* .*?^}", program.as_text(), re.MULTILINE | re.DOTALL)
+        assert loops and not any("all-" in loop or "collective-permute" in loop for loop in loops)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "prompts", "sequences"), [("1x8", 8, 8), ("4x2", 8, 8), ("8x1", 9, 9), ("8x1", 8, 12)]
+)
+def test_otherwise_devices_share_one_queue(mesh, prompts, sequences):
+    with jax.set_mesh(make_mesh(mesh)):
+        assert queues_of_their_own(prompts, sequences) == 1
+    assert queues_of_their_own(8, 8) == 1
 
 
 def test_bytes_are_those_of_one_device_of_the_mesh(tiny_config):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from r1jax.sharding import compiler_mesh
+
 LEAST = float(jnp.finfo(jnp.float32).min)  # of a maximum over nothing: finite, since -inf - -inf is no number
 
 try:  # deprecated since jax 0.11, so it may be gone one day: plain JAX serves then
@@ -19,6 +21,6 @@ def has_kernels() -> bool:
 
 
 def on_one_device() -> bool:
-    """Whether the entered mesh, if any, has one device: kernels are not partitioned by the compiler."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or mesh.size == 1
+    """Whether the program is one device's, on a mesh of one or within shard_map: the compiler splits no kernels."""
+    mesh = compiler_mesh()
+    return mesh is None or mesh.size == 1

@@ -19,7 +19,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.mlp import gated
 from r1jax.models.norm import rms_norm
 from r1jax.models.transformer import embed
-from r1jax.sharding import Params, constrain, partition
+from r1jax.sharding import Params, compiler_mesh, constrain, partition
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
@@ -54,8 +54,8 @@ def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
 
 
 def _model_shards(config: ModelConfig) -> int:
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else mesh.shape["model"]
+    mesh = compiler_mesh()
+    shards = 1 if mesh is None else mesh.shape["model"]
     return 1 if config.intermediate_size % shards else shards
 
 
@@ -123,9 +123,9 @@ def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Arr
 def _attention(config: ModelConfig) -> Callable[..., Any]:
     """decode_attention on the entered mesh: a kernel is not partitioned by the compiler, so each shard runs its own."""
     attend = partial(decode_attention, kernel=has_kernel(config))
-    if not has_kernel(config) or on_one_device():
+    mesh = compiler_mesh()
+    if not has_kernel(config) or mesh is None or mesh.size == 1:
         return attend
-    mesh = jax.sharding.get_abstract_mesh()
 
     def on_shards(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age):
         slots, heads = partition(qkv.shape[:2], ("slots", "kv_heads"), mesh)

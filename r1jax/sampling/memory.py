@@ -21,8 +21,8 @@ def sampling_bytes(
 ) -> dict[str, int]:
     """Bytes of a request on each device of the entered mesh, by what they are for; the dict's sum is the total.
 
-    Slots are split over the data axis, heads, vocabulary and weights over the model axis; prompts are whole on each
-    device of the data axis, and so are the weights, which decoding gathers.
+    Slots are split over the data axis, heads, vocabulary and weights over the model axis; each device of the data axis
+    has the weights whole, which decoding gathers, and prompts too where it has no queue of its own.
 
     Args:
       config: the model.

@@ -18,6 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.models.cache import Ring, init_ring, prefill
@@ -27,7 +28,7 @@ from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sharding import Params, constrain, partition_for_decoding
+from r1jax.sharding import Params, compiler_mesh, constrain, partition_for_decoding
 
 END, LENGTH = 0, 1  # finish reasons: an end token was drawn; the limit came first
 PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
@@ -42,7 +43,7 @@ class Samples:
     finish: jax.Array  # [N] int32, END or LENGTH
     logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature): what the trainer computes
     sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution drawn from
-    steps: jax.Array  # [] int32, decoding steps that were run
+    steps: jax.Array  # [] int32, decoding steps that were run, by the device that ran most
 
 
 @flax.struct.dataclass
@@ -51,7 +52,7 @@ class Queue:
 
     prompts: jax.Array  # [P, Tp] int32, padded on the right
     prompt_lengths: jax.Array  # [P] int32
-    prompt_of: jax.Array  # [N] int32, non-decreasing for the sake of locality
+    prompt_of: jax.Array  # [N] int32: in the order of the prompts, as many of each
     limits: jax.Array  # [N] int32, longest completion
     ids: jax.Array  # [N] int32, what the sequence's randomness is folded from
 
@@ -169,9 +170,42 @@ def run_queue(
     """Samples for every row of the queue, in one compiled program.
 
     ``widths`` are numbers of slots, falling: the loop of each but the last ends once the queue is empty and the live
-    sequences fit into the next.
+    sequences fit into the next. Where the mesh splits the data axis alone and the prompts evenly, each device has a
+    queue and slots of its own, and waits for no other; otherwise the compiler splits one queue's slots.
     """
     params = partition_for_decoding(cast(params, config), param_specs(config))
+    data = queues_of_their_own(len(queue.prompts), len(queue.prompt_of))
+    if data == 1:
+        return _run_queue(params, queue, key, config, sampling, end_tokens, widths)
+
+    def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
+        first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of their sequences
+        own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
+        samples = _run_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
+        return dataclasses.replace(samples, steps=samples.steps[None])
+
+    split = jax.shard_map(
+        on_device, in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()), out_specs=PartitionSpec("data"),
+        check_vma=False,
+    )  # fmt: skip
+    samples = split(params, queue, key)
+    samples = dataclasses.replace(samples, steps=samples.steps.max())
+    return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # whole on every host
+
+
+def queues_of_their_own(prompts: int, sequences: int) -> int:
+    """Devices that can each have a queue of their own on the entered mesh; 1 where they share one."""
+    mesh = compiler_mesh()
+    if mesh is None or mesh.shape["model"] > 1:
+        return 1
+    data = mesh.shape["data"]
+    return 1 if prompts % data or sequences % prompts else data
+
+
+def _run_queue(
+    params: Params, queue: Queue, key: jax.Array, config: ModelConfig, sampling: Sampling, end_tokens: tuple[int, ...],
+    widths: tuple[int, ...],
+) -> Samples:  # fmt: skip
     layers = decoding_layers(params, config)
     output = unembedding(params, config)
     rows = max(1, min(queue.prompts.shape[0], PREFILL_TOKENS // queue.prompts.shape[1]))
