@@ -28,7 +28,7 @@ from r1jax.sharding import make_mesh, param_shardings
 from r1jax.stages.collect import Environment
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig
-from r1jax.training.loop import SaveConfig
+from r1jax.training.loop import SaveConfig, Stopped
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -180,6 +180,24 @@ def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
     status, *_ = run(out)
     assert status == 0
     same(params_of(out), params_of(finished[0]))
+
+
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])  # checkpoints are read in an event loop
+def test_a_stop_gets_through_a_callback_of_an_event_loop(library):
+    loop = pytest.importorskip(library).new_event_loop()
+
+    def stop(*_):
+        raise Stopped("stopped")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        loop.call_later(5, loop.stop)
+        with pytest.raises(Stopped):
+            loop.run_forever()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        loop.close()
 
 
 def test_sigterm_before_the_first_step_ends_with_success(tmp_path):

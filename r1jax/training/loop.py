@@ -34,7 +34,7 @@ class SaveConfig:
             raise UserError("save: every and keep-last must be at least 1 and keep-best at least 0")
 
 
-class Stopped(BaseException):  # as KeyboardInterrupt: no handler of errors may take it for one
+class Stopped(KeyboardInterrupt):  # event loops log and drop all other exceptions that a signal brings
     """The process was asked to stop; within training, what there was has been saved."""
 
 
