@@ -95,7 +95,8 @@ def _device_time(events: Sequence[dict[str, Any]]) -> DeviceTime:
             by_kind[kind] += length / 1e6
         (collectives if kind else others).append(span)
     within, busy = _covered(collectives), _covered([*collectives, *others])
-    return DeviceTime(dict(by_kind), within, busy - _covered(others), busy)
+    exposed = min(busy - _covered(others), within)  # rounding may leave the difference of sums above the sum
+    return DeviceTime(dict(by_kind), within, exposed, busy)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:
