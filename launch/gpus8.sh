@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # What a host of eight GPUs is for, in less than 25 minutes: speed over meshes, R1-Zero with the batch grown with the
-# GPUs, the stages of R1, a kill and what opens its checkpoint. Each part leaves a folder and a log under OUT and is
-# listed in OUT/parts.tsv (name, status, seconds); OUT/summary.json compares them. A part that fails or is too slow
+# GPUs, the stages of R1, a kill and what opens its checkpoint. Each part leaves a folder and a log under RUNS and is
+# listed in RUNS/parts.tsv (name, status, seconds); RUNS/summary.json compares them. A part that fails or is too slow
 # stops no other. The same command again does what is not yet there.
 #
 #   launch/gpus8.sh                    eight GPUs
 #   N=2 launch/gpus8.sh                two (a power of 2)
 #   SMALL=1 launch/gpus8.sh            the same commands with little work on N CPU devices: proves the script alone
 #   ONLY="zero resume" launch/gpus8.sh some groups of: singles zero resume speed r1 speed7b
-#   BASE=PATH, PYTHON=python3, OUT=runs/gpus8, MINUTES=25
+#   BASE=PATH, PYTHON=python3, RUNS=runs/gpus8, MINUTES=25
 set -u
 cd "$(dirname "$0")/.." || exit 1
-N=${N:-8} SMALL=${SMALL:-} BASE=${BASE:-smollm2} PYTHON=${PYTHON:-python} OUT=${OUT:-runs/gpus$N} MINUTES=${MINUTES:-25}
+N=${N:-8} SMALL=${SMALL:-} BASE=${BASE:-smollm2} PYTHON=${PYTHON:-python} RUNS=${RUNS:-runs/gpus$N} MINUTES=${MINUTES:-25}
 ONLY=${ONLY:-singles zero resume speed r1 speed7b}
 case $N in 2 | 4 | 8 | 16) ;; *) echo "error: N=$N: a power of 2 from 2 to 16" >&2; exit 2 ;; esac
-mkdir -p "$OUT/logs" || exit 1
+mkdir -p "$RUNS/logs" || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 END=$((SECONDS + MINUTES * 60))
 
@@ -48,18 +48,18 @@ other=("${whole[1]}" 1x1) # the meshes that open the checkpoint of Nx1: 4x2 and 
 part() { # part NAME MINUTES COMMAND...: once, with a limit, its output in a log
   local name=$1 limit=$(($2 * 60)) began=$SECONDS status
   shift 2
-  if grep -qP "^$name\t0\t" "$OUT/parts.tsv" 2>/dev/null; then return 0; fi
+  if grep -qP "^$name\t0\t" "$RUNS/parts.tsv" 2>/dev/null; then return 0; fi
   if ((END - SECONDS < limit)); then limit=$((END - SECONDS)); fi
   if ((limit < 10)); then
     echo "$name: no time left"
-    printf '%s\tno time\t0\n' "$name" >>"$OUT/parts.tsv"
+    printf '%s\tno time\t0\n' "$name" >>"$RUNS/parts.tsv"
     return 1
   fi
-  timeout --kill-after=20 "$limit" "$@" >>"$OUT/logs/$name.log" 2>&1
+  timeout --kill-after=20 "$limit" "$@" >>"$RUNS/logs/$name.log" 2>&1
   status=$?
-  printf '%s\t%s\t%s\n' "$name" "$status" "$((SECONDS - began))" >>"$OUT/parts.tsv"
+  printf '%s\t%s\t%s\n' "$name" "$status" "$((SECONDS - began))" >>"$RUNS/parts.tsv"
   echo "$name: status $status after $((SECONDS - began)) s"
-  if ((status)); then tail -n 1 "$OUT/logs/$name.log"; fi
+  if ((status)); then tail -n 1 "$RUNS/logs/$name.log"; fi
   return "$status"
 }
 
@@ -75,16 +75,16 @@ meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those t
   shift 2
   while [ "$1" != -- ]; do flags+=("$1") && shift; done
   shift
-  local command=("$PYTHON" experiments/scaling.py "--out=$OUT/scaling" "${flags[@]}" --meshes)
+  local command=("$PYTHON" experiments/scaling.py "--out=$RUNS/scaling" "${flags[@]}" --meshes)
   part "$name" "$limit" "${command[@]}" "$@" && return
   for mesh in "$@"; do part "$name-$mesh" 4 "${command[@]}" "$mesh"; done
 }
 
 kill_and_resume() { # R1-Zero on Nx1, killed without warning; then the same on Nx1 and, from copies, on other meshes
-  local out=$OUT/resume mesh pid command
-  if [ ! -e "$OUT/killed" ]; then
+  local out=$RUNS/resume mesh pid command
+  if [ ! -e "$RUNS/killed" ]; then
     zero "${whole[0]}" "$N" $((killed_at * 2)) "--save.every=$save" "--out=$out"
-    "${command[@]}" >>"$OUT/logs/resume.log" 2>&1 &
+    "${command[@]}" >>"$RUNS/logs/resume.log" 2>&1 &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ((SECONDS < END)); do
       if [ -e "$out/metrics.jsonl" ] && (($(wc -l <"$out/metrics.jsonl") >= killed_at)); then break; fi
@@ -93,11 +93,11 @@ kill_and_resume() { # R1-Zero on Nx1, killed without warning; then the same on N
     kill -KILL "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
     if [ ! -e "$out/metrics.jsonl" ]; then return 1; fi
-    for mesh in "${other[@]}"; do rm -rf "$OUT/resume-$mesh" && cp -r "$out" "$OUT/resume-$mesh"; done
-    wc -l <"$out/metrics.jsonl" >"$OUT/killed"
+    for mesh in "${other[@]}"; do rm -rf "$RUNS/resume-$mesh" && cp -r "$out" "$RUNS/resume-$mesh"; done
+    wc -l <"$out/metrics.jsonl" >"$RUNS/killed"
   fi
   for mesh in "${whole[0]}" "${other[@]}"; do
-    if [ "$mesh" != "${whole[0]}" ]; then out=$OUT/resume-$mesh; fi
+    if [ "$mesh" != "${whole[0]}" ]; then out=$RUNS/resume-$mesh; fi
     zero "$mesh" "$N" $((killed_at * 2)) "--save.every=$save" "--out=$out"
     part "resume-$mesh" 4 "${command[@]}"
   done
@@ -107,13 +107,13 @@ first_gpu() {
   local -x CUDA_VISIBLE_DEVICES=0
   meshes speed-1x1 4 "${speed[@]}" -- 1x1
   local command
-  zero 1x1 1 "$steps" "--out=$OUT/zero-1x1"
+  zero 1x1 1 "$steps" "--out=$RUNS/zero-1x1"
   part zero-1x1 6 "${command[@]}"
 }
 
 second_gpu() {
   local -x CUDA_VISIBLE_DEVICES=1
-  part r1-1x1 11 "$PYTHON" experiments/r1.py "--out=$OUT/r1-1x1" --mesh=1x1 "${r1[@]}"
+  part r1-1x1 11 "$PYTHON" experiments/r1.py "--out=$RUNS/r1-1x1" --mesh=1x1 "${r1[@]}"
 }
 
 gpus_from() { # gpus_from K: K GPUs, the first of which is K
@@ -133,14 +133,14 @@ fi
 # One after another, on all.
 if wanted zero; then
   # Four times the samples of one device: its first steps/N steps are the comparison at equal samples.
-  zero "${whole[0]}" "$N" $((steps * 4 / N)) "--out=$OUT/zero-${whole[0]}"
+  zero "${whole[0]}" "$N" $((steps * 4 / N)) "--out=$RUNS/zero-${whole[0]}"
   part "zero-${whole[0]}" 6 "${command[@]}"
 fi
 if wanted resume; then kill_and_resume; fi
 if wanted speed; then meshes "speed-${whole[0]}" 4 "${speed[@]}" -- "${whole[0]}"; fi
 if wanted r1; then
-  part "r1-${whole[0]}" 8 "$PYTHON" experiments/r1.py "--out=$OUT/r1-${whole[0]}" "--mesh=${whole[0]}" "${r1[@]}"
+  part "r1-${whole[0]}" 8 "$PYTHON" experiments/r1.py "--out=$RUNS/r1-${whole[0]}" "--mesh=${whole[0]}" "${r1[@]}"
 fi
 if wanted speed; then meshes speed-others 6 "${speed[@]}" -- "${whole[@]:1}"; fi
 if wanted speed7b; then meshes speed7b-whole 6 "${speed7b[@]}" --scalings=strong -- "${whole[@]}"; fi
-"$PYTHON" launch/summary.py "$OUT" "$N" "${whole[0]}"
+"$PYTHON" launch/summary.py "$RUNS" "$N" "${whole[0]}"
