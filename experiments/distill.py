@@ -11,23 +11,18 @@ are evaluated on the teacher's held-out problems, and the teacher's report gains
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import Any, Literal
-
-import jax
-from rich.console import Console
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
 from r1jax.data.bilingual import BilingualCorpusConfig
 from r1jax.errors import UserError
-from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.sharding import parse_mesh
 from r1jax.stages import recipe
-from r1jax.stages.command import run_command
+from r1jax.stages.command import carry_out, run_command
 from r1jax.stages.distill import MatchConfig, check_vocabularies
-from r1jax.stages.graph import Stage, finished, make_plan, plan_table, run_graph
+from r1jax.stages.graph import GraphConfig, Stage, finished
 from r1jax.stages.pretrain import PretrainConfig
 from r1jax.stages.recipe_config import (
     MatchSettings,
@@ -37,13 +32,13 @@ from r1jax.stages.recipe_config import (
     evaluation_from,
 )
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import machine
 from r1jax.stages.sft import SFTConfig, check_sft
-from r1jax.stages.story import EVALUATION, STUDENTS, with_evaluation, write_report
+from r1jax.stages.story import EVALUATION, STUDENTS
+from r1jax.training.update import check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(GraphConfig):
     """Everything that a distillation is made of; problems, template, sampling and evaluation are the teacher's."""
 
     teacher: Path | None = None
@@ -52,16 +47,6 @@ class Config:
     """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
     name: str | None = None
     """Of the output folder in TEACHER/students; None: named after the student."""
-    mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
-    until: str | None = None
-    """The last stage to run; None runs all."""
-    only: str | None = None
-    """The one stage to run, where those that it reads are finished."""
-    force: bool = False
-    """Make stages again that were made with other settings, and those after them."""
-    dry_run: bool = False
-    """Print the plan and stop."""
     remat: Literal["none", "block", "dots"] = "none"
     """What the backward pass computes again instead of storing it."""
     pretrain: PretrainConfig = PretrainConfig(
@@ -155,8 +140,9 @@ def main() -> None:
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, shared.sampling, data)
     check_sft(config.sft, data)
-    if config.match.steps and (config.match.microbatch or config.match.sequences) % data:
-        raise UserError(f"a microbatch of the matching does not split over {data} devices: change match.microbatch")
+    if config.match.steps:
+        settings = "match.prompts, match.samples, match.microbatch"
+        check_microbatch(config.match.microbatch_size, "sequences", data, settings)
     if config.student == "pretrain" and shared.problems.source != "word-problems":
         raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
     if config.student != "pretrain":
@@ -170,22 +156,10 @@ def main() -> None:
     own = f"{config.pretrain.architecture}-small"
     name = own if config.student == "pretrain" else Path(config.student).name.removesuffix(".gguf")
     out = config.teacher / STUDENTS / (config.name or name)
-    graph = stages(config, config.teacher)
-    until, only = with_evaluation(graph, config.until), with_evaluation(graph, config.only)
-    console = Console()
-    if config.dry_run:
-        console.print(plan_table(make_plan(graph, out, until[-1] if until else None, only)))
-        return
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
-    with jax.set_mesh(make_mesh(config.mesh)):
-        run_graph(
-            graph, out, until=until[-1] if until else None, only=only, force=config.force,
-            report=lambda line: console.print(line, style="bold", markup=False),
-            made_by={"command": shlex.join(["python", "experiments/distill.py", *sys.argv[1:]]), **machine()},
-        )  # fmt: skip
-        write_report(config.teacher)
-    console.print(f"{config.teacher}: report.md and report.html have the student's rows", highlight=False)
+    carry_out(
+        stages(config, config.teacher), out, config, "experiments/distill.py", report=config.teacher,
+        done=f"{config.teacher}: report.md and report.html have the student's rows",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ from rich.table import Table
 from r1jax import cli
 from r1jax.benchmark.plan import plan, target_mesh
 from r1jax.benchmark.scaling import Scaling, work_on
-from r1jax.benchmark.workload import Work, versions
+from r1jax.benchmark.workload import Work
 from r1jax.errors import UserError
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import write_whole
+from r1jax.stages.run import versions, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "model": config.model, "mesh": config.mesh, "scaling": config.scaling,
         "device": mesh.devices.flatten()[0].device_kind, **planned, "seconds": time.perf_counter() - began,
-        "settings": json.loads(cli.to_json(config)), "versions": versions(),
+        "settings": json.loads(cli.to_json(config)), "versions": versions("jax", "jaxlib", "optax"),
     }  # fmt: skip
     path = config.out / f"{config.model}-{config.scaling}-{config.mesh}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

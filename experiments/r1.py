@@ -13,13 +13,8 @@ that is finished is skipped; killed anywhere, the same command goes on.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
-
-import jax
-from rich.console import Console
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
@@ -35,10 +30,10 @@ from r1jax.models.cost import logits_bytes, training_bytes
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.sharding import parse_mesh
 from r1jax.stages import recipe
-from r1jax.stages.command import run_command
-from r1jax.stages.graph import Stage, make_plan, plan_table, run_graph
+from r1jax.stages.command import carry_out, run_command
+from r1jax.stages.graph import Stage
 from r1jax.stages.pretrain import model_config
 from r1jax.stages.recipe_config import (
     SCORERS,
@@ -54,9 +49,8 @@ from r1jax.stages.recipe_config import (
 from r1jax.stages.rejection_sampling import SelectConfig, worked
 from r1jax.stages.reward_model import RewardModelConfig, check_reward_model
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import machine
 from r1jax.stages.sft import SFTConfig, check_sft
-from r1jax.stages.story import EVALUATION, with_evaluation, write_report
+from r1jax.stages.story import EVALUATION
 from r1jax.training.loop import SaveConfig
 
 _LONG = Sampling(max_tokens=32_768)
@@ -268,13 +262,11 @@ def check(config: RecipeConfig) -> None:
             raise UserError("the model that pretrain makes knows word-problems alone: give another --base")
         if config.zero_template != config.template:
             raise UserError("the model that pretrain makes knows one template: leave --zero-template at --template")
-    for name in (config.template, config.zero_template):
-        find_template(name)
-    template = find_template(config.template)
+    template, _ = find_template(config.template), find_template(config.zero_template)
     if not (template.tags and template.prose and template.chat):
         raise UserError(f"--template={config.template} is no chat with reasoning and a summary: choose r1")
     problems = load_problems(config.problems).train
-    if config.no_zero and not config.cold_start and not worked(problems, template, config.cold_start_rows):
+    if config.no_zero and not config.cold_start and not worked(problems, template, min(config.cold_start_rows, 1)):
         raise UserError(
             f"without R1-Zero the cold start has nothing: no rule can work {config.problems.source}, or "
             "--cold-start-rows is 0; bring a --cold-start file"
@@ -324,22 +316,10 @@ def main() -> None:
     base = Path(config.base).name.removesuffix(".gguf")
     out = config.out or Path("runs") / f"r1-{base}-seed{config.seed}"
     check(config)
-    graph = stages(config)
-    until, only = with_evaluation(graph, config.until), with_evaluation(graph, config.only)
-    console = Console()
-    if config.dry_run:
-        console.print(plan_table(make_plan(graph, out, until[-1] if until else None, only)))
-        return
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
-    with jax.set_mesh(make_mesh(config.mesh)):
-        run_graph(
-            graph, out, until=until[-1] if until else None, only=only, force=config.force,
-            report=lambda line: console.print(line, style="bold", markup=False),
-            made_by={"command": shlex.join(["python", "experiments/r1.py", *sys.argv[1:]]), **machine()},
-        )  # fmt: skip
-        write_report(out)
-    console.print(f"{out}: report.md, report.html, summary.json, and a folder for each stage", highlight=False)
+    carry_out(
+        stages(config), out, config, "experiments/r1.py", report=out,
+        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import re
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 from rich.console import Console
 
-from r1jax import __version__, cli
+from r1jax import cli
 from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve
 from r1jax.checkpoints.model import Model
@@ -42,13 +40,14 @@ from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import make_mesh, param_shardings, parse_mesh
 from r1jax.stages.collect import Environment
-from r1jax.stages.command import run_command
+from r1jax.stages.command import keep_compiled, run_command
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import claim_folder, file_hash, run_stage, write_whole
+from r1jax.stages.run import claim_folder, file_hash, run_stage, versions, write_whole
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import SaveConfig
+from r1jax.training.metrics import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +243,7 @@ def finish(
     config: Config, out: Path, before: dict[str, Any], after: dict[str, Any], base_seconds: float, console: Console
 ) -> None:
     """Writes curves.png, pass-at-k.png, report.md and summary.json, and prints the table and some completions."""
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(out)
     plot_curves({"": rows}, out / "curves.png")
     old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
     plot_pass_at_k({"before": old.pass_at, "after": new.pass_at}, out / "pass-at-k.png")
@@ -269,11 +268,7 @@ def finish(
         "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "seed": config.seed,
-        "versions": {
-            "python": platform.python_version(),
-            "r1jax": __version__,
-            **{p: version(p) for p in ("jax", "flax", "optax")},
-        },
+        "versions": versions("jax", "flax", "optax"),
     }
     pictures = "![curves](curves.png)\n\n![pass@k](pass-at-k.png)"
     report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n{pictures}\n\n```\n{examples}```\n"
@@ -297,8 +292,7 @@ def main() -> None:
         raise UserError(f"--template={template.name} asks for a number, and some answers of the problems are none")
     if config.base != "pretrain":
         check_prompts(config, problems, template, read_tokenizer(config.base), read_config(config.base).context_length)
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
+    keep_compiled()
     mesh = make_mesh(config.mesh)
     if config.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")

@@ -24,12 +24,14 @@ from rich.table import Table
 
 from r1jax import cli
 from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, work_on
-from r1jax.benchmark.workload import SMALL, Work, versions
+from r1jax.benchmark.workload import SMALL, Work
 from r1jax.errors import UserError
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.stages.command import keep_compiled
 from r1jax.stages.rl_config import check_run
+from r1jax.stages.run import versions
 
 MESHES = ("1x1", "2x1", "4x1", "8x1", "4x2", "2x4", "1x8")
 
@@ -82,8 +84,8 @@ def results_of(config: Config) -> Results:
     for name in ("meshes", "scalings", "out"):  # what may differ between the commands that fill one file
         del settings[name]
     device = jax.devices()[0].device_kind
-    header = {"model": config.model, "device": device, "settings": settings, "versions": versions()}
-    return Results(config.out / f"{config.model}.json", header)
+    header = {"model": config.model, "device": device, "settings": settings}
+    return Results(config.out / f"{config.model}.json", header | {"versions": versions("jax", "jaxlib", "optax")})
 
 
 def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
@@ -129,8 +131,7 @@ def main() -> None:
     if jax.default_backend() == "cpu":
         config = dataclasses.replace(config, **SMALL)
         console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
+    keep_compiled()
     results = results_of(config)
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool:
         for mesh, scaling in itertools.product(meshes, config.scalings):

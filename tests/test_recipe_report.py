@@ -210,4 +210,3 @@ def test_without_a_model_there_is_no_report(tmp_path):
 def test_a_stage_takes_its_evaluation_along():
     assert with_evaluation(graph(), "zero") == ("zero", "evaluation_zero")
     assert with_evaluation(graph(), "cold_start_data") == ("cold_start_data",)
-    assert with_evaluation(graph(), None) == ()

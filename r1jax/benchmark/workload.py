@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import __version__
 from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
@@ -126,12 +123,6 @@ class Words:
     def save(self, folder: str | Path) -> None:
         """Words are made, and not kept."""
         raise UserError("this tokenizer is not saved")
-
-
-def versions() -> dict[str, str]:
-    """What computed the figures."""
-    libraries = {name: version(name) for name in ("jax", "jaxlib", "optax")}
-    return {"python": platform.python_version(), "r1jax": __version__, **libraries}
 
 
 def timed(run: Callable[[], Any], repeats: int) -> float:

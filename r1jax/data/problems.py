@@ -65,6 +65,7 @@ def load_problems(config: ProblemsConfig) -> ProblemSet:
 
 @functools.lru_cache(maxsize=8)  # every stage of a run reads the same few sets
 def _load(config: ProblemsConfig, changed: tuple[int, ...]) -> ProblemSet:
+    """The problems of a config whose files changed last at these times: another time is another entry of the cache."""
     _check(config)
     if config.held_out_source is None:
         train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share)

@@ -16,7 +16,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import scores
 from r1jax.rewards.base import Completion
-from r1jax.sharding import Params, batch_sharding
+from r1jax.sharding import Params, batch_sharding, data_devices
 
 _WIDTH_STEP = 64  # rows are padded to a multiple, so that few programs are compiled
 
@@ -63,8 +63,7 @@ class ModelReward:
             raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
         order = np.argsort([len(one) for one in ids], kind="stable")
         result = np.zeros(len(ids), np.float32)
-        mesh = jax.sharding.get_mesh()
-        rows = self._rows + -self._rows % (1 if mesh.empty else mesh.shape["data"])
+        rows = self._rows + -self._rows % data_devices()
         for start in range(0, len(ids), rows):
             at = order[start : start + rows]
             width = -(-max(len(ids[i]) for i in at) // _WIDTH_STEP) * _WIDTH_STEP

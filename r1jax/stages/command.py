@@ -1,16 +1,53 @@
-"""An experiment as a command: what a stop on request and a full device look like to whoever typed it."""
+"""An experiment as a command: its graph planned or run, a stop on request, a full device."""
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+from rich.console import Console
 
 from r1jax import cli
 from r1jax.errors import UserError
+from r1jax.sharding import make_mesh
+from r1jax.stages.graph import GraphConfig, Stage, make_plan, plan_table, run_graph
+from r1jax.stages.run import machine
+from r1jax.stages.story import with_evaluation, write_report
 from r1jax.training.loop import Stopped
+
+
+def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, report: Path, done: str) -> None:
+    """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.
+
+    A stage that ``until`` or ``only`` names takes its evaluation along. script: what was typed, for the manifests.
+    done: printed at the end.
+    """
+    until = with_evaluation(graph, config.until)[-1] if config.until is not None else None
+    only = with_evaluation(graph, config.only) if config.only is not None else ()
+    console = Console()
+    if config.dry_run:
+        console.print(plan_table(make_plan(graph, out, until, only)))
+        return
+    keep_compiled()
+    with jax.set_mesh(make_mesh(config.mesh)):
+        run_graph(
+            graph, out, until=until, only=only, force=config.force,
+            report=lambda line: console.print(line, style="bold", markup=False),
+            made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), **machine()},
+        )  # fmt: skip
+        write_report(report)
+    console.print(done, highlight=False)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs for later processes, in ~/.cache/r1jax unless jax was told of another place."""
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
 
 
 def run_command(main: Callable[[], None], advice: str) -> None:

@@ -65,13 +65,18 @@ class MatchConfig(OptimizerConfig):
         super().__post_init__()
         if self.steps < 0 or min(self.prompts, self.samples, self.logprob_chunk) < 1:
             raise UserError("match: prompts, samples and logprob-chunk must be at least 1 and steps at least 0")
-        if self.microbatch < 0 or self.sequences % (self.microbatch or self.sequences):
+        if self.microbatch < 0 or self.sequences % self.microbatch_size:
             raise UserError(f"match.microbatch={self.microbatch} does not divide the {self.sequences} sequences")
 
     @property
     def sequences(self) -> int:
         """Sequences of one update."""
         return self.prompts * self.samples
+
+    @property
+    def microbatch_size(self) -> int:
+        """Sequences of one backward pass."""
+        return self.microbatch or self.sequences
 
 
 def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
@@ -135,7 +140,7 @@ def match(
     optimizer = make_optimizer(config, config.steps)
     shapes = state_shapes(student.config, config, optimizer, jax.sharding.get_mesh())
     width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
-    microbatches = config.sequences // (config.microbatch or config.sequences)
+    microbatches = config.sequences // config.microbatch_size
     write_model(folder, student.config, student.tokenizer)
 
     def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:

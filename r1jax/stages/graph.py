@@ -22,6 +22,23 @@ from r1jax.stages.run import MANIFEST, file_hash, write_whole
 _REMOVED = ".removed-"  # before the name of a folder that is on its way out
 BEGUN = "stage.json"  # what a stage was begun with; the manifest, written last, adds its figures
 
+
+@dataclasses.dataclass(frozen=True)
+class GraphConfig:
+    """How much of a graph is run, and on what."""
+
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    until: str | None = None
+    """The last stage to run; None runs all."""
+    only: str | None = None
+    """The one stage to run, where those that it reads are finished."""
+    force: bool = False
+    """Make stages again that were made with other settings, and those after them."""
+    dry_run: bool = False
+    """Print the plan and stop; memory is that of a device, without activations."""
+
+
 Function = Callable[[Any, Mapping[str, Path], Path], dict[str, Any]]
 
 

@@ -65,6 +65,7 @@ Inputs = Mapping[str, Path]
 Figures = dict[str, Any]
 
 DATA = "conversations.jsonl"
+JUDGED = dict(zip(SCORERS, (general.HELPFULNESS, general.SAFETY), strict=True))  # scorer -> kinds of prompts
 CONVERSATIONS = ("conversations", "cold_start_data", "rejection_sampling")  # inputs that are data, and no model
 
 
@@ -200,19 +201,19 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
         ("reasoning", shared.problems, settings.template), ("general", shared.general, shared.template)
     ):  # fmt: skip
         problems = load_problems(source).held_out[: config.problems]
-        scorers = settings.scorers if name == "general" else ()
-        judges = {name: name for name in scorers} | dict(settings.functions if name == "general" else ())
+        scorers, functions = (settings.scorers, settings.functions) if name == "general" else ((), ())
+        judges = {name: name for name in scorers} | dict(functions)
         kinds = sorted({problem.kind for problem in problems})
-        routes = tuple(f"{kind}: accuracy {judges.get(judge_of(kind) or '', '')}" for kind in kinds)
+        routes = tuple(f"{kind}: accuracy {judges.get(judge_of(kind), '')}" for kind in kinds)
         with _judged(routes, scorers, inputs, shared) as scorer:
             found, judged = evaluate(
                 model.params, model.config, model.tokenizer, find_template(template), problems, scorer, sampling,
                 config.samples, shared.seed,
             )  # fmt: skip
         figures[name] = dataclasses.asdict(found)
-        if name == "general":  # a function has the column of the model whose place it takes
-            own = {judge: found.rewards.get(path.rpartition(":")[2]) for judge, path in settings.functions}
-            figures[name]["rewards"] |= {judge: mean for judge, mean in own.items() if mean is not None}
+        for judge, path in functions:  # a function has the column of the model whose place it takes
+            if (mean := found.rewards.get(path.rpartition(":")[2])) is not None:
+                figures[name]["rewards"][judge] = mean
         figures[f"{name}_completions"] = [dataclasses.asdict(one) for one in judged[:24]]
     return figures | {"seconds": time.perf_counter() - began}
 
@@ -225,8 +226,7 @@ def routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> 
     """
     extra = f" language={language:g}" if language else ""
     found = [f"{','.join(sorted(kinds))}: accuracy format{extra}"]
-    sets = ((SCORERS[0], general.HELPFULNESS), (SCORERS[1], general.SAFETY))
-    return (*found, *(f"{','.join(of)}: {judges[name]} format{extra}" for name, of in sets if name in judges))
+    return (*found, *(f"{','.join(of)}: {judges[name]} format{extra}" for name, of in JUDGED.items() if name in judges))
 
 
 # Settings of how a stage computes, and not of what.
@@ -292,9 +292,9 @@ def stage(
     return Stage(name, function, settings, inputs, files, plan, tuple(free))
 
 
-def judge_of(kind: str) -> str | None:
-    """Which of SCORERS judges prompts of a kind; None for the kinds that rules judge alone."""
-    return SCORERS[0] if kind in general.HELPFULNESS else SCORERS[1] if kind in general.SAFETY else None
+def judge_of(kind: str) -> str:
+    """Which of SCORERS judges prompts of a kind; "" for the kinds that rules judge alone."""
+    return next((name for name, kinds in JUDGED.items() if kind in kinds), "")
 
 
 def _policies(inputs: Inputs) -> list[Path]:

@@ -15,6 +15,7 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.stages.distill import MatchConfig
+from r1jax.stages.graph import GraphConfig
 from r1jax.stages.pretrain import PretrainConfig
 from r1jax.stages.rejection_sampling import SelectConfig
 from r1jax.stages.reward_model import RewardModelConfig
@@ -26,25 +27,15 @@ SCORERS = ("helpfulness", "harmlessness")
 
 
 @dataclasses.dataclass(frozen=True)
-class RecipeConfig:
+class RecipeConfig(GraphConfig):
     """Everything that a run of the recipe is made of; the defaults are for two CPU cores."""
 
     base: str = "pretrain"
     """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
     out: Path | None = None
     """Output folder; None: runs/r1-BASE-seedSEED."""
-    mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
     seed: int = 0
     """Of everything random."""
-    until: str | None = None
-    """The last stage to run; None runs all."""
-    only: str | None = None
-    """The one stage to run, where those that it reads are finished."""
-    force: bool = False
-    """Make stages again that were made with other settings, and those after them."""
-    dry_run: bool = False
-    """Print the plan and stop; memory is that of a device, without activations."""
     no_zero: bool = False
     """Leave R1-Zero out: rules, or --cold-start, give the cold start's data."""
     cold_start: Path | None = None

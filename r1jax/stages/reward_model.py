@@ -24,7 +24,7 @@ from r1jax.errors import UserError
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.rewards.model import pad_rows
-from r1jax.sharding import Params, batch_sharding, init_params
+from r1jax.sharding import Params, batch_sharding, data_devices, init_params
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
@@ -36,7 +36,7 @@ from r1jax.training.state import (
     make_optimizer,
     state_shapes,
 )
-from r1jax.training.update import accumulate
+from r1jax.training.update import accumulate, check_microbatch
 
 Judgement = Pair | Labelled
 Batch = dict[str, Any]
@@ -89,11 +89,8 @@ def scalar_model(model: Model) -> Model:
 
 def check_reward_model(config: RewardModelConfig, data_axis: int) -> None:
     """Raises UserError where a microbatch does not split over the mesh's data axis."""
-    if config.microbatch_size % data_axis:
-        raise UserError(
-            f"a microbatch of {config.microbatch_size} judgements does not split over the {data_axis} devices of the "
-            "mesh's data axis: change reward-model.batch, reward-model.microbatch or --mesh"
-        )
+    settings = "reward-model.batch, reward-model.microbatch"
+    check_microbatch(config.microbatch_size, "judgements", data_axis, settings)
 
 
 def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -148,7 +145,7 @@ def train_reward_model(
     """
     if len({type(one) for one in judgements}) != 1:
         raise UserError(f"{name}: learn from pairs or from labelled responses, one kind at a time and at least one")
-    check_reward_model(config, jax.sharding.get_mesh().shape["data"])
+    check_reward_model(config, data_devices())
     if any(isinstance(one, Labelled) and "</think>" in one.response for one in judgements):
         check_reasoning_is_kept(model.tokenizer)
     model = scalar_model(model)

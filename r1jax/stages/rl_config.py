@@ -9,7 +9,7 @@ from r1jax.algorithms.advantages import Baseline
 from r1jax.errors import UserError
 from r1jax.sampling.processors import Sampling
 from r1jax.training.state import OptimizerConfig
-from r1jax.training.update import Objective
+from r1jax.training.update import Objective, check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +118,8 @@ class RLConfig(OptimizerConfig):
 
 def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
     """Raises UserError for combinations that no single config can see."""
-    if config.microbatch_size % data_axis:
-        raise UserError(
-            f"a microbatch of {config.microbatch_size} sequences does not split over the {data_axis} devices of the "
-            "mesh's data axis: change rl.prompts, rl.group, rl.minibatches, rl.microbatch or --mesh"
-        )
+    settings = "rl.prompts, rl.group, rl.minibatches, rl.microbatch"
+    check_microbatch(config.microbatch_size, "sequences", data_axis, settings)
     if sampling.temperature == 0:
         raise UserError("sampling.temperature=0 gives a group of equal samples, which teaches nothing")
     if config.overlong_buffer > sampling.max_tokens:

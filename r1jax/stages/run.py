@@ -72,11 +72,12 @@ def _hash(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 def machine() -> dict[str, str]:
     """The devices of this process and the versions that it runs."""
     devices = jax.devices()
-    return {
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "flax", "optax")},
-    }
+    return {"device": f"{len(devices)} x {devices[0].device_kind}", **versions("jax", "flax", "optax")}
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Those of Python, of this package and of some libraries."""
+    return {"python": platform.python_version(), "r1jax": __version__, **{name: version(name) for name in libraries}}
 
 
 def run_stage(

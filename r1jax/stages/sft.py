@@ -26,6 +26,7 @@ from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
+from r1jax.training.update import check_microbatch
 
 Conversation = Sequence[Mapping[str, str]]
 Batch = dict[str, np.ndarray]
@@ -60,7 +61,7 @@ class SFTConfig(OptimizerConfig):
             )
         if not 0 <= self.held_out_share <= 0.5:
             raise UserError(f"sft.held-out-share={self.held_out_share}: choose one from 0 to 0.5")
-        if self.microbatch < 0 or self.batch % (self.microbatch or self.batch):
+        if self.microbatch < 0 or self.batch % self.microbatch_size:
             raise UserError(f"sft.microbatch={self.microbatch} does not divide the batch of {self.batch} rows")
 
     @property
@@ -71,11 +72,7 @@ class SFTConfig(OptimizerConfig):
 
 def check_sft(config: SFTConfig, data_axis: int) -> None:
     """Raises UserError where a microbatch does not split over the mesh's data axis."""
-    if config.microbatch_size % data_axis:
-        raise UserError(
-            f"a microbatch of {config.microbatch_size} rows does not split over the {data_axis} devices of the mesh's "
-            "data axis: change sft.batch, sft.microbatch or --mesh"
-        )
+    check_microbatch(config.microbatch_size, "rows", data_axis, "sft.batch, sft.microbatch")
 
 
 def batches(examples: Sequence[Example], width: int, batch: int, order: Sequence[int] | None = None) -> list[Batch]:

@@ -50,10 +50,9 @@ EVALUATION = "evaluation_"  # before the name of the stage that it evaluates
 CURVES = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
 
 
-def with_evaluation(stages: Sequence[Stage], name: str | None) -> tuple[str, ...]:
-    """A stage's name and that of its evaluation where it has one; nothing for None."""
-    names = {stage.name for stage in stages}
-    return () if name is None else (name, *({EVALUATION + name} & names))
+def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
+    """A stage's name, and that of its evaluation where it has one."""
+    return (name, *({EVALUATION + name} & {stage.name for stage in stages}))
 
 
 def write_report(out: Path) -> None:
@@ -123,7 +122,7 @@ def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
     r, g = one.reasoning, one.general
     machines = dict.fromkeys(
         ", ".join(f"{value}" if name == "device" else f"{name} {value}" for name, value in manifest["made_by"].items()
-                  if name != "command")
+                  if name not in ("command", "r1jax"))
         for manifest in manifests if manifest.get("made_by")
     )  # fmt: skip
     return (

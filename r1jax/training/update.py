@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from r1jax.algorithms import losses
+from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.sharding import Params
@@ -85,6 +86,15 @@ def objective_sums(
     if objective.on_policy:
         maxima["sampler_gap_max"] = jnp.where(mask, gap, 0.0).max()
     return loss, (count, sums, maxima)
+
+
+def check_microbatch(size: int, what: str, data_axis: int, settings: str) -> None:
+    """Raises UserError, naming the settings to change, where ``size`` of ``what`` do not split over the data axis."""
+    if size % data_axis:
+        raise UserError(
+            f"a microbatch of {size} {what} does not split over the {data_axis} devices of the mesh's data axis: "
+            f"change {settings} or --mesh"
+        )
 
 
 def accumulate(
