@@ -211,7 +211,6 @@ def _run_queue(
     rows = max(1, min(queue.prompts.shape[0], PREFILL_TOKENS // queue.prompts.shape[1]))
     prefix = prefill(params, queue.prompts, config, rows)
     N = queue.prompt_of.shape[0]
-    ends = jnp.asarray(end_tokens, jnp.int32)
 
     def live(state: _State) -> jax.Array:
         return (state.sequence < N).sum()
@@ -225,7 +224,7 @@ def _run_queue(
         )  # fmt: skip
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         token, logprob, sampling_logprob = sample_token(logits, _uniform(key, queue.ids[row], state.age), sampling)
-        ended = jnp.any(token[:, None] == ends, axis=-1)
+        ended = _is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
         return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
@@ -244,6 +243,13 @@ def _uniform(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sequence), position))
 
     return jax.vmap(one)(ids, positions)
+
+
+def _is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+    found = jnp.zeros(tokens.shape, bool)
+    for i in ids:  # and no array of them: an empty one within shard_map ends jax 0.11's compiler
+        found |= tokens == i
+    return found
 
 
 def _last_token(queue: Queue, row: jax.Array) -> jax.Array:
