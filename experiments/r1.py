@@ -130,10 +130,7 @@ def judges(config: RecipeConfig) -> dict[str, str]:
 
 def stages(config: RecipeConfig) -> list[Stage]:
     """The graph: models and data sets in the order in which they are made, each model followed by its evaluation."""
-    shared = Shared(
-        config.seed, config.template, config.problems, config.general, config.sampling, config.dtype, config.remat,
-        config.attention, config.unroll, config.verifier, config.save,
-    )  # fmt: skip
+    shared = Shared(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Shared)})
     own = config.base == "pretrain"
     base_files = {} if own else {"base": resolve(config.base)[0]}
     from_base = ("base",) if own else ()

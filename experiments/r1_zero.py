@@ -17,7 +17,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -33,6 +33,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
+from r1jax.models.config import Numerics, computed_as
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -51,7 +52,7 @@ from r1jax.training.metrics import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Numerics):
     """Everything that a run is made of."""
 
     base: str = "pretrain"
@@ -64,14 +65,6 @@ class Config:
     """Of everything random."""
     template: str = "think"
     """Prompt: think, r1-zero, r1-zero-chat or number."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and of the weights in products."""
-    remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again instead of storing it."""
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
-    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
-    unroll: bool = False
-    """Compile the blocks one by one: faster updates, longer compilation."""
     rewards: tuple[str, ...] = ("accuracy", "format")
     """NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; files alone are added to accuracy and format."""
     preview: bool = False
@@ -91,7 +84,7 @@ class Config:
 
 # Settings of how a run computes, and not of what: with others of these the same folder goes on.
 HOW = (
-    "mesh", "remat", "attention", "unroll", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk",
+    "mesh", "remat", "attention", "unroll", "gather", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk",
     "verifier.workers", "verifier.deadline", "save.every", "save.keep_last", "save.keep_best",
 )  # fmt: skip
 
@@ -210,8 +203,7 @@ def make_base(config: Config, template: Template, out: Path) -> tuple[Model, flo
         path, seconds = str(folder), figures["seconds"]
     shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
     model = load(path, config.rl.param_dtype, shardings)
-    numerics = {name: getattr(config, name) for name in ("dtype", "remat", "attention", "unroll")}
-    return dataclasses.replace(model, config=dataclasses.replace(model.config, **numerics)), seconds
+    return dataclasses.replace(model, config=computed_as(model.config, config)), seconds
 
 
 def _pretrain_context(config: Config) -> int:

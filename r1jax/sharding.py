@@ -192,6 +192,20 @@ def partition_for_decoding(params: Params, specs: Any) -> Params:
     return jax.tree.map(one, specs, params, is_leaf=is_spec)
 
 
+def gather_over_data(params: Params, specs: Any) -> Params:
+    """Weights whole along the data axis, and over the model axis as partition_param splits them."""
+    mesh = compiler_mesh()
+    if mesh is None:
+        return params
+
+    def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
+        axes = [name if isinstance(name, tuple) else (name,) for name in partition_param(spec, mesh)]
+        kept = PartitionSpec(*("model" if "model" in names else None for names in axes))
+        return jax.lax.with_sharding_constraint(weight, kept)
+
+    return jax.tree.map(one, specs, params, is_leaf=is_spec)
+
+
 def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:
     """Pins a weight, or a moment of it, to where partition_param lays it; does nothing without a compiler_mesh."""
     mesh = compiler_mesh()

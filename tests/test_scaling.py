@@ -17,13 +17,14 @@ from rich.console import Console
 from experiments.scaling import Config, check, meshes_here, results_of
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
-from r1jax.benchmark.plan import abstract_rollout, abstract_state, plan
+from r1jax.benchmark.plan import abstract_rollout, abstract_state, plan, update_program
 from r1jax.benchmark.scaling import Results, time_in_collectives, with_efficiency, work_on
 from r1jax.benchmark.workload import SMALL, Bench, Work
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
+from r1jax.models.transformer import param_specs, prepare
 from r1jax.rewards.pool import Scores
-from r1jax.sharding import make_mesh
+from r1jax.sharding import make_mesh, param_shapes
 from r1jax.training.loop import Carry, restore
 
 ROOT = Path(__file__).parents[1]
@@ -41,10 +42,10 @@ class Parity:
         return Scores(values=values[:, None], total=values, names=self.names, timeouts=0, crashes=0)
 
 
-def one_step(mesh):
+def one_step(mesh, gather="auto"):
     """Metrics and state of a whole step on a mesh."""
     with jax.set_mesh(make_mesh(mesh)):
-        bench = Bench(WORK, Parity())
+        bench = Bench(dataclasses.replace(WORK, gather=gather), Parity())
         return bench.step(0), bench.carry
 
 
@@ -53,10 +54,10 @@ def alone():
     return one_step("1x1")
 
 
-@pytest.mark.parametrize("mesh", ["2x1", "1x2", "2x4"])
-def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh):
+@pytest.mark.parametrize(("mesh", "gather"), [("2x1", "auto"), ("1x2", "auto"), ("2x4", "auto"), ("2x4", "layer")])
+def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gather):
     """Its samples, losses and gradient; the meshes and the single pass that other tests have are left out."""
-    (want, before), (got, after) = alone, one_step(mesh)
+    (want, before), (got, after) = alone, one_step(mesh, gather)
     for name in ("loss", "kl", "entropy", "ratio_mean", "gradient_norm"):
         assert got[name] == pytest.approx(want[name], abs=1e-6), name
     assert want["gradient_norm"] > 1e-3
@@ -266,6 +267,41 @@ def test_the_head_is_gathered_once_and_its_gradient_added_once_a_turn():
     assert whole.bytes["all-gather"] == D * V * 4
     turns = T // 8  # of a device that has one row
     assert whole.count["all-reduce"] + whole.count.get("reduce-scatter", 0) <= turns
+
+
+def test_an_update_gathers_weights_once_or_for_each_pass():
+    """Each weight that the data axis splits is made whole once in all passes, or at least once in each."""
+    mesh = make_mesh("2x1")
+    state = abstract_state(WORK, mesh)
+    split = [w for w in jax.tree.leaves(state.params) if w.sharding.shard_shape(w.shape) != w.shape]
+    weights, passes = 4 * sum(w.size for w in split), WORK.prompts * WORK.group // WORK.microbatch
+    gathered = {}
+    for gather in ("update", "layer"):
+        with jax.set_mesh(mesh):
+            program = update_program(dataclasses.replace(WORK, gather=gather), state)
+        gathered[gather] = program_traffic(program.as_text())[0].bytes["all-gather"]
+    assert passes == 2
+    assert weights <= gathered["update"] < 1.01 * weights  # and a few rows of the batch
+    assert gathered["layer"] >= passes * weights
+
+
+@pytest.mark.parametrize(
+    ("model", "mesh", "gather", "whole"),
+    [
+        ("qwen2.5-1.5b", "8x1", "auto", True),  # 3.1 GB
+        ("qwen2.5-1.5b", "8x1", "layer", False),
+        ("qwen2.5-7b", "8x1", "auto", False),  # 15.2 GB
+        ("qwen2.5-7b", "8x1", "update", True),
+        ("qwen2.5-7b", "2x4", "auto", True),  # a quarter of them on a device
+    ],
+)
+def test_weights_are_gathered_once_where_they_fit(model, mesh, gather, whole):
+    config = Work(model=model, gather=gather).model_config()
+    with jax.set_mesh(make_mesh(mesh)):
+        params = param_shapes(param_specs(config), "bfloat16", make_mesh(mesh))
+        prepared = jax.jit(lambda p: prepare(p, config)).lower(params).compile().output_shardings
+    for path, sharding in jax.tree_util.tree_leaves_with_path(prepared):
+        assert ("data" not in str(sharding.spec)) == whole, path
 
 
 def test_a_plan_speaks_of_the_arrays_that_a_step_has():

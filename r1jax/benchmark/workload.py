@@ -16,7 +16,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ModelConfig, Numerics, computed_as
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.pool import Scorer
@@ -33,7 +33,7 @@ from r1jax.training.update import update
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Work(Numerics):
     """A GRPO step: the model, its batch, and how it is computed."""
 
     model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
@@ -50,14 +50,12 @@ class Work:
     """Weight of the KL to the reference; 0 does without a reference, which saves a copy of the weights."""
     microbatch: int = 64
     """Sequences in one backward pass, over all devices."""
-    remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again."""
-    unroll: bool = True
-    """Compile the blocks one by one."""
     slots: int = 0
     """Sequences decoded side by side; 0 is all, or as many as memory holds."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of weights, moments and activations."""
+    unroll: bool = True
+    """Compile the blocks one by one: faster updates, longer compilation."""
 
     def __post_init__(self) -> None:
         if min(self.prompts, self.prompt, self.tokens, self.microbatch) < 1:
@@ -84,10 +82,8 @@ class Work:
     def model_config(self, context: int = 0) -> ModelConfig:
         """The model, with room for the work and for sequences of ``context`` tokens."""
         shape = SHAPES[self.model]
-        return dataclasses.replace(
-            shape, dtype=self.dtype, remat=self.remat, unroll=self.unroll,
-            context_length=max(shape.context_length, self.width, context),
-        )  # fmt: skip
+        longest = max(shape.context_length, self.width, context)
+        return computed_as(dataclasses.replace(shape, context_length=longest), self)
 
 
 # What a CPU is given in place of the work that was asked for.

@@ -20,14 +20,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig, RopeScaling
+from r1jax.models.config import NUMERICS, ModelConfig, RopeScaling
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, param_shapes
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 MODEL_FILE = "r1jax.json"
-# How a run computes is the run's affair, not the checkpoint's.
-_NUMERICS = ("dtype", "remat", "attention", "unroll")
 for _name in ("absl", "asyncio"):  # Orbax reports each save on them, and each failure in hundreds of lines, also raised
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
@@ -49,7 +47,7 @@ def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None
     """Writes what tells a later reader how to use the steps of this folder."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder / "tokenizer")
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in _NUMERICS}
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in NUMERICS}
     part = folder / (MODEL_FILE + ".part")
     part.write_text(json.dumps(fields, indent=2) + "\n")
     part.replace(folder / MODEL_FILE)

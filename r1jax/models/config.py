@@ -19,11 +19,27 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Shapes and numerics of a decoder.
+class Numerics:
+    """How a run computes a decoder: its own affair, and in no checkpoint."""
 
-    The first block is what a checkpoint fixes; the second is how a run computes it and is in no checkpoint.
-    """
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and of the weights in products."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again instead of storing it."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    unroll: bool = False
+    """Compile the blocks one by one: faster updates, longer compilation."""
+    gather: Literal["auto", "update", "layer"] = "auto"
+    """Collect weights split over devices once an update, or layer by layer in each pass; auto: once up to 4 GiB."""
+
+
+NUMERICS = tuple(field.name for field in dataclasses.fields(Numerics))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Numerics):
+    """Shapes of a decoder, which its checkpoint fixes, and its numerics, which the run does."""
 
     architecture: Architecture = "llama"  # the name under which the weights are exported
     vocab_size: int = 256
@@ -43,13 +59,13 @@ class ModelConfig:
     tie_embeddings: bool = True
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number a position, as reward models give
 
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations and of the weights that enter products
-    remat: Literal["none", "block", "dots"] = "none"  # what the backward pass computes again
-    attention: Literal["auto", "xla", "cudnn"] = "auto"  # auto: cudnn for 16-bit types on a GPU
-    unroll: bool = False  # blocks compiled one by one: a loop copies what the backward pass keeps, but compiles sooner
-
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+
+
+def computed_as(config: ModelConfig, numerics: Numerics) -> ModelConfig:
+    """The same decoder with these numerics."""
+    return dataclasses.replace(config, **{name: getattr(numerics, name) for name in NUMERICS})

@@ -14,7 +14,17 @@ from r1jax.models import attention, mlp, rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec, constrain, map_specs
+from r1jax.sharding import (
+    Params,
+    ParamSpec,
+    compiler_mesh,
+    constrain,
+    gather_over_data,
+    map_specs,
+    param_count,
+)
+
+GATHERED_BYTES = 2**32  # of weights, that gather "auto" has whole on a device
 
 
 def param_specs(config: ModelConfig) -> dict[str, Any]:
@@ -45,6 +55,19 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
 def cast(params: Params, config: ModelConfig) -> Params:
     """The parameters in the type that enters products (config.dtype)."""
     return jax.tree.map(lambda w: w.astype(config.dtype), params)
+
+
+def prepare(params: Params, config: ModelConfig) -> Params:
+    """The parameters as a program of several passes over them begins: cast, and collected as config.gather says.
+
+    Weights that the data axis splits are collected before each use otherwise, twice a microbatch. Whole, they take
+    their size in config.dtype on each device, over the model axis's size, for as long as the program runs.
+    """
+    params = cast(params, config)
+    specs, mesh = param_specs(config), compiler_mesh()
+    size = param_count(specs) * jnp.dtype(config.dtype).itemsize // (1 if mesh is None else mesh.shape["model"])
+    whole = config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
+    return gather_over_data(params, specs) if whole else params
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:

@@ -22,7 +22,7 @@ from r1jax.data.problems import problem_batch
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import Params
@@ -114,11 +114,12 @@ def _update(
     configs: tuple[ModelConfig, ModelConfig], config: MatchConfig, temperature: float, microbatches: int,
 ) -> tuple[TrainState, Metrics]:  # fmt: skip
     gradient = jax.grad(match_sums, has_aux=True)
+    params, teacher = prepare(state.params, configs[0]), prepare(teacher, configs[1])
 
     def part_gradient(params: Params, part: Any) -> Any:
         return gradient(params, part, teacher, configs, config, temperature)
 
-    (grads, count), (sums,) = accumulate(part_gradient, cast(state.params, configs[0]), batch, microbatches)
+    (grads, count), (sums,) = accumulate(part_gradient, params, batch, microbatches)
     state, norm = apply_gradients(state, grads, count, optimizer, configs[0])
     return state, {"kl": (sums.sum(), count), "gradient_norm": (norm, jnp.ones(()))}
 

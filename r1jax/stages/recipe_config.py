@@ -12,6 +12,7 @@ from r1jax.data.problems import ProblemsConfig
 from r1jax.data.rewrite import PROMPT
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.models.config import Numerics
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.stages.distill import MatchConfig
@@ -27,7 +28,7 @@ SCORERS = ("helpfulness", "harmlessness")
 
 
 @dataclasses.dataclass(frozen=True)
-class RecipeConfig(GraphConfig):
+class RecipeConfig(Numerics, GraphConfig):
     """Everything that a run of the recipe is made of; the defaults are for two CPU cores."""
 
     base: str = "pretrain"
@@ -58,14 +59,6 @@ class RecipeConfig(GraphConfig):
     """Prompt of all stages but R1-Zero."""
     zero_template: str = "r1"
     """Prompt of R1-Zero and of the base model."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and of the weights in products."""
-    remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again instead of storing it."""
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
-    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
-    unroll: bool = False
-    """Compile the blocks one by one: faster updates, longer compilation."""
     language_weight: float = 1.0
     """Weight of the language reward in stages 2 and 5."""
     compare_language: bool = True
@@ -115,8 +108,8 @@ class RecipeConfig(GraphConfig):
             raise UserError("--rewrite-prompt has no {reasoning}: write where it stands")
 
 
-@dataclasses.dataclass(frozen=True)
-class Shared:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared(Numerics):
     """What all stages of a run have in common."""
 
     seed: int
@@ -124,10 +117,6 @@ class Shared:
     problems: ProblemsConfig
     general: ProblemsConfig
     sampling: Sampling
-    dtype: str
-    remat: str
-    attention: str
-    unroll: bool
     verifier: VerifierConfig
     save: SaveConfig
 

@@ -118,7 +118,7 @@ def _update(
         (loss, (count, right)), grads = jax.value_and_grad(judgement_sums, has_aux=True)(params, part, config)
         return grads, (count, loss, right)
 
-    params = transformer.cast(state.params, config)
+    params = transformer.prepare(state.params, config)
     (grads, count), sums = accumulate(gradient, params, batch, microbatches)
     loss, right = (x.sum() for x in sums)
     state, norm = apply_gradients(state, grads, count, optimizer, config)

@@ -11,7 +11,7 @@ import optax
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
@@ -48,6 +48,6 @@ def language_model_update(
     def part_gradient(params: Params, part: Any) -> Any:
         return gradient(params, part, config, chunk)
 
-    (grads, count), (losses,) = accumulate(part_gradient, cast(state.params, config), batch, microbatches)
+    (grads, count), (losses,) = accumulate(part_gradient, prepare(state.params, config), batch, microbatches)
     state, norm = apply_gradients(state, grads, count, optimizer, config)
     return state, {"loss": (losses.sum(), count), "gradient_norm": (norm, jnp.ones(()))}

@@ -14,7 +14,7 @@ import numpy as np
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast, hidden_states, unembedding
+from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sharding import Params, batch_sharding, constrain
 
 
@@ -132,7 +132,7 @@ def score(
 
     Zero before position ``first``.
     """
-    params = cast(params, config)
+    params = prepare(params, config)
 
     def one(rows: jax.Array) -> jax.Array:
         return completion_logprobs(params, rows, config, temperature, chunk, first)[0]

@@ -14,7 +14,7 @@ import optax
 from r1jax.algorithms import losses
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast
+from r1jax.models.transformer import prepare
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 from r1jax.training.rollout import Rollout, completion_logprobs, split_microbatches
@@ -132,7 +132,7 @@ def update(
     Gradients of sums are added over microbatches in float32 and divided once by the count of all: the result does not
     depend on how many there are.
     """
-    params = cast(state.params, config)  # once, and not again in every microbatch
+    params = prepare(state.params, config)  # once, and not again in every microbatch
     gradient = jax.grad(objective_sums, has_aux=True)
 
     (grads, count), (sums, maxima) = accumulate(
