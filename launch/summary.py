@@ -52,10 +52,20 @@ def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
     return {name: max(abs(a[name] - b[name]) for a, b in pairs) for name in ("loss", "reward", "entropy")}
 
 
-def stage_seconds(folder: Path) -> dict[str, float]:
-    """Seconds of each stage of R1."""
-    stages = json.loads((folder / "summary.json").read_text())["stages"]
-    return {name: figures["seconds"] for name, figures in stages.items() if figures and "seconds" in figures}
+def stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """The finished stages of R1, in the order of their names: who made each, its seconds, and those of a step.
+
+    The median of the steps after the first, which has the compilation in it; None where there are no steps.
+    """
+    found = {}
+    for path in sorted(folder.glob("*/manifest.json")):
+        manifest, later = json.loads(path.read_text()), [row["seconds"] for row in rows_of(path.parent)[1:]]
+        found[path.parent.name] = {
+            "made_by": manifest["made_by"],
+            "seconds": manifest["figures"]["seconds"],
+            "seconds_a_step": float(np.median(later)) if later else None,
+        }
+    return found
 
 
 def main() -> None:
@@ -66,7 +76,8 @@ def main() -> None:
         found["parts"] = [line.split("\t") for line in (out / "parts.tsv").read_text().splitlines()]
     for path in sorted(out.glob("*/summary.json")):
         run = json.loads(path.read_text())
-        found.setdefault("runs", {})[path.parent.name] = {name: run.get(name) for name in ("device", "versions")}
+        if "device" in run:  # the stages of R1 name theirs
+            found.setdefault("runs", {})[path.parent.name] = {name: run[name] for name in ("device", "versions")}
     one, wide = rows_of(out / "zero-1x1"), rows_of(out / f"zero-{mesh}")
     if len(one) >= n and wide:
         found["zero"] = learning(one, wide, n)
@@ -75,11 +86,9 @@ def main() -> None:
         others = [path for path in sorted(out.glob("resume-*")) if (path / "summary.json").exists()]
         found["resume"] = {path.name: differences(out / "resume", path, killed) for path in others}
         found["resume"]["killed_after_step"] = killed
-    if all((out / f"r1-{name}" / "summary.json").exists() for name in ("1x1", mesh)):
-        times = {name: stage_seconds(out / f"r1-{name}") for name in ("1x1", mesh)}
-        found["r1_seconds"] = {
-            stage: {name: times[name].get(stage) for name in times} for stage in times["1x1"]
-        }  # fmt: skip
+    made = {name: stages(out / f"r1-{name}") for name in ("1x1", mesh)}
+    if both := [stage for stage in made["1x1"] if stage in made[mesh]]:  # a run cut short counts as far as it came
+        found["r1"] = {name: {stage: made[name][stage] for stage in both} for name in made}
     for path in sorted((out / "scaling").glob("*.json")):
         result = json.loads(path.read_text())
         found.setdefault("scaling", {})[result["model"]] = {"device": result["device"]} | {
