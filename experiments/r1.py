@@ -320,4 +320,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block")
+    run_command(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")

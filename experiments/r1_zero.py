@@ -342,4 +342,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    run_command(main, "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block")
+    run_command(main, "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer")

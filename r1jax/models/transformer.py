@@ -24,7 +24,7 @@ from r1jax.sharding import (
     param_count,
 )
 
-GATHERED_BYTES = 2**32  # of weights, that gather "auto" has whole on a device
+GATHERED_BYTES = 2**34  # of weights that gather "auto" has whole on a device; decoding has them so, twice
 
 
 def param_specs(config: ModelConfig) -> dict[str, Any]:
