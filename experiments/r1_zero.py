@@ -342,4 +342,5 @@ def measured(
 
 
 if __name__ == "__main__":
-    run_command(main, "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer")
+    less = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer"
+    run_command(main, less)
