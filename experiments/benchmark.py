@@ -31,6 +31,7 @@ from rich.table import Table
 from r1jax import cli
 from r1jax.benchmark.workload import SMALL, Bench, Work, timed
 from r1jax.errors import UserError
+from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
@@ -227,6 +228,7 @@ def main() -> None:
     if "first" in config.cases and not child:
         first = first_steps(config)  # before this process takes the device's memory
     mesh = make_mesh(config.mesh)
+    check_attention(config)
     if jax.default_backend() == "cpu":
         config = dataclasses.replace(config, **SMALL, long_tokens=128)
         if not child:

@@ -49,6 +49,8 @@ class Config(GraphConfig):
     """Of the output folder in TEACHER/students; None: named after the student."""
     remat: Literal["none", "block", "dots"] = "none"
     """What the backward pass computes again instead of storing it."""
+    gather: Literal["auto", "update", "layer"] = "auto"
+    """Collect weights split over the data axis once an update, or by layer in each pass; auto: once up to 16 GiB."""
     pretrain: PretrainConfig = PretrainConfig(
         architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
@@ -93,7 +95,7 @@ def stages(config: Config, run: Path) -> list[Stage]:
     """The student as it is, distilled, matched where asked for, and with RL alone; each with its evaluation."""
     teacher = teacher_settings(run)
     measure = evaluation_from(teacher[f"{EVALUATION}r1"])
-    shared = dataclasses.replace(measure.shared, remat=config.remat)
+    shared = dataclasses.replace(measure.shared, remat=config.remat, gather=config.gather)
     scorers = {name: Path(dict(measure.given).get(name, run / name)) for name in measure.scorers}
     scorers |= {f"{name}_file": Path(path.rpartition(":")[0]).expanduser() for name, path in measure.functions}
     own = config.student == "pretrain"
@@ -163,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block")
+    run_command(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")

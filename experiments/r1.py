@@ -25,6 +25,7 @@ from r1jax.data.readability import ReadabilityConfig
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.models.attention import check_attention
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import logits_bytes, training_bytes
 from r1jax.rewards.config import VerifierConfig
@@ -313,6 +314,8 @@ def main() -> None:
     base = Path(config.base).name.removesuffix(".gguf")
     out = config.out or Path("runs") / f"r1-{base}-seed{config.seed}"
     check(config)
+    if not config.dry_run:
+        check_attention(config)
     carry_out(
         stages(config), out, config, "experiments/r1.py", report=out,
         done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",

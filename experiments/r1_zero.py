@@ -33,6 +33,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
+from r1jax.models.attention import check_attention
 from r1jax.models.config import Numerics, computed_as
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
@@ -286,8 +287,7 @@ def main() -> None:
         check_prompts(config, problems, template, read_tokenizer(config.base), read_config(config.base).context_length)
     keep_compiled()
     mesh = make_mesh(config.mesh)
-    if config.attention == "cudnn" and jax.default_backend() != "gpu":
-        raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
+    check_attention(config)
     console = Console()
     if not config.preview:
         claim_folder(out, dataclasses.replace(config, out=None), HOW)

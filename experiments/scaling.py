@@ -26,6 +26,7 @@ from r1jax import cli
 from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, work_on
 from r1jax.benchmark.workload import SMALL, Work
 from r1jax.errors import UserError
+from r1jax.models.attention import check_attention
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh, parse_mesh
@@ -128,6 +129,7 @@ def main() -> None:
     check(config)
     console = Console()
     meshes = meshes_here(config, console)
+    check_attention(config)
     if jax.default_backend() == "cpu":
         config = dataclasses.replace(config, **SMALL)
         console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")

@@ -55,10 +55,10 @@ def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
 def stages(folder: Path) -> dict[str, dict[str, Any]]:
     """The finished stages of R1, in the order of their names: who made each, its seconds, and those of a step.
 
-    The median of the steps after the first, which has the compilation in it; None where there are no steps.
+    The median of the steps after the first, which has the compilation in it; None where no steps were kept.
     """
     found = {}
-    for path in sorted(folder.glob("*/manifest.json")):
+    for path in sorted(folder.glob("[!.]*/manifest.json")):
         manifest, later = json.loads(path.read_text()), [row["seconds"] for row in rows_of(path.parent)[1:]]
         found[path.parent.name] = {
             "made_by": manifest["made_by"],

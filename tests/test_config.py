@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.r1_zero import Config, reward_specs
+from experiments.r1_zero import HOW, Config, reward_specs
 from r1jax import cli
 from r1jax.data.corpus import documents
 from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.models.attention import implementation
+from r1jax.models.config import NUMERICS
 from r1jax.models.transformer import forward, param_specs
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import sample_token
@@ -101,6 +102,12 @@ def base_model(config):
 
 def rewards(config):
     return [(s.name, s.file, s.weight) for s in reward_specs(config)]
+
+
+def test_another_way_to_compute_goes_on_with_the_same_folder():
+    """All numerics but the type, which changes results."""
+    how = {name for name in NUMERICS if name != "dtype"}
+    assert how <= set(HOW) and "dtype" not in HOW
 
 
 LOSS = "loss eps_low eps_high beta entropy aggregate ratio importance_cap logprob_chunk minibatches inner_epochs"

@@ -113,7 +113,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows
     changed = {one.stage.name: one.status for one in make_plan(stages(other), run)}
     assert changed["reasoning_rl"] == "changed" and changed["rejection_sampling"] == "follows" == changed["r1"]
     assert changed["zero"] == changed["cold_start"] == changed["evaluation_cold_start"] == "finished"
-    how = dataclasses.replace(config, remat="block", save=dataclasses.replace(config.save, every=7))
+    how = dataclasses.replace(config, remat="block", gather="layer", save=dataclasses.replace(config.save, every=7))
     assert {one.status for one in make_plan(stages(how), run)} == {"finished"}
 
 

@@ -302,6 +302,18 @@ def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
         prepared = jax.jit(lambda p: prepare(p, config)).lower(params).compile().output_shardings
     for path, sharding in jax.tree_util.tree_leaves_with_path(prepared):
         assert ("data" not in str(sharding.spec)) == whole, path
+        assert ("model" in str(sharding.spec)) == (mesh == "2x4"), path
+
+
+def test_what_is_gathered_is_in_the_type_of_products():
+    """float32 masters travel as bfloat16, half as many bytes."""
+    config = dataclasses.replace(WORK, dtype="bfloat16").model_config()
+    mesh = make_mesh("2x1")
+    with jax.set_mesh(mesh):
+        params = param_shapes(param_specs(config), "float32", mesh)
+        program = jax.make_jaxpr(lambda p: prepare(p, config))(params)
+    gathered = [eqn.invars[0].aval for eqn in program.eqns if eqn.primitive.name == "sharding_constraint"]
+    assert [x.dtype for x in gathered] == ["bfloat16"] * len(jax.tree.leaves(params))
 
 
 def test_a_plan_speaks_of_the_arrays_that_a_step_has():
@@ -446,6 +458,7 @@ def test_the_parts_of_a_host_are_compared_by_samples_by_stage_and_after_the_kill
         write_rows(tmp_path / name, [{"loss": x, "reward": 1.0, "entropy": -x} for x in loss])
         (tmp_path / name / "summary.json").write_text(json.dumps({"device": "two", "versions": {}}))
     (tmp_path / "killed").write_text("1\n")
+    (tmp_path / "r1-1x1" / "summary.json").write_text(json.dumps({"stages": {}}))
     subprocess.run([sys.executable, "launch/summary.py", str(tmp_path), "2", "2x1"], cwd=ROOT, check=True)
 
     found = json.loads((tmp_path / "summary.json").read_text())
@@ -456,5 +469,6 @@ def test_the_parts_of_a_host_are_compared_by_samples_by_stage_and_after_the_kill
     assert zero["seconds_to_it"] == {"one": 15.0, "wide": 26.0}
     assert zero["seconds_a_step"] == {"one": 1.0, "wide": 3.0}
     assert found["resume"] == {"resume-1x1": {"loss": 0.5, "reward": 0.0, "entropy": 0.5}, "killed_after_step": 1}
+    assert found["runs"].keys() == {"resume", "resume-1x1"}
     assert found["r1"]["2x1"] == {"zero": {"made_by": {"device": "two"}, "seconds": 30.0, "seconds_a_step": 4.0}}
     assert found["r1"]["1x1"].keys() == {"zero"} and found["r1"]["1x1"]["zero"]["seconds_a_step"] == 1.0

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from r1jax.models.config import ModelConfig
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig, Numerics
 from r1jax.models.norm import rms_norm
 from r1jax.models.rotary import rotate
 from r1jax.sharding import ParamSpec, constrain
@@ -53,6 +54,12 @@ def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig
     """Output projection of heads [..., H, K] to [..., D]."""
     y = jnp.einsum("...hk,hkd->...d", x, weights["output"])
     return y + weights["output_bias"] if config.output_bias else y
+
+
+def check_attention(numerics: Numerics) -> None:
+    """Raises UserError for a kernel that this process's devices do not have."""
+    if numerics.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
 
 
 def implementation(config: ModelConfig) -> str:

@@ -31,7 +31,7 @@ class Numerics:
     unroll: bool = False
     """Compile the blocks one by one: faster updates, longer compilation."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Collect weights split over devices once an update, or layer by layer in each pass; auto: once up to 16 GiB."""
+    """Collect weights split over the data axis once an update, or by layer in each pass; auto: once up to 16 GiB."""
 
 
 NUMERICS = tuple(field.name for field in dataclasses.fields(Numerics))

@@ -60,8 +60,8 @@ def cast(params: Params, config: ModelConfig) -> Params:
 def prepare(params: Params, config: ModelConfig) -> Params:
     """The parameters as a program of several passes over them begins: cast, and collected as config.gather says.
 
-    Weights that the data axis splits are collected before each use otherwise, twice a microbatch. Whole, they take
-    their size in config.dtype on each device, over the model axis's size, for as long as the program runs.
+    Weights that the data axis splits are collected before each use otherwise, in every pass forward and backward.
+    Whole, they take their size in config.dtype over that of the model axis on each device, while the program runs.
     """
     params = cast(params, config)
     specs, mesh = param_specs(config), compiler_mesh()
