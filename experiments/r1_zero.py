@@ -34,7 +34,7 @@ from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
 from r1jax.models.attention import check_attention
-from r1jax.models.config import Numerics, computed_as
+from r1jax.models.config import FREE_NUMERICS, Numerics, computed_as
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -85,8 +85,8 @@ class Config(Numerics):
 
 # Settings of how a run computes, and not of what: with others of these the same folder goes on.
 HOW = (
-    "mesh", "remat", "attention", "unroll", "gather", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk",
-    "verifier.workers", "verifier.deadline", "save.every", "save.keep_last", "save.keep_best",
+    *FREE_NUMERICS, "mesh", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk", "verifier.workers",
+    "verifier.deadline", "save.every", "save.keep_last", "save.keep_best",
 )  # fmt: skip
 
 
@@ -342,5 +342,5 @@ def measured(
 
 
 if __name__ == "__main__":
-    less = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer"
-    run_command(main, less)
+    advice = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer"
+    run_command(main, advice)

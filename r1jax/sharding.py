@@ -175,33 +175,20 @@ def batch_sharding() -> NamedSharding | None:
     return None if mesh.empty else NamedSharding(mesh, PartitionSpec("data"))
 
 
-def partition_for_decoding(params: Params, specs: Any) -> Params:
-    """Gathers weights over the data axis and leaves them split over the model axis.
+def gather_over_data(params: Params, specs: Any, rules_alone: bool = False) -> Params:
+    """Weights whole along the data axis, and over the model axis as partition_param splits them.
 
-    Decoding reads every weight once a token: gathering them once before the loop spares a gather at each step.
+    rules_alone: leave whole what RULES does not split, as decoding wants it: along another dimension than its own, a
+    weight costs a collective in every product.
     """
     mesh = compiler_mesh()
     if mesh is None:
         return params
 
     def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        names = partition(spec.shape, spec.axes, mesh)
-        kept = [name if name != "data" else None for name in names]
+        split = partition(spec.shape, spec.axes, mesh) if rules_alone else partition_param(spec, mesh)
+        kept = ("model" if name == "model" or (isinstance(name, tuple) and "model" in name) else None for name in split)
         return jax.lax.with_sharding_constraint(weight, PartitionSpec(*kept))
-
-    return jax.tree.map(one, specs, params, is_leaf=is_spec)
-
-
-def gather_over_data(params: Params, specs: Any) -> Params:
-    """Weights whole along the data axis, and over the model axis as partition_param splits them."""
-    mesh = compiler_mesh()
-    if mesh is None:
-        return params
-
-    def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        axes = [name if isinstance(name, tuple) else (name,) for name in partition_param(spec, mesh)]
-        kept = PartitionSpec(*("model" if "model" in names else None for names in axes))
-        return jax.lax.with_sharding_constraint(weight, kept)
 
     return jax.tree.map(one, specs, params, is_leaf=is_spec)
 

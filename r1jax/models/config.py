@@ -35,6 +35,7 @@ class Numerics:
 
 
 NUMERICS = tuple(field.name for field in dataclasses.fields(Numerics))
+FREE_NUMERICS = tuple(name for name in NUMERICS if name != "dtype")  # with others of these a run may go on
 
 
 @dataclasses.dataclass(frozen=True)

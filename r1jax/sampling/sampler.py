@@ -28,7 +28,7 @@ from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sharding import Params, compiler_mesh, constrain, partition_for_decoding
+from r1jax.sharding import Params, compiler_mesh, constrain, gather_over_data
 
 END, LENGTH = 0, 1  # finish reasons: an end token was drawn; the limit came first
 PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
@@ -173,7 +173,8 @@ def run_queue(
     sequences fit into the next. Where the mesh splits the data axis alone and the prompts evenly, each device has a
     queue and slots of its own, and waits for no other; otherwise the compiler splits one queue's slots.
     """
-    params = partition_for_decoding(cast(params, config), param_specs(config))
+    # Decoding reads every weight once a token: gathered before the loop, none is gathered at each step.
+    params = gather_over_data(cast(params, config), param_specs(config), rules_alone=True)
     data = queues_of_their_own(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
         return _run_queue(params, queue, key, config, sampling, end_tokens, widths)

@@ -25,7 +25,7 @@ from r1jax.data.problems import ProblemsConfig, is_file, load_problems
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import evaluate
-from r1jax.models.config import computed_as
+from r1jax.models.config import FREE_NUMERICS, computed_as
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
@@ -232,9 +232,9 @@ def routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> 
 
 # Settings of how a stage computes, and not of what.
 _HOW = (
-    "shared.remat", "shared.attention", "shared.unroll", "shared.gather", "shared.sampling.slots",
-    "shared.verifier.workers", "shared.save", "rl.microbatch", "rl.logprob_chunk", "sft.microbatch",
-    "sft.logprob_chunk", "reward_model.microbatch", "match.microbatch", "match.logprob_chunk", "given",
+    *(f"shared.{name}" for name in FREE_NUMERICS), "shared.sampling.slots", "shared.verifier.workers", "shared.save",
+    "rl.microbatch", "rl.logprob_chunk", "sft.microbatch", "sft.logprob_chunk", "reward_model.microbatch",
+    "match.microbatch", "match.logprob_chunk", "given",
 )  # fmt: skip
 
 
