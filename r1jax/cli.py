@@ -20,6 +20,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from r1jax.errors import UserError
+from r1jax.stopping import Stopped, stoppable
 
 Config = TypeVar("Config")
 
@@ -100,13 +101,14 @@ def parse(
     return result.config
 
 
-def run(main: Callable[[], object]) -> NoReturn:
-    """Calls main and ends the process, with status 0; 2 after one ``error:`` line; 130 after Ctrl-C.
+def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
+    """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
-    That line is for a UserError, and for a disk that is full or a folder that may not be written.
+    That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
+    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping).
     """
     try:
-        main()
+        stoppable(main, farewell)
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -115,6 +117,9 @@ def run(main: Callable[[], object]) -> NoReturn:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there")
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
@@ -132,6 +137,21 @@ def diff(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     """
     a, b = dict(_leaves(_plain(old))), dict(_leaves(_plain(new)))
     return {path: (a.get(path), b.get(path)) for path in a | b if a.get(path) != b.get(path)}
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Dotted path -> default, as JSON, of the fields of a config that have one; those of a part without one, too."""
+    found: dict[str, Any] = {}
+    parts = config if isinstance(config, Mapping) else {}
+    if dataclasses.is_dataclass(config):
+        for field in dataclasses.fields(config):
+            if field.default is not dataclasses.MISSING:
+                found |= dict(_leaves(_plain(field.default), field.name))
+            elif field.default_factory is not dataclasses.MISSING:
+                found |= dict(_leaves(_plain(field.default_factory()), field.name))
+            else:
+                parts = {**parts, field.name: getattr(config, field.name)}
+    return found | {f"{name}.{path}": value for name, part in parts.items() for path, value in defaults(part).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 import jax
 from rich.console import Console
@@ -18,7 +16,6 @@ from r1jax.sharding import make_mesh
 from r1jax.stages.graph import GraphConfig, Stage, make_plan, plan_table, run_graph
 from r1jax.stages.run import machine
 from r1jax.stages.story import with_evaluation, write_report
-from r1jax.training.loop import Stopped
 
 
 def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, report: Path, done: str) -> None:
@@ -51,21 +48,15 @@ def keep_compiled() -> None:
 
 
 def run_command(main: Callable[[], None], advice: str) -> None:
-    """Runs ``main`` as cli.run does; stopped by SIGTERM it ends well, and out of device memory with ``advice``."""
+    """Runs ``main`` as cli.run does; where it runs out of device memory, ends with ``advice`` in the one line."""
 
-    def stop(*_: Any) -> NoReturn:  # within a step, training waits for its end instead
-        raise Stopped("stopped")
-
-    def stoppable() -> None:
-        signal.signal(signal.SIGTERM, stop)
+    def advised() -> None:
         try:
             main()
-        except Stopped as stopped:
-            print(f"{stopped}; the same command goes on from there")
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             reason = str(error).splitlines()[0][:200]
             raise UserError(f"the device is out of memory: {advice} ({reason})") from error
 
-    cli.run(stoppable)
+    cli.run(advised, "stopped; the same command goes on from there")

@@ -135,7 +135,7 @@ def match(
 
     Raises:
       UserError: where the two have different vocabularies.
-      Stopped: on SIGTERM, when all is saved.
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     check_vocabularies(student.tokenizer, teacher.tokenizer)
     optimizer = make_optimizer(config, config.steps)

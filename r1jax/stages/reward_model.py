@@ -141,7 +141,7 @@ def train_reward_model(
     Raises:
       UserError: where judgements are of both kinds, or nothing is left to learn or to measure; where the chat template
         leaves out reasoning that is labelled; and where a microbatch does not split over the mesh.
-      Stopped: on SIGTERM, when all is saved.
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     if len({type(one) for one in judgements}) != 1:
         raise UserError(f"{name}: learn from pairs or from labelled responses, one kind at a time and at least one")

@@ -79,7 +79,10 @@ def reinforce(
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Goes on from the newest checkpoint there. ``name`` stands before the progress bar. The weights of ``model`` are
-    freed: training holds a copy of its own. A mesh must be entered. Raises Stopped on SIGTERM, when all is saved.
+    freed: training holds a copy of its own. A mesh must be entered.
+
+    Raises:
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     mesh = jax.sharding.get_mesh()
     settings = model.config

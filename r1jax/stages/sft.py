@@ -108,7 +108,7 @@ def sft(
 
     Raises:
       UserError: for a conversation that cannot be learned from, or none that fits the width.
-      Stopped: on SIGTERM, when all is saved.
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     settings = model.config
     learned, held_out, dropped = _examples(conversations, model, config)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.sharding import Params
+from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.metrics import MetricsWriter
 from r1jax.training.progress import ProgressBar
 from r1jax.training.state import TrainState
@@ -32,27 +30,6 @@ class SaveConfig:
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep_last < 1 or self.keep_best < 0:
             raise UserError("save: every and keep-last must be at least 1 and keep-best at least 0")
-
-
-class Stopped(KeyboardInterrupt):  # event loops log and drop all other exceptions that a signal brings
-    """The process was asked to stop; within training, what there was has been saved."""
-
-
-class StopRequest:
-    """While entered, SIGTERM sets ``requested`` instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> StopRequest:
-        self._mine = threading.current_thread() is threading.main_thread()  # only it may set handlers
-        if self._mine:
-            self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "requested", True))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._mine:
-            signal.signal(signal.SIGTERM, self._before)
 
 
 @dataclasses.dataclass
@@ -91,7 +68,7 @@ def run(
     """Runs step_fn from the carry's own step up to ``steps``, with a row of metrics and sometimes a save after each.
 
     Raises:
-      Stopped: on SIGTERM, after the step under way has ended and been saved.
+      Stopped: on Ctrl-C and SIGTERM, after the step under way has ended and been saved.
     """
     start = int(carry.state.step)
     with StopRequest() as stop:
@@ -102,11 +79,13 @@ def run(
             row["seconds"] = time.perf_counter() - began
             writer.write(step, row)
             progress.update(step + 1, row)
-            if (step + 1) % save.every == 0 or step + 1 == steps or stop.requested:
+            last = stop.requested  # asked once: a signal that comes later is left to the next step
+            if (step + 1) % save.every == 0 or step + 1 == steps or last:
                 # The row must be on disk before the step that it speaks of can be resumed from.
                 checkpoints.save(step + 1, carry.state.params, carry.rest(), {"reward": row.get("reward", -step)})
-            if stop.requested:
-                checkpoints.wait()
-                raise Stopped(f"stopped after step {step + 1} of {steps}")
-    checkpoints.wait()
+            if last:
+                break
+        checkpoints.wait()
+        if stop.requested:
+            raise Stopped(f"stopped after step {int(carry.state.step)} of {steps}", stop.number)
     return carry
