@@ -30,6 +30,7 @@ from rich.table import Table
 
 from r1jax import cli
 from r1jax.benchmark.workload import SMALL, Bench, Work, timed
+from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
@@ -38,7 +39,7 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import versions, write_whole
+from r1jax.stages.run import versions
 from r1jax.training.rollout import score
 
 Case = Literal["rollout", "variable", "long", "step", "first", "parity"]

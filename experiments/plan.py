@@ -24,10 +24,11 @@ from r1jax import cli
 from r1jax.benchmark.plan import plan, target_mesh
 from r1jax.benchmark.scaling import Scaling, work_on
 from r1jax.benchmark.workload import Work
+from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import versions, write_whole
+from r1jax.stages.run import versions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig, ProblemSet, is_file, load_problems
 from r1jax.data.template import Template, find_template
+from r1jax.disk import alone, write_whole
 from r1jax.errors import UserError
 from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
@@ -46,7 +48,7 @@ from r1jax.stages.command import keep_compiled, run_command
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import claim_folder, file_hash, run_stage, versions, write_whole
+from r1jax.stages.run import MANIFEST, claim_folder, file_hash, run_stage, versions
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import SaveConfig
 from r1jax.training.metrics import read_metrics
@@ -133,6 +135,25 @@ def default_preset(words: list[str]) -> str:
     """The preset of a command line that names none: weights that a preset was made for bring it along."""
     text = " ".join(words)
     return "smollm2" if re.search(r"--base[ =]smollm2(?![^ ])", text) else "tiny"
+
+
+def claim(config: Config, out: Path, console: Console) -> None:
+    """Claims the folder for the run; where ``rl.steps`` is more than before, opens its end again to go on from there.
+
+    Raises UserError naming other settings that differ.
+    """
+    settings = dataclasses.replace(config, out=None)
+    for name, (old, new) in claim_folder(out, settings, HOW, rising=["rl.steps"]).items():
+        # What says that the run is finished goes first, and the new settings come last: killed between, it is redone.
+        for file in (out / "summary.json", out / "evaluation_after" / MANIFEST):
+            file.unlink(missing_ok=True)
+        write_whole(out / "config.json", cli.to_json(settings))
+        console.print(f"{out}: {name} was {old}, now {new}: goes on to there and measures anew", highlight=False)
+        if config.rl.schedule != "constant":
+            console.print(
+                f"the {config.rl.schedule} schedule of {new} steps is followed from here; what was trained followed "
+                f"that of {old}", style="yellow", markup=False,
+            )  # fmt: skip
 
 
 def check(config: Config) -> None:
@@ -289,13 +310,17 @@ def main() -> None:
     mesh = make_mesh(config.mesh)
     check_attention(config)
     console = Console()
-    if not config.preview:
-        claim_folder(out, dataclasses.replace(config, out=None), HOW)
-    if (out / "summary.json").exists() and not config.preview:
-        console.print((out / "summary.json").read_text(), highlight=False)
-        console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
-        return
-    with RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool, jax.set_mesh(mesh):
+    with (
+        nullcontext() if config.preview else alone(out),
+        RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool,
+        jax.set_mesh(mesh),
+    ):
+        if not config.preview:
+            claim(config, out, console)
+        if (out / "summary.json").exists() and not config.preview:
+            console.print((out / "summary.json").read_text(), highlight=False)
+            console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
+            return
         model, base_seconds = make_base(config, template, out)
         width = check_prompts(config, problems, template, model.tokenizer, model.config.context_length)
         environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)
@@ -320,7 +345,7 @@ def main() -> None:
             )  # fmt: skip
         trained = reinforce(model, environment, config.rl, config.save, out)
         after = measure("evaluation_after", trained)
-        save_huggingface(trained, out / "model")
+        save_huggingface(trained, out / "model", replace=True)  # killed before the summary, it comes here again
         finish(config, out, before, after, base_seconds, console)
     console.print(f"{out}: summary.json, curves.png, metrics.jsonl, model/ (Hugging Face)", highlight=False)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from r1jax import __version__
 from r1jax.errors import UserError
 from r1jax.stages.graph import Stage, finished, make_plan, plan_table, remove, run_graph
 from r1jax.stages.run import file_hash
@@ -128,13 +129,26 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     assert len({first, second, file_hash(folder)}) == 3
 
 
-def test_another_function_or_version_makes_a_stage_again(tmp_path, monkeypatch):
+def test_another_function_makes_a_stage_again(tmp_path):
     run(chain(), tmp_path)
     stages = chain()
     stages[1] = dataclasses.replace(stages[1], function=dataclasses.replace)
     assert statuses(stages, tmp_path)["b"] == "changed"
-    monkeypatch.setattr("r1jax.stages.graph.__version__", "another")
-    assert statuses(chain(), tmp_path)["a"] == "changed"
+
+
+def test_another_version_of_the_package_is_a_note_and_makes_nothing_again(tmp_path, monkeypatch):
+    run(chain(), tmp_path, until="b")
+    (tmp_path / "b" / "manifest.json").unlink()  # killed
+    ran(tmp_path)
+    monkeypatch.setattr("r1jax.stages.graph.__version__", "99.0")
+    assert statuses(chain(), tmp_path) == {"a": "finished", "b": "goes on", "side": "run", "c": "run"}
+    said = []
+    run_graph(chain(), tmp_path, report=said.append)
+    assert ran(tmp_path) == ["b", "side", "c"]
+    assert said[0] == f"made with r1jax {__version__}, this is 99.0: a, b"
+    assert set(finished(tmp_path)) == {"a", "b", "side", "c"}
+    notes = [one.note for one in make_plan(chain(), tmp_path)]
+    assert notes == [f"made with r1jax {__version__}, this is 99.0", "", "", ""]
 
 
 def test_until_and_only(tmp_path):

@@ -17,9 +17,9 @@ import numpy as np
 from r1jax import cli
 from r1jax.benchmark.collectives import read_trace
 from r1jax.benchmark.workload import Bench, Work, timed
+from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.rewards.pool import Scorer
-from r1jax.stages.run import write_whole
 
 Scaling = Literal["weak", "strong"]
 PARTS = ("rollout", "update", "step")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from safetensors.numpy import save_file
 
 from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
+from r1jax.disk import sync
 from r1jax.errors import UserError
 from r1jax.models.config import Architecture, ModelConfig, RopeScaling
 from r1jax.tokenizer import Tokenizer, load_tokenizer
@@ -241,20 +243,22 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2**30) -> None:
+def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2**30, replace: bool = False) -> None:
     """Writes a folder that transformers, and load_huggingface, read back to the same weights, in the parameters' dtype.
 
     Safetensors are split where a shard would pass ``shard_bytes``. All is written beside ``folder`` and renamed at the
-    end, so a killed export leaves nothing under that name. Raises UserError where ``folder`` is there and not empty,
-    or cannot be written.
+    end: a killed export leaves nothing under that name, and what it left beside it the next one removes. Raises
+    UserError where ``folder`` cannot be written, or is there and not empty, unless it is to be replaced.
     """
     folder = Path(folder)
     dtype = str(jax.tree.leaves(model.params)[0].dtype)
     config = config_json(model.config, dtype, model.tokenizer)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not replace)):
         raise UserError(f"{folder} is there and not empty: remove it or name another folder")
+    partial, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex}" for _ in range(2))
     try:
-        partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}"):
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
@@ -262,11 +266,17 @@ def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2*
         model.tokenizer.save(partial)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         _save_weights(model, partial, shard_bytes)
+        for file in partial.iterdir():
+            sync(file)
+        if folder.exists():
+            folder.rename(old)
         partial.rename(folder)
+        sync(folder.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder} cannot be written ({error}): make room or name another folder") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from r1jax.disk import sync, write_whole
 from r1jax.errors import UserError
 from r1jax.models.config import NUMERICS, ModelConfig, RopeScaling
 from r1jax.models.transformer import param_specs
@@ -30,27 +33,43 @@ for _name in ("absl", "asyncio"):  # Orbax reports each save on them, and each f
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
-def _without_late_writes(report: Any) -> Any:
-    """A sys.unraisablehook that passes over writes ending after the save they belong to has failed."""
+def _without_repeats(report: Any) -> Any:
+    """A sys.unraisablehook without the reads and writes that end after the restore or save they belong to has failed.
+
+    What failed first is raised.
+    """
 
     def hook(unraisable: Any) -> None:
-        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        error = unraisable.exc_value
+        late_write = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+        late_read = type(error) is Exception and str(error).startswith("Encountered error while reading array index")
+        if not late_write and not late_read:
             report(unraisable)
 
     return hook
 
 
-sys.unraisablehook = _without_late_writes(sys.unraisablehook)
+sys.unraisablehook = _without_repeats(sys.unraisablehook)
+
+_DELETED = ".deleted"  # steps are moved there first: half removed, one would still be listed as a step
+_MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# How TensorStore says that a file is missing, short or corrupt; the last of these it leaves unsaid.
+_DAMAGED = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
 
 def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Writes what tells a later reader how to use the steps of this folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder / "tokenizer")
+    part = folder / "tokenizer.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir(parents=True)
+    tokenizer.save(part)
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    for file in part.iterdir():
+        sync(file)
+        file.replace(folder / "tokenizer" / file.name)
+    part.rmdir()
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in NUMERICS}
-    part = folder / (MODEL_FILE + ".part")
-    part.write_text(json.dumps(fields, indent=2) + "\n")
-    part.replace(folder / MODEL_FILE)
+    write_whole(folder / MODEL_FILE, json.dumps(fields, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -82,8 +101,10 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(keep),
                     cleanup_tmp_directories=True,  # what a killed save left
+                    todelete_subdir=_DELETED,
                 ),
             )
+            self._empty_deleted()
         except OSError as error:
             raise UserError(f"cannot write checkpoints in {folder}: {error.strerror or error}") from error
 
@@ -116,18 +137,25 @@ class Checkpoints:
         args = ocp.args.Composite(params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest))
         self._guard(self._manager.wait_until_finished)
         self._guard(self._manager.save, step, args=args, metrics=metrics, force=True)
+        self._empty_deleted()
 
     def wait(self) -> None:
         """Returns when the save under way is on disk."""
         self._guard(self._manager.wait_until_finished)
+        self._empty_deleted()
+
+    def _empty_deleted(self) -> None:
+        shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
 
     def restore(self, params: Any, rest: Any) -> tuple[int, Params, Any] | None:
         """The newest readable step onto the given shapes, types and shardings; None where there is no step.
 
-        Damaged steps are passed over with a warning, and renamed to STEP.damaged once an older one has been read.
+        Damaged steps (files missing, short or corrupt, or other arrays than ``params``) are passed over with a warning,
+        and renamed to STEP.damaged once an older one has been read.
 
         Raises:
-          UserError: when there are steps and none can be read; all are left as they are.
+          UserError: when there are steps and all are damaged; they are left as they are.
+          Exception: any other failure to read, such as memory or permissions; all steps are left as they are.
         """
         args = ocp.args.Composite(params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest))
         damaged: list[Path] = []
@@ -136,19 +164,42 @@ class Checkpoints:
             try:
                 restored = self._manager.restore(step, args=args)
                 _check(params, restored["params"])
-            except Exception as error:  # damage shows as whatever the layer that meets it raises
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                warnings.warn(f"checkpoint {folder} is damaged ({reason}): passed over", stacklevel=2)
+            except Exception as error:
+                if not _is_damage(error):
+                    raise
+                _warn(folder, error)
                 damaged.append(folder)
                 continue
             for path in damaged:
-                path.rename(path.with_name(f"{path.name}.damaged"))
+                aside = path.with_name(f"{path.name}.damaged")
+                shutil.rmtree(aside, ignore_errors=True)  # where the step was damaged before
+                path.rename(aside)
             if damaged:
                 self._manager.reload()
             return step, restored["params"], restored["rest"]
         if damaged:
             raise UserError(f"none of the checkpoints in {self.folder} can be read: move the folder away to start over")
         return None
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether a step could not be read because of what is on disk; memory, permissions and the like pass."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, _MISSING):
+            return False
+        # Orbax wraps the errors of TensorStore in plain exceptions; RuntimeError is what XLA raises.
+        known = isinstance(error, (*_MISSING, ValueError, KeyError, EOFError, StopIteration))
+        wraps = type(error) is Exception and error.__cause__ is not None
+        status = re.match(r"([A-Z]+(?:_[A-Z]+)*): ", str(error))
+        if not (known or wraps) or (status and status[1] not in _DAMAGED):
+            return False
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return True
+
+
+def _warn(step: Path, error: Exception) -> None:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    warnings.warn(f"checkpoint {step} is damaged ({reason}): passed over", stacklevel=3)
 
 
 def _check(target: Any, restored: Any) -> None:
@@ -164,7 +215,7 @@ def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelCon
     """Config, weights and tokenizer of FOLDER (its newest step) or of FOLDER/STEP.
 
     Raises:
-      UserError: for a folder without steps, or steps that cannot be read.
+      UserError: for a folder without steps, or one whose steps are all damaged.
     """
     folder, steps = (path, None) if (path / MODEL_FILE).exists() else (path.parent, [path.name])
     config = read_config(folder)
@@ -184,9 +235,8 @@ def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelCon
                 params = reader.restore((folder / name / "params").absolute(), shapes)
             _check(shapes, params)
             return config, params, load_tokenizer(folder / "tokenizer")
-        except UserError:
-            raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            warnings.warn(f"checkpoint {folder / name} is damaged ({reason}): passed over", stacklevel=2)
+            if isinstance(error, UserError) or not _is_damage(error):
+                raise
+            _warn(folder / name, error)
     raise UserError(f"no checkpoint of {path} can be read")

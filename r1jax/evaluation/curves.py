@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from r1jax.disk import replacing
 from r1jax.errors import UserError
 
 # Key in metrics.jsonl, title, label of the vertical axis, and whether it is a share.
@@ -148,7 +149,9 @@ def _name(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
 
 
 def _save(figure: Figure, path: Path | str) -> None:
+    path = Path(path)
     try:
-        figure.savefig(path)
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:])
     except OSError as error:
         raise UserError(f"{path}: cannot write the curves there ({error.strerror})") from error

@@ -16,13 +16,13 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.files import rows
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
+from r1jax.disk import write_whole
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.stages.run import write_whole
-from r1jax.training.loop import Stopped, StopRequest
+from r1jax.stopping import Stopped, StopRequest
 
 CHUNK = 256  # problems that are sampled together; what a kill can cost
 
@@ -81,7 +81,7 @@ def draw(
                 completion = Completion(limit=sampling.max_tokens, template=template, **line)
                 yield Drawn(part[i // samples], completion, **found)
             if stop.requested:
-                raise Stopped(f"stopped after {start + len(part)} of {len(problems)} problems")
+                raise Stopped(f"stopped after {start + len(part)} of {len(problems)} problems", stop.number)
 
 
 def kept_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from rich.table import Table
 
 from r1jax import __version__, cli
 from r1jax.data.names import lookup
+from r1jax.disk import alone, write_whole
 from r1jax.errors import UserError
-from r1jax.stages.run import MANIFEST, file_hash, write_whole
+from r1jax.stages.code import code_hash, comparable, function_name
+from r1jax.stages.run import MANIFEST, changes, file_hash, listed, shortened
 
 _REMOVED = ".removed-"  # before the name of a folder that is on its way out
 BEGUN = "stage.json"  # what a stage was begun with; the manifest, written last, adds its figures
@@ -71,12 +71,16 @@ class Planned:
     """What will be done about a stage.
 
     status: "finished", "run", "goes on", "changed", "follows" (a stage before it is made again) or "left out".
+    made_of: what the stage is made of now, as JSON.
     why: for "changed" the settings, with what they were and are; for "follows" the stage.
+    note: for "finished" and "goes on" what is another now and does not count.
     """
 
     stage: Stage
     status: str
+    made_of: Mapping[str, Any]
     why: str = ""
+    note: str = ""
 
 
 def make_plan(
@@ -99,15 +103,13 @@ def make_plan(
     fresh: set[str] = set()  # stages that will be made, or made again
     for stage in stages:
         beyond = until is not None and names.index(stage.name) > names.index(until)
-        made_of = _made_of(stage, prints)
-        prints[stage.name] = _fingerprint(made_of)
-        one = _status(stage, made_of, out, fresh)
+        one, prints[stage.name] = _status(stage, _made_of(stage, prints), out, fresh)
         if stage.name in wanted and one.status != "finished":
             raise UserError(f"--only needs the stage {stage.name}, which is not finished: run that first")
         beyond |= bool(only) and stage.name not in only
         if one.status != "finished":
             fresh.add(stage.name)
-        plan.append(Planned(stage, "left out") if beyond and one.status != "finished" else one)
+        plan.append(dataclasses.replace(one, status="left out") if beyond and one.status != "finished" else one)
     return plan
 
 
@@ -125,15 +127,15 @@ def run_graph(
 
     made_by: what the manifests of the stages that run now say of it, such as command and device.
 
-    A stage that is finished with the same settings, inputs and version is skipped. One that was killed goes on. Where
-    a stage was made or begun with others, nothing runs and nothing is touched, unless ``force``: then it and those
-    after it that build on it are removed and made again.
+    A stage that is finished with the same settings and inputs, and the same function where it is the user's own
+    (r1jax.stages.code), is skipped; another version of this package is reported. One that was killed goes on. Where a
+    stage was made or begun with others, nothing runs and nothing is touched, unless ``force``: then it and those after
+    it that build on it are removed and made again.
 
     Raises:
       UserError: as make_plan; for changed settings without ``force``; where another process runs the same folder.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with alone(out):
         for left in out.glob(f"{_REMOVED}*"):  # of a removal that was killed
             shutil.rmtree(left)
         plan = make_plan(stages, out, until, only)
@@ -148,12 +150,11 @@ def run_graph(
             )
         for one in reversed(stale):
             remove(out / one.stage.name)
+        for note in dict.fromkeys(one.note for one in plan if one.note):
+            report(f"{note}: {', '.join(one.stage.name for one in plan if one.note == note)}")
         figures: dict[str, dict[str, Any]] = {}
-        prints: dict[str, str] = {}
         for one in plan:
             stage, folder = one.stage, out / one.stage.name
-            made_of = _made_of(stage, prints)
-            prints[stage.name] = _fingerprint(made_of)
             if one.status == "left out":
                 continue
             if one.status == "finished":
@@ -162,10 +163,10 @@ def run_graph(
             report(f"{stage.name}: {'goes on' if one.status == 'goes on' else 'begins'}")
             folder.mkdir(parents=True, exist_ok=True)
             if one.status != "goes on":
-                write_whole(folder / BEGUN, json.dumps(made_of, indent=2) + "\n")
+                write_whole(folder / BEGUN, json.dumps(one.made_of, indent=2) + "\n")
             inputs = {name: out / name for name in stage.inputs} | dict(stage.files)
             figures[stage.name] = stage.function(stage.settings, inputs, folder)
-            manifest = made_of | {"made_by": dict(made_by or {}), "figures": figures[stage.name]}
+            manifest = {**one.made_of, "made_by": dict(made_by or {}), "figures": figures[stage.name]}
             write_whole(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         return figures
 
@@ -178,6 +179,7 @@ def plan_table(plan: Sequence[Planned]) -> Table:
         table.add_column(name, overflow="fold", no_wrap=name == "stage")
     for one in plan:
         status = {"changed": f"changed: {one.why}", "follows": f"follows {one.why}"}.get(one.status, one.status)
+        status += f" ({one.note})" if one.note else ""
         table.add_row(one.stage.name, status, *(one.stage.plan.get(name, "") for name in columns))
     return table
 
@@ -218,7 +220,8 @@ def _check(stages: Sequence[Stage]) -> list[str]:
 def _made_of(stage: Stage, prints: Mapping[str, str]) -> dict[str, Any]:
     """What a stage is made of, as JSON: equal where running it again would give the same."""
     return {
-        "function": f"{stage.function.__module__}:{stage.function.__qualname__}",
+        "function": function_name(stage.function),
+        **({"code": code} if (code := code_hash(stage.function)) else {}),
         "settings": json.loads(cli.to_json(stage.settings)),
         "inputs": {name: prints[name] for name in stage.inputs},
         "files": {name: file_hash(path) for name, path in stage.files.items()},
@@ -244,40 +247,51 @@ def _without_figures(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("figures", "made_by")}
 
 
-def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]) -> Planned:
+def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]) -> tuple[Planned, str]:
+    """What will be done about a stage, and the fingerprint that those which read it are made of."""
     folder = out / stage.name
     manifest = folder / MANIFEST
     found = manifest if manifest.exists() else folder / BEGUN
+    own = _fingerprint(made_of)
     if not found.exists():
-        return Planned(stage, "run")
+        return Planned(stage, "run", made_of), own
     try:
         before = _without_figures(json.loads(found.read_text()))
     except ValueError as error:
         raise UserError(f"{found} is damaged ({error}): remove {folder} to make it again") from error
-
-    def own(made_of: Mapping[str, Any]) -> dict[str, Any]:
-        plain = {name: made_of.get(name) for name in ("function", "version", "files")}
-        return plain | {"settings": _bound_settings(made_of)}
-
-    differences = cli.diff(own(before), own(made_of))
-    inputs = [sorted(one.get("inputs", {})) for one in (before, made_of)]
-    if inputs[0] != inputs[1]:
-        differences["inputs"] = (inputs[0], inputs[1])
-    if differences:
-        listed = [f"{key.removeprefix('settings.')} was {a!r}, now {b!r}" for key, (a, b) in differences.items()]
-        return Planned(stage, "changed", ", ".join(listed[:4]))
-    changed = [name for name in stage.inputs if name in fresh or before["inputs"].get(name) != made_of["inputs"][name]]
-    if changed:
-        return Planned(stage, "follows", changed[0])
-    return Planned(stage, "goes on" if found.name == BEGUN else "finished")
+    if differences := _differences(before, made_of, stage):
+        return Planned(stage, "changed", made_of, why=listed(differences)), own
+    follows = [name for name in stage.inputs if name in fresh or before["inputs"].get(name) != made_of["inputs"][name]]
+    if follows:
+        return Planned(stage, "follows", made_of, why=follows[0]), own
+    notes = []
+    if (version := before.get("version")) != __version__:
+        notes.append(f"made with r1jax {version}, this is {__version__}")
+    if not comparable(before.get("code"), made_of.get("code")):
+        notes.append("made under another Python, by a function that cannot be compared")
+    note = "; ".join(notes)
+    if found.name == BEGUN:
+        return Planned(stage, "goes on", made_of, note=note), own
+    return Planned(stage, "finished", made_of, note=note), _fingerprint(before)
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Holds the folder's lock, which the kernel lets go of when the process ends in whatever way."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process runs in {out}: wait for it, or give another --out") from error
-        yield
+def _differences(before: Mapping[str, Any], made_of: Mapping[str, Any], stage: Stage) -> dict[str, tuple[Any, Any]]:
+    """What a stage was made or begun with, and is not made of now: name -> (old, new)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    old, new = before.get("code"), made_of.get("code")
+    if old is None or new is None:
+        found["function"] = (_without_module(str(before.get("function"))), _without_module(made_of["function"]))
+    elif comparable(old, new):
+        found["code of the function"] = (old[-8:], new[-8:])
+    found |= shortened(cli.diff(before.get("files", {}), made_of["files"]))
+    found["inputs"] = (sorted(before.get("inputs", {})), sorted(made_of["inputs"]))
+    free = tuple(f"{path}." for path in made_of["free"])
+    settings = changes(before.get("settings", {}), stage.settings)
+    found |= {path: change for path, change in settings.items() if not f"{path}.".startswith(free)}
+    return {name: change for name, change in found.items() if change[0] != change[1]}
+
+
+def _without_module(function: str) -> str:
+    """PACKAGE:NAME of MODULE:NAME: modules of a package are moved from version to version."""
+    module, _, name = function.partition(":")
+    return f"{module.partition('.')[0]}:{name}"

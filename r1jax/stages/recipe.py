@@ -23,6 +23,7 @@ from r1jax.data.preferences import make_labelled, make_pairs, read_labelled, rea
 from r1jax.data.problem import Problem, key_is_held_out
 from r1jax.data.problems import ProblemsConfig, is_file, load_problems
 from r1jax.data.template import find_template
+from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import evaluate
 from r1jax.models.config import FREE_NUMERICS, computed_as
@@ -58,7 +59,6 @@ from r1jax.stages.rejection_sampling import (
 from r1jax.stages.reward_model import train_reward_model
 from r1jax.stages.rewriting import rewrite_by_model, rewrite_by_rules
 from r1jax.stages.rl import reinforce
-from r1jax.stages.run import write_whole
 from r1jax.stages.sft import sft
 from r1jax.training.metrics import totals
 

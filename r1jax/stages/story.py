@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1jax import __version__
+from r1jax.disk import write_whole
 from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
 from r1jax.evaluation.recipe_report import (
     Checkpoint,
@@ -24,7 +25,6 @@ from r1jax.rewards.rules import RULES
 from r1jax.stages.graph import Stage, finished
 from r1jax.stages.recipe import DATA, judge_of
 from r1jax.stages.recipe_config import SCORERS
-from r1jax.stages.run import write_whole
 from r1jax.training.metrics import read_metrics
 
 Manifest = Mapping[str, Any]
