@@ -1,9 +1,10 @@
-"""Files that are whole whenever the process that writes them ends, and a lock on a folder."""
+"""Files that are whole whenever the process that writes them ends, the lock of a folder, and where caches are kept."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,3 +65,23 @@ def alone(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"another process runs in {folder}: wait for it, or give another --out") from error
         yield
+
+
+def cache_folder() -> Path:
+    """$R1JAX_CACHE, else ~/.cache/r1jax; without a home that can be written, a folder among the temporary ones.
+
+    The last is made, so that it is the user's own. Raises UserError where it is someone else's.
+    """
+    if given := os.environ.get("R1JAX_CACHE"):
+        return Path(given)
+    try:
+        folder = Path.home() / ".cache" / "r1jax"
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in a container with a user id of its own
+        folder = None
+    if folder and os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK):
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"r1jax-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} is someone else's: set R1JAX_CACHE to a folder for caches")
+    return folder

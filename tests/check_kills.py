@@ -1,0 +1,311 @@
+"""Kills experiments at random moments and between any two writes, and compares how they end; not part of the suite.
+
+    python tests/check_kills.py r1_zero --kills 20        SIGKILL at random moments, the same command until it ends
+    python tests/check_kills.py r1 --states 50            every state that a kill can leave between two writes, or 50
+    python tests/check_kills.py distill --folder DIR      where all is kept; a folder of /tmp where none is given
+
+What is compared with a run that nothing interrupted: weights, metrics and data sets bit by bit, and manifests, each
+but for times; and that nothing is left lying about.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+_RL = "--{0}.steps=3 --{0}.prompts=4 --{0}.group=4"
+_PRETRAIN = (
+    "--pretrain.steps=4 --pretrain.batch=8 --pretrain.hidden-size=64 --pretrain.num-layers=1 "
+    "--pretrain.corpus.documents=300"
+)
+FLAGS = {
+    "r1_zero": (
+        f"{_PRETRAIN} {_RL.format('rl')} --problems.train-size=40 --sampling.max-tokens=16 --rl.minibatches=2 "
+        "--rl.beta=0.01 --rl.reference-every=2 --rl.learning-rate=1e-3 --evaluation.problems=4 "
+        "--evaluation.samples=2 --verifier.workers=1 --save.every=1 --rewards length accuracy format"
+    ),
+    "r1": (
+        f"{_PRETRAIN} {_RL.format('zero')} {_RL.format('reasoning-rl')} {_RL.format('final-rl')} --general-steps=1 "
+        "--sampling.max-tokens=40 --cold-start-rows=16 --cold-start-select.problems=8 --cold-start-sft.epochs=2 "
+        "--cold-start-sft.batch=2 --rejection.problems=8 --sft.epochs=1 --sft.batch=8 --reward-model.epochs=1 "
+        "--evaluation.problems=6 --evaluation.samples=2 --general-repeats=1 --problems.train-size=40 "
+        "--verifier.workers=1 --save.every=1"
+    ),
+    "distill": (
+        f"{_PRETRAIN} {_RL.format('rl')} --sft.epochs=1 --sft.batch=2 --match.steps=2 --match.prompts=4 "
+        "--match.samples=2"
+    ),
+}  # fmt: skip
+TIMES = ("time", "made_by", "tokens_per_second", "seconds")
+LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
+
+
+def ends(out: Path) -> dict[str, Any]:
+    """All that a run leaves, as name -> content that must be equal; times left out."""
+    from r1jax.checkpoints.load import load
+
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("*")):
+        name = str(path.relative_to(out))
+        assert not any(word in name for word in LEFT), f"{name} was left behind"
+        steps = [part for part in path.relative_to(out).parts if part.isdigit()]
+        if steps and not path.name.isdigit():
+            continue  # the inside of a checkpoint, which is loaded below
+        if path.is_dir():
+            found[name] = "folder"
+        elif path.suffix in (".json", ".jsonl"):
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+            found[name] = [_timeless(json.loads(line)) for line in lines]
+        elif path.suffix in (".safetensors", ".model"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif "tfevents" not in name:
+            found[name] = "file"
+    for config in out.rglob("r1jax.json"):
+        found[f"{config.parent.relative_to(out)} weights"] = _digest(load(config.parent).params)
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if not any(k.startswith(word) for word in TIMES)}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def _digest(params: Any) -> str:
+    import jax
+    import numpy as np
+
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Names of what two ends do not share."""
+    return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+
+
+def where(out: Path) -> str:
+    """The stage that a run is in, by what it has finished."""
+    begun = sorted((p for p in out.glob("**/stage.json")), key=lambda p: p.stat().st_mtime)
+    if begun:
+        name = str(begun[-1].parent.relative_to(out))
+        return name if not (begun[-1].parent / "manifest.json").exists() else f"after {name}"
+    made = ["base/manifest.json", "evaluation_before/manifest.json", "3", "evaluation_after/manifest.json", "model"]
+    stages = ["base", "evaluation before", "rl", "evaluation after", "export", "report"]
+    return stages[next((i for i, name in enumerate(made) if not (out / name).exists()), len(made))]
+
+
+class Experiment:
+    """One of FLAGS as a command in a folder; distill has a teacher, which every run gets a copy of."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.teacher = folder / "teacher"
+        self.environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+        self.environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        self.environment.setdefault(
+            "JAX_COMPILATION_CACHE_DIR", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        )
+        if name == "distill" and not self.teacher.exists():
+            teacher = Experiment("r1", folder)
+            assert teacher.start(self.teacher).wait() == 0
+
+    def prepare(self, run: Path) -> None:
+        """Makes the folder of a run ready for its first start."""
+        shutil.rmtree(run, ignore_errors=True)
+        if self.name == "distill":
+            shutil.copytree(self.teacher, run)
+
+    def words(self, run: Path) -> list[str]:
+        """The command line in a folder."""
+        return [f"--{'teacher' if self.name == 'distill' else 'out'}={run}", *FLAGS[self.name].split()]
+
+    def out(self, run: Path) -> Path:
+        """The folder of what it makes."""
+        return run / "students" / "qwen2-small" if self.name == "distill" else run
+
+    def start(self, run: Path) -> subprocess.Popen[bytes]:
+        """The command as a process."""
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / "experiments" / f"{self.name}.py"), *self.words(run)],
+                env=os.environ | self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def call(self, run: Path) -> None:
+        """The command within this process, where programs that are compiled stay."""
+        main = importlib.import_module(f"experiments.{self.name}").main
+        before, sys.argv = sys.argv, [self.name, *self.words(run)]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                main()
+        finally:
+            sys.argv = before
+
+
+def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, kills: int, seed: int) -> bool:
+    """Kills at random moments until there were ``kills``; every chain of kills and its end is compared."""
+    draw = random.Random(seed)
+    counted: collections.Counter[str] = collections.Counter()
+    run, chains, good = experiment.folder / "killed", 0, True
+    experiment.prepare(run)
+    while counted.total() < kills or run.exists():
+        process = experiment.start(run)
+        moment = draw.uniform(0.1 * seconds, seconds) if counted.total() < kills else 10_000
+        try:
+            status = process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            counted[where(experiment.out(run))] += 1
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            continue
+        chains += 1
+        wrong = [f"status {status}"] if status else differences(whole, ends(experiment.out(run)))
+        print(f"chain {chains}, {counted.total()} kills so far: {wrong or 'the same end'}", flush=True)
+        good &= not wrong
+        if wrong:
+            shutil.copytree(run, experiment.folder / f"wrong-{seed}-{chains}", dirs_exist_ok=True)
+        shutil.rmtree(run)
+        if counted.total() < kills:
+            experiment.prepare(run)
+    print(f"{experiment.name}: {counted.total()} random kills: {dict(sorted(counted.items()))}", flush=True)
+    return good
+
+
+@contextlib.contextmanager
+def snapshots(out: Path, into: Path) -> Iterator[list[Path]]:
+    """Copies ``out`` before each operation on files that Python knows of, each state once."""
+    taken: list[Path] = []
+    seen: set[str] = set()
+    lock = threading.Lock()
+    mine = threading.local()  # whether this thread is copying
+    active = True
+    events = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")
+
+    def state() -> str:
+        total = hashlib.sha256()
+        for path in sorted(out.rglob("*")):
+            total.update(str(path.relative_to(out)).encode())
+            if path.is_file() and "tfevents" not in path.name:
+                total.update(path.read_bytes())
+        return total.hexdigest()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not active or getattr(mine, "copying", False) or not (writes or event in events) or not out.exists():
+            return
+        name = str(arguments[0])
+        if os.path.isabs(name) and not name.startswith(str(out)):
+            return
+        with lock:
+            mine.copying = True
+            for _ in range(5):  # code that is not Python's may rename a file meanwhile
+                target = into / f"{len(taken):04d}"
+                try:
+                    if (found := state()) not in seen:
+                        shutil.copytree(out, target)
+                        seen.add(found)
+                        taken.append(target)
+                    break
+                except (OSError, shutil.Error):
+                    shutil.rmtree(target, ignore_errors=True)
+            mine.copying = False
+
+    sys.addaudithook(hook)
+    try:
+        yield taken
+    finally:
+        active = False
+
+
+def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: int, seed: int) -> bool:
+    """Starts the command again from each state that a kill between two writes leaves, or from ``most`` of them."""
+    run, states = experiment.folder / "observed", experiment.folder / "states"
+    shutil.rmtree(states, ignore_errors=True)
+    states.mkdir()
+    experiment.prepare(run)
+    experiment.out(run).mkdir(parents=True, exist_ok=True)
+    with snapshots(experiment.out(run), states) as taken:
+        experiment.call(run)
+    assert not (wrong := differences(whole, ends(experiment.out(run)))), wrong
+    picked = sorted(random.Random(seed).sample(taken, most)) if 0 < most < len(taken) else list(taken)
+    counted: collections.Counter[str] = collections.Counter()
+    good = True
+    for i, one in enumerate(picked, 1):
+        again = experiment.folder / "again"
+        experiment.prepare(again)
+        shutil.copytree(one, experiment.out(again), dirs_exist_ok=True)
+        stage = where(experiment.out(again))
+        counted[stage] += 1
+        try:
+            experiment.call(again)
+            wrong = differences(whole, ends(experiment.out(again)))
+        except BaseException as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        if wrong:
+            print(f"{one.name} ({stage}): {wrong}", flush=True)
+        elif i % 10 == 0:
+            print(f"{i} of {len(picked)}", flush=True)
+        good &= not wrong
+    print(
+        f"{experiment.name}: {len(picked)} of {len(taken)} states between writes: {dict(sorted(counted.items()))}",
+        flush=True,
+    )
+    return good
+
+
+def main() -> None:
+    """Does what the command line asks for; status 1 where an end is another."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("experiment", choices=sorted(FLAGS))
+    parser.add_argument("--kills", type=int, default=0, help="random kills")
+    parser.add_argument("--states", type=int, default=-1, help="states between writes; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None)
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment = Experiment(options.experiment, folder)
+    os.environ.update(experiment.environment)
+    whole = folder / "whole"
+    for _ in range(2):  # the second with programs compiled, to know how long a run takes
+        experiment.prepare(whole)
+        began = time.monotonic()
+        assert experiment.start(whole).wait() == 0, folder / "log"
+        seconds = time.monotonic() - began
+    found = ends(experiment.out(whole))
+    print(f"{options.experiment}: {seconds:.0f} s without interruption, {len(found)} things compared", flush=True)
+    good = True
+    if options.kills:
+        good &= random_kills(experiment, found, seconds, options.kills, options.seed)
+    if options.states >= 0:
+        good &= kills_between_writes(experiment, found, options.states, options.seed)
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
