@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -57,7 +58,7 @@ FLAGS = {
         "--match.samples=2"
     ),
 }  # fmt: skip
-TIMES = ("time", "made_by", "tokens_per_second", "seconds")
+TIMES = ("time", "made_by", "command", "tokens_per_second", "seconds")
 LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
 
 
@@ -158,6 +159,16 @@ class Experiment:
     def call(self, run: Path) -> None:
         """The command within this process, where programs that are compiled stay."""
         main = importlib.import_module(f"experiments.{self.name}").main
+        for name in (
+            "pretrain",
+            "sft",
+            "reward_model",
+            "distill",
+            "rl",
+        ):  # equal optimisers: no new traces
+            stage = importlib.import_module(f"r1jax.stages.{name}")
+            if not hasattr(stage.make_optimizer, "cache_info"):
+                stage.make_optimizer = functools.lru_cache(stage.make_optimizer)
         before, sys.argv = sys.argv, [self.name, *self.words(run)]
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -291,12 +302,13 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(options.experiment, folder)
     os.environ.update(experiment.environment)
-    whole = folder / "whole"
-    for _ in range(2):  # the second with programs compiled, to know how long a run takes
+    whole, duration = folder / "whole", folder / "seconds"
+    for _ in range(0 if duration.exists() else 2):  # the second with programs compiled, to know how long a run takes
         experiment.prepare(whole)
         began = time.monotonic()
         assert experiment.start(whole).wait() == 0, folder / "log"
-        seconds = time.monotonic() - began
+        duration.write_text(f"{time.monotonic() - began}")
+    seconds = float(duration.read_text())
     found = ends(experiment.out(whole))
     print(f"{options.experiment}: {seconds:.0f} s without interruption, {len(found)} things compared", flush=True)
     good = True

@@ -2,8 +2,10 @@
 
 import dataclasses
 import fcntl
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import pytest
 from r1jax import __version__
 from r1jax.errors import UserError
 from r1jax.stages.graph import Stage, finished, make_plan, plan_table, remove, run_graph
-from r1jax.stages.run import file_hash
+from r1jax.stages.run import claim_folder, file_hash, run_stage
+from tests.check_kills import snapshots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,94 @@ def test_another_function_makes_a_stage_again(tmp_path):
     stages = chain()
     stages[1] = dataclasses.replace(stages[1], function=dataclasses.replace)
     assert statuses(stages, tmp_path)["b"] == "changed"
+
+
+def test_a_function_that_was_changed_makes_its_stage_again(tmp_path):
+    """As in a notebook, whose cell with the function is edited and run again."""
+    source = "def stage(settings, inputs, folder):\n    (folder / 'result').write_text('1')\n    return {}\n"
+
+    def stages(source):
+        space = {"__name__": "__main__"}
+        exec(source, space)
+        return [Stage("a", space["stage"], Settings(1)), Stage("b", join, Settings(2), ("a",))]
+
+    run(stages(source), tmp_path)
+    again = source.replace("    return", "    # a comment\n    return")
+    assert statuses(stages(again), tmp_path) == {"a": "finished", "b": "finished"}
+    changed = source.replace("'1'", "'2'")
+    assert statuses(stages(changed), tmp_path) == {"a": "changed", "b": "follows"}
+    with pytest.raises(UserError, match=r"a was made with other settings \(code of the function was '\w{8}', now"):
+        run(stages(changed), tmp_path)
+    run(stages(changed), tmp_path, force=True)
+    assert (tmp_path / "b" / "result").read_text() == "2b=2;"
+
+
+def test_a_function_may_be_moved_and_its_arguments_count(tmp_path):
+    def made(rate, settings, inputs, folder):
+        return {"rate": rate}
+
+    def stages(rate, module=__name__):
+        function = functools.partial(made, rate)
+        made.__module__ = module
+        return [Stage("a", function, Settings(1))]
+
+    assert run(stages(2), tmp_path) == {"a": {"rate": 2}}
+    assert [statuses(stages(*a), tmp_path)["a"] for a in ((2,), (2, "__main__"), (3,))] == ["finished"] * 2 + [
+        "changed"
+    ]
+
+
+def test_a_manifest_of_an_older_version_stays_finished(tmp_path, monkeypatch):
+    """It has another version and lacks a setting that came later, which is at its default."""
+    run(chain(), tmp_path)
+    path = tmp_path / "b" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["workers"]
+    path.write_text(json.dumps(manifest | {"version": "0.0.1"}))
+    (tmp_path / "c" / "manifest.json").unlink()
+    (tmp_path / "c" / "stage.json").unlink()
+    monkeypatch.setattr("r1jax.stages.graph.__version__", "99.0")
+    assert statuses(chain(), tmp_path) == {"a": "finished", "b": "finished", "side": "finished", "c": "run"}
+    other = [dataclasses.replace(one, settings=Settings(one.settings.value, workers=2)) for one in chain()]
+    assert statuses(other, tmp_path)["b"] == "changed"
+    run(chain(), tmp_path)
+    assert set(finished(tmp_path)) == {"a", "b", "side", "c"}
+
+
+def test_another_python_cannot_compare_functions_and_says_so(tmp_path):
+    run(chain(), tmp_path)
+    path = tmp_path / "side" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"code": "2.7:" + "0" * 64}))
+    (one,) = [one for one in make_plan(chain(), tmp_path) if one.stage.name == "side"]
+    assert one.status == "finished" and "another Python" in one.note
+
+
+def test_a_kill_between_any_two_writes_leads_to_the_same_end(tmp_path):
+    def figures(out):
+        return {path.relative_to(out): path.read_text() for path in sorted(out.glob("*/*")) if path.is_file()}
+
+    whole = tmp_path / "whole"
+    run(chain(), whole)
+    changed = tmp_path / "changed"
+    run(chain(b=9), changed, force=True)
+    for start, stages, force, end in (
+        (None, chain(), False, figures(whole)),
+        (whole, chain(b=9), True, figures(changed)),
+    ):
+        observed, states = tmp_path / "observed", tmp_path / "states"
+        for folder in (observed, states):
+            shutil.rmtree(folder, ignore_errors=True)
+        if start:
+            shutil.copytree(start, observed)
+        observed.mkdir(exist_ok=True)
+        with snapshots(observed, states) as taken:
+            run(stages, observed, force=force)
+        assert figures(observed) == end and len(taken) > 10
+        for state in taken:
+            run(stages, state, force=force)
+            assert figures(state) == end
+            assert not list(state.glob(".removed*"))
 
 
 def test_another_version_of_the_package_is_a_note_and_makes_nothing_again(tmp_path, monkeypatch):
@@ -333,3 +424,37 @@ def test_killed_in_the_middle_the_same_command_goes_on_to_the_same_bytes(tmp_pat
     for name in ("a/result", "b/result", "c/result", "b/manifest.json", "c/manifest.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
     assert json.loads((out / "b" / "manifest.json").read_text())["figures"] == {"steps": 5}
+
+
+def test_a_folder_begun_with_other_settings_says_which(tmp_path):
+    claim_folder(tmp_path, Nested(Settings(1), 2))
+    with pytest.raises(UserError, match=r"other settings \(inner\.value was 1, now 5, inner_too was 2, now 3\)"):
+        claim_folder(tmp_path, Nested(Settings(5), 3))
+    assert claim_folder(tmp_path, Nested(Settings(5), 2), free=["inner.value"]) == {}
+    for value, rises in ((0, False), (5, True)):
+        if rises:
+            raised = claim_folder(tmp_path, Nested(Settings(value), 2), rising=["inner.value"])
+            assert raised == {"inner.value": (1, value)}
+        else:
+            with pytest.raises(UserError, match=r"inner\.value was 1, now 0"):
+                claim_folder(tmp_path, Nested(Settings(value), 2), rising=["inner.value"])
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["inner"]["workers"]  # begun before there was such a setting
+    path.write_text(json.dumps(saved))
+    assert claim_folder(tmp_path, Nested(Settings(1), 2)) == {}
+    with pytest.raises(UserError, match=r"inner\.workers was None, now 2"):
+        claim_folder(tmp_path, Nested(Settings(1, workers=2), 2))
+
+
+def test_a_stage_made_otherwise_says_what_it_was_and_is(tmp_path, monkeypatch):
+    def made(settings, inputs, said=None):
+        return run_stage(tmp_path / "a", "a", settings, inputs, lambda: {"n": 1}, report=(said or []).append)
+
+    made({"seed": 1, "inner": Settings(1)}, {"x": "0" * 64})
+    with pytest.raises(UserError, match=r"made otherwise \(x was '0{8}', now '1{8}', seed was 1, now 2\)"):
+        made({"seed": 2, "inner": Settings(1)}, {"x": "1" * 64})
+    monkeypatch.setattr("r1jax.stages.run.__version__", "99.0")
+    said = []
+    assert run_stage(tmp_path / "a", "a", {"seed": 1, "inner": Settings(1)}, {"x": "0" * 64}, dict, said.append)
+    assert said == [f"{tmp_path / 'a'}: made with r1jax {__version__}, this is 99.0"]

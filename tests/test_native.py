@@ -1,10 +1,12 @@
 """Checkpoints of training: what is kept, what a failed save costs, what a reader finds."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -17,6 +19,7 @@ from r1jax.checkpoints.native import Checkpoints, read_config, write_model
 from r1jax.errors import UserError
 from r1jax.models.config import RopeScaling
 from r1jax.stages.pretrain import train_tokenizer
+from tests.check_kills import snapshots
 
 ROOT = str(Path(__file__).parents[1])
 NOISE = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)  # constants would compress to nothing
@@ -168,6 +171,94 @@ def test_damaged_steps_are_passed_over_and_set_aside(tmp_path, damage):
         assert checkpoints.steps() == [1] and (tmp_path / "2.damaged").is_dir()
         save(checkpoints, 2)
         checkpoints.wait()
+        assert_step(restored(checkpoints), 2)
+
+
+def raised_from(cause):
+    """As Orbax raises what TensorStore met while it read an array."""
+    error = Exception("Encountered error while reading array index: (slice(0, 3, 1),).")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EMFILE, "Too many open files"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes."),
+        ValueError('PERMISSION_DENIED: Error opening "zarr" driver: Error reading "b/.zarray"'),
+        raised_from(ValueError("RESOURCE_EXHAUSTED: Error reading local file: Too many open files")),
+        raised_from(MemoryError()),
+        AttributeError("a fault of a program"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error.__cause__ or error}"[:50],
+)
+def test_a_step_that_cannot_be_read_for_now_is_not_damaged(tmp_path, monkeypatch, error):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            save(checkpoints, step)
+        checkpoints.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoints._manager, "restore", lambda *_, **__: (_ for _ in ()).throw(error))
+            with pytest.raises(type(error)) as raised:
+                restored(checkpoints)
+            assert raised.value is error
+        assert checkpoints.steps() == [1, 2] and not list(tmp_path.glob("*damaged"))
+        assert_step(restored(checkpoints), 2)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not read its files")
+def test_files_that_may_not_be_read_are_not_damaged():
+    with tempfile.TemporaryDirectory() as name, Checkpoints(Path(name)) as checkpoints:
+        folder = Path(name)
+        for step in (1, 2):
+            save(checkpoints, step)
+        checkpoints.wait()
+        folder.chmod(0o755)
+        for file in (folder / "2" / "params").rglob("*"):
+            if file.parent.name == "d":
+                file.chmod(0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ValueError, match="Permission denied"):
+                restored(checkpoints)
+        finally:
+            os.seteuid(0)
+        assert_step(restored(checkpoints), 2)
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_step_may_be_damaged_more_than_once(tmp_path, again):
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+        for _ in range(again):
+            save(checkpoints, 2)
+            checkpoints.wait()
+            for file in (tmp_path / "2" / "rest").rglob("manifest.ocdbt"):
+                file.write_bytes(b"")
+            with pytest.warns(UserWarning, match="passed over"):
+                assert_step(restored(checkpoints), 1)
+
+
+def test_a_step_is_whole_or_not_listed_while_it_is_deleted(tmp_path):
+    """Killed anywhere, there is no step without its files: what is listed can be read."""
+    folder, states = tmp_path / "run", tmp_path / "states"
+    with Checkpoints(folder, keep_last=1, keep_best=0) as checkpoints:
+        save(checkpoints, 1)
+        checkpoints.wait()
+        whole = {p.relative_to(folder / "1") for p in (folder / "1").rglob("*")}
+        with snapshots(folder, states) as taken:
+            save(checkpoints, 2)
+            checkpoints.wait()
+    names = [
+        {p.relative_to(state / "1") for p in (state / "1").rglob("*")} for state in taken if (state / "1").exists()
+    ]
+    assert names and all(found == whole for found in names) and len(names) < len(taken)
+    assert not (folder / ".deleted").exists()
+    with Checkpoints(max(taken)) as checkpoints:
         assert_step(restored(checkpoints), 2)
 
 

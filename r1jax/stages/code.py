@@ -38,9 +38,10 @@ def code_hash(function: Callable[..., Any]) -> str | None:
     and places in files do not count. Imports inside a function, and lists, dicts and sets in its closure, are not
     looked into: the latter may be what it writes to.
     """
-    found = json.dumps(_Reader().read(function), sort_keys=True)
-    if found == json.dumps(_reference(function)):
+    read = _Reader().read(function)
+    if read in (_reference(function), _reference(inspect.unwrap(function))):
         return None
+    found = json.dumps(read, sort_keys=True)
     python = ".".join(platform.python_version_tuple()[:2])
     return f"{python}:{hashlib.sha256(found.encode()).hexdigest()}"
 
@@ -104,7 +105,7 @@ class _Reader:
         if isinstance(value, type):
             return self._once(value, self._class)
         if (wrapped := getattr(value, "__wrapped__", None)) is not None:  # jax.jit, functools.lru_cache
-            return ["wrapped", self.read(wrapped)]
+            return self.read(wrapped)
         if dataclasses.is_dataclass(value):
             fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             return ["instance", self.read(type(value)), self.read(fields)]
@@ -113,8 +114,10 @@ class _Reader:
         return _reference(value)
 
     def _once(self, value: Any, read: Callable[[Any], Any]) -> Any:
-        if not _is_own(value.__module__) or id(value) in self._seen:
+        if not _is_own(value.__module__):
             return _reference(value)
+        if id(value) in self._seen:
+            return ["again", value.__qualname__]
         self._seen.add(id(value))
         return read(value)
 
