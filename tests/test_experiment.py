@@ -13,9 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from experiments.r1_zero import PRESETS, Config, default_preset, measured
-from r1jax import load
+from experiments.r1_zero import PRESETS, Config, claim, default_preset, measured
+from r1jax import cli, load
 from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems import load_problems
@@ -28,7 +29,8 @@ from r1jax.sharding import make_mesh, param_shardings
 from r1jax.stages.collect import Environment
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig
-from r1jax.training.loop import SaveConfig, Stopped
+from r1jax.training.loop import SaveConfig
+from tests.check_kills import snapshots
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -168,39 +170,26 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path)
     assert texts[0] == texts[1]
 
 
-def test_sigterm_finishes_the_step_and_saves_it(finished, tmp_path):
+def test_stopped_it_finishes_the_step_saves_it_and_goes_on(finished, tmp_path):
+    """By Ctrl-C, and then by SIGTERM, between two of the regular checkpoints or not."""
     out = tmp_path / "run"
-    process = start(out)
-    wait_for_step(out, process, 0)
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0 and "same command" in stdout, stderr
-    with Checkpoints(out) as checkpoints:
-        assert checkpoints.steps()[-1] == len(steps_of(out)) < 6
+    saved = 0
+    for number, status, name in ((signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")):
+        process = start(out)
+        wait_for_step(out, process, saved)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=120)
+        with Checkpoints(out) as checkpoints:
+            saved = checkpoints.steps()[-1]
+        assert process.returncode == status and f"{name}: stops once" in stderr, stderr
+        assert f"stopped after step {saved} of 6; the same command goes on from there" in stdout
+        assert saved == len(steps_of(out)) < 6
     status, *_ = run(out)
     assert status == 0
     same(params_of(out), params_of(finished[0]))
 
 
-@pytest.mark.parametrize("library", ["asyncio", "uvloop"])  # checkpoints are read in an event loop
-def test_a_stop_gets_through_a_callback_of_an_event_loop(library):
-    loop = pytest.importorskip(library).new_event_loop()
-
-    def stop(*_):
-        raise Stopped("stopped")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
-        loop.call_later(5, loop.stop)
-        with pytest.raises(Stopped):
-            loop.run_forever()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        loop.close()
-
-
-def test_sigterm_before_the_first_step_ends_with_success(tmp_path):
+def test_stopped_before_the_first_step_it_ends_at_once(tmp_path):
     out = tmp_path / "run"
     process = start(out)
     deadline = time.monotonic() + 120
@@ -209,8 +198,59 @@ def test_sigterm_before_the_first_step_ends_with_success(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0 and "stopped; the same command goes on" in stdout, stderr
+    assert process.returncode == 143 and "stopped; the same command goes on" in stdout, stderr
     assert not steps_of(out)
+
+
+def test_killed_between_its_export_and_its_end_the_same_command_ends_well(finished, tmp_path):
+    """With what kills at other moments may leave: parts of an export and of files."""
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    (out / "summary.json").unlink()
+    shutil.copytree(out / "model", out / f".model.{'0' * 32}")
+    (out / "report.md.part").write_text("# R1-Ze")
+    (out / "curves.png").write_bytes(b"")
+    status, _, stderr = run(out)
+    assert status == 0, stderr
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished[0].iterdir()}
+    for name in ("model/model.safetensors", "evaluation_after/manifest.json", "completions.jsonl", "curves.png"):
+        assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
+
+
+def test_a_finished_run_is_trained_on_with_more_steps(finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    before = (out / "metrics.jsonl").read_text()
+    status, stdout, stderr = run(out, "--rl.steps=7")
+    assert status == 0, stderr
+    said = " ".join(stdout.split())
+    assert "rl.steps was 6, now 7" in said and "the cosine schedule of 7 steps is followed from here" in said
+    assert steps_of(out) == list(range(7)) and (out / "metrics.jsonl").read_text().startswith(before)
+    assert json.loads((out / "summary.json").read_text())["steps"] == 7
+    same(jax.device_get(load(out / "model").params), params_of(out))
+    with pytest.raises(AssertionError):
+        same(params_of(out), params_of(finished[0]))
+    names = [f"evaluation_{when}/manifest.json" for when in ("before", "after")]
+    assert [(out / n).read_bytes() == (finished[0] / n).read_bytes() for n in names] == [True, False]
+    status, _, stderr = run(out)
+    assert status == 2 and "rl.steps was 7, now 6" in stderr
+
+
+def test_a_run_that_is_trained_on_is_at_no_time_finished_with_the_new_settings(finished, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("config.json", "summary.json"):
+        shutil.copy(finished[0] / name, out)
+    old = json.loads((out / "config.json").read_text())
+    config = cli.parse(PRESETS, "tiny", [*SMALL, "--rl.steps=9"])
+    with snapshots(out, tmp_path / "states") as taken:
+        claim(config, out, Console(quiet=True))
+    assert json.loads((out / "config.json").read_text())["rl"]["steps"] == 9
+    assert len(taken) > 2
+    for state in taken:
+        assert json.loads((state / "config.json").read_text()) == old
+        claim(config, state, Console(quiet=True))
+        assert {path.name for path in state.iterdir()} == {"config.json"}
 
 
 @pytest.mark.parametrize(

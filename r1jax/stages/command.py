@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: st
 def keep_compiled() -> None:
     """Keeps compiled programs for later processes, in r1jax.disk.cache_folder unless jax was told of another place."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        folder = cache_folder()
+        if folder.parent == Path(tempfile.gettempdir()):
+            print(f"no home folder that can be written: compiled programs are kept in {folder}", file=sys.stderr)
+        jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
 
 
 def run_command(main: Callable[[], None], advice: str) -> None:
