@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -44,6 +45,20 @@ def answered(answer: str) -> Completion:
         ("0.3333", "1/3", False),
         ("9007199254740993", "9007199254740992", False),  # equal as floats
         ("85", "", False),
+        ("100000", "1e5", True),
+        ("5", "1e5", False),
+        ("6", "10^6", False),
+        ("18", "18 cm^2", True),
+        ("2", "18 cm^2", False),
+        ("5", "1,2345", False),
+        ("5 km", "5 m", False),
+        ("18 dollars", "$18", True),
+        ("1.5", "1 1/2", True),
+        ("50", "50%", True),
+        ("0.5", "50%", True),
+        ("5", "50%", False),
+        ("0.00002", "2e-05", True),
+        ("1e20", "100000000000000000000", True),
     ],
 )
 def test_numbers_are_compared_by_value(expected: str, answer: str, right: bool) -> None:
@@ -94,6 +109,21 @@ def test_no_answer_is_a_wrong_answer() -> None:
     assert accuracy(SUM, completion("<think>85</think><answer>85</answer><answer>85</answer>")) == 0
     assert accuracy(Problem("q", "", "test", "exact"), completion("<think>85</think>")) == 0
     assert accuracy(SUM, completion("85", template="number")) == 1
+
+
+@pytest.mark.parametrize(("template", "text"), [("number", "it is 8"), ("steps", "7 + 8 = 15. The answer is 8")])
+def test_a_number_that_the_length_limit_may_have_cut_is_no_answer(template: str, text: str) -> None:
+    cut = Completion(text, tokens=20, limit=20, finished=False, template=TEMPLATES[template])
+    assert accuracy(Problem("q", "8", "test"), cut) == 0
+    assert accuracy(Problem("q", "8", "test"), dataclasses.replace(cut, finished=True)) == 1
+    assert accuracy(Problem("q", "8", "test"), dataclasses.replace(cut, text=f"{text}, so")) == 1
+
+
+def test_a_repeated_question_is_no_answer() -> None:
+    for text in ("0 + 3 = RIVANT", "0 + 3 = ", "0 + 3", "0+3", "3 + 0 = ?", "What is 0 + 3?", "0 plus 3 is"):
+        assert accuracy(Problem("0 + 3", "3", "arithmetic"), completion(text, "number")) == 0, text
+    for text in ("0 + 3 = 3", "3", "The answer is 3.", "It is **3**", "0 + 3 is 3"):
+        assert accuracy(Problem("0 + 3", "3", "arithmetic"), completion(text, "number")) == 1, text
 
 
 def test_format_is_the_template_s() -> None:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from r1jax.data.names import lookup
-from r1jax.data.number import last_number, parse_number
+from r1jax.data.number import last_number, parse_number, plain
 from r1jax.data.problem import Problem
 
 if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
+_THINK = re.compile("(</?think>)")
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 _WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTALL)
 
@@ -63,13 +64,21 @@ class Template:
         return self.prefill + completion
 
     def answer(self, text: str) -> str | None:
-        """What stands in the one pair of answer tags, stripped, or None; without tags the last number, else the text.
+        """What the text answers, stripped; None where it gives no answer. What stands in the reasoning is no answer.
 
-        "8 * 6 = 48" is thus right without being what was asked for, which the format judges.
+        With tags: what stands in the one pair of answer tags outside the reasoning, which a missing ``</think>`` leaves
+        open to the end. With a conclusion: the result of what follows the last one. Without either: the result of the
+        text. The result is r1jax.data.number.last_number, so that "8 * 6 = 48" answers 48, which the format judges, and
+        "0 + 3 = ?" or "0 + 3", which only repeat a question, answer nothing; a text in other words is its own result.
         """
         if self.tags:
-            return _between(text, "<answer>", "</answer>")
-        return last_number(text) or text.strip()
+            return _between(_outside_reasoning(text), "<answer>", "</answer>")
+        if self.conclusion:
+            text = text.rpartition(self.conclusion)[2] if self.conclusion in text else ""
+            if not text.strip():
+                return None
+        expression = any(map(str.isdigit, text)) and not any(map(str.isalpha, plain(text)))
+        return last_number(text) or (None if expression else text.strip())
 
     def reasoning(self, text: str) -> str | None:
         """What stands in the one pair of think tags, or before the one conclusion, stripped; None without it."""
@@ -97,6 +106,17 @@ class Template:
             return bool(self.reasoning(text)) and parse_number(text.partition(self.conclusion)[2]) is not None
         order = _WITH_PROSE if self.prose else _IN_ORDER
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
+
+
+def _outside_reasoning(text: str) -> str:
+    """The text without what a think tag opens; a first ``</think>`` without one ends reasoning that the prompt opened.
+
+    A text without think tags has no reasoning.
+    """
+    parts = _THINK.split(text)
+    kept = [] if parts[1:2] == ["</think>"] else [parts[0]]
+    kept += [part for tag, part in zip(parts[1::2], parts[2::2], strict=True) if tag == "</think>"]
+    return "".join(kept)
 
 
 def _between(text: str, start: str, end: str) -> str | None:

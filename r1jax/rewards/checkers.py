@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from r1jax.data import countdown, gym
-from r1jax.data.number import parse_number
+from r1jax.data.number import read_number
 from r1jax.data.problem import Checker, Problem
 
 
@@ -27,8 +27,8 @@ def prepare(problem: Problem) -> None:
 
 
 def _number(problem: Problem, answer: str) -> bool:
-    value = parse_number(answer)
-    return value is not None and value == parse_number(problem.answer)
+    given, expected = read_number(answer), read_number(problem.answer)
+    return given is not None and expected is not None and given.equals(expected)
 
 
 def _exact(problem: Problem, answer: str) -> bool:
