@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from r1jax.data.files import rows
+from r1jax.data.files import rows, shown
 from r1jax.data.packing import Example
 from r1jax.errors import UserError
 from r1jax.tokenizer import Tokenizer
 
 
-def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
+def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
     """The column ``messages`` of a .jsonl or .parquet file: of each row a list of {"role", "content"}.
+
+    Keys of a message without a value are left out: parquet gives every message the keys of all.
 
     Raises:
       UserError: naming the line or row that holds no such list, or that there are none.
@@ -24,10 +27,29 @@ def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise UserError(f"{where}: column 'messages' must be a list of objects with role and content")
+        messages = [_without_nulls(message) for message in messages]
+        if wrong := _fault(messages):
+            raise UserError(f"{where}: {wrong}")
         found.append(messages)
     if not found:
         raise UserError(f"{path} holds no conversations")
     return found
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+def _fault(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why messages cannot be learned from; None where they can."""
+    for message in messages:
+        if not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            return f"a message needs role and content as text, not {shown(dict(message))}"
+    if not messages or messages[-1]["role"] != "assistant":
+        return "a conversation must end with a message of the role assistant: that is what is learned"
+    return None
 
 
 def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Example:
@@ -41,11 +63,8 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
         assistant's, or a template that writes earlier turns otherwise than last ones, as those do that leave earlier
         reasoning out.
     """
-    for message in messages:
-        if not all(isinstance(message.get(name), str) for name in ("role", "content")):
-            raise UserError(f"a message needs role and content as text, not {str(dict(message))[:60]}")
-    if not messages or messages[-1]["role"] != "assistant":
-        raise UserError("a conversation must end with a message of the role assistant: that is what is learned")
+    if wrong := _fault(messages):
+        raise UserError(wrong)
     tokens = tokenizer.chat(messages, add_generation_prompt=False)
     mask = np.zeros(len(tokens) + 1, bool)
     for i, message in enumerate(messages):

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-_MAX_EXPONENT = 4000  # of ten; Python itself reads no more than 4300 digits
+MAX_EXPONENT = 4000  # of ten; Python itself reads no more than 4300 digits
 
 _UNITS = {
     "%": "% percent",
@@ -228,7 +228,7 @@ def _number(match: re.Match[str]) -> Number | None:
             value = _decimal(part["above"]) / _decimal(part["below"])
         else:
             power = int(part["power"] or part["exponent"] or 0)
-            if abs(power) > _MAX_EXPONENT:
+            if abs(power) > MAX_EXPONENT:
                 return None
             value = _decimal(part["factor"] or part["decimal"] or "1") * Fraction(10) ** power
     except (ValueError, ZeroDivisionError):  # Python reads no more than 4300 digits

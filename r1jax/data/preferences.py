@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from r1jax.data.files import rows
+from r1jax.data.files import rows, shown
 from r1jax.data.general import SAFETY, GeneralPrompt
 from r1jax.errors import UserError
 
@@ -51,7 +51,7 @@ def read_labelled(path: str | Path) -> list[Labelled]:
     found = []
     for where, row in rows(path, ("prompt", "response", "safe")):
         if not isinstance(row.get("safe"), bool):
-            raise UserError(f"{where}: column 'safe' is {row.get('safe')!r}: write true or false")
+            raise UserError(f"{where}: column 'safe' is {shown(row.get('safe'))}: write true or false")
         found.append(Labelled(_text(row, "prompt", where), _text(row, "response", where), row["safe"]))
     return _some(found, path)
 
@@ -90,7 +90,7 @@ def make_labelled(prompts: Iterable[GeneralPrompt]) -> list[Labelled]:
 def _text(row: dict[str, Any], column: str, where: str) -> str:
     value = row.get(column)
     if not isinstance(value, str) or (column == "prompt" and not value.strip()):
-        raise UserError(f"{where}: column {column!r} is {value!r}: write some text")
+        raise UserError(f"{where}: column {column!r} is {shown(value)}: write some text")
     return value
 
 
