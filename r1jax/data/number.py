@@ -95,11 +95,11 @@ _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"\^ ?\{? ?\\(?:circ|degree)(?![A-Za-z]) ?\}?|\\degree(?![A-Za-z])", "°"),
         (r"\\(?:times|cdot)(?![A-Za-z]) ?", "\u00d7"),
         (r"(?<=[0-9])(?=\\[dtc]?frac)", " "),
-        (r"\\[dtc]?frac ?([0-9]) ?([0-9])", r"\1/\2"),
-        (r"\\[dtc]?frac ?\{ ?([0-9.,]+) ?\} ?\{ ?([0-9.,]+) ?\}", r"\1/\2"),
+        (r"\\[dtc]?frac ?([0-9]) ?([0-9])(?! ?[0-9])", r"\1/\2"),
+        (r"\\[dtc]?frac ?\{ ?([0-9.,]+) ?\} ?\{ ?([0-9.,]+) ?\}(?! ?[0-9])", r"\1/\2"),
         (r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|boxed|fbox) ?\{([^{}]*)\}(?=\^)", r" \1"),
         (r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|boxed|fbox) ?\{([^{}]*)\}", r" \1 "),
-        (r"\^ ?\{([^{}]*)\}|\^ ?\(([^()^]*)\)", lambda m: "^" + (m[1] or m[2] or "").strip()),
+        (r"\^ ?\{([^{}]*)\}(?! ?[0-9])|\^ ?\(([^()^]*)\)(?! ?[0-9])", lambda m: "^" + (m[1] or m[2] or "").strip()),
         (r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: "^" + m[1].translate(_POWERS)),
         (r"\\(?=[%$])", ""),
         (r"(?<=[0-9])(?: ?(?:[xX*\u00d7]|\*\*) ?)(?=10(?:\^|\*\*)[-+0-9])", "\u00d7"),
@@ -234,15 +234,15 @@ def _number(match: re.Match[str]) -> Number | None:
     except (ValueError, ZeroDivisionError):  # Python reads no more than 4300 digits
         return None
     value *= _SCALES.get(part["scale"], 1)
-    return Number(-value if "-" in (part["sign"], part["inner"]) else value, _unit(part["unit"] or ""))
+    return Number(-value if "-" in (part["sign"], part["inner"]) else value, unit_of(part["unit"] or ""))
 
 
 def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(",", ""))
 
 
-def _unit(text: str) -> str:
-    """One spelling for each unit: "km per hour" and "km/h", "square cm" and "cm^2"."""
+def unit_of(text: str) -> str:
+    """One spelling for each unit, "km/h" for "km per hour", "cm2" for "square cm" and "cm^2"; "" for other text."""
     sides = []
     for side in re.split(r" ?/ ?| ?per ", text):
         words = re.fullmatch(rf"(?:(sq|square|cubic)\.? )?({_UNIT_NAME})(?:\^?(-?[1-9]))?", side)
