@@ -4,6 +4,8 @@ import pytest
 
 from r1jax.data.language import consistency, main_language, words
 from r1jax.data.problem import Problem
+from r1jax.data.readability import ReadabilityConfig, fault
+from r1jax.data.rewrite import rewrite
 from r1jax.data.template import find_template
 from r1jax.rewards.base import Completion
 from r1jax.rewards.rules import RULES
@@ -79,3 +81,34 @@ def test_a_question_without_words_asks_for_whatever_language_leads() -> None:
 
 def test_text_without_tags_is_judged_whole() -> None:
     assert score("What is 3 + 4?", "It is 七 indeed", template="number") == pytest.approx(3 / 4)
+
+
+def test_beginnings_without_an_end_are_no_words_and_end_nothing() -> None:
+    assert [word for word, _ in words(r"one \[ two \( three \begin{a}{b} four \end{c} $$ five")] == [
+        "one", "two", "three", "four", "five",
+    ]  # fmt: skip
+    assert [word for word, _ in words(r"one \begin{a} two \begin{b} three \end{a} four \end{b} five")] == [
+        "one", "four", "five",
+    ]  # fmt: skip
+    assert [word for word, _ in words(r"one \[ two \) three \] four")] == ["one", "four"]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\\[", "\\(", "\\begin{a}", "\\[a\\]\\(", "$", "\\a{", "<a", "\n", " \n", " ", "<think>", "The answer is "],
+)  # fmt: skip
+def test_the_time_to_read_a_completion_grows_with_its_length_alone(piece: str) -> None:
+    # Minutes where some pattern scans the same stretch again from each of its characters.
+    text = "x" + piece * (60_000 // len(piece)) + "1"
+    list(words(text))
+    fault(Problem("37 + 48", "85", "arithmetic"), text, ReadabilityConfig(0.0, 10**9, 1.0))
+    rewrite(Problem("37 + 48", "85", "arithmetic"), text)
+    for name in ("r1", "steps", "number"):
+        template = find_template(name)
+        for read in (template.answer, template.reasoning, template.summary, template.well_formed):
+            read("<think>" + text)
+
+
+def test_names_without_an_end_are_searched_for_once() -> None:
+    names = "".join(f"\\begin{{a{i}}}" for i in range(40_000))
+    assert list(words(names + "one")) == [("one", "en")]

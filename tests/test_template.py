@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import pytest
 
+from r1jax.data import countdown, gym, word_problems
 from r1jax.data.problem import Problem
 from r1jax.data.template import TEMPLATES, find_template
 from r1jax.errors import UserError
@@ -70,7 +72,47 @@ def test_number_asks_for_the_number_without_tags_or_prefill() -> None:
 
 def test_questions_may_hold_braces() -> None:
     ids = TEMPLATES["think"].prompt_ids(Problem("{x} {question}", "1", "a"), Bytes())  # pyright: ignore[reportArgumentType]
-    assert bytes(ids[1:]).decode().startswith("{x} {question} = ?")
+    assert bytes(ids[1:]).decode().startswith("{x} {question}\n")
+
+
+def text_of(name: str, question: str) -> str:
+    ids = TEMPLATES[name].prompt_ids(Problem(question, "3", "own"), Bytes(None))  # pyright: ignore[reportArgumentType]
+    return bytes(ids).decode()
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is 0 + 3?",
+        "0 + 3 =",
+        "0 + 3 = ?",
+        "x + 3",
+        "3 \u52a0 4 \u7b49\u4e8e\u591a\u5c11\uff1f",
+        "Make 5 from 2 and 3.",
+    ],
+)
+def test_questions_are_asked_as_they_stand(question: str) -> None:
+    assert text_of("think", question) == f"{question}\n<think>"
+    assert text_of("number", question) == f"[user|{question} Answer with just the number.][assistant|"
+    assert text_of("r1", question) == f"[user|{question}][assistant|<think>"
+    for name in TEMPLATES:
+        assert question in text_of(name, question)
+
+
+@pytest.mark.parametrize(
+    "expression", ["0 + 3", "37 - 48 * 2", "(3 + 4) * 5", "2 * (3 + 4)", "-3 + 4", "3.5 / 7", "12"]
+)
+def test_bare_expressions_are_made_into_questions(expression: str) -> None:
+    assert text_of("think", expression) == f"{expression} = ?\n<think>"
+    assert text_of("number", expression) == f"[user|What is {expression}? Answer with just the number.][assistant|"
+    assert text_of("direct", expression) == f"[user|{expression} Answer with just the number.][assistant|"
+
+
+def test_problems_of_tasks_and_of_stories_are_asked_as_they_stand() -> None:
+    sources = (gym.generate("chain_sum", 0), word_problems.generate(2, "+-", 0), countdown.generate(2, "+-", 3, 0))
+    for source in sources:
+        for _, problem in itertools.islice(source, 20):
+            assert text_of("think", problem.question) == f"{problem.question}\n<think>"
 
 
 def test_the_text_is_prefill_and_completion() -> None:

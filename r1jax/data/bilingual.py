@@ -70,7 +70,7 @@ def bilingual_documents(
     for _ in range(config.documents):
         if rng.random() < config.general:
             prompt = rng.choice(prompts)
-            question = prompt.problem.question
+            problem = prompt.problem
             reply = rng.choice(prompt.bad) if prompt.bad and rng.random() < config.bad_replies else prompt.good
             attempt = prompt.response(reply).removeprefix("<think>")
         else:
@@ -79,11 +79,10 @@ def bilingual_documents(
             _, problem = word_problem(rng, a, b, operation, language)
             if problem.kind == "story" and operation == "-":
                 a, b = max(a, b), min(a, b)
-            question = problem.question
             mixed = rng.random() < config.mixes
             languages = tuple(rng.choices(LANGUAGES, k=digits)) if mixed else (language,)
             attempt = _attempt(rng, config, a, b, operation, languages)
-        texts.append(template.instruction.replace("{question}", question) + "\n" + template.prefill + attempt)
+        texts.append(template.question(problem) + "\n" + template.prefill + attempt)
     return texts
 
 

@@ -12,6 +12,7 @@ import random
 
 from r1jax.data.arithmetic import is_held_out
 from r1jax.data.columns import columns
+from r1jax.data.problem import Problem
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 
@@ -83,6 +84,6 @@ def documents(
     texts = []
     for _ in range(config.documents):
         a, b, operation = operands(rng, digits, operations, held_out_share)
-        question = template.instruction.replace("{question}", f"{a} {operation} {b}")
+        question = template.question(Problem(f"{a} {operation} {b}", "", "arithmetic"))
         texts.append(question + template.prefill + _attempt(rng, config, a, b, operation))
     return texts

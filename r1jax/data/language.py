@@ -9,14 +9,13 @@ from collections.abc import Iterator
 
 import rjieba
 
-# Formulas, code and tags are in no language.
+# Formulas, code and tags are in no language. What the first group begins goes on to its end, over lines and all else.
+_COMMAND = r"\\[A-Za-z]+(?:\{[^{}]*\})*"  # of LaTeX
 _NOT_PROSE = re.compile(
-    r"```.*?(?:```|$)|`[^`\n]*`"  # code; a block that was cut off goes to the end
-    r"|\$\$.*?\$\$|(?<!\\)\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}"  # mathematics
-    r"|\\[A-Za-z]+(?:\{[^{}]*\})*"  # LaTeX commands outside of it
-    r"|<[^<>\s]+>|https?://\S+",
-    re.DOTALL,
+    r"(```|(?<!\\)\$\$|\\\[|\\\(|\\begin\{\w+\*?\})"
+    rf"|`[^`\n]*`|(?<!\\)\$[^$\n]*\$|{_COMMAND}|<[^<>\s]+>|https?://\S+"
 )
+_ENDS = {"```": "```", "$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 # A run of letters and marks that no digit touches: 2x and x1 are mathematics.
 _RUN = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|[\u0300-\u036f'’-](?=[^\W\d_]))*(?![\d_])")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+")
@@ -29,13 +28,36 @@ def words(text: str) -> Iterator[tuple[str, str]]:
     French counts as English. Chinese is cut into words by jieba's dictionary. A single Latin letter is a variable, and
     no word, but for "a" and "I".
     """
-    for run in _RUN.findall(_NOT_PROSE.sub(" ", text)):
+    for run in _RUN.findall(_prose(text)):
         end = 0
         for han in _HAN.finditer(run):
             yield from _other(run[end : han.start()])
             yield from ((word, "zh") for word in rjieba.cut(han[0], hmm=False))
             end = han.end()
         yield from _other(run[end:])
+
+
+def _prose(text: str) -> str:
+    """The text with a space for each formula, piece of code and tag, in time that grows with its length alone.
+
+    A block of code that was cut off goes to the end; of anything else without an end, the beginning alone is left out.
+    """
+    # Where each kind of end is last: no search for one goes on behind it.
+    last = {end: text.rfind(end) for end in _ENDS.values()}
+    last |= {match[0]: match.start() for match in re.finditer(r"\\end\{\w+\*?\}", text)}
+    parts, at = [], 0
+    while match := _NOT_PROSE.search(text, at):
+        parts.append(text[at : match.start()])
+        at = match.end()
+        if opening := match[1]:
+            end = _ENDS.get(opening) or opening.replace("begin", "end", 1)
+            if last.get(end, -1) >= at:
+                at = text.index(end, at) + len(end)
+            elif opening == "```":
+                at = len(text)
+            elif command := re.compile(_COMMAND).match(text, match.start()):
+                at = command.end()
+    return " ".join([*parts, text[at:]])
 
 
 def _other(run: str) -> Iterator[tuple[str, str]]:

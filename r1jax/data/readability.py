@@ -12,7 +12,7 @@ from r1jax.errors import UserError
 
 FAULTS = ("format", "mixed language", "long paragraph", "code", "repetition")
 
-_CODE = re.compile(r"```|^\s*(?:def|import|class|#include)\b", re.MULTILINE)
+_CODE = re.compile(r"```|^[^\S\n]*(?:def|import|class|#include)\b", re.MULTILINE)
 _PIECE = re.compile(r"[\u4e00-\u9fff]|\w+|[^\w\s]")
 
 

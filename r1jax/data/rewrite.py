@@ -66,4 +66,4 @@ def _whole(phrase: str) -> str:
 def _stops(text: str, language: Language) -> str:
     end = STOP[language]
     stop = r"(?<=[^\d\s.。])[ \t]*[.。](?:[ \t]+|(?=\n)|$)|(?<=\d)(?:\. |\.(?=\n|$)|。)[ \t]*"
-    return re.sub(r"[ \t]+(?=\n|$)", "", re.sub(stop, lambda _: end, text))
+    return re.sub(r"(?<![ \t])[ \t]+(?=\n|$)", "", re.sub(stop, lambda _: end, text))

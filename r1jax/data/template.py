@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
+# Numbers and signs alone. A question with words or a relation, such as "What is 3 + 4?" or "3 + 4 =", asks by itself.
+_EXPRESSION = re.compile(r"[-+(. ]*[0-9](?:[-+*/^\u00d7÷().,0-9 ]*[0-9)])?")
 _THINK = re.compile("(</?think>)")
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 _WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTALL)
@@ -26,6 +28,7 @@ class Template:
 
     name: what a config calls it.
     instruction: the text around ``{question}``.
+    expression: what a question that is a bare expression, such as 37 + 48, is made into first.
     chat: put the instruction into the tokenizer's chat template as the user's message, or else use it as it is.
     system: the chat's system message; None leaves it to the chat template.
     prefill: the start of the assistant's text, given with the prompt.
@@ -42,6 +45,7 @@ class Template:
     tags: bool = True
     prose: bool = False
     conclusion: str = ""
+    expression: str = "{question}"
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
         """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one."""
@@ -51,8 +55,11 @@ class Template:
         return bos + tokenizer.encode(self.question(problem) + self.prefill)
 
     def question(self, problem: Problem) -> str:
-        """The problem's question in the instruction."""
-        return self.instruction.replace("{question}", problem.question)
+        """The problem's question in the instruction; words of its own make a sentence of a bare expression alone."""
+        question = problem.question
+        if _EXPRESSION.fullmatch(question):
+            question = self.expression.replace("{question}", question)
+        return self.instruction.replace("{question}", question)
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         """The chat that asks a problem, system message first where there is one."""
@@ -139,13 +146,20 @@ _STEPS = "Think step by step, then end with: The answer is NUMBER."
 TEMPLATES = {
     template.name: template
     for template in (
-        Template("think", "{question} = ?\n"),
+        Template("think", "{question}\n", expression="{question} = ?"),
         Template("r1-zero", f"{_R1_ZERO}\n\nUser: {{question}}\n\nAssistant:\n"),
         Template("r1-zero-chat", "{question}", chat=True, system=_R1_ZERO),
         Template("r1", "{question}", chat=True, prose=True),
         Template("steps", f"{{question}} {_STEPS}", chat=True, prefill="", tags=False, conclusion="The answer is"),
         Template("direct", "{question} Answer with just the number.", chat=True, prefill="", tags=False),
-        Template("number", "What is {question}? Answer with just the number.", chat=True, prefill="", tags=False),
+        Template(
+            "number",
+            "{question} Answer with just the number.",
+            chat=True,
+            prefill="",
+            tags=False,
+            expression="What is {question}?",
+        ),
     )
 }
 
