@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,20 @@ def test_the_divergence_and_its_gradient_are_the_formula(direction, chunk):
     step = np.zeros_like(w)
     step[2, 3] = 1e-6
     np.testing.assert_allclose(of_w[2, 3], (plain(h, w + step) - plain(h, w - step)) / 2e-6, rtol=1e-3, atol=1e-4)
+
+
+def test_the_bfloat16_gradient_of_the_divergence_is_added_in_float32_over_chunks():
+    """In 512 chunks as in one, to within the rounding of the result."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    h, g = (1 + jax.random.normal(key, (8, 512, 4), jnp.bfloat16) for key in keys[:2])
+    w, v = (jax.random.normal(key, (4, 11), jnp.bfloat16) for key in keys[2:])
+
+    @partial(jax.jit, static_argnums=1)
+    def gradient(w, chunk):
+        return jax.grad(lambda w: kl_sum((h, w), (g, v), jnp.ones((8, 512), bool), "forward", chunk=chunk))(w)
+
+    one, many = (np.asarray(gradient(w, chunk), np.float64) for chunk in (4096, 8))
+    assert np.linalg.norm(many - one) < 0.005 * np.linalg.norm(one)
 
 
 def test_no_gradient_enters_the_teacher():

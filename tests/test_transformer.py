@@ -1,6 +1,7 @@
 """Properties of the decoder that no reference implementation is needed for."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,11 @@ import pytest
 
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig, RopeScaling
-from r1jax.models.transformer import forward, param_specs
-from r1jax.sharding import init_params, param_count
+from r1jax.models.transformer import cast, embed, forward, param_specs
+from r1jax.sharding import batch_sharding, init_params, make_mesh, param_count, param_shardings, place
+from r1jax.stages.reward_model import judgement_sums
+from r1jax.training.language_model import cross_entropy_sums
+from r1jax.training.update import accumulate
 
 
 def test_causality_by_gradient(tiny_config, tiny_params):
@@ -98,3 +102,71 @@ def test_a_weight_is_drawn_from_its_name_alone():
     more = init_params(param_specs(dataclasses.replace(config, tie_embeddings=False)), jax.random.key(0))
     np.testing.assert_array_equal(plain["embedding"], more["embedding"])
     assert not np.array_equal(plain["layers"]["mlp"]["gate"], plain["layers"]["mlp"]["up"])
+
+
+def frequent_tokens(shape, vocab):
+    """Tokens of which 30% are 1 and the others follow Zipf's law, as int32."""
+    rng = np.random.default_rng(0)
+    rank = 1 / np.arange(1, vocab + 1)
+    tokens = rng.choice(vocab, size=shape, p=rank / rank.sum())
+    return np.where(rng.random(shape) < 0.3, 1, tokens).astype(np.int32)
+
+
+def relative(got, want):
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "8x1", "4x2", "1x8"])
+@pytest.mark.parametrize("vocab", [96, 97])
+def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
+    """In bfloat16, the gradient of a token that occurs 2,500 times is that of a float64 sum, on every mesh."""
+    config = dataclasses.replace(tiny_config, vocab_size=vocab, dtype="bfloat16")
+    tokens = frequent_tokens((16, 512), vocab)
+    rng = np.random.default_rng(1)
+    gradient = jnp.asarray(rng.normal(1.0, 1.0, (*tokens.shape, config.hidden_size)), jnp.bfloat16)
+    want = np.zeros((vocab, config.hidden_size))
+    np.add.at(want, tokens, np.asarray(gradient, np.float64))
+    mesh, spec = make_mesh(mesh), param_specs(config)["embedding"]
+    with jax.set_mesh(mesh):
+        table = place(jnp.ones(spec.shape, jnp.bfloat16), param_shardings(spec, mesh))
+
+        @jax.jit
+        def backward(table, tokens, gradient):
+            return jax.vjp(lambda w: embed({"embedding": w}, tokens, config), table)[1](gradient)[0]
+
+        got = backward(table, *place((tokens, gradient), (batch_sharding(),) * 2))
+    assert got.dtype == jnp.bfloat16
+    assert relative(got, want) < 0.003  # one rounding: at most 2^-8 of each number
+    assert relative(got[1], want[1]) < 0.003
+
+
+@pytest.mark.parametrize(("head", "parts"), [("vocabulary", (64, 8, 1)), ("scalar", (64, 1))])
+def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_config, head, parts):
+    """Every weight's gradient over 64 rows: packed texts with rematerialisation; a reward model."""
+    config = dataclasses.replace(
+        tiny_config, dtype="bfloat16", head=head, num_layers=1, tie_embeddings=False,
+        attention_bias=True, output_bias=True, remat="block" if head == "vocabulary" else "none",
+    )  # fmt: skip
+    params = init_params(param_specs(config), jax.random.key(0))
+    tokens = frequent_tokens((64, 65), config.vocab_size)
+    if head == "scalar":
+        params["score"] = 0.02 * jax.random.normal(jax.random.key(1), params["score"].shape)
+        batch = {"tokens": tokens, "lengths": np.full(64, 65), "counts": np.ones(64, bool), "safe": np.ones(64, bool)}
+        loss = judgement_sums
+    else:
+        segments = np.broadcast_to(np.arange(64) // 20, (64, 64)).astype(np.int32)
+        batch = {"tokens": tokens, "mask": np.ones((64, 64), bool), "segments": segments}
+        loss = partial(cross_entropy_sums, chunk=1024)
+
+    @partial(jax.jit, static_argnums=2)
+    def gradient(params, batch, microbatches):
+        def part(params, rows):
+            return jax.grad(lambda p: loss(p, rows, config=config), has_aux=True)(params)
+
+        return accumulate(part, cast(params, config), batch, microbatches)[0][0]
+
+    want, *others = (gradient(params, batch, n) for n in parts)
+    for got in others:
+        far = jax.tree.map(relative, got, want)
+        assert max(jax.tree.leaves(far)) < 0.01, far

@@ -42,6 +42,7 @@ def kl_sum(
     B, T, _ = student[0].shape
     n = -(-T // max(1, chunk // B))
     columns = -(-T // n)
+    wide = student[1].astype(jnp.float32)  # its gradient is added up over the chunks in this type
 
     def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]
         x = jnp.pad(x, [(0, 0), (0, n * columns - T)] + [(0, 0)] * (x.ndim - 2))
@@ -54,7 +55,7 @@ def kl_sum(
     @jax.checkpoint  # the backward pass makes each chunk's logits again
     def one(total: jax.Array, part: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         own, other, marked = part
-        q = log_policy(own, student[1])
+        q = log_policy(own, wide.astype(student[1].dtype))
         p = jax.lax.stop_gradient(log_policy(other, teacher[1]))
         kl = jnp.exp(p) * (p - q) if direction == "forward" else jnp.exp(q) * (q - p)
         return total + jnp.where(marked, kl.sum(-1), 0.0).sum(), None

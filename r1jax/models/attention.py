@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, Numerics
 from r1jax.models.norm import rms_norm
+from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
 from r1jax.sharding import ParamSpec, constrain
 
@@ -43,7 +44,7 @@ def project(
     k = jnp.einsum("...d,dgk->...gk", x, weights["key"])
     v = jnp.einsum("...d,dgk->...gk", x, weights["value"])
     if config.attention_bias:
-        q, k, v = q + weights["query_bias"], k + weights["key_bias"], v + weights["value_bias"]
+        q, k, v = (add_bias(x, weights[f"{name}_bias"]) for x, name in ((q, "query"), (k, "key"), (v, "value")))
     if config.qk_norm:
         q = rms_norm(q, weights["query_norm"], config.norm_eps)
         k = rms_norm(k, weights["key_norm"], config.norm_eps)
@@ -53,7 +54,7 @@ def project(
 def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
     """Output projection of heads [..., H, K] to [..., D]."""
     y = jnp.einsum("...hk,hkd->...d", x, weights["output"])
-    return y + weights["output_bias"] if config.output_bias else y
+    return add_bias(y, weights["output_bias"]) if config.output_bias else y
 
 
 def check_attention(numerics: Numerics) -> None:

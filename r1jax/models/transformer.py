@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import chex
@@ -71,8 +72,30 @@ def prepare(params: Params, config: ModelConfig) -> Params:
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
-    """Residual stream [..., D] of tokens [...]."""
-    return params["embedding"].astype(config.dtype)[tokens]
+    """Residual stream [..., D] of tokens [...].
+
+    The gradient of the embedding is summed over tokens in float32 and rounded to config.dtype once: in bfloat16 the
+    sum of a frequent token stops growing after a few hundred terms.
+    """
+    return _rows(params["embedding"].astype(config.dtype), tokens, config.vocab_size)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rows(embedding: jax.Array, tokens: jax.Array, vocab_size: int) -> jax.Array:
+    return embedding[tokens]
+
+
+def _rows_forward(embedding: jax.Array, tokens: jax.Array, vocab_size: int) -> tuple[jax.Array, jax.Array]:
+    return embedding[tokens], tokens
+
+
+# The shape [V, D] of the gradient must be known without keeping the weights.
+def _rows_backward(vocab_size: int, tokens: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    total = jnp.zeros((vocab_size, gradient.shape[-1]), jnp.float32).at[tokens].add(gradient.astype(jnp.float32))
+    return total.astype(gradient.dtype), None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def unembedding(params: Params, config: ModelConfig) -> jax.Array:
