@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
 import functools
 import json
 import re
@@ -12,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import sentencepiece
 import tokenizers
 from tokenizers import AddedToken
 
+from r1jax.chat import Rendered, render
+from r1jax.chat import render_chat as render_chat
 from r1jax.errors import UserError
 
 
@@ -58,61 +56,20 @@ class Tokenizer(Protocol):
         """Text of ids, without control tokens."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
-        """Ids of messages (dicts of "role" and "content") in the chat template.
+    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:
+        """Text of messages (dicts of "role" and "content") in the chat template.
 
         Raises UserError where there is no template or the template refuses the messages.
         """
         ...
 
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+        """Ids of what ``render`` gives."""
+        ...
+
     def save(self, folder: str | Path) -> None:
         """Writes the files from which load_tokenizer reads the same tokenizer."""
         ...
-
-
-@functools.lru_cache(maxsize=8)
-def _compile(template: str) -> jinja2.Template:
-    # A template comes with the weights, from anyone: hence the sandbox. The settings are those that templates are
-    # written for, transformers' own.
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def strftime_now(layout: str) -> str:
-        return datetime.datetime.now().strftime(layout)
-
-    def tojson(value: Any, **options: Any) -> str:
-        return json.dumps(value, **{"ensure_ascii": False, **options})
-
-    environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
-    environment.filters["tojson"] = tojson  # jinja's own escapes for HTML
-    return environment.from_string(template)
-
-
-def render_chat(
-    template: str,
-    messages: Sequence[Mapping[str, str]],
-    bos_token: str,
-    eos_token: str,
-    add_generation_prompt: bool,
-) -> str:
-    """Text of messages in a chat template; raises UserError where the template is broken or refuses them."""
-    try:
-        return _compile(template).render(
-            messages=[dict(m) for m in messages],
-            add_generation_prompt=add_generation_prompt,
-            bos_token=bos_token,
-            eos_token=eos_token,
-            tools=None,
-            documents=None,
-        )
-    except jinja2.TemplateError as error:
-        roles = ", ".join(m.get("role", "?") for m in messages)
-        reason = " ".join(str(error).split())
-        raise UserError(f"the chat template refuses these messages (roles: {roles}): {reason}") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,15 +89,19 @@ class _Declared(abc.ABC):
     def token(self, id: int) -> str:
         """String of one id."""
 
-    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
-        """Ids of messages in the chat template: Tokenizer.chat."""
+    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:
+        """Text of messages in the chat template: Tokenizer.render."""
         if self.chat_template is None:
             raise UserError(
                 "this tokenizer has no chat template: use a plain prompt, or put chat_template into its "
                 "tokenizer_config.json"
             )
         eos_token = self.token(self.eos_ids[0])
-        return self.encode(render_chat(self.chat_template, messages, self.bos_token, eos_token, add_generation_prompt))
+        return render(self.chat_template, messages, self.bos_token, eos_token, add_generation_prompt)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+        """Ids of messages in the chat template: Tokenizer.chat."""
+        return self.encode(self.render(messages, add_generation_prompt).text)
 
     def save_declarations(self, folder: Path, tokenizer_class: str, **more: Any) -> None:
         """Writes tokenizer_config.json, and generation_config.json: only there can several end ids stand."""

@@ -72,7 +72,8 @@ def test_a_group_holds_one_question_and_its_own_samples(model):
     for group in found.groups:
         assert group.prompt == model.tokenizer.encode(group.problem.question)
         for row, n, completion in zip(group.tokens, group.lengths, group.completions, strict=True):
-            assert completion.text == model.tokenizer.decode(row[:n].tolist()) and completion.tokens == n
+            read = row[: n - completion.finished].tolist()  # without the end token
+            assert completion.text == model.tokenizer.decode(read) and completion.tokens == n
         assert group.total.tolist() == [0, 1, 2, 3]
     assert found.tokens == sum(g.lengths.sum() for g in found.groups)
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from r1jax.data.conversations import conversation_example
+from r1jax.data.problem import Problem
+from r1jax.data.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.tokenizer import ByteTokenizer, load_tokenizer
-from tests.test_tokenizer import FIXTURES
+from tests.test_tokenizer import EXPECTED, FIXTURES
 
 TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}END{% endfor %}{% if add_generation_prompt %}[assistant]"
 ENDED = TURNS.replace("END", "{{ eos_token }}\n") + "{% endif %}"
@@ -91,3 +94,86 @@ def test_templates_that_rewrite_what_is_read_are_refused():
 def test_wrong_conversations_are_refused(messages, message):
     with pytest.raises(UserError, match=message):
         conversation_example(messages, ByteTokenizer(ENDED))
+
+
+OPENED = "{% for m in messages %}[{{ m.role }}]CONTENT{{ eos_token }}\n{% endfor %}"
+OPENED += "{% if add_generation_prompt %}[assistant]<think>\n{% endif %}"
+CUT = "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}"
+BLANK = "{{ m.content | replace('<think>', '<think>\n') | replace('</think>', '\n</think>\n\n') }}"
+TWICE = "{{ '<think>\n' if m.role == 'assistant' }}{{ m.content }}"
+KINDS = {
+    "whole": OPENED.replace("CONTENT", "{{ m.content }}"),
+    "cut": OPENED.replace("CONTENT", CUT),
+    "cut, tag not opened": OPENED.replace("CONTENT", CUT).replace("<think>\n{% endif", "{% endif"),
+    "block left out": OPENED.replace(
+        "CONTENT", "{{ m.content.split('<think>')[0] }}{{ m.content.split('</think>')[-1] }}"
+    ),
+    "opened twice": OPENED.replace("CONTENT", TWICE),
+    "white space of its own": OPENED.replace("CONTENT", BLANK),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reply", ["two and two</think>\n4", "4</think>4", "two</think><answer>4</answer>"])
+def test_reasoning_is_learned_behind_the_prompt_of_the_sampler_whatever_the_template_does_with_it(kind, reply):
+    tokenizer = ByteTokenizer(KINDS[kind])
+    template = TEMPLATES["r1"]
+    problem = Problem("2 + 2?", "4", "number")
+    text = template.opening(tokenizer) + reply
+    assert text.startswith("<think>")
+    messages = [*template.messages(problem), {"role": "assistant", "content": text}]
+    example = conversation_example(messages, tokenizer)
+    prompt = template.prompt_ids(problem, tokenizer)
+    assert example.tokens[: len(prompt)].tolist() == prompt
+    assert tokenizer.decode(prompt).count("<think>") == 1
+    got = learned(example, tokenizer)
+    if kind == "cut, tag not opened":  # it is the model's to open where a template has no prefill
+        got = got.removeprefix("<think>")
+    assert "".join(got.split()) == "".join(f"{reply}<eos>".split())
+    if kind != "white space of its own":
+        completion = [*tokenizer.encode(reply), tokenizer.eos_ids[0]]
+        assert (
+            got == f"{reply}<eos>" and example.tokens[: len(prompt) + len(completion)].tolist() == prompt + completion
+        )
+
+
+def test_reasoning_that_is_left_out_of_earlier_turns_is_refused():
+    for kind in ("cut", "block left out"):
+        turns = say("a?", "<think>one</think>1", "b?", "<think>two</think>2")
+        with pytest.raises(UserError, match="split the conversation"):
+            conversation_example(turns, ByteTokenizer(KINDS[kind]))
+
+
+GENERATION = (
+    "{% for m in messages %}\n<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}\n  {%- generation -%}  {{ m.content }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED["ids"]))
+def test_generation_tags_give_the_mask_of_transformers(name):
+    tokenizer = dataclasses.replace(load_tokenizer(FIXTURES / "tokenizers" / name), chat_template=GENERATION)
+    example = conversation_example(say("a?", "It is 1.", "b?", "2, then"), tokenizer)
+    # As transformers 5.24 gives with return_assistant_tokens_mask.
+    expected = np.zeros(57, bool)
+    expected[21:29] = expected[51:56] = True
+    assert example.mask.tolist() == expected.tolist()
+    assert example.tokens[[28, 55]].tolist() == [tokenizer.eos_ids[0]] * 2
+    assert tokenizer.chat(say("a?"))[-1] == tokenizer.encode("\n")[0]
+
+
+def test_an_end_token_behind_the_generation_tags_is_learned():
+    template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}|{% else %}"
+    template += "{% generation %}{{ m.content }}{% endgeneration %}END{% endif %}{% endfor %}"
+    for end, text in (("{{ eos_token }}\n", "first<eos>|second<eos>"), (";", "first|second;<eos>")):
+        tokenizer = ByteTokenizer(template.replace("END", end))
+        assert learned(conversation_example(say("a?", "first", "b?", "second"), tokenizer), tokenizer) == text
+
+
+def test_what_the_generation_tags_leave_out_is_not_learned():
+    template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}"
+    template += "Hm. {% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+    tokenizer = ByteTokenizer(template)
+    assert learned(conversation_example(say("a?", "first"), tokenizer), tokenizer) == "first<eos>"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
 import pytest
 
+from r1jax.chat import Rendered
 from r1jax.data import countdown, gym, word_problems
 from r1jax.data.problem import Problem
-from r1jax.data.template import TEMPLATES, find_template
+from r1jax.data.template import TEMPLATES, completion_text, find_template
 from r1jax.errors import UserError
+from r1jax.tokenizer import ByteTokenizer, JsonTokenizer
 
 PROBLEM = Problem("37 + 48", "85", "arithmetic")
 BOS = 256
@@ -21,8 +24,8 @@ class Bytes:
 
     vocab_size, pad_id, eos_ids = 258, 257, (257,)
 
-    def __init__(self, bos_id: int | None = BOS) -> None:
-        self.bos_id = bos_id
+    def __init__(self, bos_id: int | None = BOS, opened: str = "") -> None:
+        self.bos_id, self.opened = bos_id, opened
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -30,9 +33,9 @@ class Bytes:
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode()
 
-    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
+    def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:
         turns = "".join(f"[{m['role']}|{m['content']}]" for m in messages)
-        return self.encode(turns + "[assistant|" * add_generation_prompt)
+        return Rendered(turns + f"[assistant|{self.opened}" * add_generation_prompt)
 
 
 def prompt(name: str) -> list[int]:
@@ -115,9 +118,34 @@ def test_problems_of_tasks_and_of_stories_are_asked_as_they_stand() -> None:
             assert text_of("think", problem.question) == f"{problem.question}\n<think>"
 
 
-def test_the_text_is_prefill_and_completion() -> None:
-    assert TEMPLATES["think"].text("a</think>") == "<think>a</think>"
-    assert TEMPLATES["number"].text("85") == "85"
+@pytest.mark.parametrize("opened", ["", "<think>", "<think>\n", "<think>\n\n", "<think>\n\n</think>\n\n"])
+@pytest.mark.parametrize("name", ["r1", "r1-zero-chat", "number"])
+def test_a_tag_that_the_chat_template_opens_is_not_opened_again(name: str, opened: str) -> None:
+    template, tokenizer = TEMPLATES[name], Bytes(opened=opened)
+    still_open = opened if opened and "</think>" not in opened else ""
+    given = still_open or opened + template.prefill
+    ids = template.prompt_ids(PROBLEM, tokenizer)  # pyright: ignore[reportArgumentType]
+    assert bytes(ids).decode().rpartition("[assistant|")[2] == given
+    assert template.opening(tokenizer) == (still_open or template.prefill)  # pyright: ignore[reportArgumentType]
+
+
+def test_plain_prompts_open_with_their_prefill() -> None:
+    assert TEMPLATES["think"].opening(Bytes(opened="<think>\n")) == "<think>"  # pyright: ignore[reportArgumentType]
+
+
+def test_a_longer_prefill_goes_on_where_the_chat_template_stops() -> None:
+    template = dataclasses.replace(TEMPLATES["r1"], prefill="<think>\nFirst")
+    for opened, opening in (("", "<think>\nFirst"), ("<think>", "<think>\nFirst"), ("<think>\n", "<think>\nFirst")):
+        assert template.opening(Bytes(opened=opened)) == opening  # pyright: ignore[reportArgumentType]
+
+
+def test_end_tokens_are_cut_from_a_completion_by_their_ids() -> None:
+    tokenizer = ByteTokenizer()
+    fields = {"backend": tokenizer.backend, "bos_id": None, "pad_id": 258}
+    plain = JsonTokenizer(**fields, eos_ids=(257, ord(".")))
+    assert completion_text([*b"4", 257], tokenizer) == completion_text([*b"4", ord(".")], plain) == "4"
+    assert completion_text([*b"4.5"], plain) == "4.5"
+    assert completion_text([], tokenizer) == completion_text([257], tokenizer) == ""
 
 
 @pytest.mark.parametrize(

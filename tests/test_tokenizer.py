@@ -104,6 +104,31 @@ def test_templates_are_held_in_a_sandbox(template: str) -> None:
         ByteTokenizer(template).chat(USER)
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{{ messages + 1 }}", "TypeError: can only concatenate list"),
+        ("{{ messages[0].content.join(5) }}", "TypeError: "),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError: "),
+        ("{{ 'a'.encode('nope') }}", "LookupError: "),
+        ("{{ '%d' % 'a' }}", "TypeError: "),
+        ("{{ [1][messages[0].content.index('z')] }}", "ValueError: "),
+        ("{% generation %}{{ messages[0].content }}", "Unexpected end of template"),
+        ("{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "SyntaxError: "),
+        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "Error: "),
+        ({"default": "a"}, "TypeError: "),
+        (7, "TypeError: "),
+    ],
+)
+def test_whatever_a_template_raises_is_one_line(template: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ByteTokenizer(template).chat(USER)
+    message = str(caught.value)
+    assert message.startswith("the chat template refuses these messages (roles: user): ")
+    assert reason in message and "\n" not in message
+
+
 def test_sentencepiece_gives_its_own_ids(sentencepiece_folder: Path) -> None:
     tokenizer = load_tokenizer(sentencepiece_folder)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_folder / "tokenizer.model"))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.chat import Rendered
 from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
 from r1jax.data.template import Template
@@ -111,6 +112,10 @@ class Words:
     def decode(self, ids: Sequence[int]) -> str:
         """The ids as words."""
         return "".join(f" {i}" for i in ids)
+
+    def render(self, messages: Any, add_generation_prompt: bool = True) -> Rendered:
+        """Words have no roles."""
+        raise UserError("this tokenizer has no chat template")
 
     def chat(self, messages: Any, add_generation_prompt: bool = True) -> list[int]:
         """Words have no roles."""

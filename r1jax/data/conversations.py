@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r1jax.chat import Rendered
 from r1jax.data.files import rows, shown
 from r1jax.data.packing import Example
+from r1jax.data.template import TAGS, unopened
 from r1jax.errors import UserError
 from r1jax.tokenizer import Tokenizer
 
@@ -55,8 +58,10 @@ def _fault(messages: Sequence[Mapping[str, Any]]) -> str | None:
 def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Example:
     """The conversation in the tokenizer's own chat template; the mask marks each assistant's turn and its end token.
 
-    A turn begins where the conversation first differs from the prompt that the sampler would be given there. Where the
-    template ends the last turn with none of the tokenizer's end tokens, one is added: a model must learn to stop.
+    A turn is what the template's generation tags mark; without them it begins where the conversation first differs
+    from the prompt that the sampler would be given there. Where the template leaves out a part of the last turn, as
+    those do that cut at </think>, or opens a tag that it begins with, the turn follows that prompt as it stands. Where
+    the template ends the last turn with none of the tokenizer's end tokens, one is added: a model must learn to stop.
 
     Raises:
       UserError: for messages without role and content as text, a conversation whose last message is not the
@@ -65,28 +70,81 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
     """
     if wrong := _fault(messages):
         raise UserError(wrong)
-    tokens = tokenizer.chat(messages, add_generation_prompt=False)
+    whole = _rendered(messages, tokenizer)
+    tokens = tokenizer.encode(whole.text)
+    turns = [
+        _turn(messages[: i + 1], whole if i + 1 == len(messages) else None, tokens, tokenizer)
+        for i, message in enumerate(messages)
+        if message["role"] == "assistant"
+    ]
     mask = np.zeros(len(tokens) + 1, bool)
-    for i, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        begin = _common(tokens, tokenizer.chat(messages[:i])) if i else 0
-        turn = tokenizer.chat(messages[: i + 1], add_generation_prompt=False)
-        end = _common(tokens, turn)
-        before = tokenizer.chat(messages[:i], add_generation_prompt=False) if i else []
-        # One token less: the last may have merged with what follows.
-        if begin < len(before) - 1 or end < len(turn) - 1:
-            raise UserError(
-                "the chat template writes earlier turns otherwise than last ones: split the conversation into one for "
-                "each of the assistant's turns"
-            )
+    end, stopped = 0, False
+    for begin, end in [_marked(span, whole.text, tokens, tokenizer) for span in whole.generated] or turns:
         stops = [k for k in range(begin, end) if tokens[k] in tokenizer.eos_ids]
-        mask[begin : stops[0] + 1 if stops else end] = True
-        if i == len(messages) - 1 and not stops:
-            mask[end : len(tokens)] = True
-            tokens = [*tokens, tokenizer.eos_ids[0]]
-            mask[len(tokens) - 1] = True
+        stopped = bool(stops)
+        mask[begin : stops[0] + 1 if stops and not whole.generated else end] = True
+    if not stopped:
+        mask[end : len(tokens)] = True
+        tokens = [*tokens, tokenizer.eos_ids[0]]
+        mask[len(tokens) - 1] = True
     return Example(np.array(tokens, np.int32), mask[: len(tokens)])
+
+
+def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Rendered:
+    """A conversation that ends with the assistant's turn, which is whole in it and opens its think tag once."""
+    by_template = tokenizer.render(messages, add_generation_prompt=False)
+    prompt = tokenizer.render(messages[:-1]).text if len(messages) > 1 else ""
+    content = messages[-1]["content"]
+    rest = unopened(prompt, content)
+    written = by_template.text[_common(by_template.text, prompt) :]
+    twice = rest != content and by_template.text.startswith(prompt) and written.lstrip().startswith("<think>")
+    if _holds(written, content) and not twice:
+        return by_template
+    return Rendered(prompt + rest)
+
+
+def _holds(text: str, content: str) -> bool:
+    """Whether all that stands between the tags of a content is in a text, in order and whatever the white space."""
+    text, at = "".join(text.split()), 0
+    for part in re.split("|".join(TAGS), content):
+        words = "".join(part.split())
+        at = text.find(words, at)
+        if at < 0:
+            return False
+        at += len(words)
+    return True
+
+
+def _turn(
+    messages: Sequence[Mapping[str, str]], rendered: Rendered | None, tokens: Sequence[int], tokenizer: Tokenizer
+) -> tuple[int, int]:
+    """Where in ``tokens`` the last of these messages begins and ends; ``rendered`` is their text where it is known."""
+    turn = tokenizer.encode((rendered or _rendered(messages, tokenizer)).text)
+    begin = _common(tokens, tokenizer.chat(messages[:-1])) if len(messages) > 1 else 0
+    before = tokenizer.chat(messages[:-1], add_generation_prompt=False) if len(messages) > 1 else []
+    end = _common(tokens, turn)
+    # One token less: the last may have merged with what follows.
+    if begin < len(before) - 1 or end < len(turn) - 1:
+        raise UserError(
+            "the chat template writes earlier turns otherwise than last ones: split the conversation into one for "
+            "each of the assistant's turns"
+        )
+    return begin, end
+
+
+def _marked(span: tuple[int, int], text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, int]:
+    """The tokens that hold the characters of a span, and an end token right behind them."""
+    before, through = (tokenizer.encode(text[:at]) for at in span)
+    begin, end = _common(tokens, before), _common(tokens, through)
+    if end < len(through):  # the last token goes on behind the span
+        end += 1
+    if (
+        end < len(tokens)
+        and tokens[end] in tokenizer.eos_ids
+        and not any(t in tokenizer.eos_ids for t in through[begin:])
+    ):
+        end += 1
+    return begin, end
 
 
 def judged_ids(prompt: str, reply: str, tokenizer: Tokenizer) -> list[int]:
@@ -112,6 +170,6 @@ def check_reasoning_is_kept(tokenizer: Tokenizer) -> None:
         )
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many ids the two begin with alike."""
+def _common(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many ids, or characters, the two begin with alike."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r1jax.data.names import lookup
@@ -19,6 +20,7 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _EXPRESSION = re.compile(r"[-+(. ]*[0-9](?:[-+*/^\u00d7÷().,0-9 ]*[0-9)])?")
 _THINK = re.compile("(</?think>)")
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
+_OPENED = re.compile(r"<think>\s*\Z")
 _WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTALL)
 
 
@@ -48,9 +50,13 @@ class Template:
     expression: str = "{question}"
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
-        """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one."""
+        """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one.
+
+        A tag that the chat template opens itself at the end of its prompt is not opened again.
+        """
         if self.chat:
-            return tokenizer.chat(self.messages(problem)) + tokenizer.encode(self.prefill)
+            prompt = tokenizer.render(self.messages(problem)).text
+            return tokenizer.encode(prompt + unopened(prompt, self.prefill))
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         return bos + tokenizer.encode(self.question(problem) + self.prefill)
 
@@ -66,9 +72,16 @@ class Template:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": self.question(problem)}]
 
-    def text(self, completion: str) -> str:
-        """The assistant's whole text, prefill and completion: what rewards look at."""
-        return self.prefill + completion
+    def opening(self, tokenizer: Tokenizer) -> str:
+        """The start of the assistant's text that prompts give: the prefill, or the tag as the chat template opens it.
+
+        With the completion behind it, this is the whole text: what rewards look at, and what fine-tuning learns from.
+        """
+        if not self.chat:
+            return self.prefill
+        prompt = tokenizer.render(self.messages(Problem("?", "", ""))).text
+        opened = _OPENED.search(prompt)
+        return (opened[0] if opened else "") + unopened(prompt, self.prefill)
 
     def answer(self, text: str) -> str | None:
         """What the text answers, stripped; None where it gives no answer. What stands in the reasoning is no answer.
@@ -124,6 +137,23 @@ def _outside_reasoning(text: str) -> str:
     kept = [] if parts[1:2] == ["</think>"] else [parts[0]]
     kept += [part for tag, part in zip(parts[1::2], parts[2::2], strict=True) if tag == "</think>"]
     return "".join(kept)
+def unopened(prompt: str, text: str) -> str:
+    """What is left to write of the assistant's text where the prompt has opened the think tag that it begins with."""
+    opened = _OPENED.search(prompt)
+    if not opened or not text.startswith("<think>"):
+        return text
+    space = opened[0].removeprefix("<think>")
+    return text.removeprefix("<think>").removeprefix(space)
+
+
+def completion_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Text of sampled ids, without the end token, which its id tells whatever the vocabulary declares it to be.
+
+    It is decoded behind another text, since decoders of SentencePiece's kind drop a space at the start.
+    """
+    sampled = list(ids[:-1] if ids and ids[-1] in tokenizer.eos_ids else ids)
+    before = tokenizer.encode("a")
+    return tokenizer.decode([*before, *sampled])[len(tokenizer.decode(before)) :]
 
 
 def _between(text: str, start: str, end: str) -> str | None:

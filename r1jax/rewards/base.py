@@ -15,7 +15,7 @@ from r1jax.errors import UserError
 class Completion:
     """One sampled text.
 
-    text: the assistant's whole text, the template's prefill included.
+    text: the assistant's whole text, what the prompt gave of it included.
     tokens: sampled tokens, the end token included.
     limit: the most tokens it could have had.
     finished: it ended by itself and not at the limit.

@@ -11,7 +11,7 @@ import jax
 
 from r1jax.checkpoints.model import Model
 from r1jax.data.rewrite import readable_response, rewrite, rewriting_prompt
-from r1jax.data.template import Template
+from r1jax.data.template import Template, completion_text
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample
 from r1jax.stages.draw import CHUNK, Drawn, kept_lines
@@ -50,7 +50,8 @@ def rewrite_by_model(
             sampling=sampling, end_tokens=model.tokenizer.eos_ids, prompt_width=width,
         ))  # fmt: skip
         texts = [
-            model.tokenizer.decode(row[:n].tolist()) for row, n in zip(samples.tokens, samples.lengths, strict=True)
+            completion_text(row[:n].tolist(), model.tokenizer)
+            for row, n in zip(samples.tokens, samples.lengths, strict=True)
         ]
         ended = [text if reason != LENGTH else "" for text, reason in zip(texts, samples.finish, strict=True)]
         seconds = (time.perf_counter() - began) / len(prompts)
