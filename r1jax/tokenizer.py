@@ -5,9 +5,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +16,11 @@ from tokenizers import AddedToken
 
 from r1jax.chat import Rendered, render
 from r1jax.chat import render_chat as render_chat
+from r1jax.data.template import TAGS
 from r1jax.errors import UserError
+from r1jax.tokenizer_config import added_tokens, read_config, read_declarations, register, write_declarations
+
+_ANCHOR = "\ue000"  # joins no piece: what stands behind it is encoded and decoded without the start of a text
 
 
 class Tokenizer(Protocol):
@@ -25,7 +28,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, control tokens included; the model's own vocabulary may be larger."""
+        """One more than the highest id, control tokens included; the model's own vocabulary may be larger."""
         ...
 
     @property
@@ -53,7 +56,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without control tokens."""
+        """Text of ids, without control tokens other than the tags of r1jax.data.template, which rewards read."""
         ...
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:
@@ -81,6 +84,8 @@ class _Declared(abc.ABC):
     pad_id: int
     bos_token: str = ""  # what chat templates call so, also where bos_id is None
     chat_template: str | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # tokenizer_config.json as it came
+    generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # generation_config.json as it came
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]: ...
@@ -104,21 +109,19 @@ class _Declared(abc.ABC):
         return self.encode(self.render(messages, add_generation_prompt).text)
 
     def save_declarations(self, folder: Path, tokenizer_class: str, **more: Any) -> None:
-        """Writes tokenizer_config.json, and generation_config.json: only there can several end ids stand."""
-        config = {
+        """Writes tokenizer_config.json and generation_config.json."""
+        own = {
             "tokenizer_class": tokenizer_class,
             "bos_token": self.bos_token or None,
             "eos_token": self.token(self.eos_ids[0]),
             "pad_token": self.token(self.pad_id),
-            "clean_up_tokenization_spaces": False,
+            "add_bos_token": self.bos_id is not None,
+            "chat_template": self.chat_template,
             **more,
         }
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-        _write_json(folder / "tokenizer_config.json", config)
         eos = self.eos_ids[0] if len(self.eos_ids) == 1 else list(self.eos_ids)
         ids = {"bos_token_id": self.bos_id, "eos_token_id": eos, "pad_token_id": self.pad_id}
-        _write_json(folder / "generation_config.json", {k: v for k, v in ids.items() if v is not None})
+        write_declarations(folder, self.config, own, self.generation, ids)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,8 +132,18 @@ class JsonTokenizer(_Declared):
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids: Tokenizer.vocab_size."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """One more than the highest id: Tokenizer.vocab_size."""
+        return self._highest + 1
+
+    @functools.cached_property
+    def _highest(self) -> int:
+        # The number of entries may be smaller: a vocabulary can have holes.
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @functools.cached_property
+    def _controls(self) -> frozenset[int]:
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(id for id, token in added.items() if token.special and token.content not in TAGS)
 
     def encode(self, text: str) -> list[int]:
         """Ids of text: Tokenizer.encode."""
@@ -138,7 +151,7 @@ class JsonTokenizer(_Declared):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids: Tokenizer.decode."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.backend.decode([int(i) for i in ids if int(i) not in self._controls], skip_special_tokens=False)
 
     def token(self, id: int) -> str:
         """String of one id."""
@@ -147,8 +160,18 @@ class JsonTokenizer(_Declared):
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, tokenizer_config.json and generation_config.json."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(Path(folder) / "tokenizer.json"))
+        self._as_declared().save(str(Path(folder) / "tokenizer.json"))
         self.save_declarations(Path(folder), "PreTrainedTokenizerFast")
+
+    def _as_declared(self) -> tokenizers.Tokenizer:
+        """The backend, whose post-processor adds bos where the tokenizer has one, and else adds none."""
+        before, after = _framing(self.backend)
+        wanted = [] if self.bos_id is None else [self.bos_id]
+        if before[:1] == wanted:
+            return self.backend
+        copy = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        copy.post_processor = _frame(*([(self.token(i), i) for i in ids] for ids in (wanted, after)))
+        return copy
 
 
 class ByteTokenizer(JsonTokenizer):
@@ -172,6 +195,8 @@ class SentencePieceTokenizer(_Declared):
     """A tokenizer.model."""
 
     backend: sentencepiece.SentencePieceProcessor
+    legacy: bool = True  # the text behind each control token is encoded as a text of its own
+    add_prefix_space: bool = True  # without legacy: at the start of a text, which the model's own setting then is not
 
     @property
     def vocab_size(self) -> int:
@@ -180,9 +205,10 @@ class SentencePieceTokenizer(_Declared):
 
     @functools.cached_property
     def _controls(self) -> dict[str, int]:
-        # SentencePiece itself never matches these in a text.
-        ids = range(self.backend.vocab_size())
-        return {self.backend.id_to_piece(i): i for i in ids if self.backend.is_control(i)}
+        # SentencePiece itself never matches control pieces in a text, and may cut pieces that are declared as tokens.
+        ids = [i for i in range(self.backend.vocab_size()) if self.backend.is_control(i)]
+        declared = [self.eos_ids[0], self.pad_id, *([] if self.bos_id is None else [self.bos_id])]
+        return {self.backend.id_to_piece(i): i for i in (*ids, *declared)}
 
     @functools.cached_property
     def _cuts(self) -> re.Pattern[str]:
@@ -192,13 +218,36 @@ class SentencePieceTokenizer(_Declared):
     def encode(self, text: str) -> list[int]:
         """Ids of text: Tokenizer.encode."""
         ids: list[int] = []
-        for part in self._cuts.split(text):
-            ids += [self._controls[part]] if part in self._controls else self.backend.encode(part)
+        for i, part in enumerate(self._cuts.split(text)):
+            if part in self._controls:
+                ids.append(self._controls[part])
+            elif self.legacy:
+                ids += self.backend.encode(part)
+            elif part:
+                prefixed = " " + part if i == 0 and self.add_prefix_space else part
+                ids += self.backend.encode(_ANCHOR + prefixed)[len(self.backend.encode(_ANCHOR)) :]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids: Tokenizer.decode; ids that a larger model vocabulary adds have none."""
-        return self.backend.decode([int(i) for i in ids if i < self.backend.vocab_size()])
+        controls = {id: name if name in TAGS else "" for name, id in self._controls.items()}
+        text, part = "", []
+        start = True
+        for id in map(int, ids):
+            if id in controls:
+                text += self._text(part, start) + controls[id]
+                part, start = [], False
+            elif id < self.backend.vocab_size():
+                part.append(id)
+        return text + self._text(part, start)
+
+    def _text(self, ids: list[int], start: bool) -> str:
+        """Text of ids between control tokens, or from the start on."""
+        if self.legacy or not ids:
+            return self.backend.decode(ids)
+        before = self.backend.encode(_ANCHOR)
+        text = self.backend.decode([*before, *ids])[len(self.backend.decode(before)) :]
+        return text.removeprefix(" ") if start and self.add_prefix_space else text
 
     def token(self, id: int) -> str:
         """Piece of one id."""
@@ -208,12 +257,10 @@ class SentencePieceTokenizer(_Declared):
         """Writes tokenizer.model, tokenizer_config.json and generation_config.json."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "tokenizer.model").write_bytes(self.backend.serialized_model_proto())
-        # transformers does not read these two from the model itself. Its LlamaTokenizer is exact for BPE models alone.
-        prefix = self.backend.encode_as_pieces("a")[0].startswith("▁")
-        adds_bos = self.bos_id is not None
-        self.save_declarations(
-            Path(folder), "LlamaTokenizer", add_bos_token=adds_bos, add_prefix_space=prefix, legacy=True
-        )
+        # transformers does not read the prefix from the model itself. Its LlamaTokenizer is exact for BPE models alone.
+        own = self.backend.encode_as_pieces("a")[0].startswith("▁")
+        prefix = own if self.legacy else self.add_prefix_space
+        self.save_declarations(Path(folder), "LlamaTokenizer", add_prefix_space=prefix, legacy=self.legacy)
 
 
 def byte_characters() -> list[str]:
@@ -225,17 +272,32 @@ def byte_characters() -> list[str]:
 
 def bos_processor(token: str, id: int) -> tokenizers.processors.TemplateProcessing:
     """What makes a tokenizer.json put a token before each text."""
+    return _frame([(token, id)], [])
+
+
+def _frame(
+    before: Sequence[tuple[str, int]], after: Sequence[tuple[str, int]]
+) -> tokenizers.processors.TemplateProcessing:
+    single, pair = ([*(token for token, _ in before), text, *(token for token, _ in after)] for text in ("$A", "$B"))
     return tokenizers.processors.TemplateProcessing(
-        single=f"{token} $A", pair=f"{token} $A {token} $B", special_tokens=[(token, id)]
+        single=single, pair=[*single, *pair], special_tokens=[*dict.fromkeys([*before, *after])]
     )
+
+
+def _framing(backend: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
+    """Ids that a tokenizer.json puts before each text, and behind it."""
+    plain, full = (backend.encode("a", add_special_tokens=added).ids for added in (False, True))
+    at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
+    return full[:at], full[at + len(plain) :]
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads a folder's tokenizer.json, else its tokenizer.model.
 
-    Raises UserError where it has neither, one is damaged, or no end token is declared.
+    Raises UserError where it has neither, one is damaged, no end token is declared, or a declared one has no id.
     """
     folder = Path(folder)
+    config = read_config(folder)
     if (file := folder / "tokenizer.json").is_file():
         try:
             backend = tokenizers.Tokenizer.from_file(str(file))
@@ -243,80 +305,38 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             raise UserError(f"{file} is no readable tokenizer.json ({error}): replace it") from error
         backend.no_truncation()
         backend.no_padding()
-        plain, full = (backend.encode("a", add_special_tokens=added).ids for added in (False, True))
-        own = {"bos": backend.id_to_token(full[0])} if full[:1] != plain[:1] else {}
-        return JsonTokenizer(backend=backend, **_read_declarations(folder, backend.token_to_id, own))
+        register(backend, folder, config)
+        before, _ = _framing(backend)
+        own = {"bos": backend.id_to_token(before[0])} if before else {}
+        fields = read_declarations(folder, config, backend.token_to_id, backend.id_to_token, own)
+        return JsonTokenizer(backend=backend, **fields)
     if (file := folder / "tokenizer.model").is_file():
-        model = sentencepiece.SentencePieceProcessor()
-        try:
-            model.LoadFromSerializedProto(file.read_bytes())
-        except Exception as error:  # RuntimeError, or the binding's own types
-            raise UserError(f"{file} is no readable SentencePiece model: replace it") from error
-
-        def id_of(piece: str) -> int | None:
-            id = model.piece_to_id(piece)
-            return None if id == model.unk_id() else id
-
-        beyond = [t for t, id in _read_json(folder / "added_tokens.json").items() if id >= model.vocab_size()]
-        if beyond:
-            raise UserError(
-                f"{folder}/added_tokens.json adds {beyond[0]!r} to tokenizer.model: save the tokenizer from "
-                "transformers as tokenizer.json, which holds both"
-            )
-        ids = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id()}
-        own = {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
-        return SentencePieceTokenizer(backend=model, **_read_declarations(folder, id_of, own))
+        return _load_sentencepiece(file, config)
     raise UserError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy one there")
 
 
-def _read_declarations(
-    folder: Path, id_of: Callable[[str], int | None], own: Mapping[str, str | None]
-) -> dict[str, Any]:
-    """Fields of _Declared; ``own`` holds the bos, eos and pad tokens that the vocabulary itself declares or adds."""
-    config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
-    declared = {name: _content(config.get(f"{name}_token")) or own.get(name) for name in ("bos", "eos", "pad")}
-    ids = {name: None if token is None else id_of(token) for name, token in declared.items()}
-
-    ends = [ids["eos"]]
-    for name in ("generation_config.json", "config.json"):
-        value = _read_json(folder / name).get("eos_token_id")
-        ends += value if isinstance(value, list) else [value]
-    eos_ids = tuple(dict.fromkeys(i for i in ends if i is not None))
-    if not eos_ids:
-        raise UserError(f"{folder}: no end token is declared: put eos_token into its tokenizer_config.json")
-
-    # The vocabulary's own habit decides, unless the config says otherwise: SmolLM2 declares a bos and never adds it.
-    adds_bos = config.get("add_bos_token", "bos" in own)
-    return {
-        "bos_id": ids["bos"] if adds_bos else None,
-        "bos_token": declared["bos"] or "",
-        "eos_ids": eos_ids,
-        "pad_id": eos_ids[0] if ids["pad"] is None else ids["pad"],
-        "chat_template": _chat_template(folder, config.get("chat_template")),
-    }
-
-
-def _chat_template(folder: Path, configured: str | list[dict[str, str]] | None) -> str | None:
-    if (file := folder / "chat_template.jinja").is_file():
-        return file.read_text(encoding="utf-8")
-    if isinstance(configured, list):
-        named = {t["name"]: t["template"] for t in configured}
-        return named.get("default") or next(iter(named.values()), None)
-    return configured
-
-
-def _content(token: str | dict[str, Any] | None) -> str | None:
-    return token.get("content") if isinstance(token, dict) else token
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
+def _load_sentencepiece(file: Path, config: Mapping[str, Any]) -> SentencePieceTokenizer:
+    folder, model = file.parent, sentencepiece.SentencePieceProcessor()
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is no valid JSON ({error}): replace it") from error
+        model.LoadFromSerializedProto(file.read_bytes())
+    except Exception as error:  # RuntimeError, or the binding's own types
+        raise UserError(f"{file} is no readable SentencePiece model: replace it") from error
 
+    def token_of(id: int) -> str | None:
+        return model.id_to_piece(id) if 0 <= id < model.vocab_size() else None
 
-def _write_json(file: Path, value: dict[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    def id_of(piece: str) -> int | None:
+        id = model.piece_to_id(piece)
+        return None if id == model.unk_id() and piece != token_of(id) else id
+
+    for id, token in added_tokens(folder, config).items():
+        if token_of(id) != token.content:
+            raise UserError(
+                f"{folder} adds {token.content!r} to tokenizer.model as id {id}: save the tokenizer from transformers "
+                "as tokenizer.json, which holds both"
+            )
+    ids = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id()}
+    own = {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
+    legacy, prefix = (True if config.get(key) is None else bool(config[key]) for key in ("legacy", "add_prefix_space"))
+    fields = read_declarations(folder, config, id_of, token_of, own)
+    return SentencePieceTokenizer(backend=model, legacy=legacy, add_prefix_space=prefix, **fields)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from r1jax.errors import UserError
 from r1jax.tokenizer import JsonTokenizer, bos_processor
+from r1jax.tokenizer_config import add_control_tokens
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = "|".join(
@@ -69,6 +70,8 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
         raise UserError(f"{source}: no end token is declared: set tokenizer.ggml.eos_token_id in the file")
     # llama.cpp's defaults where the file says nothing.
     adds_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3")
+    add_control_tokens(backend, [tokens[id] for id in ids.values()])  # some files mark theirs as ordinary words
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id", len(tokens))
     bos_id = ids.get("bos") if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
     if bos_id is not None:
         backend.post_processor = bos_processor(tokens[bos_id], bos_id)
@@ -79,6 +82,7 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
         eos_ids=eos_ids,
         pad_id=ids.get("padding", eos_ids[0]),
         chat_template=metadata.get("tokenizer.chat_template"),
+        config={"unk_token": tokens[unknown]} if unknown < len(tokens) else {},
     )
 
 

@@ -80,7 +80,7 @@ def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None)
     if model.tokenizer.vocab_size > model.config.vocab_size:
         # Indexing clamps under jit: such an id would silently read another row.
         raise UserError(
-            f"{path}: the tokenizer has {model.tokenizer.vocab_size} ids and the model {model.config.vocab_size}: "
-            "one of the two belongs to another model"
+            f"{path}: the tokenizer's ids go up to {model.tokenizer.vocab_size - 1} and the model has "
+            f"{model.config.vocab_size} rows of embeddings: one of the two belongs to another model"
         )
     return dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=dtype))
