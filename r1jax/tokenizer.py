@@ -195,8 +195,8 @@ class SentencePieceTokenizer(_Declared):
     """A tokenizer.model."""
 
     backend: sentencepiece.SentencePieceProcessor
-    legacy: bool = True  # the text behind each control token is encoded as a text of its own
-    add_prefix_space: bool = True  # without legacy: at the start of a text, which the model's own setting then is not
+    legacy: bool = True  # as transformers reads it: what stands behind a control token is a text of its own
+    add_prefix_space: bool | None = None  # at the start; None: of each such text, where the model itself does
 
     @property
     def vocab_size(self) -> int:
@@ -221,12 +221,20 @@ class SentencePieceTokenizer(_Declared):
         for i, part in enumerate(self._cuts.split(text)):
             if part in self._controls:
                 ids.append(self._controls[part])
-            elif self.legacy:
+            elif self.add_prefix_space is None:
                 ids += self.backend.encode(part)
             elif part:
-                prefixed = " " + part if i == 0 and self.add_prefix_space else part
-                ids += self.backend.encode(_ANCHOR + prefixed)[len(self.backend.encode(_ANCHOR)) :]
+                prefixed = i == 0 and self.add_prefix_space and not part.startswith(" ")
+                ids += self._behind(" " + part if prefixed else part)
         return ids
+
+    def _behind(self, text: str) -> list[int]:
+        """Ids of a text that stands behind another."""
+        before, unknown = self.backend.encode(_ANCHOR), self.backend.unk_id()
+        ids = self.backend.encode(_ANCHOR + text)[len(before) :]
+        # Without bytes to fall back on, the anchor and unknown characters behind it are one unknown piece.
+        joined = before[-1] == unknown and self.backend.encode(text[0])[-1:] == [unknown]
+        return [unknown, *ids] if joined else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids: Tokenizer.decode; ids that a larger model vocabulary adds have none."""
@@ -243,7 +251,7 @@ class SentencePieceTokenizer(_Declared):
 
     def _text(self, ids: list[int], start: bool) -> str:
         """Text of ids between control tokens, or from the start on."""
-        if self.legacy or not ids:
+        if self.add_prefix_space is None or not ids:
             return self.backend.decode(ids)
         before = self.backend.encode(_ANCHOR)
         text = self.backend.decode([*before, *ids])[len(self.backend.decode(before)) :]
@@ -258,8 +266,7 @@ class SentencePieceTokenizer(_Declared):
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "tokenizer.model").write_bytes(self.backend.serialized_model_proto())
         # transformers does not read the prefix from the model itself. Its LlamaTokenizer is exact for BPE models alone.
-        own = self.backend.encode_as_pieces("a")[0].startswith("▁")
-        prefix = own if self.legacy else self.add_prefix_space
+        prefix = _prefixes(self.backend) if self.add_prefix_space is None else self.add_prefix_space
         self.save_declarations(Path(folder), "LlamaTokenizer", add_prefix_space=prefix, legacy=self.legacy)
 
 
@@ -315,6 +322,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     raise UserError(f"{folder} holds no tokenizer.json and no tokenizer.model: copy one there")
 
 
+def _prefixes(model: sentencepiece.SentencePieceProcessor) -> bool:
+    """Whether a SentencePiece model puts a space before each text."""
+    return model.encode_as_pieces("a")[0].startswith("▁")
+
+
 def _load_sentencepiece(file: Path, config: Mapping[str, Any]) -> SentencePieceTokenizer:
     folder, model = file.parent, sentencepiece.SentencePieceProcessor()
     try:
@@ -337,6 +349,9 @@ def _load_sentencepiece(file: Path, config: Mapping[str, Any]) -> SentencePieceT
             )
     ids = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id()}
     own = {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
-    legacy, prefix = (True if config.get(key) is None else bool(config[key]) for key in ("legacy", "add_prefix_space"))
+    legacy = True if config.get("legacy") is None else bool(config["legacy"])
+    prefix = True if config.get("add_prefix_space") is None else bool(config["add_prefix_space"])
+    if legacy and (prefix or not _prefixes(model)):
+        prefix = None
     fields = read_declarations(folder, config, id_of, token_of, own)
     return SentencePieceTokenizer(backend=model, legacy=legacy, add_prefix_space=prefix, **fields)
