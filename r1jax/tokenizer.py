@@ -20,7 +20,7 @@ from r1jax.data.template import TAGS
 from r1jax.errors import UserError
 from r1jax.tokenizer_config import added_tokens, read_config, read_declarations, register, write_declarations
 
-_ANCHOR = "\ue000"  # joins no piece: what stands behind it is encoded and decoded without the start of a text
+ANCHOR = "\ue000"  # joins no piece: what stands behind it is encoded and decoded without the start of a text
 
 
 class Tokenizer(Protocol):
@@ -230,8 +230,8 @@ class SentencePieceTokenizer(_Declared):
 
     def _behind(self, text: str) -> list[int]:
         """Ids of a text that stands behind another."""
-        before, unknown = self.backend.encode(_ANCHOR), self.backend.unk_id()
-        ids = self.backend.encode(_ANCHOR + text)[len(before) :]
+        before, unknown = self.backend.encode(ANCHOR), self.backend.unk_id()
+        ids = self.backend.encode(ANCHOR + text)[len(before) :]
         # Without bytes to fall back on, the anchor and unknown characters behind it are one unknown piece.
         joined = before[-1] == unknown and self.backend.encode(text[0])[-1:] == [unknown]
         return [unknown, *ids] if joined else ids
@@ -253,7 +253,7 @@ class SentencePieceTokenizer(_Declared):
         """Text of ids between control tokens, or from the start on."""
         if self.add_prefix_space is None or not ids:
             return self.backend.decode(ids)
-        before = self.backend.encode(_ANCHOR)
+        before = self.backend.encode(ANCHOR)
         text = self.backend.decode([*before, *ids])[len(self.backend.decode(before)) :]
         return text.removeprefix(" ") if start and self.add_prefix_space else text
 

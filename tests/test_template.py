@@ -143,9 +143,9 @@ def test_end_tokens_are_cut_from_a_completion_by_their_ids() -> None:
     tokenizer = ByteTokenizer()
     fields = {"backend": tokenizer.backend, "bos_id": None, "pad_id": 258}
     plain = JsonTokenizer(**fields, eos_ids=(257, ord(".")))
-    assert completion_text([*b"4", 257], tokenizer) == completion_text([*b"4", ord(".")], plain) == "4"
-    assert completion_text([*b"4.5"], plain) == "4.5"
-    assert completion_text([], tokenizer) == completion_text([257], tokenizer) == ""
+    assert completion_text([*b"4", 257], b"ab", tokenizer) == completion_text([*b"4", ord(".")], b"ab", plain) == "4"
+    assert completion_text([*b"4.5"], [], plain) == "4.5"
+    assert completion_text([], b"ab", tokenizer) == completion_text([257], b"ab", tokenizer) == ""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from r1jax.data.files import rows, shown
 from r1jax.data.packing import Example
 from r1jax.data.template import TAGS, unopened
 from r1jax.errors import UserError
-from r1jax.tokenizer import Tokenizer
+from r1jax.tokenizer import ANCHOR, Tokenizer
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
@@ -71,15 +71,16 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
     if wrong := _fault(messages):
         raise UserError(wrong)
     whole = _rendered(messages, tokenizer)
-    tokens = tokenizer.encode(whole.text)
+    cut = _cut(whole.text, messages, tokenizer)
+    tokens = _ids(whole.text, cut, tokenizer)
     turns = [
-        _turn(messages[: i + 1], whole if i + 1 == len(messages) else None, tokens, tokenizer)
+        _turn(messages[: i + 1], tokens, i + 1 == len(messages), tokenizer)
         for i, message in enumerate(messages)
         if message["role"] == "assistant"
     ]
     mask = np.zeros(len(tokens) + 1, bool)
     end, stopped = 0, False
-    for begin, end in [_marked(span, whole.text, tokens, tokenizer) for span in whole.generated] or turns:
+    for begin, end in [_marked(span, whole.text, cut, tokens, tokenizer) for span in whole.generated] or turns:
         stops = [k for k in range(begin, end) if tokens[k] in tokenizer.eos_ids]
         stopped = bool(stops)
         mask[begin : stops[0] + 1 if stops and not whole.generated else end] = True
@@ -115,11 +116,31 @@ def _holds(text: str, content: str) -> bool:
     return True
 
 
+def _cut(text: str, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> int:
+    """Characters of a conversation's text that the sampler would be given: its prompt, and the think tag behind it."""
+    prompt = tokenizer.render(messages[:-1]).text if len(messages) > 1 else ""
+    if not text.startswith(prompt):
+        return 0
+    opened = re.match(r"\s*<think>", text[len(prompt) :])
+    return len(prompt) + (opened.end() if opened else 0)
+
+
+def _ids(text: str, cut: int, tokenizer: Tokenizer) -> list[int]:
+    """Ids of a text that begin with those of its first ``cut`` characters: no token joins the two sides."""
+    ids, before = tokenizer.encode(text), tokenizer.encode(text[:cut])
+    if ids[: len(before)] == before:
+        return ids
+    behind = tokenizer.encode(text[cut:])
+    if tokenizer.decode([*before, *behind]) != tokenizer.decode(ids):  # it begins each text with a space
+        behind = tokenizer.encode(ANCHOR + text[cut:])[len(tokenizer.encode(ANCHOR)) :]
+    return [*before, *behind]
+
+
 def _turn(
-    messages: Sequence[Mapping[str, str]], rendered: Rendered | None, tokens: Sequence[int], tokenizer: Tokenizer
+    messages: Sequence[Mapping[str, str]], tokens: Sequence[int], last: bool, tokenizer: Tokenizer
 ) -> tuple[int, int]:
-    """Where in ``tokens`` the last of these messages begins and ends; ``rendered`` is their text where it is known."""
-    turn = tokenizer.encode((rendered or _rendered(messages, tokenizer)).text)
+    """Where in ``tokens`` of a conversation the last of these messages, its first ones, begins and ends."""
+    turn = tokens if last else tokenizer.encode(_rendered(messages, tokenizer).text)
     begin = _common(tokens, tokenizer.chat(messages[:-1])) if len(messages) > 1 else 0
     before = tokenizer.chat(messages[:-1], add_generation_prompt=False) if len(messages) > 1 else []
     end = _common(tokens, turn)
@@ -132,19 +153,14 @@ def _turn(
     return begin, end
 
 
-def _marked(span: tuple[int, int], text: str, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, int]:
+def _marked(span: tuple[int, int], text: str, cut: int, tokens: Sequence[int], tokenizer: Tokenizer) -> tuple[int, int]:
     """The tokens that hold the characters of a span, and an end token right behind them."""
-    before, through = (tokenizer.encode(text[:at]) for at in span)
+    before, through = (_ids(text[:at], min(cut, at), tokenizer) for at in span)
     begin, end = _common(tokens, before), _common(tokens, through)
     if end < len(through):  # the last token goes on behind the span
         end += 1
-    if (
-        end < len(tokens)
-        and tokens[end] in tokenizer.eos_ids
-        and not any(t in tokenizer.eos_ids for t in through[begin:])
-    ):
-        end += 1
-    return begin, end
+    ended = any(token in tokenizer.eos_ids for token in through[begin:])
+    return begin, end + (not ended and end < len(tokens) and tokens[end] in tokenizer.eos_ids)
 
 
 def judged_ids(prompt: str, reply: str, tokenizer: Tokenizer) -> list[int]:

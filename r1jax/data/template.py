@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from r1jax.data.names import lookup
 from r1jax.data.number import last_number, parse_number, plain
 from r1jax.data.problem import Problem
+from r1jax.errors import UserError
 
 if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
     from r1jax.tokenizer import Tokenizer
 
+ANY = Problem("?", "", "")  # stands for each problem in what does not depend on it
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 # Numbers and signs alone. A question with words or a relation, such as "What is 3 + 4?" or "3 + 4 =", asks by itself.
@@ -52,11 +54,14 @@ class Template:
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
         """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one.
 
-        A tag that the chat template opens itself at the end of its prompt is not opened again.
+        A tag that the chat template opens itself at the end of its prompt is not opened again, and white space that it
+        puts before the assistant's text stands before the prefill too.
         """
         if self.chat:
-            prompt = tokenizer.render(self.messages(problem)).text
-            return tokenizer.encode(prompt + unopened(prompt, self.prefill))
+            messages = self.messages(problem)
+            prompt = tokenizer.render(messages).text
+            rest = unopened(prompt, self.prefill)
+            return tokenizer.encode(prompt + _space_between(messages, prompt, rest, tokenizer) + rest)
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         return bos + tokenizer.encode(self.question(problem) + self.prefill)
 
@@ -79,7 +84,7 @@ class Template:
         """
         if not self.chat:
             return self.prefill
-        prompt = tokenizer.render(self.messages(Problem("?", "", ""))).text
+        prompt = tokenizer.render(self.messages(ANY)).text
         opened = _OPENED.search(prompt)
         return (opened[0] if opened else "") + unopened(prompt, self.prefill)
 
@@ -146,13 +151,25 @@ def unopened(prompt: str, text: str) -> str:
     return text.removeprefix("<think>").removeprefix(space)
 
 
-def completion_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+def _space_between(messages: list[dict[str, str]], prompt: str, text: str, tokenizer: Tokenizer) -> str:
+    """White space that a chat template puts between its prompt and the assistant's text, as Llama 2's does."""
+    if not text:
+        return ""
+    try:
+        whole = tokenizer.render([*messages, {"role": "assistant", "content": text}], add_generation_prompt=False).text
+    except UserError:  # it refuses what is no whole reply
+        return ""
+    behind = whole.removeprefix(prompt).lstrip()
+    return whole[len(prompt) : -len(behind)] if whole.startswith(prompt) and behind.startswith(text) else ""
+
+
+def completion_text(ids: Sequence[int], prompt: Sequence[int], tokenizer: Tokenizer) -> str:
     """Text of sampled ids, without the end token, which its id tells whatever the vocabulary declares it to be.
 
-    It is decoded behind another text, since decoders of SentencePiece's kind drop a space at the start.
+    They are decoded behind the prompt's last ids, since decoders of SentencePiece's kind drop a space at the start.
     """
     sampled = list(ids[:-1] if ids and ids[-1] in tokenizer.eos_ids else ids)
-    before = tokenizer.encode("a")
+    before = list(prompt[-8:])
     return tokenizer.decode([*before, *sampled])[len(tokenizer.decode(before)) :]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
 from r1jax.data.readability import ReadabilityConfig, fault
-from r1jax.data.template import Template, completion_text
+from r1jax.data.template import ANY, Template, completion_text
 from r1jax.errors import UserError
 from r1jax.evaluation.report import Evaluation, summarise
 from r1jax.models.config import ModelConfig
@@ -57,10 +57,10 @@ def read_completions(
 ) -> list[Completion]:
     """The samples as the text that rewards look at."""
     tokens, lengths, finish = (np.asarray(x) for x in (samples.tokens, samples.lengths, samples.finish))
-    opening = template.opening(tokenizer)
+    opening, prompt = template.opening(tokenizer), template.prompt_ids(ANY, tokenizer)
     return [
         Completion(
-            text=opening + completion_text(row[:n].tolist(), tokenizer),
+            text=opening + completion_text(row[:n].tolist(), prompt, tokenizer),
             tokens=int(n),
             limit=sampling.max_tokens,
             finished=bool(reason != LENGTH),

@@ -50,8 +50,8 @@ def rewrite_by_model(
             sampling=sampling, end_tokens=model.tokenizer.eos_ids, prompt_width=width,
         ))  # fmt: skip
         texts = [
-            completion_text(row[:n].tolist(), model.tokenizer)
-            for row, n in zip(samples.tokens, samples.lengths, strict=True)
+            completion_text(row[:n].tolist(), prompt, model.tokenizer)
+            for row, n, prompt in zip(samples.tokens, samples.lengths, prompts, strict=True)
         ]
         ended = [text if reason != LENGTH else "" for text, reason in zip(texts, samples.finish, strict=True)]
         seconds = (time.perf_counter() - began) / len(prompts)
