@@ -1,16 +1,19 @@
 """What of a conversation is learned."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
+from gguf import TokenType
 
 from r1jax.data.conversations import conversation_example
 from r1jax.data.problem import Problem
-from r1jax.data.template import TEMPLATES
+from r1jax.data.template import TEMPLATES, completion_text
 from r1jax.errors import UserError
 from r1jax.tokenizer import ByteTokenizer, load_tokenizer
 from tests.test_tokenizer import EXPECTED, FIXTURES
+from tests.test_tokenizer_config import TAGS, of_gguf, pieces
 
 TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}END{% endfor %}{% if add_generation_prompt %}[assistant]"
 ENDED = TURNS.replace("END", "{{ eos_token }}\n") + "{% endif %}"
@@ -177,3 +180,68 @@ def test_what_the_generation_tags_leave_out_is_not_learned():
     template += "Hm. {% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
     tokenizer = ByteTokenizer(template)
     assert learned(conversation_example(say("a?", "first"), tokenizer), tokenizer) == "first<eos>"
+
+
+# As Llama 2's: the prompt is the user's turn itself, and white space may stand before the reply.
+INST = "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}SPACE{{ m.content }}{{ eos_token }}"
+INST += "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
+CHATML += "{% if add_generation_prompt %}<|im_start|>assistant\nOPEN{% endif %}"
+TEMPLATE_KINDS = {
+    "inst": INST.replace("SPACE", ""),
+    "inst with a space": INST.replace("SPACE", " "),
+    "chatml": CHATML.replace("OPEN", ""),
+    "chatml opened": CHATML.replace("OPEN", "<think>\n"),
+    "chatml opened and cut": CHATML.replace("OPEN", "<think>\n").replace(
+        "m.content", "m.content.split('</think>')[-1]"
+    ),
+}
+
+
+def vocabularies(folder):
+    """Every kind of tokenizer; the tags are text, pieces of their own, or control tokens."""
+    found = {name: load_tokenizer(FIXTURES / "tokenizers" / name) for name in sorted(EXPECTED["ids"])}
+    found |= {name: load_tokenizer(FIXTURES / name) for name in ("llama_tied", "qwen3")} | {"bytes": ByteTokenizer()}
+    found |= {f"gguf {kind.name}": of_gguf(kind) for kind in (TokenType.CONTROL, TokenType.NORMAL)}
+    for i, settings in enumerate(({}, {"user_defined_symbols": TAGS}, {"control_symbols": TAGS})):
+        for legacy in (True, False):
+            name = f"sentencepiece {i} {legacy}"
+            found[name] = load_tokenizer(pieces(folder / name, {"legacy": legacy}, **settings))
+    return found
+
+
+@pytest.fixture(scope="module")
+def all_vocabularies(tmp_path_factory):
+    return vocabularies(tmp_path_factory.mktemp("vocabularies"))
+
+
+@pytest.mark.parametrize("kind", TEMPLATE_KINDS)
+def test_reinforcement_and_fine_tuning_cut_the_same_conversation_alike(kind, all_vocabularies):
+    problem, template = Problem("add 7 and five", "12", "number"), TEMPLATES["r1"]
+    for name, tokenizer in all_vocabularies.items():
+        tokenizer = copy.copy(tokenizer)
+        object.__setattr__(tokenizer, "chat_template", TEMPLATE_KINDS[kind])
+        prompt = template.prompt_ids(problem, tokenizer)
+        for reply in (
+            "seven and five</think><answer>12</answer>",
+            " seven</think>\n12",
+            "\n7 + 5 = 12\n</think>\n\n12",
+        ):
+            sampled = [*behind(reply, tokenizer), tokenizer.eos_ids[0]]
+            text = template.opening(tokenizer) + completion_text(sampled, prompt, tokenizer)
+            messages = [*template.messages(problem), {"role": "assistant", "content": text}]
+            tokens = conversation_example(messages, tokenizer).tokens.tolist()
+            assert tokens[: len(prompt)] == prompt, (name, reply)
+            # There a text behind a tag begins with a space, whatever was sampled.
+            if name != "sentencepiece 2 True" or kind == "chatml opened" or kind == "chatml opened and cut":
+                assert text == template.opening(tokenizer) + reply, (name, reply)
+                assert tokens[: len(prompt) + len(sampled)] == prompt + sampled, (name, reply)
+
+
+def behind(text, tokenizer):
+    """Ids of a text that stands behind another, which the tilde is."""
+    return (
+        tokenizer.encode("~" + text)[len(tokenizer.encode("~")) :]
+        if "▁" in tokenizer.token(tokenizer.encode("a")[0])
+        else tokenizer.encode(text)
+    )
