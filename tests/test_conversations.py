@@ -133,11 +133,22 @@ def test_reasoning_is_learned_behind_the_prompt_of_the_sampler_whatever_the_temp
     if kind == "cut, tag not opened":  # it is the model's to open where a template has no prefill
         got = got.removeprefix("<think>")
     assert "".join(got.split()) == "".join(f"{reply}<eos>".split())
-    if kind != "white space of its own":
+    if kind != "white space of its own":  # which is no completion that was sampled
         completion = [*tokenizer.encode(reply), tokenizer.eos_ids[0]]
         assert (
             got == f"{reply}<eos>" and example.tokens[: len(prompt) + len(completion)].tolist() == prompt + completion
         )
+
+
+def test_a_turn_that_the_template_cuts_ends_as_the_template_ends_it():
+    template = KINDS["cut"].replace("{{ eos_token }}", "<|im_end|>")
+    tokenizer = load_tokenizer(FIXTURES / "tokenizers" / "gpt-2")
+    tokenizer = dataclasses.replace(tokenizer, chat_template=template, eos_ids=(0, 2))  # <|endoftext|>, <|im_end|>
+    for reply in ("4", "4 \n", "<answer>4</answer>"):
+        example = conversation_example(say("2 + 2?", f"<think>two</think>{reply}"), tokenizer)
+        text = f"[user]2 + 2?<|im_end|>\n[assistant]<think>\ntwo</think>{reply}<|im_end|>\n"
+        assert example.tokens.tolist() == tokenizer.encode(text)
+        assert example.mask[-2:].tolist() == [True, False]
 
 
 def test_reasoning_that_is_left_out_of_earlier_turns_is_refused():

@@ -101,6 +101,9 @@ def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Re
     twice = rest != content and by_template.text.startswith(prompt) and written.lstrip().startswith("<think>")
     if _holds(written, content) and not twice:
         return by_template
+    reply = content.rpartition("</think>")[2].strip()
+    if reply and reply in written:  # the template's own end of a turn
+        rest = rest.rpartition(reply)[0] + reply + written.rpartition(reply)[2]
     return Rendered(prompt + rest)
 
 
