@@ -97,8 +97,9 @@ def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Re
     prompt = tokenizer.render(messages[:-1]).text if len(messages) > 1 else ""
     content = messages[-1]["content"]
     rest = unopened(prompt, content)
-    written = by_template.text[_common(by_template.text, prompt) :]
-    twice = rest != content and by_template.text.startswith(prompt) and written.lstrip().startswith("<think>")
+    written = by_template.text[_common(by_template.text, prompt.rstrip().removesuffix("<think>")) :]
+    behind = by_template.text.removeprefix(prompt).lstrip() if by_template.text.startswith(prompt) else ""
+    twice = rest != content and behind.startswith("<think>")
     if _holds(written, content) and not twice:
         return by_template
     reply = content.rpartition("</think>")[2].strip()
