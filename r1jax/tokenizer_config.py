@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from r1jax.errors import UserError
 
 _NAMES = ("bos", "eos", "pad", "unk")
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -35,9 +36,6 @@ def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToke
     return dict(sorted(found.items()))
 
 
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-
-
 def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
     """Adds to a tokenizer.json the tokens that its config declares, so that each is cut as one.
 
@@ -52,10 +50,10 @@ def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, A
                 f"{folder}: token {token.content!r} is declared with id {id} and tokenizer.json gives it {own}: save "
                 "the tokenizer again from transformers"
             )
-    more = config.get("additional_special_tokens")
-    names = [content(config.get(f"{name}_token")) for name in _NAMES] + [
-        content(token) for token in (more if isinstance(more, list) else ())
-    ]
+    names = [content(config.get(f"{name}_token")) for name in _NAMES]
+    for key in ("additional_special_tokens", "extra_special_tokens"):  # the second is a list or an object
+        more = config.get(key) or ()
+        names += [content(token) for token in (more.values() if isinstance(more, Mapping) else more)]
     add_control_tokens(backend, [name for name in names if name and backend.token_to_id(name) is not None])
 
 

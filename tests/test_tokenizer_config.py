@@ -147,6 +147,7 @@ def entry(content: str, **flags: bool) -> dict[str, Any]:
         ({"eos_token": {"content": "<eos>"}}, "<eos>", 95),
         ({"eos_token": "<eos>", "bos_token": "<s>"}, "<s>", 96),
         ({"eos_token": "<eos>", "additional_special_tokens": ["<s>"]}, "<s>", 96),
+        ({"eos_token": "<eos>", "extra_special_tokens": {"other_token": "<s>"}}, "<s>", 96),
         ({"eos_token": "<eos>", "added_tokens_decoder": {"97": entry("<t>", special=False)}}, "<t>", 97),
     ],
 )
@@ -155,6 +156,12 @@ def test_declared_tokens_are_cut_as_one(config: dict[str, Any], text: str, id: i
     for either in (tokenizer, saved(tokenizer, tmp_path / "b")):
         assert either.encode(f"a{text}b") == [64, id, 65]
         assert either.eos_ids == (97 if "<end>" in str(config) else 95,)
+
+
+def test_control_tokens_that_a_gguf_file_marks_as_ordinary_words_are_cut_as_one(tmp_path: Path) -> None:
+    tokenizer = of_gguf(TokenType.CONTROL, **{"tokenizer.ggml.token_type": [int(TokenType.NORMAL)] * 262})
+    for either in (tokenizer, saved(tokenizer, tmp_path)):
+        assert either.encode("<eos>1<s>") == [260, ord("1"), 261] and either.decode([261, ord("1"), 260]) == "1"
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def _turn(
     if begin < len(before) - 1 or end < len(turn) - 1:
         raise UserError(
             "the chat template writes earlier turns otherwise than last ones: split the conversation into one for "
-            "each of the assistant's turns"
+            "each of the assistant's turns, and leave out of the turns before it what the template leaves out"
         )
     return begin, end
 
