@@ -52,8 +52,9 @@ def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, A
             )
     names = [content(config.get(f"{name}_token")) for name in _NAMES]
     for key in ("additional_special_tokens", "extra_special_tokens"):  # the second is a list or an object
-        more = config.get(key) or ()
-        names += [content(token) for token in (more.values() if isinstance(more, Mapping) else more)]
+        more = config.get(key)
+        more = list(more.values()) if isinstance(more, Mapping) else more
+        names += [content(token) for token in (more if isinstance(more, list) else ())]
     add_control_tokens(backend, [name for name in names if name and backend.token_to_id(name) is not None])
 
 
@@ -147,9 +148,12 @@ def chosen_template(configured: Any, folder: Path) -> str | None:
     return configured
 
 
-def content(token: str | Mapping[str, Any] | None) -> str | None:
-    """The text of a token, which a config may give with its flags."""
-    return token.get("content") if isinstance(token, Mapping) else token
+def content(token: Any) -> str | None:
+    """The text of a token, which a config may give with its flags; raises UserError for what is none."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    if text is not None and not isinstance(text, str):
+        raise UserError(f"tokenizer_config.json: token {text!r} is no text: correct it")
+    return text
 
 
 def read_json(file: Path) -> dict[str, Any]:

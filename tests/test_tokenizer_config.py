@@ -176,6 +176,8 @@ def test_control_tokens_that_a_gguf_file_marks_as_ordinary_words_are_cut_as_one(
         ({"eos_token": "<eos>", "added_tokens_decoder": {"105": entry("<t>")}}, "'<t>' is declared with id 105"),
         ({"eos_token": "<eos>", "added_tokens_decoder": {"x": entry("<t>")}}, "added tokens cannot be read"),
         ({"eos_token": "<eos>", "added_tokens_decoder": [1]}, "added tokens cannot be read"),
+        ({"eos_token": 5}, "token 5 is no text"),
+        ({"eos_token": "<eos>", "additional_special_tokens": [["<s>"]]}, "is no text"),
         ({"eos_token": "<eos>", "chat_template": [{"name": "a"}]}, "entry without name and template"),
         ({"eos_token": "<eos>", "chat_template": 5}, "chat_template is int"),
     ],
