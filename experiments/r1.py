@@ -18,7 +18,7 @@ from typing import Any
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
-from r1jax.data.conversations import read_conversations
+from r1jax.data.conversations import check_reasoning_is_kept, read_conversations
 from r1jax.data.preferences import read_labelled, read_pairs
 from r1jax.data.problems import ProblemsConfig, load_problems
 from r1jax.data.readability import ReadabilityConfig
@@ -293,6 +293,9 @@ def _check_brought(config: RecipeConfig) -> None:
             raise UserError(f"--{name}={given} has no scalar head: give a reward model, or FILE.py:FUNCTION")
         if given and "=" in given.rpartition(":")[2]:
             raise UserError(f"--{name}={given}: a judge has no weight of its own")
+    judge = config.harmlessness or config.base
+    if judge != "pretrain" and ".py:" not in judge:  # harmlessness is judged with the reasoning
+        check_reasoning_is_kept(read_tokenizer(judge))
     if config.rewriter:
         if config.no_zero or config.cold_start:
             raise UserError("--rewriter rewrites R1-Zero's samples: leave --no-zero and --cold-start out")

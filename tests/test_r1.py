@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,15 @@ def test_the_plan_is_printed_without_doing_anything(tmp_path):
 def test_what_cannot_work_is_refused_in_one_line(changes, message):
     with pytest.raises(UserError, match=message):
         check(dataclasses.replace(Config(), **changes))
+
+
+@pytest.mark.parametrize(("field", "fixture"), [("harmlessness", "reward"), ("base", "qwen2")])
+def test_a_judge_of_reasoning_whose_template_cuts_it_is_refused_before_anything_runs(field, fixture, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "tests" / "fixtures" / fixture, folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[-1].content.split('</think>')[-1] }}")
+    with pytest.raises(UserError, match="leaves the reasoning out"):
+        check(dataclasses.replace(Config(), **{field: str(folder)}))
 
 
 def test_routes_follow_the_paper():

@@ -186,7 +186,7 @@ def check_reasoning_is_kept(tokenizer: Tokenizer) -> None:
     if one == other:
         raise UserError(
             "the chat template leaves the reasoning out of a reply, which is to be judged whole: change chat_template "
-            "in the reward model's tokenizer_config.json"
+            "in the tokenizer_config.json of the reward model, or of the model that it is made from"
         )
 
 
