@@ -36,9 +36,8 @@ def export(folder: Path) -> None:
 
     fixtures = Path(__file__).parent / "fixtures"
     texts = json.loads((fixtures / "tokenizers" / "expected.json").read_text())["texts"]
-    models = {
-        name: load_huggingface(fixtures / name) for name in ("llama_tied", "llama_bias", "qwen2", "qwen3", "reward")
-    }
+    names = ("llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3", "reward")
+    models = {name: load_huggingface(fixtures / name) for name in names}
 
     config = ModelConfig(vocab_size=512)
     params = init_params(param_specs(config), jax.random.key(0))

@@ -171,6 +171,9 @@ def make_models() -> None:
     config = Qwen2Config(**{**COMMON, "num_hidden_layers": 1}, num_labels=1, tie_word_embeddings=False)
     save_model("reward", Qwen2ForSequenceClassification(config), 4)
 
+    config = LlamaConfig(**{**COMMON, "num_hidden_layers": 1}, mlp_bias=True, tie_word_embeddings=True)
+    save_model("llama_mlp_bias", LlamaForCausalLM(config), 5)
+
 
 def trained(cuts: list[pre_tokenizers.PreTokenizer]) -> Tokenizer:
     backend = Tokenizer(models.BPE())

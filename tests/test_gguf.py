@@ -29,7 +29,7 @@ from r1jax.models.transformer import forward
 from r1jax.tokenizer import byte_characters, load_tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
-NAMES = ["llama_tied", "llama_bias", "qwen2", "qwen3"]
+NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
 EXPECTED = json.loads((FIXTURES / "tokenizers" / "expected.json").read_text())
 ARCHS = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
 
@@ -127,6 +127,16 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
 
 
+def test_an_output_matrix_beside_a_tied_config_is_used(tmp_path: Path) -> None:
+    weights = weights_of("llama_tied")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"][::-1].copy()  # tokens in reverse order
+    config = read_huggingface_config(FIXTURES / "llama_tied")
+    model = load_gguf(write_gguf(tmp_path / "model.gguf", config, weights))
+    expected = np.load(FIXTURES / "llama_tied" / "logits.npz")
+    logits = forward(model.params, jnp.asarray(expected["tokens"]), model.config)
+    np.testing.assert_allclose(logits, expected["logits"][..., ::-1], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_config_is_that_of_the_huggingface_folder(name: str, tmp_path: Path) -> None:
     path = write_fixture(name, tmp_path / "model.gguf")
@@ -212,6 +222,12 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"llama__rope__dimension_count": 4}, "rope.dimension_count below the head's 8"),
         ({"llama__expert_count": 8}, "8 experts"),
         ({"llama__block_count": None}, "key llama.block_count is missing"),
+        ({"llama__attention__head_count": 0}, "llama.attention.head_count is 0 and must be at least 1"),
+        ({"llama__attention__head_count": [4, 4]}, r"llama.attention.head_count is \[4, 4\] where a whole number"),
+        ({"llama__attention__head_count_kv": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"llama__attention__key_length": 7, "llama__rope__dimension_count": None}, "head_dim 7 is odd"),
+        ({"llama__rope__freq_base": -1.0}, "llama.rope.freq_base is -1.0 and must be finite and above 0"),
+        ({"llama__embedding_length": "32"}, "llama.embedding_length is '32' where a whole number belongs"),
         ({"llama__block_count": 3}, r"tensor blk\.2\.attn_k\.weight of shape \(32, 32\) is missing"),
         ({"llama__block_count": 1}, r"tensor blk\.1\.attn_k\.bias and 12 more has no place"),
         (

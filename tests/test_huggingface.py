@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,15 @@ from r1jax.sharding import make_mesh, param_shardings
 from r1jax.tokenizer import ByteTokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
-NAMES = ["llama_tied", "llama_bias", "qwen2", "qwen3"]
+NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
+
+WHOLE = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings",
+)  # fmt: skip
+SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
+ROPE_TYPES = ("linear", "dynamic", "yarn", "longrope", "mrope")
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
 def copy_of(name: str, folder: Path, **config: Any) -> Path:
@@ -97,24 +108,76 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "key 'low_freq_factor' is missing"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"hidden_act": "gelu"}, "hidden_act gelu"),
-        ({"mlp_bias": True}, "mlp_bias"),
         ({"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}, "sliding-window"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),
         ({"hidden_size": None}, "key 'hidden_size' is missing"),
         ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two' where a whole number belongs"),
         ({"num_key_value_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        *(({key: 0}, f"{key} is 0 and must be at least 1") for key in WHOLE),
+        *(({key: -2}, f"{key} is -2 and must be at least 1") for key in WHOLE),
+        *(({key: "8"}, f"{key} is '8' where a whole number belongs") for key in WHOLE),
+        *(({key: 8.5}, f"{key} is 8.5 where a whole number belongs") for key in WHOLE),
+        *(({key: True}, f"{key} is True where a whole number belongs") for key in WHOLE),
+        *(({key: "no"}, f"{key} is 'no' where true or false belongs") for key in SWITCHES),
+        *(({key: 0}, f"{key} is 0 where true or false belongs") for key in SWITCHES),
+        ({"head_dim": 7}, "head_dim 7 is odd"),
+        ({"head_dim": None, "hidden_size": 30}, "hidden_size 30 is no multiple of num_attention_heads 4"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6' where a number belongs"),
+        ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06 and must be finite and above 0"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan and must be finite"),
+        ({"rope_parameters": {"rope_theta": [1e4]}}, r"rope_theta is \[10000.0\] where a number belongs"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0 and must be finite and above 0"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "rope_parameters of their own for full_attention",
+        ),
+        ({"rope_scaling": "linear"}, "rope_scaling is 'linear' where an object belongs"),
+        *(({"rope_parameters": {"rope_type": kind, "factor": 2.0}}, f"rope type {kind} is not") for kind in ROPE_TYPES),
+        ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "rope factor is '8' where a number belongs"),
+        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor 1.0 must be below"),
+        (
+            {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": -1}},
+            "original_max_position_embeddings is -1",
+        ),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM' where a list of names belongs"),
+        ({"architectures": [3]}, r"architectures is \[3\]"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "layers of type chunked_attention"),
+        ({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window"),
+        ({"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}, "sliding-window"),
+        ({"quantization_config": {"bits": 4}}, "quantised by unknown"),
+        ({"quantization_config": "awq"}, "quantization_config is 'awq' where an object belongs"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "classifier of 2 labels"),
     ],
 )
 def test_what_is_not_supported_is_named(config: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         read_config(copy_of("llama_tied", tmp_path / "model", **config))
+    assert str(caught.value).startswith(f"{tmp_path}/model/config.json: ")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"llama"', "3"])
+def test_a_config_that_is_no_object_is_one_line(text: str, tmp_path: Path) -> None:
+    folder = copy_of("llama_tied", tmp_path / "model")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: holds .* where an object belongs"):
+        read_config(folder)
+
+
+def test_null_and_absent_mean_the_default(tmp_path: Path) -> None:
+    folder = copy_of("llama_bias", tmp_path / "model")
+    file = folder / "config.json"
+    nulls = dict.fromkeys(("num_key_value_heads", "head_dim", "mlp_bias", "tie_word_embeddings", "rope_scaling"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | nulls | {"partial_rotary_factor": None}))
+    assert read_config(folder) == read_config(FIXTURES / "llama_bias")
 
 
 def test_a_sliding_window_that_no_layer_uses_is_accepted(tmp_path: Path) -> None:
     window = {"sliding_window": 64, "max_window_layers": 1}
     read_config(copy_of("qwen2", tmp_path / "off", use_sliding_window=False, **window))
     unused = {"sliding_window": 64, "max_window_layers": 2}
-    read_config(copy_of("qwen2", tmp_path / "above", use_sliding_window=True, **unused))
+    read_config(copy_of("qwen2", tmp_path / "above", use_sliding_window=True, layer_types=None, **unused))
+    full = {"sliding_window": 64, "max_window_layers": 1, "layer_types": ["full_attention"] * 2}
+    read_config(copy_of("qwen2", tmp_path / "full", use_sliding_window=True, **full))
 
 
 def test_wrong_tensors_are_named(tmp_path: Path) -> None:
@@ -134,7 +197,8 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
 
 def test_redundant_tensors_are_passed_over(tmp_path: Path) -> None:
     folder = copy_of("llama_tied", tmp_path / "model")
-    extra: dict[str, np.ndarray | None] = {"lm_head__weight": np.ones((128, 32), np.float32)}
+    embedding = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    extra: dict[str, np.ndarray | None] = {"lm_head__weight": embedding}
     extra["model__layers__0__self_attn__rotary_emb__inv_freq"] = np.ones(8, np.float32)
     edit_weights(folder, **extra)
     expected, got = load_huggingface(FIXTURES / "llama_tied"), load_huggingface(folder)
@@ -148,17 +212,152 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors cannot be read"):
         load_huggingface(folder)
     shard.unlink()
-    with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors is missing: fetch it again"):
+    with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors is missing.*: fetch it again"):
         load_huggingface(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(UserError, match=r"index\.json is damaged"):
         load_huggingface(folder)
-    (folder / "model.safetensors.index.json").unlink()
+    for file in folder.glob("model*"):
+        file.unlink()
     (folder / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match=r"model\.safetensors is missing: save the model from transformers"):
         load_huggingface(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        load_huggingface(folder)
+
+
+def with_head(name: str, folder: Path, head: np.ndarray, **config: Any) -> Path:
+    """A copy of a fixture that says its embedding is tied, with ``head`` as lm_head."""
+    copy_of(name, folder, tie_word_embeddings=True, **config)
+    edit_weights(folder, lm_head__weight=head)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["llama_tied", "qwen2", "qwen3"])
+def test_an_output_matrix_beside_a_tied_config_is_used_with_a_warning(name: str, tmp_path: Path) -> None:
+    expected = np.load(FIXTURES / name / "logits.npz")
+    weights: dict[str, Any] = load_file(FIXTURES / name / "model.safetensors")
+    own = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    folder = with_head(name, tmp_path / "model", np.ascontiguousarray(own[::-1]))  # tokens in reverse order
+    with pytest.warns(UserWarning, match=r"lm_head\.weight is not the embedding") as warned:
+        config = loading.read_config(folder)
+        model = r1jax.load(folder, shardings=param_shardings(param_specs(config), make_mesh("1x1")))
+    assert not any("\n" in str(one.message) for one in warned)
+    logits = forward(model.params, jnp.asarray(expected["tokens"]), model.config)
+    np.testing.assert_allclose(logits, expected["logits"][..., ::-1], atol=1e-4, rtol=0)
+
+    save_huggingface(model, tmp_path / "export")
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["tie_word_embeddings"] is False
+    again = load_huggingface(tmp_path / "export")
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_output_matrix_that_is_the_embedding_stays_tied(tmp_path: Path) -> None:
+    expected = load_huggingface(FIXTURES / "qwen2")
+    embedding = load_file(FIXTURES / "qwen2" / "model.safetensors")["model.embed_tokens.weight"]
+    same = load_huggingface(with_head("qwen2", tmp_path / "same", embedding))
+    wide = load_huggingface(with_head("qwen2", tmp_path / "wide", embedding.astype(np.float32)))
+    alone = with_head("qwen2", tmp_path / "alone", embedding)
+    edit_weights(alone, model__embed_tokens__weight=None)
+    for model in (same, wide, load_huggingface(alone)):
+        assert model.config == expected.config
+        jax.tree.map(np.testing.assert_array_equal, model.params, expected.params)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_reward_model_needs_no_output_matrix(tmp_path: Path) -> None:
+    folder = with_head("reward", tmp_path / "model", np.ones((128, 32), np.float32))
+    expected = load_huggingface(FIXTURES / "reward")
+    jax.tree.map(np.testing.assert_array_equal, load_huggingface(folder).params, expected.params)
+
+
+def test_a_missing_output_matrix_and_one_of_another_shape_are_named(tmp_path: Path) -> None:
+    folder = copy_of("qwen3", tmp_path / "none")
+    edit_weights(folder, lm_head__weight=None)
+    with pytest.raises(UserError, match=r"lm_head\.weight is missing.*tie_word_embeddings must be true"):
+        load_huggingface(folder)
+    folder = with_head("llama_tied", tmp_path / "short", np.ones((100, 32), np.float32))
+    with (
+        pytest.warns(UserWarning, match=r"lm_head\.weight"),
+        pytest.raises(UserError, match=r"lm_head\.weight has shape \(100, 32\)"),
+    ):
+        load_huggingface(folder)
+
+
+def test_a_single_file_is_read_before_older_shards_with_a_warning(tmp_path: Path) -> None:
+    """As transformers does: model.safetensors first."""
+    folder = copy_of("llama_bias", tmp_path / "model")
+    arrays: dict[str, Any] = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        arrays |= load_file(shard)
+    save_file({name: array + 1 for name, array in arrays.items()}, folder / "model.safetensors")
+    with pytest.warns(UserWarning, match=r"model\.safetensors is read, as transformers does") as warned:
+        params = load_huggingface(folder).params
+    assert len(warned) == 1
+    old = load_huggingface(FIXTURES / "llama_bias").params
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + 1), params, old)
+
+
+def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    sharded, single = copy_of("llama_bias", tmp_path / "sharded"), copy_of("llama_tied", tmp_path / "single")
+    shutil.copy(sharded / "model-00001-of-00004.safetensors", sharded / "model-00001-of-00003.safetensors")
+    shutil.copy(single / "model.safetensors", single / "adapter_model.safetensors")
+    for folder, name in ((sharded, r"model-00001-of-00003\.safetensors"), (single, r"adapter_model\.safetensors")):
+        with pytest.warns(UserWarning, match=f"{name} is no part of the model and not read"):
+            load_huggingface(folder)
+
+
+def test_shards_that_contradict_each_other_or_their_index_are_refused(tmp_path: Path) -> None:
+    def fails(message: str, edit: Callable[[Path, dict[str, Any]], None]) -> None:
+        folder = copy_of("llama_bias", tmp_path / str(len(list(tmp_path.iterdir()))))
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        edit(folder, index)
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(UserError, match=message):
+            load_huggingface(folder)
+
+    first, second = "model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors"
+
+    def twice(folder: Path, _: dict[str, Any]) -> None:
+        arrays: dict[str, Any] = load_file(folder / second)
+        name, array = next(iter(load_file(folder / first).items()))
+        save_file({**arrays, name: array + 1}, folder / second)
+
+    def moved(_: Path, index: dict[str, Any]) -> None:
+        name = next(name for name, file in index["weight_map"].items() if file == first)
+        index["weight_map"][name] = second
+
+    def without(_: Path, index: dict[str, Any]) -> None:
+        index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != first}
+
+    def empty(_: Path, index: dict[str, Any]) -> None:
+        index["weight_map"] = {}
+
+    def number(_: Path, index: dict[str, Any]) -> None:
+        index["weight_map"] = dict.fromkeys(index["weight_map"], 3)
+
+    def lost(folder: Path, _: dict[str, Any]) -> None:
+        (folder / second).unlink()
+
+    fails(f"is in {first} and in {second}: shards of two models are mixed", twice)
+    fails(f"in {second}, and it is in {first}: the index belongs to other shards", moved)
+    fails(r"tensor .* of shape .* is missing", without)
+    fails(r"index\.json is damaged", empty)
+    fails(r"index\.json is damaged", number)
+    fails(f"{second} is missing, which model.safetensors.index.json names", lost)
+
+
+def test_shards_without_their_index_and_adapters_are_named(tmp_path: Path) -> None:
+    folder = copy_of("llama_bias", tmp_path / "model")
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"index\.json is missing beside its shards"):
+        load_huggingface(folder)
+    folder = copy_of("llama_tied", tmp_path / "adapter")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="this is an adapter, merge it into its base model"):
         load_huggingface(folder)
 
 
@@ -197,9 +396,7 @@ def test_exported_config_speaks_to_old_and_new_transformers(tmp_path: Path) -> N
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     original = json.loads((FIXTURES / "llama_tied" / "config.json").read_text())
     ours = {"initializer_range", "pretraining_tp", "use_cache", "attention_dropout", "transformers_version"}
-    assert {k: config.get(k) for k in original.keys() - ours - {"mlp_bias"}} == {
-        k: v for k, v in original.items() if k not in ours | {"mlp_bias"}
-    }
+    assert {k: config.get(k) for k in original.keys() - ours} == {k: v for k, v in original.items() if k not in ours}
     assert config["rope_theta"] == 100.0
     assert config["rope_scaling"]["rope_type"] == "llama3"
     assert config["torch_dtype"] == config["dtype"] == "float32"
@@ -245,6 +442,9 @@ def test_export_refuses_what_the_architecture_cannot_hold(tmp_path: Path) -> Non
     model = Model(config, {"embedding": jnp.zeros(1)}, ByteTokenizer())
     with pytest.raises(UserError, match=r"LlamaForCausalLM cannot hold attention_bias=True, output_bias=False"):
         save_huggingface(model, tmp_path / "export")
+    qwen = dataclasses.replace(model, config=ModelConfig(architecture="qwen2", attention_bias=True, mlp_bias=True))
+    with pytest.raises(UserError, match=r"Qwen2ForCausalLM cannot hold .*mlp_bias=True"):
+        save_huggingface(qwen, tmp_path / "export")
 
 
 def test_weights_arrive_on_their_shardings() -> None:

@@ -79,6 +79,7 @@ def test_llama3_scaling_by_hand():
         {},
         {"tie_embeddings": False},
         {"attention_bias": True, "output_bias": True},
+        {"mlp_bias": True},
         {"qk_norm": True, "num_kv_heads": 4},
     ],
 )
@@ -90,6 +91,7 @@ def test_param_count_by_hand(options):
     V, D, F, L, H, G, K = 11, 8, 12, 3, 4, config.num_kv_heads, 2
     block = D * H * K + 2 * D * G * K + H * K * D + 3 * D * F + 2 * D
     block += (H * K + 2 * G * K) * config.attention_bias + D * config.output_bias + 2 * K * config.qk_norm
+    block += (2 * F + D) * config.mlp_bias
     total = V * D * (1 if config.tie_embeddings else 2) + L * block + D
     params = init_params(param_specs(config), jax.random.key(0))
     assert param_count(param_specs(config)) == total == sum(w.size for w in jax.tree.leaves(params))

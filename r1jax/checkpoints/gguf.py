@@ -16,7 +16,7 @@ from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arra
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
-from r1jax.models.config import Architecture, ModelConfig, RopeScaling
+from r1jax.models.config import Architecture, ModelConfig, RopeScaling, check_positive, check_whole
 from r1jax.tokenizer import Tokenizer
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
@@ -91,18 +91,35 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
     if architecture is None:
         raise UserError(f"{path}: architecture {name} is not supported; these are: {', '.join(ARCHITECTURES)}")
 
+    try:
+        return _decoder(metadata, tensors, architecture, path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}: convert the model again") from error
+
+
+def _decoder(
+    metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], architecture: Architecture, path: Path
+) -> ModelConfig:
+    """The config that the keys of ``architecture`` and the names of the tensors describe."""
+
     def value(key: str, default: Any = None) -> Any:
         found = metadata.get(f"{architecture}.{key}", default)
         if found is None:
             raise UserError(f"{path}: key {architecture}.{key} is missing: convert the model again")
         return found
 
+    def whole(key: str, default: int | None = None) -> int:
+        return check_whole(f"{architecture}.{key}", value(key, default))
+
+    def positive(key: str, default: float | None = None) -> float:
+        return check_positive(f"{architecture}.{key}", value(key, default))
+
     if experts := value("expert_count", 0):
         raise UserError(f"{path}: {architecture} with {experts} experts is not supported: take a dense model")
     if "token_embd.weight" not in tensors:
         raise UserError(f"{path}: tensor token_embd.weight is missing: the file is incomplete")
-    heads = value("attention.head_count")
-    head_dim = value("attention.key_length", value("embedding_length") // heads)
+    heads = whole("attention.head_count")
+    head_dim = whole("attention.key_length", whole("embedding_length") // heads)
     if value("rope.dimension_count", head_dim) != head_dim:
         raise UserError(f"{path}: {architecture}.rope.dimension_count below the head's {head_dim} is not supported")
     if (kind := value("rope.scaling.type", "none")) != "none":
@@ -110,17 +127,18 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
     config = ModelConfig(
         architecture=architecture,
         vocab_size=_shape(tensors["token_embd.weight"])[0],
-        hidden_size=value("embedding_length"),
-        intermediate_size=value("feed_forward_length"),
-        num_layers=value("block_count"),
+        hidden_size=whole("embedding_length"),
+        intermediate_size=whole("feed_forward_length"),
+        num_layers=whole("block_count"),
         num_heads=heads,
-        num_kv_heads=value("attention.head_count_kv", heads),
+        num_kv_heads=whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        context_length=value("context_length"),
-        rope_theta=value("rope.freq_base", 10_000.0),
-        norm_eps=_decimal(value("attention.layer_norm_rms_epsilon")),
+        context_length=whole("context_length"),
+        rope_theta=positive("rope.freq_base", 10_000.0),
+        norm_eps=_decimal(positive("attention.layer_norm_rms_epsilon")),
         attention_bias="blk.0.attn_q.bias" in tensors,
         output_bias="blk.0.attn_output.bias" in tensors,
+        mlp_bias="blk.0.ffn_gate.bias" in tensors,
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
         tie_embeddings="output.weight" not in tensors,
     )
@@ -148,6 +166,8 @@ def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScalin
     if factors.shape != frequencies.shape:
         return None
     factor = float(factors.max())
+    if not 0 < factor < math.inf:
+        return None
     kept = (1 / factors.astype(np.float64) - 1 / factor) / max(1 - 1 / factor, 1e-9)
     blended = (kept > 1e-4) & (kept < 1 - 1e-4)
     scaling = RopeScaling(factor=factor)  # with Llama 3.1's context and bounds
@@ -156,7 +176,7 @@ def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScalin
         if slope <= 0 or intercept >= 0:
             return None
         high = 1 - 1 / intercept
-        context = round(2 * math.pi * slope * (high - 1))
+        context = max(1, round(2 * math.pi * slope * (high - 1)))
         scaling = RopeScaling(factor=factor, high_freq_factor=round(high, 3), original_context=context)
     scaled = rotary.frequencies(dataclasses.replace(config, rope_scaling=scaling))
     return scaling if np.allclose(scaled * factors, frequencies, rtol=1e-4, atol=0) else None

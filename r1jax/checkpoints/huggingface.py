@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import glob
 import json
 import math
-import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,129 +18,39 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
+from r1jax.checkpoints.huggingface_config import CAUSAL, FAMILIES, SCALAR, parse_config
 from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.shards import INDEX, SINGLE, Tensor, opened_tensors
 from r1jax.disk import sync
 from r1jax.errors import UserError
-from r1jax.models.config import Architecture, ModelConfig, RopeScaling
+from r1jax.models.config import ModelConfig
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What a Hugging Face architecture fixes or lets its config.json choose."""
-
-    name: str  # in config.json's "architectures"
-    biases: tuple[tuple[bool, bool], ...]  # allowed (attention_bias, output_bias)
-    qk_norm: bool
-    head_dim: int | None  # where config.json has none; None: hidden_size / heads
-
-
-_CAUSAL, _SCALAR = "ForCausalLM", "ForSequenceClassification"
-
-FAMILIES: dict[Architecture, Family] = {
-    "llama": Family("LlamaForCausalLM", ((False, False), (True, True)), qk_norm=False, head_dim=None),
-    "qwen2": Family("Qwen2ForCausalLM", ((True, False),), qk_norm=False, head_dim=None),
-    "qwen3": Family("Qwen3ForCausalLM", ((False, False), (True, True)), qk_norm=True, head_dim=128),
-}
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """Reads config.json, in the spelling of old or new transformers, without touching the weights.
+    """The config of a Hugging Face folder, in the spelling of old or new transformers.
 
-    Raises UserError naming what this project cannot compute: another architecture, rope type, activation, sliding
-    window, quantisation, or a missing key.
+    Reads config.json, and of the weights, where they are there, whether the output matrix is the embedding: one that is
+    stored and differs is used, with a warning, whatever tie_word_embeddings says, as transformers 5 does. Raises
+    UserError naming what this project cannot compute: another architecture, rope type, activation, sliding window, or
+    quantisation; and a key that is missing, or whose value is of a wrong type or out of range.
     """
-    file = Path(folder) / "config.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{file} cannot be read ({reason}): a Hugging Face folder needs a valid one") from error
-
-    names = raw.get("architectures") or ["none named"]
-    scalar = names[0].endswith(_SCALAR)
-    causal = names[0].removesuffix(_SCALAR) + _CAUSAL if scalar else names[0]
-    architecture: Architecture | None = next((a for a, family in FAMILIES.items() if family.name == causal), None)
-    labels = len(raw.get("id2label") or ()) or raw.get("num_labels", 2)  # transformers leaves out what is its default
-    if scalar and labels != 1:
-        raise UserError(f"{file}: a classifier of {labels} labels; one with 1 is supported")
-    if architecture is None:
-        supported = ", ".join(family.name for family in FAMILIES.values())
-        raise UserError(f"{file}: architecture {names[0]} is not supported; these are: {supported}")
-    family = FAMILIES[architecture]
-    _refuse_unsupported(raw, file)
-
-    def whole(key: str, default: int | None = None) -> int:
-        value = default if raw.get(key) is None else raw[key]
-        if value is None:
-            raise KeyError(key)
-        if not isinstance(value, int):
-            raise ValueError(f"{key} is {value!r} where a whole number belongs")
-        return value
-
-    try:
-        heads = whole("num_attention_heads")
-        hidden_size = whole("hidden_size")
-        asked = bool(raw.get("attention_bias", False))
-        output_bias = dict(family.biases)
-        attention_bias = asked if asked in output_bias else not asked  # Qwen2 has them whatever its config says
-        theta, scaling = _read_rope(raw, file)
-        return ModelConfig(
-            architecture=architecture,
-            vocab_size=whole("vocab_size"),
-            hidden_size=hidden_size,
-            intermediate_size=whole("intermediate_size"),
-            num_layers=whole("num_hidden_layers"),
-            num_heads=heads,
-            num_kv_heads=whole("num_key_value_heads", heads),
-            head_dim=whole("head_dim", family.head_dim or hidden_size // heads),
-            context_length=whole("max_position_embeddings"),
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=raw.get("rms_norm_eps", 1e-6),
-            attention_bias=attention_bias,
-            output_bias=output_bias[attention_bias],
-            qk_norm=family.qk_norm,
-            tie_embeddings=raw.get("tie_word_embeddings", False),
-            head="scalar" if scalar else "vocabulary",
-        )
-    except KeyError as error:
-        raise UserError(f"{file}: key {error} is missing: complete it from the model's card") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: {error}: correct it from the model's card") from error
-
-
-def _refuse_unsupported(raw: Mapping[str, Any], file: Path) -> None:
-    if (activation := raw.get("hidden_act", "silu")) != "silu":
-        raise UserError(f"{file}: hidden_act {activation} is not supported, only silu")
-    if raw.get("mlp_bias"):
-        raise UserError(f"{file}: mlp_bias is not supported: the feed-forward block has no biases here")
-    if method := raw.get("quantization_config"):
-        kind = method.get("quant_method", "unknown")
-        raise UserError(f"{file}: weights quantised by {kind} are not supported: take the 16-bit release, or a GGUF")
-    if raw.get("use_sliding_window") and raw.get("sliding_window"):
-        layers = raw.get("layer_types") or []
-        if "sliding_attention" in layers or raw.get("max_window_layers", 0) < raw.get("num_hidden_layers", 0):
-            raise UserError(f"{file}: sliding-window attention (use_sliding_window) is not supported")
-
-
-def _read_rope(raw: Mapping[str, Any], file: Path) -> tuple[float, RopeScaling | None]:
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    theta = float(rope.get("rope_theta", raw.get("rope_theta", 10_000.0)))
-    if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise UserError(f"{file}: partial_rotary_factor is not supported: every pair of a head turns here")
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise UserError(f"{file}: rope type {kind} is not supported; default and llama3 are")
-    return theta, RopeScaling(
-        factor=float(rope["factor"]),
-        low_freq_factor=float(rope["low_freq_factor"]),
-        high_freq_factor=float(rope["high_freq_factor"]),
-        original_context=rope.get("original_max_position_embeddings") or raw["max_position_embeddings"],
+    folder = Path(folder)
+    config = parse_config(folder / "config.json")
+    if not config.tie_embeddings or config.head == "scalar" or not any(folder.glob("*.safetensors")):
+        return config
+    with opened_tensors(folder) as tensors:
+        embedding, output = tensors.get(_EMBEDDING), tensors.get(_OUTPUT)
+        if embedding is None or output is None or embedding.equals(output):
+            return config
+    warnings.warn(
+        f"{folder}: {_OUTPUT} is not the embedding, which tie_word_embeddings says it is: the file's own is used",
+        stacklevel=1,  # one place, so that Python says it once
     )
+    return dataclasses.replace(config, tie_embeddings=False)
 
 
 def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -150,10 +59,11 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
     Raises UserError where no Hugging Face architecture computes what this config does.
     """
     family = FAMILIES[config.architecture]
-    if (config.attention_bias, config.output_bias) not in family.biases or config.qk_norm != family.qk_norm:
+    held = (config.attention_bias, config.output_bias) in family.biases and config.qk_norm == family.qk_norm
+    if not held or config.mlp_bias > family.mlp_bias:
         raise UserError(
             f"{family.name} cannot hold attention_bias={config.attention_bias}, output_bias={config.output_bias}, "
-            f"qk_norm={config.qk_norm}: export under another ModelConfig.architecture"
+            f"mlp_bias={config.mlp_bias}, qk_norm={config.qk_norm}: export under another ModelConfig.architecture"
         )
     scaling = None
     if (own := config.rope_scaling) is not None:
@@ -167,7 +77,7 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
     eos = tokenizer.eos_ids
     scalar = config.head == "scalar"
     return {
-        "architectures": [family.name.replace(_CAUSAL, _SCALAR) if scalar else family.name],
+        "architectures": [family.name.replace(CAUSAL, SCALAR) if scalar else family.name],
         **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if scalar else {}),
         "model_type": config.architecture,
         "vocab_size": config.vocab_size,
@@ -184,6 +94,7 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
         "rope_scaling": scaling,
         "rope_parameters": {"rope_type": "default", **(scaling or {}), "rope_theta": config.rope_theta},
         "attention_bias": config.attention_bias,
+        **({"mlp_bias": config.mlp_bias} if family.mlp_bias else {}),
         "use_sliding_window": False,
         "sliding_window": None,
         "tie_word_embeddings": config.tie_embeddings,
@@ -206,41 +117,34 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
     config = read_config(folder)
     tokenizer = load_tokenizer(folder)
     expected = list(stored_arrays(config, "huggingface"))
-    with contextlib.ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for shard in _shards(folder):
-            try:
-                file = stack.enter_context(safetensors.safe_open(shard, framework="numpy"))
-            except (OSError, safetensors.SafetensorError) as error:
-                raise UserError(f"{shard} cannot be read ({error}): fetch it again") from error
-            files |= dict.fromkeys(file.keys(), file)
-
-        # Old checkpoints carry the rotary frequencies, and some repeat the tied embedding: both are redundant.
-        repeated = config.tie_embeddings or config.head == "scalar"
-        redundant = re.compile(r"rotary_emb\.inv_freq$" + (r"|^lm_head\.weight$" if repeated else ""))
-        slices = {name: f.get_slice(name) for name, f in files.items() if not redundant.search(name)}
-        check_arrays(expected, {name: tuple(s.get_shape()) for name, s in slices.items()}, folder)
-        for name, part in slices.items():
-            if (kind := part.get_dtype()) not in ("F32", "F16", "BF16"):
+    with opened_tensors(folder) as tensors:
+        found = _without_redundant(tensors, config)
+        _check_output(found, config, folder)
+        check_arrays(expected, {name: tensor.shape for name, tensor in found.items()}, folder)
+        for name, tensor in found.items():
+            if (kind := tensor.dtype) not in ("F32", "F16", "BF16"):
                 raise UserError(f"{folder}: tensor {name} is of type {kind}; F32, F16 and BF16 are supported")
-        params = assemble(expected, lambda array: files[array.name].get_tensor(array.name), dtype, shardings)
+        params = assemble(expected, lambda array: found[array.name].read(), dtype, shardings)
     return Model(config, params, tokenizer)
 
 
-def _shards(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{index} is damaged ({error!r}): fetch it again") from error
-    else:
-        names = ["model.safetensors"]
-    for name in names:
-        if not (folder / name).is_file():
-            hint = "save the model from transformers as safetensors" if any(folder.glob("*.bin")) else "fetch it again"
-            raise UserError(f"{folder}: file {name} is missing: {hint}")
-    return [folder / name for name in names]
+def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors without rotary frequencies, which old checkpoints carry, and without an output matrix that is not
+    used: a reward model's, or one that repeats the embedding, whose place it takes where it is stored alone."""
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+    if config.head == "scalar":
+        found.pop(_OUTPUT, None)
+    elif config.tie_embeddings and _OUTPUT in found:
+        found.setdefault(_EMBEDDING, found.pop(_OUTPUT))
+    return found
+
+
+def _check_output(found: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> None:
+    if config.head == "vocabulary" and not config.tie_embeddings and _OUTPUT not in found:
+        raise UserError(
+            f"{folder}: tensor {_OUTPUT} is missing, and tie_word_embeddings is not set in config.json: the file is "
+            "incomplete, or the embedding serves for it and tie_word_embeddings must be true"
+        )
 
 
 def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2**30, replace: bool = False) -> None:
@@ -298,7 +202,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
 
     names = {}
     for i, shard in enumerate(shards, 1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        file = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         # transformers refuses files that do not name their origin's format.
         arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
@@ -306,4 +210,4 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
         names |= dict.fromkeys(arrays, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": names}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

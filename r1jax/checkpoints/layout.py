@@ -64,6 +64,9 @@ TABLE: dict[TreePath, Foreign] = {
         ("mlp.gate", "mlp.gate_proj.weight", "ffn_gate.weight", _MATRIX),
         ("mlp.up", "mlp.up_proj.weight", "ffn_up.weight", _MATRIX),
         ("mlp.down", "mlp.down_proj.weight", "ffn_down.weight", _MATRIX),
+        ("mlp.gate_bias", "mlp.gate_proj.bias", "ffn_gate.bias", _VECTOR),
+        ("mlp.up_bias", "mlp.up_proj.bias", "ffn_up.bias", _VECTOR),
+        ("mlp.down_bias", "mlp.down_proj.bias", "ffn_down.bias", _VECTOR),
     )
 }
 

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+import math
+import numbers
+from typing import Any, Literal
 
 Architecture = Literal["llama", "qwen2", "qwen3"]
+
+
+def check_whole(name: str, value: Any) -> int:
+    """``value``, where it is a whole number from 1; raises ValueError otherwise, naming it ``name``."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r} where a whole number belongs")
+    if value < 1:
+        raise ValueError(f"{name} is {value} and must be at least 1")
+    return int(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """``value`` as a float, where it is a finite number above 0; raises ValueError otherwise, naming it ``name``."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r} where a number belongs")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} is {value} and must be finite and above 0")
+    return float(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +36,16 @@ class RopeScaling:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_context: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor", "high_freq_factor"):
+            check_positive(f"rope scaling's {name}", getattr(self, name))
+        check_whole("rope scaling's original_context", self.original_context)
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"rope scaling's low_freq_factor {self.low_freq_factor} must be below its high_freq_factor "
+                f"{self.high_freq_factor}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +68,12 @@ NUMERICS = tuple(field.name for field in dataclasses.fields(Numerics))
 FREE_NUMERICS = tuple(name for name in NUMERICS if name != "dtype")  # with others of these a run may go on
 
 
+_WHOLE = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+    "context_length",
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Numerics):
     """Shapes of a decoder, which its checkpoint fixes, and its numerics, which the run does."""
@@ -56,11 +92,16 @@ class ModelConfig(Numerics):
     norm_eps: float = 1e-6
     attention_bias: bool = False  # on query, key and value
     output_bias: bool = False  # on the attention's output projection
+    mlp_bias: bool = False  # on gate, up and down
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
     tie_embeddings: bool = True
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number a position, as reward models give
 
     def __post_init__(self) -> None:
+        for name in _WHOLE:
+            check_whole(name, getattr(self, name))
+        for name in ("rope_theta", "norm_eps"):
+            check_positive(name, getattr(self, name))
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:

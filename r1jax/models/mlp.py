@@ -12,11 +12,16 @@ from r1jax.sharding import ParamSpec
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     """Weights of one feed-forward block."""
     D, F = config.hidden_size, config.intermediate_size
-    return {
+    tree = {
         "gate": ParamSpec((D, F), ("embed", "mlp")),
         "up": ParamSpec((D, F), ("embed", "mlp")),
         "down": ParamSpec((F, D), ("mlp", "embed"), scale=0.02 / (2 * config.num_layers) ** 0.5),
     }
+    if config.mlp_bias:
+        tree["gate_bias"] = ParamSpec((F,), ("mlp",), init="zeros")
+        tree["up_bias"] = ParamSpec((F,), ("mlp",), init="zeros")
+        tree["down_bias"] = ParamSpec((D,), (None,), init="zeros")
+    return tree
 
 
 @jax.checkpoint  # the backward pass keeps gate and up alone
@@ -25,8 +30,11 @@ def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
     return jax.nn.silu(gate) * up
 
 
-def mlp(x: jax.Array, weights: dict[str, jax.Array]) -> jax.Array:
-    """down(silu(gate x) * up x): [..., D] (SwiGLU, arXiv 2002.05202)."""
+def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
+    """down(silu(gate x) * up x), each with a bias where config.mlp_bias: [..., D] (SwiGLU, arXiv 2002.05202)."""
     gate = jnp.einsum("...d,df->...f", x, weights["gate"])
     up = jnp.einsum("...d,df->...f", x, weights["up"])
-    return jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])
+    if config.mlp_bias:
+        gate, up = gate + weights["gate_bias"], up + weights["up_bias"]
+    y = jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])
+    return y + weights["down_bias"] if config.mlp_bias else y

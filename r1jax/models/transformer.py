@@ -122,7 +122,7 @@ def block(
     y = attention.causal_attention(q, k, v, config, segments)
     x = x + attention.merge_heads(y, weights["attention"], config)
     h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
-    x = constrain(x + mlp.mlp(h, weights["mlp"]), "batch", None, None)
+    x = constrain(x + mlp.mlp(h, weights["mlp"], config), "batch", None, None)
     return x, (k, v)
 
 

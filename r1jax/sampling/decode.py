@@ -26,8 +26,8 @@ def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
     """The weights of each layer by themselves: decoding is unrolled, so that each cache is updated in place.
 
     What reads the same input is one matrix: "qkv" [D, G (H/G + 2) K], a group's queries beside its key and value, with
-    "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis. The
-    rest is as in param_specs.
+    "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis,
+    with "gate_up_bias" [2 F]. The rest is as in param_specs.
     """
     L, D, G = config.num_layers, config.hidden_size, config.num_kv_heads
     shards = _model_shards(config)
@@ -39,17 +39,25 @@ def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
         return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
 
     qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, None, "kv_heads", None, None)
-    halves = [layers["mlp"][name].reshape(L, D, shards, -1) for name in ("gate", "up")]
+    mlp = layers["mlp"]
+
+    def halves(*names: str) -> jax.Array:  # each [L, ..., F], in all [L, ..., 2 F]
+        split = [mlp[name].reshape(*mlp[name].shape[:-1], shards, -1) for name in names]
+        both = jnp.stack(split, axis=-2).reshape(*mlp[names[0]].shape[:-1], -1)
+        return constrain(both, *[None] * (both.ndim - 1), "mlp")
+
     stacked: Params = {
         "attention_norm": layers["attention_norm"],
         "qkv": qkv.reshape(L, D, -1),
         "attention": {name: w for name, w in weights.items() if name.startswith("output") or name.endswith("norm")},
         "mlp_norm": layers["mlp_norm"],
-        "gate_up": constrain(jnp.stack(halves, axis=3).reshape(L, D, -1), None, None, "mlp"),
-        "down": layers["mlp"]["down"],
+        "gate_up": halves("gate", "up"),
+        "down": mlp["down"],
     }
     if config.attention_bias:
         stacked["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
+    if config.mlp_bias:
+        stacked |= {"gate_up_bias": halves("gate_bias", "up_bias"), "down_bias": mlp["down_bias"]}
     return tuple(jax.tree.map(lambda w, i=i: w[i], stacked) for i in range(L))
 
 
@@ -107,11 +115,19 @@ def decode_step(
         )
         y = y.reshape(y.shape[0], config.num_heads, config.head_dim)
         x, h = normed(x, attention.merge_heads(y, weights["attention"], config), weights["mlp_norm"])
-        gate_up = (h @ weights["gate_up"]).reshape(h.shape[0], _model_shards(config), 2, -1)
-        inner = gated(gate_up[:, :, 0], gate_up[:, :, 1]).reshape(h.shape[0], -1)
-        x, h = normed(x, inner @ weights["down"], following[i])
+        x, h = normed(x, _mlp(h, weights, config), following[i])
         x, h = constrain(x, "slots", None), constrain(h, "slots", None)
     return h, Ring(keys=tuple(keys), values=tuple(values))
+
+
+def _mlp(h: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    """models.mlp.mlp of h [S, D] on the weights of decoding_layers."""
+    gate_up = h @ weights["gate_up"]
+    if config.mlp_bias:
+        gate_up = gate_up + weights["gate_up_bias"]
+    gate_up = gate_up.reshape(h.shape[0], _model_shards(config), 2, -1)
+    y = gated(gate_up[:, :, 0], gate_up[:, :, 1]).reshape(h.shape[0], -1) @ weights["down"]
+    return y + weights["down_bias"] if config.mlp_bias else y
 
 
 def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
