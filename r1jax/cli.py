@@ -20,6 +20,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from r1jax.errors import UserError
+from r1jax.flag_names import explain
 from r1jax.stopping import Stopped, stoppable
 
 Config = TypeVar("Config")
@@ -233,11 +234,13 @@ def _fits(values: Sequence[str], hint: Any) -> bool:
 def _unknown(word: str, flags: Mapping[str, Any]) -> str:
     """What is wrong with a word that tyro left over."""
     flag = word.partition("=")[0].replace("_", "-")
+    there = explain(flag, flags)
     if not flag.startswith("--"):
-        return f"{word}: belongs to no flag, write --flag=value or --flag value"
-    same_name = [other for other in flags if other.endswith(f".{flag[2:]}")]
-    near = same_name or difflib.get_close_matches(flag, flags)
-    return f"{flag}: no such flag" + (f"; did you mean {near[0]}?" if near else "")
+        known = there and (flag.startswith("-") or "=" in word)  # else a value too many, which may be any word
+        return f"{word}: belongs to no flag, write --flag=value or --flag value" + (f"; {there}" if known else "")
+    if not there and (near := difflib.get_close_matches(flag, flags, n=1)):
+        there = f"did you mean {near[0]}?"
+    return f"{flag}: no such flag" + (f"; {there}" if there else "")
 
 
 def _describe(hint: Any) -> str:
