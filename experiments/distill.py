@@ -20,7 +20,7 @@ from r1jax.data.bilingual import BilingualCorpusConfig
 from r1jax.errors import UserError
 from r1jax.sharding import parse_mesh
 from r1jax.stages import recipe
-from r1jax.stages.command import carry_out, run_command
+from r1jax.stages.command import carry_out, run_command, weights_of
 from r1jax.stages.distill import MatchConfig, check_vocabularies
 from r1jax.stages.graph import GraphConfig, Stage, finished
 from r1jax.stages.pretrain import PretrainConfig
@@ -159,7 +159,8 @@ def main() -> None:
     name = own if config.student == "pretrain" else Path(config.student).name.removesuffix(".gguf")
     out = config.teacher / STUDENTS / (config.name or name)
     carry_out(
-        stages(config, config.teacher), out, config, "experiments/distill.py", report=config.teacher,
+        stages(config, config.teacher), out, config, "experiments/distill.py",
+        weights=weights_of(config.student, out / "student"), report=config.teacher,
         done=f"{config.teacher}: report.md and report.html have the student's rows",
     )  # fmt: skip
 

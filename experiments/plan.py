@@ -1,6 +1,6 @@
 """What a GRPO step would need on a mesh: bytes and collectives of its programs, compiled and not run.
 
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/plan.py --model qwen2.5-7b --mesh 8x1
+    python experiments/plan.py --model qwen2.5-7b --mesh 8x1
     JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python experiments/plan.py --mesh 8x1 --target h100_sxm.txtpb
 
 No weight is made: a laptop can plan for a machine that would hold them. The first command compiles for CPU devices,
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +48,19 @@ class Config(Work):
     """Folder of the result file, MODEL-SCALING-MESH.json."""
 
 
+def mesh_of_devices(text: str) -> Mesh:
+    """The mesh on this machine's devices; a CPU has as many as it takes, unless XLA_FLAGS says how many."""
+    needed = math.prod(parse_mesh(text))
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", needed)
+    if jax.default_backend() != "cpu" and needed > len(jax.devices()):
+        raise UserError(
+            f"--mesh={text} needs {needed} devices and this machine has {len(jax.devices())} "
+            f"({jax.devices()[0].device_kind}): give --target, or compile for CPU devices with JAX_PLATFORMS=cpu"
+        )
+    return make_mesh(text)
+
+
 def show(figures: dict[str, Any], console: Console) -> None:
     """Prints memory and collectives of each program."""
     table = Table(title=f"{figures['model']}, {figures['scaling']} scaling on {figures['mesh']}, {figures['device']}")
@@ -70,7 +86,8 @@ def main() -> None:
     work = work_on(config, data, config.scaling)
     check_run(work.rl, work.sampling, data)
     console = Console()
-    mesh = target_mesh(config.mesh, config.target) if config.target else make_mesh(config.mesh)
+    mesh = target_mesh(config.mesh, config.target) if config.target else mesh_of_devices(config.mesh)
+    console.print(f"compiling a step of {config.model} for {mesh.size} x {mesh.devices.flatten()[0].device_kind}")
     began = time.perf_counter()
     try:
         planned = plan(work, mesh)

@@ -33,7 +33,7 @@ from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import parse_mesh
 from r1jax.stages import recipe
-from r1jax.stages.command import carry_out, run_command
+from r1jax.stages.command import carry_out, run_command, weights_of
 from r1jax.stages.graph import Stage
 from r1jax.stages.pretrain import model_config
 from r1jax.stages.recipe_config import (
@@ -320,7 +320,7 @@ def main() -> None:
     if not config.dry_run:
         check_attention(config)
     carry_out(
-        stages(config), out, config, "experiments/r1.py", report=out,
+        stages(config), out, config, "experiments/r1.py", weights=weights_of(config.base, out / "base"), report=out,
         done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",
     )  # fmt: skip
 

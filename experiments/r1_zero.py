@@ -44,7 +44,7 @@ from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import make_mesh, param_shardings, parse_mesh
 from r1jax.stages.collect import Environment
-from r1jax.stages.command import keep_compiled, run_command
+from r1jax.stages.command import keep_compiled, print_opening, run_command, weights_of
 from r1jax.stages.pretrain import PretrainConfig, pretrain
 from r1jax.stages.rl import reinforce
 from r1jax.stages.rl_config import RLConfig, check_run
@@ -321,6 +321,7 @@ def main() -> None:
             console.print((out / "summary.json").read_text(), highlight=False)
             console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
             return
+        print_opening(console, weights_of(config.base, out / "base"), out)
         model, base_seconds = make_base(config, template, out)
         width = check_prompts(config, problems, template, model.tokenizer, model.config.context_length)
         environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)

@@ -82,6 +82,12 @@ def make_mesh(text: str) -> Mesh:
     return jax.make_mesh((data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model])
 
 
+def entered_mesh() -> Mesh:
+    """The mesh that was entered with jax.set_mesh; one of the first device where none was, as in a notebook."""
+    mesh = jax.sharding.get_mesh()
+    return make_mesh("1x1") if mesh.empty else mesh
+
+
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
     """PartitionSpec of an array by RULES; a weight dimension that does not divide stays whole."""
     names: list[str | None] = []

@@ -130,6 +130,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     assert (out / "curves.png").stat().st_size > 10_000
     assert list((out / "tensorboard").iterdir())
     assert json.loads((out / "config.json").read_text())["rl"]["group"] == 4
+    assert stdout.splitlines()[0] == f"device: 1 x cpu, weights: made in {out}/base, folder: {out}"
     assert "pass@1" in stdout and "maj@8" in stdout
 
 
@@ -291,6 +292,7 @@ def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):
 def test_preview_shows_prompts_samples_and_rewards_and_stops(finished, tmp_path):
     status, stdout, stderr = run(tmp_path / "run", "--preview", f"--base={finished[0] / 'model'}")
     assert status == 0, stderr
+    assert stdout.startswith(f"device: 1 x cpu, weights: {finished[0] / 'model'}, folder: ")
     assert "<think>" in stdout and "accuracy" in stdout and "format" in stdout and "mean rewards" in stdout
     assert not (tmp_path / "run").exists()
 

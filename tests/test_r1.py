@@ -66,8 +66,14 @@ def execute(script, *arguments):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("r1") / "run"
-    execute("r1.py", "--out", out, *ARGUMENTS)
+    said = execute("r1.py", "--out", out, *ARGUMENTS)
+    (out.parent / "said").write_text(said)
     return out
+
+
+def test_the_first_line_says_device_weights_and_folder(run):
+    first = (run.parent / "said").read_text().splitlines()[0]
+    assert first == f"device: 1 x cpu, weights: made in {run / 'base'}, folder: {run}"
 
 
 def test_every_model_is_made_evaluated_and_reported(run):
@@ -149,12 +155,14 @@ def test_killed_within_stages_the_same_command_ends_with_the_same_bits(run, tmp_
 
 
 def test_a_student_is_distilled_matched_and_trained_alone(run):
-    execute(
+    said = execute(
         "distill.py", "--teacher", run,
         "--pretrain.steps", 2, "--pretrain.batch", 8, "--pretrain.corpus.documents", 400,
         "--pretrain.num-layers", 1, "--sft.epochs", 1, *RL.format("rl").split(), "--match.steps", 1,
         "--match.prompts", 2, "--match.samples", 2,
     )  # fmt: skip
+    out = run / "students" / "qwen2-small"
+    assert said.splitlines()[0] == f"device: 1 x cpu, weights: made in {out / 'student'}, folder: {out}"
     report = (run / "report.md").read_text()
     for label in ("student", "student distilled", "student distilled, then matched", "student with RL alone"):
         assert f"| qwen2-small: {label} |" in report

@@ -44,9 +44,8 @@ def language_model():
 
 
 def train(folder, judgements, config=TRAINING):
-    with jax.set_mesh(make_mesh("1x1")):
-        model, figures = train_reward_model(language_model(), judgements, config, SaveConfig(every=2), 0, folder)
-        return dataclasses.replace(model, params=jax.device_get(model.params)), figures
+    model, figures = train_reward_model(language_model(), judgements, config, SaveConfig(every=2), 0, folder)
+    return dataclasses.replace(model, params=jax.device_get(model.params)), figures
 
 
 @pytest.fixture(scope="module")

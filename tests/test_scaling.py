@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -418,6 +419,15 @@ def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
     for part in ("rollout", "update"):
         assert run["collectives"][part]["devices"] == 2 and run["collectives"][part]["seconds"] > 0
     assert "weak 1x1" in done.stdout and "weak 2x1" in done.stdout
+
+
+def test_the_mesh_that_a_plan_is_for_by_default_is_there_on_any_cpu():
+    code = "from experiments.plan import Config, mesh_of_devices; print(mesh_of_devices(Config().mesh).shape)"
+    plain = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
+    )
+    assert "'data': 8, 'model': 1" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

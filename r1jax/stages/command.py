@@ -12,19 +12,22 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
+from r1jax.checkpoints.load import resolve
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
-from r1jax.sharding import make_mesh
+from r1jax.sharding import entered_mesh, make_mesh
 from r1jax.stages.graph import GraphConfig, Stage, make_plan, plan_table, run_graph
 from r1jax.stages.run import machine
 from r1jax.stages.story import with_evaluation, write_report
 
 
-def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, report: Path, done: str) -> None:
+def carry_out(
+    graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, weights: str, report: Path, done: str
+) -> None:
     """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.
 
     A stage that ``until`` or ``only`` names takes its evaluation along. script: what was typed, for the manifests.
-    done: printed at the end.
+    weights: those it starts from, printed at the beginning; done: printed at the end.
     """
     until = with_evaluation(graph, config.until)[-1] if config.until is not None else None
     only = with_evaluation(graph, config.only) if config.only is not None else ()
@@ -34,6 +37,7 @@ def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: st
         return
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)):
+        print_opening(console, weights, out)
         run_graph(
             graph, out, until=until, only=only, force=config.force,
             report=lambda line: console.print(line, style="bold", markup=False),
@@ -41,6 +45,18 @@ def carry_out(graph: Sequence[Stage], out: Path, config: GraphConfig, script: st
         )  # fmt: skip
         write_report(report)
     console.print(done, highlight=False)
+
+
+def print_opening(console: Console, weights: str, out: Path) -> None:
+    """The first line of a run: the devices of the entered mesh, the weights it starts from, and its folder."""
+    devices = entered_mesh().devices.flatten()
+    line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def weights_of(base: str, made: Path) -> str:
+    """What print_opening says of a base: the file or folder that it names, or ``made`` for one that is made first."""
+    return f"made in {made}" if base == "pretrain" else str(resolve(base)[0])
 
 
 def keep_compiled() -> None:

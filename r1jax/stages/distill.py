@@ -25,7 +25,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import Params
+from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
@@ -131,7 +131,8 @@ def match(
     """Trains the student towards the teacher's distribution; the student, and figures of the run.
 
     Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
-    seed and its number alone. The student's weights are freed. A mesh must be entered.
+    seed and its number alone. The student's weights are freed. Without an entered mesh it runs on one
+    device.
 
     Raises:
       UserError: where the two have different vocabularies.
@@ -139,7 +140,7 @@ def match(
     """
     check_vocabularies(student.tokenizer, teacher.tokenizer)
     optimizer = make_optimizer(config, config.steps)
-    shapes = state_shapes(student.config, config, optimizer, jax.sharding.get_mesh())
+    shapes = state_shapes(student.config, config, optimizer, entered_mesh())
     width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
     microbatches = config.sequences // config.microbatch_size
     write_model(folder, student.config, student.tokenizer)

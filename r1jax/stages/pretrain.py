@@ -22,7 +22,7 @@ from r1jax.data.template import TAGS, Template
 from r1jax.errors import UserError
 from r1jax.models.config import Architecture, ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import batch_sharding, init_params, param_count
+from r1jax.sharding import batch_sharding, entered_mesh, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
@@ -133,7 +133,7 @@ def pretrain(
 
     general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
     begun with bos and ended with eos, as the prompts of the later stages are. The batch of a step depends on the seed
-    and the step alone. A mesh must be entered.
+    and the step alone. Without an entered mesh it runs on one device.
     """
     texts = corpus_texts(config.corpus, problems, general_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
@@ -142,7 +142,7 @@ def pretrain(
     check_widths(texts, tokenizer, template, config.width)
     order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
 
-    mesh = jax.sharding.get_mesh()
+    mesh = entered_mesh()
     specs = param_specs(model)
     optimizer = make_optimizer(config, config.steps)
     shapes = state_shapes(model, config, optimizer, mesh)

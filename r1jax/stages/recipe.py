@@ -1,6 +1,7 @@
 """The stages of DeepSeek-R1 (arXiv 2501.12948), each a function of (settings, inputs, folder) for r1jax.stages.graph.
 
-A notebook may call them as they are, on an entered mesh: inputs name folders, the folder is written, figures come back.
+A notebook may call them as they are, on an entered mesh or on one device: inputs name folders, the folder is written,
+figures come back.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from r1jax.checkpoints.load import load, read_config
 from r1jax.checkpoints.model import Model
@@ -32,7 +31,7 @@ from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule_specs
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import param_shardings
+from r1jax.sharding import entered_mesh, param_shardings
 from r1jax.stages.collect import Environment
 from r1jax.stages.distill import match
 from r1jax.stages.draw import Drawn, draw
@@ -318,8 +317,8 @@ def _inference_dtype(shared: Shared) -> str:
 
 
 def _load(path: Path, shared: Shared, dtype: str) -> Model:
-    """A checkpoint on the entered mesh, computing as the run does."""
-    model = load(path, dtype, param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh()))
+    """A checkpoint on the entered mesh, or one device, computing as the run does."""
+    model = load(path, dtype, param_shardings(param_specs(read_config(path)), entered_mesh()))
     return dataclasses.replace(model, config=computed_as(model.config, shared))
 
 

@@ -15,7 +15,7 @@ from r1jax.checkpoints.native import Checkpoints, write_model
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.sampling.memory import choose_slots
-from r1jax.sharding import Params
+from r1jax.sharding import Params, entered_mesh
 from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
 from r1jax.stages.rl_config import RLConfig
 from r1jax.training.loop import Carry, SaveConfig, restore, run
@@ -79,12 +79,12 @@ def reinforce(
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Goes on from the newest checkpoint there. ``name`` stands before the progress bar. The weights of ``model`` are
-    freed: training holds a copy of its own. A mesh must be entered.
+    freed: training holds a copy of its own. Without an entered mesh it runs on one device.
 
     Raises:
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
-    mesh = jax.sharding.get_mesh()
+    mesh = entered_mesh()
     settings = model.config
     objective = config.objective(environment.sampling)
     optimizer = make_optimizer(config, config.steps * config.updates)

@@ -20,7 +20,7 @@ from r1jax.data.problem import key_is_held_out
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
-from r1jax.sharding import Params, batch_sharding
+from r1jax.sharding import Params, batch_sharding, entered_mesh
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
@@ -103,8 +103,8 @@ def sft(
     """Fine-tunes ``model`` and leaves checkpoints and metrics in ``folder``; the model, and figures of the run.
 
     Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed and the
-    update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy. A
-    mesh must be entered.
+    update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy.
+    Without an entered mesh it runs on one device.
 
     Raises:
       UserError: for a conversation that cannot be learned from, or none that fits the width.
@@ -122,7 +122,7 @@ def sft(
     starts = np.cumsum([0, *(len(epoch_batches(epoch)) for epoch in range(config.epochs))]).tolist()
     updates = starts[-1]
     optimizer = make_optimizer(config, updates)
-    shapes = state_shapes(settings, config, optimizer, jax.sharding.get_mesh())
+    shapes = state_shapes(settings, config, optimizer, entered_mesh())
     write_model(folder, settings, model.tokenizer)
     microbatches = config.batch // config.microbatch_size
     current: tuple[int, list[Batch]] = (-1, [])

@@ -1,0 +1,65 @@
+"""What a notebook calls, in a process of eight devices and with no mesh entered: it runs on the first of them."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from r1jax.checkpoints.model import Model
+from r1jax.data.problem import Problem
+from r1jax.data.template import Template
+from r1jax.evaluation.evaluate import evaluate
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.pool import Scores
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import init_params
+from r1jax.stages.collect import Environment
+from r1jax.stages.graph import Stage, finished, run_graph
+from r1jax.stages.recipe import _load
+from r1jax.stages.recipe_config import RecipeConfig
+from r1jax.stages.rl import reinforce
+from r1jax.stages.rl_config import RLConfig
+from r1jax.tokenizer import ByteTokenizer
+from r1jax.training.loop import SaveConfig
+
+FIXTURES = Path(__file__).parent / "fixtures"
+CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
+CONFIG = ModelConfig(
+    vocab_size=259, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=16
+)
+PROBLEMS = tuple(Problem(letter, letter, "letters", "exact") for letter in "abcd")
+TEMPLATE = Template("bare", "{question}", chat=True, prefill="", tags=False)
+SAMPLING = Sampling(max_tokens=4)
+
+
+class Places:
+    """A pool that rewards a completion by its place, so that every group has spread."""
+
+    names = ("accuracy", "format")
+
+    def score(self, problems, completions):
+        values = np.stack([np.arange(len(problems)) % 2.0] * 2, axis=1).astype(np.float32)
+        return Scores(values, values.sum(axis=1), self.names, 0, 0)
+
+
+def test_reinforcement_learning_runs_on_one_device(tmp_path):
+    model = Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(0)), ByteTokenizer(CHAT))
+    before = jax.device_get(model.params["embedding"])
+    environment = Environment(PROBLEMS, TEMPLATE, Places(), SAMPLING, 0, 4)
+    config = RLConfig(steps=1, prompts=2, group=2, learning_rate=1e-2)
+    params = reinforce(model, environment, config, SaveConfig(), tmp_path).params
+    assert np.abs(params["embedding"] - before).max() > 1e-3
+    assert {device for w in jax.tree.leaves(params) for device in w.devices()} == {jax.devices()[0]}
+
+
+def test_a_graph_and_evaluation_run_on_one_device(tmp_path):
+    def measured(settings, inputs, folder):
+        found = _load(inputs["model"], settings, "float32")
+        evaluation, _ = evaluate(
+            found.params, found.config, found.tokenizer, TEMPLATE, PROBLEMS, Places(), Sampling(max_tokens=1), 2, 0
+        )
+        return {"accuracy": evaluation.pass_at[1]}
+
+    run_graph([Stage("measured", measured, RecipeConfig(), files={"model": FIXTURES / "qwen2"})], tmp_path)
+    assert finished(tmp_path)["measured"]["figures"]["accuracy"] == 0.5
