@@ -422,7 +422,7 @@ def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
 
 
 def test_the_mesh_that_a_plan_is_for_by_default_is_there_on_any_cpu():
-    code = "from experiments.plan import Config, mesh_of_devices; print(mesh_of_devices(Config().mesh).shape)"
+    code = "from experiments.plan import Config, mesh_of_devices; print(dict(mesh_of_devices(Config().mesh).shape))"
     plain = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
