@@ -161,7 +161,7 @@ def main() -> None:
     carry_out(
         stages(config, config.teacher), out, config, "experiments/distill.py",
         weights=weights_of(config.student, out / "student"), report=config.teacher,
-        done=f"{config.teacher}: report.md and report.html have the student's rows",
+        done=f"{config.teacher}: report.md and report.html have the student's rows", model=name,
     )  # fmt: skip
 
 

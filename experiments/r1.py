@@ -321,7 +321,7 @@ def main() -> None:
         check_attention(config)
     carry_out(
         stages(config), out, config, "experiments/r1.py", weights=weights_of(config.base, out / "base"), report=out,
-        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",
+        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage", model=base,
     )  # fmt: skip
 
 

@@ -32,9 +32,11 @@ from r1jax.data.problems import ProblemsConfig, ProblemSet, is_file, load_proble
 from r1jax.data.template import Template, find_template
 from r1jax.disk import alone, write_whole
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
+from r1jax.evaluation.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
-from r1jax.evaluation.report import comparison_markdown, comparison_table, side_by_side
+from r1jax.evaluation.page import fenced, to_html
+from r1jax.evaluation.paired import changes
+from r1jax.evaluation.report import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.models.attention import check_attention
 from r1jax.models.config import FREE_NUMERICS, Numerics, computed_as
 from r1jax.models.transformer import param_specs
@@ -256,11 +258,14 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
 def finish(
     config: Config, out: Path, before: dict[str, Any], after: dict[str, Any], base_seconds: float, console: Console
 ) -> None:
-    """Writes curves.png, pass-at-k.png, report.md and summary.json, and prints the table and some completions."""
+    """Writes pictures, report.md, report.html and summary.json, and prints some completions and the table."""
     rows = read_metrics(out)
-    plot_curves({"": rows}, out / "curves.png")
     old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
-    plot_pass_at_k({"before": old.pass_at, "after": new.pass_at}, out / "pass-at-k.png")
+    title = f"R1-Zero · {Path(config.base).name.removesuffix('.gguf')} · seed {config.seed}"
+    models = {"base": "base", "R1-Zero": "zero"}
+    plot_curves({"R1-Zero": rows}, out / "curves.png", title.removeprefix("R1-Zero · "), models)
+    plot_headline({"base": old, "R1-Zero": new}, out / "pass-at-1.png", title, models)
+    plot_pass_at_k({"base": old, "R1-Zero": new}, out / "pass-at-k.png", title, models)
     pairs = [
         (a["question"], a["completion"], b["completion"])
         for a, b in zip(before["completions"][:4], after["completions"][:4], strict=True)
@@ -275,6 +280,7 @@ def finish(
         **{f"format_{when}": e.format_rate for when, e in figures.items()},
         **{f"mean_length_{when}": e.mean_length for when, e in figures.items()},
         **{f"truncated_share_{when}": e.truncated_share for when, e in figures.items()},
+        "changes": {name: dataclasses.asdict(change) for name, change in (changes(old, new) or {}).items()},
         "held_out_problems": old.n_problems,
         "steps": len(rows),
         "seconds": base_seconds + before["seconds"] + after["seconds"] + sum(row["seconds"] for row in rows),
@@ -284,12 +290,25 @@ def finish(
         "seed": config.seed,
         "versions": versions("jax", "flax", "optax"),
     }
-    pictures = "![curves](curves.png)\n\n![pass@k](pass-at-k.png)"
-    report = f"# R1-Zero\n\n{comparison_markdown(old, new)}\n{pictures}\n\n```\n{examples}```\n"
+    names = {"pass@1": "pass-at-1.png", "pass@k": "pass-at-k.png", "training, step by step": "curves.png"}
+    pictures = "\n\n".join(f"![{text}]({name})" for text, name in names.items() if (out / name).exists())
+    parts = (f"# {title}", headline(old, new), comparison_markdown(old, new), pictures, "## Samples", fenced(examples))
+    report = "\n\n".join(parts)
     write_whole(out / "report.md", report)
+    write_whole(out / "report.html", to_html(report, title, out))
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    console.print(comparison_table(old, new, title="R1-Zero"))
     console.print(examples, markup=False, highlight=False)
+    console.print(
+        f"{out}: report.html, summary.json, metrics.jsonl, model/ (Hugging Face)", highlight=False, soft_wrap=True
+    )
+    show_result(before, after, console)
+
+
+def show_result(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
+    """Prints the table of two evaluations, and last the line that says it all."""
+    old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
+    console.print(comparison_table(old, new, title="R1-Zero"))
+    console.print(headline(old, new), style="bold", markup=False, highlight=False)
 
 
 def main() -> None:
@@ -318,8 +337,14 @@ def main() -> None:
         if not config.preview:
             claim(config, out, console)
         if (out / "summary.json").exists() and not config.preview:
-            console.print((out / "summary.json").read_text(), highlight=False)
-            console.print(f"{out} is finished: give another --out, or remove it to run it again", highlight=False)
+            console.print(
+                f"{out} is finished: give another --out, or remove it to run it again", highlight=False, soft_wrap=True
+            )
+            before, after = (
+                json.loads((out / f"evaluation_{when}" / MANIFEST).read_text())["figures"]
+                for when in ("before", "after")
+            )
+            show_result(before, after, console)
             return
         print_opening(console, weights_of(config.base, out / "base"), out)
         model, base_seconds = make_base(config, template, out)
@@ -334,7 +359,7 @@ def main() -> None:
         def measure(name: str, model: Model) -> dict[str, Any]:
             return run_stage(
                 out / name, "evaluate", config.evaluation, inputs,
-                lambda: measured(model, environment, held_out, config.evaluation),
+                lambda: measured(model, environment, held_out, config.evaluation, name),
             )  # fmt: skip
 
         before = measure("evaluation_before", model)
@@ -348,17 +373,21 @@ def main() -> None:
         after = measure("evaluation_after", trained)
         save_huggingface(trained, out / "model", replace=True)  # killed before the summary, it comes here again
         finish(config, out, before, after, base_seconds, console)
-    console.print(f"{out}: summary.json, curves.png, metrics.jsonl, model/ (Hugging Face)", highlight=False)
 
 
 def measured(
-    model: Model, environment: Environment, problems: tuple[Problem, ...], config: EvaluationConfig
+    model: Model,
+    environment: Environment,
+    problems: tuple[Problem, ...],
+    config: EvaluationConfig,
+    name: str = "evaluation",
 ) -> dict[str, Any]:
     """An evaluation and its first completions, as figures of a stage."""
     began = time.perf_counter()
     evaluation, judged = evaluate(
         model.params, model.config, model.tokenizer, environment.template, problems, environment.pool,
         dataclasses.replace(environment.sampling, temperature=config.temperature), config.samples, environment.seed,
+        name,
     )  # fmt: skip
     return {
         "evaluation": dataclasses.asdict(evaluation),

@@ -54,6 +54,14 @@ def solves(expression: str, numbers: list[int], target: int, operations: str = "
     return value == target and used <= Counter(numbers) and all(t in allowed for t in tokens if not t.isdigit())
 
 
+def value(expression: str) -> Fraction | None:
+    """The exact value of an expression, whatever numbers it uses; None where it is none."""
+    try:
+        return _evaluate(_tokens(expression))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
 def _draws(digits: int, operations: str, terms: int, rng: random.Random) -> Iterator[KeyedProblem]:
     choices = "".join(sign for sign in _OPERATIONS if sign in operations)
     failed = 0

@@ -42,6 +42,13 @@ def score(answer: str, metadata: str) -> float:
         return 0.0
 
 
+def expecting(metadata: str, answer: str) -> str:
+    """The metadata of the same problem with another answer in the place of its own."""
+    problem = json.loads(metadata)
+    entry = [[key, answer if key == "answer" else value] for key, value in problem["entry"]["dict"]]
+    return json.dumps(problem | {"entry": {"dict": entry}})
+
+
 @functools.cache
 def scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
     """The function of (answer, entry) that a task scores with; loading it takes seconds."""

@@ -1,8 +1,7 @@
-"""Pictures: runs as small panels, one a metric, over steps; checkpoints as pass@k over k."""
+"""Pictures: runs as small panels, one a metric, over steps; models as pass@k over k and as bars of pass@1."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from r1jax.disk import replacing
 from r1jax.errors import UserError
+from r1jax.evaluation.looks import Look, looks
+from r1jax.evaluation.report import Evaluation, shown_ks
 
 # Key in metrics.jsonl, title, label of the vertical axis, and whether it is a share.
 _PANELS = (
@@ -29,18 +30,21 @@ _PANELS = (
     ("gradient_norm", "Gradient norm", "before clipping", False),
 )
 _COLUMNS = 4
-# Told apart by colour-blind readers too (Okabe and Ito 2008), in this order; a single run has the first.
-_COLOURS = ("#1f5fbf", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#24292f")
-_STYLES = tuple((colour, line) for line in ("-", "--", ":") for colour in _COLOURS)
-_GREY = "#57606a"
+_INK, _GREY = "#24292f", "#57606a"
 
 
-def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str) -> None:
+def plot_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path | str,
+    title: str = "",
+    models: Mapping[str, str] | None = None,
+) -> None:
     """Draws the known metrics of runs as small multiples: each step faint, a centred moving average bold.
 
     runs: name -> the rows of metrics.jsonl; a value that is absent or null leaves a gap, a metric without any value
-    has no panel, and without panels there is no file. The ending of ``path`` chooses the format (png, svg, pdf). Raises
-    UserError where it cannot be written.
+    has no panel, and without panels there is no file. title: the run's, with its model and seed. models: run -> its
+    model in r1jax.evaluation.looks; the run's name where not given. The ending of ``path`` chooses the format (png,
+    svg, pdf). Raises UserError where it cannot be written.
     """
     steps = {name: np.array([row["step"] for row in rows]) for name, rows in runs.items()}
     series = {
@@ -56,10 +60,11 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | st
     # A Figure of its own and not pyplot's: no display, no state shared with the caller's plots.
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.3), dpi=150, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    found = _looks(runs, models)
     for ax, (key, heading, unit, share) in zip(axes, panels, strict=False):
-        for name, (colour, line) in zip(runs, itertools.cycle(_STYLES), strict=False):
+        for name in runs:
             if np.isfinite(series[key, name]).any():
-                _draw(ax, steps[name], series[key, name], colour, line, name)
+                _draw(ax, steps[name], series[key, name], found[name], name)
         _settle(ax, heading, unit)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         if share:
@@ -72,28 +77,61 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | st
         _name(figure, list(axes[: len(panels)]), columns)
     window = max(map(_window, steps.values()))
     note = f"faint: each step; bold: mean of {window} steps" if window > 1 else ""
-    title = " · ".join(filter(None, [*(runs if len(runs) == 1 else ()), note]))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9, color=_GREY)
+    _title(figure, " · ".join(filter(None, [title, *(runs if len(runs) == 1 else ()), note])))
     _save(figure, path)
 
 
-def plot_pass_at_k(models: Mapping[str, Mapping[int, float]], path: Path | str) -> None:
-    """Draws pass@k over k of several models, k on a logarithmic axis; name -> k -> share of problems.
+def plot_pass_at_k(
+    evaluations: Mapping[str, Evaluation], path: Path | str, title: str = "", models: Mapping[str, str] | None = None
+) -> None:
+    """Draws pass@k over k of several models with 95% intervals as bands, k on a logarithmic axis.
 
     Sharpening shows as lines that meet or cross where k is large, a new ability as lines that stay apart (arXiv
-    2402.03300, section 5.2.2). Raises UserError where it cannot be written.
+    2402.03300, section 5.2.2). Arguments and errors as in plot_curves.
     """
-    figure = Figure(figsize=(6.4, 4.2), dpi=150, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), dpi=150, facecolor="white", layout="constrained")
     ax = figure.subplots()
-    for (name, shares), (colour, line) in zip(models.items(), itertools.cycle(_STYLES), strict=False):
-        look = {"color": colour, "linestyle": line, "linewidth": 1.8, "marker": "o", "markersize": 3}
-        ax.plot(list(shares), list(shares.values()), label=name, **look)
+    found = _looks(evaluations, models)
+    for name, one in evaluations.items():
+        look, ks = found[name], list(one.pass_at)
+        ends = [one.intervals[f"pass_at_{k}"] for k in ks]
+        style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.8, "marker": look.marker, "markersize": 4}
+        ax.plot(ks, list(one.pass_at.values()), label=name, markevery=[k in shown_ks(ks[-1]) for k in ks], **style)
+        if all(ends):
+            low, high = np.array(ends).T
+            ax.fill_between(ks, low, high, color=look.colour, alpha=0.12, linewidth=0)
     _settle(ax, "pass@k", "share of the problems")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_xlabel("k", fontsize=8, color=_GREY)
-    _name(figure, [ax], 2)
+    _name(figure, [ax], 3)
+    _title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals over problems"])))
+    _save(figure, path)
+
+
+def plot_headline(
+    evaluations: Mapping[str, Evaluation], path: Path | str, title: str = "", models: Mapping[str, str] | None = None
+) -> None:
+    """Draws pass@1 of several models as bars, each with its value and 95% interval; arguments as in plot_curves."""
+    figure = Figure(figsize=(7.2, 1.1 + 0.42 * len(evaluations)), dpi=150, facecolor="white", layout="constrained")
+    ax = figure.subplots()
+    found = _looks(evaluations, models)
+    for at, (name, one) in enumerate(evaluations.items()):
+        value, ends = one.pass_at[1], one.intervals["pass_at_1"]
+        ax.barh(at, value, height=0.62, color=found[name].colour, alpha=0.85)
+        if ends is not None:
+            ax.plot(ends, [at, at], color=_INK, linewidth=1.4, marker="|", markersize=7)
+        edge = max(value, *(ends or ()))
+        ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=_INK)
+    _settle(ax, "pass@1", "")
+    ax.grid(visible=False)
+    ax.set_yticks(range(len(evaluations)), list(evaluations), fontsize=9, color=_INK)
+    ax.set_ylim(len(evaluations) - 0.5, -0.5)
+    ax.set_xlim(0, 1.1)
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    _title(figure, " · ".join(filter(None, [title, "lines: 95% bootstrap intervals over problems"])))
     _save(figure, path)
 
 
@@ -108,6 +146,10 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
         return (total / count)[start : start + len(values)]
 
 
+def _looks(names: Mapping[str, Any], models: Mapping[str, str] | None) -> dict[str, Look]:
+    return dict(zip(names, looks([(models or {}).get(name, name) for name in names]), strict=True))
+
+
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
@@ -116,17 +158,18 @@ def _window(steps: np.ndarray) -> int:
     return max(1, len(steps) // 20)
 
 
-def _draw(ax: Axes, steps: np.ndarray, values: np.ndarray, colour: str, line: str, name: str) -> None:
+def _draw(ax: Axes, steps: np.ndarray, values: np.ndarray, look: Look, name: str) -> None:
     window = _window(steps)
     if window > 1:
-        ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        ax.plot(steps, values, color=look.colour, alpha=0.25, linewidth=0.8)
     marker = "o" if len(steps) == 1 else ""
-    ax.plot(steps, smooth(values, window), color=colour, linestyle=line, linewidth=1.8, marker=marker, label=name)
+    style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.8, "marker": marker}
+    ax.plot(steps, smooth(values, window), label=name, **style)
 
 
 def _settle(ax: Axes, heading: str, unit: str) -> None:
     """The looks that all panels share, once their lines are drawn."""
-    ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color="#24292f")
+    ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=_INK)
     ax.set_ylabel(unit, fontsize=8, color=_GREY)
     ax.grid(axis="y", color="#d0d7de", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -134,7 +177,7 @@ def _settle(ax: Axes, heading: str, unit: str) -> None:
         ax.spines[side].set_visible(False)
     ax.spines["bottom"].set_color("#8c959f")
     ax.tick_params(labelsize=8, colors=_GREY, length=0)
-    if min(np.nanmin(line.get_ydata()) for line in ax.lines) >= 0:
+    if all(np.nanmin(line.get_ydata()) >= 0 for line in ax.lines):
         ax.set_ylim(bottom=0)  # a small change must not look like a large one
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
@@ -144,8 +187,12 @@ def _name(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
     lines = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(
         lines.values(), lines.keys(), loc="outside lower left", ncols=columns, fontsize=8, frameon=False,
-        labelcolor="#24292f", handlelength=3,
+        labelcolor=_INK, handlelength=3,
     )  # fmt: skip
+
+
+def _title(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9, color=_GREY)
 
 
 def _save(figure: Figure, path: Path | str) -> None:

@@ -1,14 +1,18 @@
 """Figures of n sampled answers to each of P problems, in NumPy.
 
-pass_at_k and maj_at_k return one value a problem: their mean is the figure, and bootstrap_interval gives its error.
+pass_at_k and maj_at_k return one value a problem: their mean is the figure, and bootstrap_intervals gives its error.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
+
+MOST_SAMPLES = 1000  # of a problem: beyond, the counts of subsets that maj_at_k divides are no float64
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
@@ -17,7 +21,8 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     correct: [P, n] bool, of which c are true in a row. Returns [P] float64, unbiased for the model's own pass@k
     (arXiv 2107.03374, equation 1). Raises ValueError unless 1 <= k <= n.
     """
-    correct = _checked(correct, k)
+    correct = np.asarray(correct, bool)
+    _check(correct, k)
     n = correct.shape[1]
     wrong = n - correct.sum(1)
     # C(n-c, k) / C(n, k) as a product of k factors, without large factorials; one of them is 0 where n - c < k.
@@ -25,40 +30,66 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     return 1.0 - np.prod((wrong[:, None] - drawn) / (n - drawn), axis=1)
 
 
-def maj_at_k(answers: Sequence[Sequence[str | None]], correct: np.ndarray, k: int) -> np.ndarray:
-    """Whether the most frequent answer among a problem's first k samples is correct (majority vote, arXiv 2203.11171).
+def maj_at_k(votes: np.ndarray, k: int) -> np.ndarray:
+    """Chance that the right answer wins the majority vote of k samples drawn from a problem's n without replacement.
 
-    answers: [P][n] in normal form, so that equal answers are equal strings; None where none could be read, which wins
-    only where no sample has an answer. A tie goes to the answer seen first. correct: [P, n] bool. Returns [P] float64.
-    Raises ValueError unless 1 <= k <= n.
+    votes: [P, n] int, a class of equivalent answers each as r1jax.evaluation.voting gives them: 0 the right ones, above
+    0 wrong ones, below 0 no answer and no vote. The mean over all C(n, k) subsets, computed exactly from the sizes of
+    the classes; where t classes tie for the most votes each wins 1/t, as if the tie were broken at random. Returns [P]
+    float64 (majority vote: arXiv 2203.11171). Raises ValueError unless 1 <= k <= n <= MOST_SAMPLES.
     """
-    correct = _checked(correct, k)
-    value = np.zeros(len(correct))
-    for row, (given, right) in enumerate(zip(answers, correct, strict=True)):
-        votes = Counter(answer for answer in given[:k] if answer is not None)
-        winner = max(votes, key=votes.__getitem__) if votes else None  # max and Counter keep the order of arrival
-        value[row] = right[list(given).index(winner)]
+    votes = np.asarray(votes)
+    _check(votes, k)
+    if votes.shape[1] > MOST_SAMPLES:
+        raise ValueError(f"{votes.shape[1]} samples of a problem: the vote is computed for at most {MOST_SAMPLES}")
+    value = np.zeros(len(votes))
+    for row, given in enumerate(votes.tolist()):
+        sizes = Counter(vote for vote in given if vote >= 0)
+        right = sizes.pop(0, 0)
+        value[row] = _chances_of_winning(right, tuple(sorted(sizes.values())), len(given))[k]
     return value
 
 
-def bootstrap_interval(
-    values: np.ndarray, seed: int, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values [P], drawing problems with replacement.
+@functools.lru_cache(maxsize=4096)
+def _chances_of_winning(right: int, wrong: tuple[int, ...], n: int) -> np.ndarray:
+    """maj@k for k = 0..n [n + 1], of n samples with ``right`` votes for one class and ``wrong`` for each other one."""
+    total = np.zeros(n + 1)
+    silent = n - right - sum(wrong)
+    for j in range(1, right + 1):  # votes that the right class has among those drawn
+        # ways[t, d]: selections of d samples outside the right class in which t classes have j votes, and none more.
+        ways = np.zeros((1 + sum(size >= j for size in wrong), n + 1))
+        ways[0, : silent + 1] = [math.comb(silent, d) for d in range(silent + 1)]
+        for size in wrong:
+            before, ways = ways, np.zeros_like(ways)
+            for votes in range(min(size, j) + 1):
+                ties = int(votes == j)
+                grown = float(math.comb(size, votes)) * before[: len(ways) - ties, : n + 1 - votes]
+                ways[ties:, votes:] += grown
+        shared = (ways / (1 + np.arange(len(ways)))[:, None]).sum(0)  # t others at j votes: one win in t + 1
+        total[j:] += float(math.comb(right, j)) * shared[: n + 1 - j]
+    return total / [float(math.comb(n, k)) for k in range(n + 1)]
 
-    Problems are drawn and not samples, since samples of one problem are not independent. ``level`` is the share of the
-    interval, for example 0.95; the same seed gives the same interval. (Efron and Tibshirani 1993, chapter 13.)
+
+def bootstrap_intervals(
+    values: Mapping[str, np.ndarray], seed: int, level: float = 0.95, resamples: int = 2000
+) -> dict[str, tuple[float, float] | None]:
+    """Percentile bootstrap intervals of the means of figures [P] by name, drawing problems with replacement.
+
+    Problems are drawn and not samples, since samples of one problem are not independent; all figures see the same
+    draws. ``level`` is the share of the interval, for example 0.95; the same seed gives the same intervals. None where
+    P is 1: the spread of problems is not known from one. (Efron and Tibshirani 1993, chapter 13.)
     """
-    values = np.asarray(values, float)
+    columns = np.array([np.asarray(column, float) for column in values.values()]).T  # [P, figures]
+    count = len(columns)
+    if count < 2:
+        return dict.fromkeys(values)
     rng = np.random.default_rng(seed)
     # One resample at a time: thousands of problems times thousands of resamples would not fit otherwise.
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    means = [np.bincount(rng.integers(count, size=count), minlength=count) @ columns / count for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(values, low, high, strict=True)}
 
 
-def _checked(correct: np.ndarray, k: int) -> np.ndarray:
-    correct = np.asarray(correct, bool)
-    if correct.ndim != 2 or not len(correct) or not 1 <= k <= correct.shape[1]:
-        raise ValueError(f"k = {k} for {correct.shape}: expected [problems, samples], one problem or more, 1 <= k <= n")
-    return correct
+def _check(table: np.ndarray, k: int) -> None:
+    if table.ndim != 2 or not len(table) or not 1 <= k <= table.shape[1]:
+        raise ValueError(f"k = {k} for {table.shape}: expected [problems, samples], one problem or more, 1 <= k <= n")

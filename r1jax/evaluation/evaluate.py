@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
 from r1jax.data.readability import ReadabilityConfig, fault
 from r1jax.data.template import ANY, Template, completion_text
 from r1jax.errors import UserError
+from r1jax.evaluation.estimators import MOST_SAMPLES
 from r1jax.evaluation.report import Evaluation, summarise
+from r1jax.evaluation.voting import vote_classes
 from r1jax.models.config import ModelConfig
 from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, Samples, sample
-from r1jax.sharding import Params
+from r1jax.sharding import Params, data_devices
 from r1jax.tokenizer import Tokenizer
+from r1jax.training.progress import ProgressBar
+
+_PART = 512  # sequences that are sampled together, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +45,8 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.problems < 1 or self.samples < 2:
             raise UserError("evaluation: problems must be at least 1 and samples at least 2")
+        if self.samples > MOST_SAMPLES:
+            raise UserError(f"evaluation: samples must be at most {MOST_SAMPLES}")
         if self.temperature <= 0:
             raise UserError(f"evaluation: temperature {self.temperature} must be above 0: equal samples say nothing")
 
@@ -80,21 +89,36 @@ def evaluate(
     sampling: Sampling,
     samples_per_problem: int,
     seed: int,
+    name: str = "evaluation",
 ) -> tuple[Evaluation, list[Judged]]:
     """Figures of ``samples_per_problem`` samples to each problem, and the first completion of each.
 
-    The pool's rewards must hold "accuracy". The same seed gives every checkpoint the same random numbers.
+    The pool's rewards must hold "accuracy". The same seed gives every checkpoint the same random numbers. ``name`` is
+    shown beside the progress, which is counted in samples.
     """
     key = jax.random.key(seed)
     prompts = [template.prompt_ids(problem, tokenizer) for problem in problems]
-    samples = sample(
-        params, prompts, model, key,
-        sampling=sampling, end_tokens=tokenizer.eos_ids, samples_per_prompt=samples_per_problem,
-    )  # fmt: skip
-    completions = read_completions(samples, tokenizer, template, sampling)
     repeated = [problem for problem in problems for _ in range(samples_per_problem)]
-    scores = pool.score(repeated, completions)
-    correct = scores.values[:, scores.names.index("accuracy")] > 0.5
+    completions: list[Completion] = []
+    scored = []
+    part = len(problems) // _parts(len(problems), samples_per_problem)
+    began = time.perf_counter()
+    with ProgressBar(name, len(repeated)) as progress:
+        progress.update(0, {})
+        for start in range(0, len(problems), part):
+            ids = np.arange(start * samples_per_problem, (start + part) * samples_per_problem)
+            samples = sample(
+                params, prompts[start : start + part], model, key,
+                sampling=sampling, end_tokens=tokenizer.eos_ids, samples_per_prompt=samples_per_problem,
+                sequence_ids=ids, prompt_width=max(map(len, prompts)),
+            )  # fmt: skip
+            read = read_completions(samples, tokenizer, template, sampling)
+            scored.append(pool.score([repeated[i] for i in ids], read).values)
+            completions += read
+            tokens = sum(c.tokens for c in completions)
+            progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
+    values = np.concatenate(scored)
+    correct = values[:, pool.names.index("accuracy")] > 0.5
 
     def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(len(problems), samples_per_problem)
@@ -103,20 +127,20 @@ def evaluate(
         template.well_formed(c.text) and fault(p, template.reasoning(c.text), ReadabilityConfig()) is None
         for p, c in zip(repeated, completions, strict=True)
     ]
-    judged = {name: column[~np.isnan(column)] for name, column in zip(scores.names, scores.values.T, strict=True)}
     kinds = np.array([problem.kind for problem in repeated])
-    answers = [_normal_form(c.answer) for c in completions]
+    answers = [c.answer for c in completions]
     n = samples_per_problem
     evaluation = summarise(
-        [answers[i * n : (i + 1) * n] for i in range(len(problems))],
+        [_key(problem) for problem in problems],
+        vote_classes(problems, [answers[i * n : (i + 1) * n] for i in range(len(problems))], table(correct), pool),
         table(correct),
         table([template.well_formed(c.text) for c in completions]),
-        table(np.asarray(samples.lengths)),
-        table(np.asarray(samples.finish) == LENGTH),
+        table([c.tokens for c in completions]),
+        table([not c.finished for c in completions]),
         ks=range(1, n + 1),
         seed=seed,
         readable=table(readable),
-        rewards={name: float(column.mean()) for name, column in judged.items() if len(column)},
+        rewards={name: table(column) for name, column in zip(pool.names, values.T, strict=True)},
         accuracy_by_kind={str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)},
     )
     firsts = [
@@ -125,14 +149,32 @@ def evaluate(
     return evaluation, firsts
 
 
-def _normal_form(answer: str | None) -> str | None:
-    """One text for all ways to write a number, so that a vote counts them together."""
-    number = None if answer is None else parse_number(answer)
-    return answer if number is None else str(number)
+def _parts(problems: int, samples: int) -> int:
+    """Equal parts to sample one after another, up to 4, so that progress shows: one program serves them all.
+
+    A part has at least _PART sequences, since fewer would leave a device idle, and as many problems on each device of
+    the data axis as the others.
+    """
+    data = data_devices()
+    whole = problems % data  # the sampler then splits the problems over no devices, in parts or not
+    return max(
+        parts
+        for parts in (1, 2, 3, 4)
+        if parts == 1
+        or (problems % parts == 0 and problems // parts * samples >= _PART and (whole or problems // parts % data == 0))
+    )
+
+
+def _key(problem: Problem) -> str:
+    """What tells a problem from others, in this run and in any other."""
+    parts = (problem.question, problem.answer, problem.checker, problem.metadata)
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 
 
 def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:
     """The Evaluation whose dataclasses.asdict went through JSON, where keys become text and tuples lists."""
     by_k = {name: {int(k): v for k, v in fields[name].items()} for name in ("pass_at", "maj_at")}
-    intervals = {name: (low, high) for name, (low, high) in fields["intervals"].items()}
-    return Evaluation(**{**fields, **by_k, "intervals": intervals})
+    intervals = {name: ends and tuple(ends) for name, ends in fields["intervals"].items()}
+    problems = tuple(fields.get("problems", ()))
+    by_problem = {name: tuple(values) for name, values in fields.get("by_problem", {}).items()}
+    return Evaluation(**{**fields, **by_k, "intervals": intervals, "problems": problems, "by_problem": by_problem})

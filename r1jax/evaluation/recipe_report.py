@@ -7,17 +7,34 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import markdown
-
 from r1jax.evaluation.evaluate import evaluation_from
+from r1jax.evaluation.paired import Change, changes
 from r1jax.evaluation.report import Evaluation
 
 Figures = Mapping[str, Any]
 
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#24292f}"
-    "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{border:1px solid #d0d7de;padding:4px 8px;"
-    "vertical-align:top}th{background:#f6f8fa}img{max-width:100%}code{background:#f6f8fa;white-space:pre-wrap}"
+# What findings compare: figure -> the evaluation that has it, and its name there.
+_COMPARED = {
+    "accuracy": ("reasoning", "pass_at_1"),
+    "language": ("reasoning", "reward_language"),
+    "readable correct": ("reasoning", "readable_correct"),
+    "length": ("reasoning", "mean_length"),
+    "general tasks": ("general", "pass_at_1"),
+}
+# Claim, first model, second model, figure, and whether the second should have more or less of it.
+_CLAIMS = (
+    ("R1-Zero is right more often than the base", "base", "zero", "accuracy", "more"),
+    ("R1-Zero mixes languages more than the cold start", "zero", "cold_start", "language", "more"),
+    ("R1-Zero writes more than the cold start", "zero", "cold_start", "length", "less"),
+    ("The cold start reads better than R1-Zero", "zero", "cold_start", "readable correct", "more"),
+    ("The cold start costs accuracy against R1-Zero", "zero", "cold_start", "accuracy", "less"),
+    ("Reasoning RL wins accuracy back", "cold_start", "reasoning_rl", "accuracy", "more"),
+    ("The language reward costs accuracy", "reasoning_rl_no_language", "reasoning_rl", "accuracy", "less"),
+    ("The language reward buys consistency", "reasoning_rl_no_language", "reasoning_rl", "language", "more"),
+    ("Stage 4 brings general ability back", "reasoning_rl", "sft", "general tasks", "more"),
+    ("R1 is above the base on readable, correct answers", "base", "r1", "readable correct", "more"),
+    ("R1 is above R1-Zero on readable, correct answers", "zero", "r1", "readable correct", "more"),
+    ("Distillation beats RL on the student", "student_rl", "distilled", "accuracy", "more"),
 )
 
 
@@ -64,11 +81,11 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
     rows = []
     for one in checkpoints:
         r, g = one.reasoning, one.general
-        low, high = r.intervals["pass_at_1"]
+        ends = r.intervals["pass_at_1"]
         rows.append([
             one.label,
             *(_share(r.accuracy_by_kind.get(kind)) for kind in kinds),
-            f"{_share(r.pass_at[1])} [{_share(low)}, {_share(high)}]",
+            _share(r.pass_at[1]) + (f" [{_share(ends[0])}, {_share(ends[1])}]" if ends else ""),
             _share(r.maj_at[most]), _share(r.pass_at[most]), _share(r.format_rate), _share(r.rewards.get("language")),
             _share(r.readable_correct), f"{r.mean_length:.1f}", _share(g.pass_at[1]),
             _score(g.rewards.get("helpfulness")), _score(g.rewards.get("harmlessness")),
@@ -77,40 +94,65 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
     return table(head, rows)
 
 
-def findings(checkpoints: Mapping[str, Checkpoint]) -> list[str]:
-    """The paper's story, claim by claim, each with what this run says of it; claims without their models are left out.
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A claim of the paper, and what two models of this run say of it.
 
-    A difference below one point, or of lengths below one percent, counts as none. checkpoints: by the names base, zero,
-    cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and student_rl, those that there are.
+    verdict: "yes" or "not here" where the 95% interval of the paired change leaves out 0, else "not told apart"; "no
+    difference here" below one point, or for lengths below one percent; "not comparable" where the two models answered
+    other problems, and then there is no change.
     """
-    lines: list[str] = []
 
-    def compare(claim: str, first: str, second: str, figure: str, holds: str) -> None:
-        """``holds``: "more" where the second should have more of the figure than the first, or "less"."""
+    claim: str
+    verdict: str
+    figure: str
+    first: str
+    second: str
+    values: tuple[float, float]
+    change: Change | None
+
+    def __str__(self) -> str:
+        """A line of Markdown."""
+        length = self.figure == "length"
+        shown = [f"{value:.1f} tokens" if length else _share(value) for value in self.values]
+        parts = [f"{self.first} {shown[0]}", f"{self.second} {shown[1]}"]
+        if self.change is None:
+            parts.append("on other problems")
+        else:
+            scale = 1 if length else 100
+            ends = [f"{scale * end:+.1f}" for end in self.change.interval or ()]
+            interval = f"[{', '.join(ends)}]" if ends else "on one problem, without an interval"
+            parts.append(f"change {scale * self.change.value:+.1f} {interval}")
+        return f"{self.claim}: **{self.verdict}** ({self.figure}: {', '.join(parts)})"
+
+
+def findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
+    """The paper's story, claim by claim; claims without their models or figures are left out.
+
+    checkpoints: by the names base, zero, cold_start, reasoning_rl, reasoning_rl_no_language, sft, r1, distilled and
+    student_rl, those that there are.
+    """
+    found = []
+    for claim, first, second, figure, direction in _CLAIMS:
         if first not in checkpoints or second not in checkpoints:
-            return
+            continue
         pair = checkpoints[first], checkpoints[second]
         a, b = (_figure(one, figure) for one in pair)
-        same = abs(b - a) < (0.01 if figure != "length" else 0.01 * a)
-        verdict = "no difference here" if same else "yes" if (b > a) == (holds == "more") else "not here"
-        shown = [f"{value:.1f} tokens" if figure == "length" else _share(value) for value in (a, b)]
-        said = ", ".join(f"{one.label} {value}" for one, value in zip(pair, shown, strict=True))
-        overlap = ", the intervals overlap" if not same and _overlap(*pair, figure) else ""
-        lines.append(f"{claim}: **{verdict}** ({figure.replace('_', ' ')}: {said}{overlap})")
-
-    compare("R1-Zero is right more often than the base", "base", "zero", "accuracy", "more")
-    compare("R1-Zero mixes languages more than the cold start", "zero", "cold_start", "language", "more")
-    compare("R1-Zero writes more than the cold start", "zero", "cold_start", "length", "less")
-    compare("The cold start reads better than R1-Zero", "zero", "cold_start", "readable_correct", "more")
-    compare("The cold start costs accuracy against R1-Zero", "zero", "cold_start", "accuracy", "less")
-    compare("Reasoning RL wins accuracy back", "cold_start", "reasoning_rl", "accuracy", "more")
-    compare("The language reward costs accuracy", "reasoning_rl_no_language", "reasoning_rl", "accuracy", "less")
-    compare("The language reward buys consistency", "reasoning_rl_no_language", "reasoning_rl", "language", "more")
-    compare("Stage 4 brings general ability back", "reasoning_rl", "sft", "general_tasks", "more")
-    compare("R1 is above the base on readable, correct answers", "base", "r1", "readable_correct", "more")
-    compare("R1 is above R1-Zero on readable, correct answers", "zero", "r1", "readable_correct", "more")
-    compare("Distillation beats RL on the student", "student_rl", "distilled", "accuracy", "more")
-    return lines
+        if a is None or b is None:
+            continue
+        part, name = _COMPARED[figure]
+        every = changes(getattr(pair[0], part), getattr(pair[1], part))
+        change = every.get(name) if every else None
+        if change is None:
+            verdict = "not comparable"
+        elif abs(change.value) < (0.01 * a if figure == "length" else 0.01):
+            verdict = "no difference here"
+        elif not change.told_apart:
+            verdict = "not told apart"
+        else:
+            verdict = "yes" if (change.value > 0) == (direction == "more") else "not here"
+        found.append(Finding(claim, verdict, figure, pair[0].label, pair[1].label, (a, b), change))
+    return found
 
 
 def hacking_watch(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequence[str]]) -> str:
@@ -138,10 +180,13 @@ def hacking_watch(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequen
         verdict = "looks like reward hacking" if score[1] > score[0] and astray else "no sign of reward hacking"
         found.append(
             f"- {name}: {verdict} (its reward {score[0]:.3f} -> {score[1]:.3f}; rule accuracy where it judges "
-            f"{_share(right[0])} -> {_share(right[1])}, elsewhere {_share(right_elsewhere[0])} -> "
-            f"{_share(right_elsewhere[1])}; length {length[0]:.1f} -> {length[1]:.1f} tokens)"
+            f"{_course(right)}, elsewhere {_course(right_elsewhere)}; length {length[0]:.1f} -> {length[1]:.1f} tokens)"
         )
     return "\n".join(found)
+
+
+def _course(ends: Sequence[float]) -> str:
+    return "no figures" if any(map(math.isnan, ends)) else " -> ".join(map(_share, ends))
 
 
 def _accuracies(row: Mapping[str, Any], kinds: Sequence[str], inside: bool) -> list[float]:
@@ -158,8 +203,11 @@ def answers_table(checkpoints: Sequence[Checkpoint], questions: Sequence[str]) -
     """The first completion of each model to the same questions, a column a question."""
     rows = []
     for one in checkpoints:
-        cells = [one.answers.get(question, ("", False)) for question in questions]
-        rows.append([one.label, *(f"{'right' if right else 'wrong'}: {_code(text)}" for text, right in cells)])
+        cells = []
+        for question in questions:
+            text, right = one.answers.get(question, (None, False))
+            cells.append("not asked" if text is None else f"{'right' if right else 'wrong'}: {_code(text)}")
+        rows.append([one.label, *cells])
     return table(["model", *(_code(question) for question in questions)], rows)
 
 
@@ -169,37 +217,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def to_html(text: str, title: str) -> str:
-    """A whole HTML page of a Markdown text."""
-    body = markdown.markdown(text, extensions=["tables"])
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"</head><body>{body}</body></html>\n"
-    )
-
-
-def _figure(one: Checkpoint, name: str) -> float:
+def _figure(one: Checkpoint, name: str) -> float | None:
     return {
         "accuracy": one.reasoning.pass_at[1],
-        "language": one.reasoning.rewards.get("language", 0.0),
-        "readable_correct": one.reasoning.readable_correct,
-        "general_tasks": one.general.pass_at[1],
+        "language": one.reasoning.rewards.get("language"),
+        "readable correct": one.reasoning.readable_correct,
+        "general tasks": one.general.pass_at[1],
         "length": one.reasoning.mean_length,
     }[name]
-
-
-def _overlap(a: Checkpoint, b: Checkpoint, name: str) -> bool:
-    """Whether the 95% intervals of a figure overlap; False for figures that have none."""
-    source, key = {
-        "accuracy": ("reasoning", "pass_at_1"),
-        "readable_correct": ("reasoning", "readable_correct"),
-        "length": ("reasoning", "mean_length"),
-        "general_tasks": ("general", "pass_at_1"),
-    }.get(name, ("", ""))
-    if not source:
-        return False
-    (low, high), (other_low, other_high) = (getattr(one, source).intervals[key] for one in (a, b))
-    return low <= other_high and other_low <= high
 
 
 def _share(value: float | None) -> str:

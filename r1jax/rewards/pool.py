@@ -49,6 +49,10 @@ class Scorer(Protocol):
         """The rewards of each problem's completion, in their order."""
         ...
 
+    def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
+        """The score of each problem's answer by the problem's checker, NaN where it takes too long: [N]."""
+        ...
+
 
 class RewardPool:
     """Computes rewards in worker processes, from entering the context until leaving it.
@@ -89,20 +93,35 @@ class RewardPool:
         Raises:
           RewardError: where a reward raises or returns anything but one finite number.
         """
-        items = list(zip(problems, completions, strict=True))
+        values, lost = self._compute(list(zip(problems, completions, strict=True)), len(self._specs))
+        weights = np.array([spec.weight for spec in self._specs], np.float32)
+        return Scores(values, values @ weights, self.names, lost["timeout"], lost["crash"])
+
+    def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
+        """The score of each problem's answer by the problem's checker, without any reward: [N] float32.
+
+        The deadline is that of a completion; NaN past it and where the worker died, 0 where the checker raises.
+        """
+        return self._compute(list(zip(problems, answers, strict=True)), 1, np.nan)[0][:, 0]
+
+    def _compute(
+        self, items: Sequence[tuple[Problem, Completion | str]], columns: int, lost_value: float = 0.0
+    ) -> tuple[np.ndarray, collections.Counter[str]]:
+        """Values of the items [N, columns] float32, and how many items ended a worker's use, by the reason."""
         with self._lock:
             if not self._workers:
                 raise RuntimeError("the reward pool is closed: use it inside its with block")
             try:
-                return self._score(items)
+                return self._distribute(items, np.full((len(items), columns), lost_value, np.float32))
             finally:
                 # After an error or Ctrl-C some still work on items that nobody waits for any more.
                 for i, worker in enumerate(self._workers):
                     if worker.item is not None:
                         self._replace(i)
 
-    def _score(self, items: Sequence[tuple[Problem, Completion]]) -> Scores:
-        values = np.zeros((len(items), len(self._specs)), np.float32)
+    def _distribute(
+        self, items: Sequence[tuple[Problem, Completion | str]], values: np.ndarray
+    ) -> tuple[np.ndarray, collections.Counter[str]]:
         waiting, missing = collections.deque(range(len(items))), len(items)
         lost = collections.Counter[str]()
         while missing:
@@ -128,8 +147,7 @@ class RewardPool:
                 else:
                     values[item] = outcome
                 missing -= 1
-        weights = np.array([spec.weight for spec in self._specs], np.float32)
-        return Scores(values, values @ weights, self.names, lost["timeout"], lost["crash"])
+        return values, lost
 
     def _replace(self, i: int) -> None:
         self._workers[i].kill()

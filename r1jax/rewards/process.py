@@ -49,7 +49,7 @@ class WorkerProcess:
         with contextlib.suppress(OSError):  # where it is gone already, advance will tell
             self.connection.send(tuple(specs))
 
-    def give(self, index: int, item: tuple[Problem, Completion]) -> bool:
+    def give(self, index: int, item: tuple[Problem, Completion | str]) -> bool:
         """Hands an idle worker an item; False where the process is gone."""
         try:
             self.connection.send(item)

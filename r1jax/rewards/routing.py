@@ -116,3 +116,7 @@ class RoutedRewards:
                 values[rows, at] = model.score([problems[i] for i in rows], [completions[i] for i in rows])
         total = (np.nan_to_num(values) * weights).sum(1, dtype=np.float32)
         return Scores(values, total, self.names, rules.timeouts, rules.crashes)
+
+    def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
+        """The score of each problem's answer by the problem's checker, as of a RewardPool: [N] float32."""
+        return self._pool.check(problems, answers)

@@ -1,7 +1,8 @@
 """The process that computes rewards: it may hang or die, and RewardPool answers for it.
 
 It reads specs once, then items, and sends: "ready" after loading, "started" when an item's deadline begins, and for
-each item its values or a Failure.
+each item its values or a Failure. An item is a problem with a completion, which has the rewards as its values, or with
+the text of an answer, which has the score of the problem's checker as its only one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, Literal
 from r1jax.data.problem import Problem
 from r1jax.errors import UserError
 from r1jax.rewards.base import Completion, Reward
-from r1jax.rewards.checkers import prepare
+from r1jax.rewards.checkers import check, prepare
 from r1jax.rewards.config import RewardSpec, load_rewards
 
 _LARGEST = 3.4e38  # of float32
@@ -57,7 +58,7 @@ def main() -> None:
             return
         connection.send("ready")
         while True:
-            problem, completion = connection.recv()
+            problem, given = connection.recv()
             try:
                 prepare(problem)
             except Exception as error:
@@ -65,7 +66,10 @@ def main() -> None:
                 connection.send(Failure(reason, traceback.format_exc()))
                 continue
             connection.send("started")
-            connection.send(_values(specs, rewards, problem, completion))
+            if isinstance(given, Completion):
+                connection.send(_values(specs, rewards, problem, given))
+            else:
+                connection.send([_checked(problem, given)])
     except (EOFError, ConnectionError):
         pass  # the pool was closed
 
@@ -104,6 +108,14 @@ def _values(
             return Failure(_failure(spec, f"returned {value}, not one finite number", problem))
         values.append(value)
     return values
+
+
+def _checked(problem: Problem, answer: str) -> float:
+    """The checker's score; 0 where it raises: the expected answer may be one that a model gave."""
+    try:
+        return check(problem, answer)
+    except Exception:
+        return 0.0
 
 
 def _scalar(value: Any) -> float | str:

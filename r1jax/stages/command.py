@@ -22,12 +22,13 @@ from r1jax.stages.story import with_evaluation, write_report
 
 
 def carry_out(
-    graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, weights: str, report: Path, done: str
+    graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, *, weights: str, model: str, report: Path,
+    done: str,
 ) -> None:
     """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.
 
     A stage that ``until`` or ``only`` names takes its evaluation along. script: what was typed, for the manifests.
-    weights: those it starts from, printed at the beginning; done: printed at the end.
+    weights: those it starts from, printed at the beginning; model: what the run is named after in reports; done: printed at the end.
     """
     until = with_evaluation(graph, config.until)[-1] if config.until is not None else None
     only = with_evaluation(graph, config.only) if config.only is not None else ()
@@ -41,7 +42,7 @@ def carry_out(
         run_graph(
             graph, out, until=until, only=only, force=config.force,
             report=lambda line: console.print(line, style="bold", markup=False),
-            made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), **machine()},
+            made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), "model": model, **machine()},
         )  # fmt: skip
         write_report(report)
     console.print(done, highlight=False)

@@ -208,7 +208,7 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
         with _judged(routes, scorers, inputs, shared) as scorer:
             found, judged = evaluate(
                 model.params, model.config, model.tokenizer, find_template(template), problems, scorer, sampling,
-                config.samples, shared.seed,
+                config.samples, shared.seed, f"{folder.name}, {name}",
             )  # fmt: skip
         figures[name] = dataclasses.asdict(found)
         for judge, path in functions:  # a function has the column of the model whose place it takes

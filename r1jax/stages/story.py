@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from r1jax import __version__
 from r1jax.disk import write_whole
-from r1jax.evaluation.curves import plot_curves, plot_pass_at_k
+from r1jax.evaluation.curves import plot_curves, plot_headline, plot_pass_at_k
+from r1jax.evaluation.page import to_html
 from r1jax.evaluation.recipe_report import (
     Checkpoint,
     answers_table,
@@ -18,7 +20,6 @@ from r1jax.evaluation.recipe_report import (
     hacking_watch,
     main_table,
     table,
-    to_html,
 )
 from r1jax.rewards.routing import parse_routes
 from r1jax.rewards.rules import RULES
@@ -56,44 +57,43 @@ def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
 
 
 def write_report(out: Path) -> None:
-    """Writes report.md, report.html, summary.json and pictures of what is finished in ``out`` and its students."""
+    """Writes report.md, report.html, summary.json and pictures of what is finished in ``out`` and its students.
+
+    The HTML file holds its pictures. summary.json leaves out figures by problem, which the manifests hold.
+    """
     made = finished(out)
     students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
     found = _checkpoints(made, MODELS, "")
     taught = {name: _checkpoints(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()}
-    rows = [*found.values(), *(one for models in taught.values() for one in models.values())]
+    all_models = [(name, one) for models in (found, *taught.values()) for name, one in models.items()]
+    rows = [one for _, one in all_models]
     if not rows:
         return
     manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
     commands = dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by"))
     text = ["# The R1 recipe\n\n" + "\n".join(f"    {command}" for command in commands) + "\n"]
-    text.append(f"{_setting(rows[0], manifests)}\n\n{main_table(rows)}\n{_LEGEND}\n")
-    lines = findings(found) + [line for models in taught.values() for line in findings(models)]
-    if lines:
-        text.append("## The paper's story, as this run tells it\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
+    text.append(f"{_setting(rows[0], manifests)}\n\n{main_table(rows)}\n{_LEGEND}{_others(rows)}\n")
+    told = findings(found) + [one for models in taught.values() for one in findings(models)]
+    if told:
+        lines = "\n".join(f"- {one}" for one in told)
+        text.append(f"## The paper's story, as this run tells it\n\n{lines}\n\n{_VERDICTS}\n")
     if watch := _watch(out, made):
         text.append(f"## Reward models\n\n{watch}\n")
     if data := _data(made):
         text.append(f"## Data sets\n\n{data}\n")
-    plot_pass_at_k({one.label: one.reasoning.pass_at for one in rows}, out / "pass-at-k.png")
-    pictures = ["![pass@k](pass-at-k.png)"]
-    trained = {MODELS[name][0]: read_metrics(out / name) for name in CURVES if name in made}
-    trained |= {
-        f"{folder}: {STUDENT_MODELS['student_rl'][0]}": read_metrics(out / STUDENTS / folder / "student_rl")
-        for folder, stages in students.items()
-        if "student_rl" in stages
-    }
-    if trained:
-        plot_curves(trained, out / "curves.png")
-        pictures.insert(0, "![reinforcement learning](curves.png)")
-    text.append("## Curves\n\n" + "\n\n".join(pictures) + "\n")
+    text.append(f"## Pictures\n\n{_pictures(out, made, students, all_models)}\n")
     questions = list(rows[0].answers)
     text.append("## The same questions\n\nThe first completion of each model to held-out prompts.\n")
     text += [f"{answers_table(rows, part)}\n" for part in (questions[:4], questions[-6:-2])]
     page = "\n".join(text)
     write_whole(out / "report.md", page)
-    write_whole(out / "report.html", to_html(page, "The R1 recipe"))
-    summary = {"commands": list(commands), "stages": made, "students": students}
+    write_whole(out / "report.html", to_html(page, _title(made), out))
+    summary = {
+        "commands": list(commands),
+        "findings": [dataclasses.asdict(one) for one in told],
+        "stages": _without_problems(made),
+        "students": {name: _without_problems(stages) for name, stages in students.items()},
+    }
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
@@ -104,6 +104,61 @@ _LEGEND = (
     "answer. Helpfulness and harmlessness: the reward models' own scores, 0 to 1. Tokens (sampled or learned) and "
     "seconds: of the stages that made the model from what came before, evaluation left out."
 )
+
+_VERDICTS = (
+    "Changes are of the same problems in pairs, in brackets the 95% bootstrap interval over problems. Yes, not here: "
+    "the interval leaves 0 out. No difference: below one point, or for lengths below one percent."
+)
+
+
+def _others(rows: Sequence[Checkpoint]) -> str:
+    """A sentence that names the models which answered other problems than the first one; "" where there are none."""
+    names = [one.label for one in rows if sorted(one.reasoning.problems) != sorted(rows[0].reasoning.problems)]
+    return f" On other problems, and not to be compared with {rows[0].label}: {', '.join(names)}." if names else ""
+
+
+def _title(made: Mapping[str, Manifest]) -> str:
+    """The recipe's name with base model and seed, those that the manifests tell."""
+    model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
+    seed = next((one["settings"]["shared"]["seed"] for one in made.values() if "shared" in one["settings"]), None)
+    return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
+
+
+def _pictures(
+    out: Path,
+    made: Mapping[str, Manifest],
+    students: Mapping[str, Mapping[str, Manifest]],
+    models: Sequence[tuple[str, Checkpoint]],
+) -> str:
+    """Draws the pictures of a report, and returns the Markdown that shows them."""
+    title = _title(made)
+    evaluations = {one.label: one.reasoning for _, one in models}
+    names = {one.label: name for name, one in models}
+    plot_headline(evaluations, out / "pass-at-1.png", title, names)
+    plot_pass_at_k(evaluations, out / "pass-at-k.png", title, names)
+    shown = ["![pass@1 of each model](pass-at-1.png)", "![pass@k of each model](pass-at-k.png)"]
+    runs = {MODELS[name][0]: read_metrics(out / name) for name in CURVES if name in made}
+    trained = {MODELS[name][0]: name for name in CURVES}
+    for folder, stages in students.items():
+        if "student_rl" in stages:
+            label = f"{folder}: {STUDENT_MODELS['student_rl'][0]}"
+            runs[label], trained[label] = read_metrics(out / STUDENTS / folder / "student_rl"), "student_rl"
+    if runs:
+        plot_curves(runs, out / "curves.png", title, trained)
+        shown.append("![reinforcement learning, step by step](curves.png)")
+    return "\n\n".join(shown)
+
+
+def _without_problems(made: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Manifests without the figures by problem of their evaluations: as many numbers as problems for each figure."""
+
+    def short(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        whole = "by_problem" in value
+        return {name: short(part) for name, part in value.items() if not (whole and name in ("problems", "by_problem"))}
+
+    return {name: short(manifest) for name, manifest in made.items()}
 
 
 def _checkpoints(
@@ -122,7 +177,7 @@ def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
     r, g = one.reasoning, one.general
     machines = dict.fromkeys(
         ", ".join(f"{value}" if name == "device" else f"{name} {value}" for name, value in manifest["made_by"].items()
-                  if name not in ("command", "r1jax"))
+                  if name not in ("command", "model", "r1jax"))
         for manifest in manifests if manifest.get("made_by")
     )  # fmt: skip
     return (

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 
@@ -33,6 +33,7 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=self._console,
             disable=not self._console.is_terminal,
@@ -50,13 +51,15 @@ class ProgressBar:
     def update(self, done: int, row: Mapping[str, float]) -> None:
         """Shows that ``done`` steps are done, with tokens_per_second and reward or loss of the last one's row."""
         now = self._clock()
-        left = timedelta(seconds=round((now - self._began) / max(done - self._start, 1) * (self._total - done)))
         figures = [f"{row['tokens_per_second']:,.0f} tokens/s"] if "tokens_per_second" in row else []
         figures += [f"{name} {row[name]:.3f}" for name in ("reward", "loss") if name in row][:1]
-        note = "  ".join([*figures, f"{left} left"])
+        if done > self._start:
+            left = timedelta(seconds=round((now - self._began) / (done - self._start) * (self._total - done)))
+            figures.append(f"{left} left")
+        note = "  ".join(figures)
         self._bar.update(self._task, completed=done, note=note)
         if self._bar.disable and (now - self._printed >= LINE_SECONDS or done == self._total):
             self._printed = now
             self._console.print(
-                f"{self._name} {done}/{self._total}  {note}", markup=False, highlight=False, soft_wrap=True
+                f"{self._name} {done}/{self._total}  {note}".rstrip(), markup=False, highlight=False, soft_wrap=True
             )

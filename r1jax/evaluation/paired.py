@@ -1,0 +1,47 @@
+"""What changed between two evaluations of the same problems, problem by problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from r1jax.evaluation.estimators import bootstrap_intervals
+
+if TYPE_CHECKING:
+    from r1jax.evaluation.report import Evaluation
+
+_SEED = 0  # of the resampled problems, the same for every pair of models
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """The mean over problems of (second - first), and its 95% interval; None with one problem."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+def changes(first: Evaluation, second: Evaluation) -> dict[str, Change] | None:
+    """The changes of the figures that both evaluations have by problem; None where their problems are not the same.
+
+    The bootstrap resamples problems and takes both models' values of each, so that what is hard about a problem for
+    both cancels: the interval is narrower than those of the two figures by themselves. Problems are matched by what
+    they are and not by their order.
+    """
+    orders = [np.argsort(one.problems, kind="stable") for one in (first, second)]
+    if not first.problems or [first.problems[i] for i in orders[0]] != [second.problems[i] for i in orders[1]]:
+        return None
+    differences = {
+        name: np.array(second.by_problem[name])[orders[1]] - np.array(values)[orders[0]]
+        for name, values in first.by_problem.items()
+        if name in second.by_problem
+    }
+    intervals = bootstrap_intervals(differences, _SEED)
+    return {name: Change(float(values.mean()), intervals[name]) for name, values in differences.items()}

@@ -1,0 +1,124 @@
+"""Which answers to a problem are one and the same vote."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from r1jax.data import countdown, gym
+from r1jax.data.number import parse_number
+from r1jax.data.problem import Problem
+from r1jax.rewards.pool import Scorer
+
+RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples without an answer
+
+Form = Hashable  # what equal spellings of an answer share
+
+_ASKED = ("math", "contains", "gym")  # checkers by which different forms may still be equivalent
+
+
+def vote_classes(
+    problems: Sequence[Problem], answers: Sequence[Sequence[str | None]], correct: np.ndarray, scorer: Scorer
+) -> np.ndarray:
+    """Classes of equivalent answers, for maj_at_k: [P, n] int32, RIGHT, SILENT, or from 1 on the wrong ones.
+
+    answers: [P][n], None where none could be read. correct: [P, n] bool, by the problem's checker.
+
+    Two answers are one vote where the checker accepts both, or where it rejects both and accepts one with the other as
+    the expected answer (for countdown: where the expressions have one value). That relation need not be transitive, so
+    classes form in order: the most frequent answer not yet in a class, of equally frequent ones the shortest, leads the
+    next class, and all others that are accepted in its place join. The result does not depend on the samples' order.
+    A problem without a right answer loses every vote: its wrong ones are left apart, each form of them a class.
+    Comparisons run in the scorer's workers; one that passes the deadline counts as different, and an answer that the
+    checker cannot judge within it is a class of its own.
+    """
+    correct = np.asarray(correct, bool)
+    classes = np.full(correct.shape, SILENT, np.int32)
+    classes[correct] = RIGHT
+    spelled: list[dict[Form, str]] = []  # wrong forms of each problem, the first ones first, each with its text
+    for problem, row, right in zip(problems, answers, correct, strict=True):
+        wrong = [answer.strip() for answer, ok in zip(row, right, strict=True) if answer and answer.strip() and not ok]
+        counts = Counter(_form(problem, text) for text in wrong)
+        texts = {_form(problem, text): text for text in sorted(wrong, key=_shortest, reverse=True)}
+        order = sorted(counts, key=lambda form, counts=counts, texts=texts: (-counts[form], _shortest(texts[form])))
+        spelled.append({form: texts[form] for form in order})
+    found = _classes(problems, spelled, [bool(row.any()) for row in correct], scorer)
+    for at, (problem, row) in enumerate(zip(problems, answers, strict=True)):
+        for i, answer in enumerate(row):
+            if answer and answer.strip() and not correct[at, i]:
+                classes[at, i] = found[at][_form(problem, answer.strip())]
+    return classes
+
+
+def _classes(
+    problems: Sequence[Problem], spelled: Sequence[dict[Form, str]], matters: Sequence[bool], scorer: Scorer
+) -> list[dict[Form, int]]:
+    """The class of each wrong form; one leader of every problem is compared at a time, all of them in one batch.
+
+    matters: whether the forms of a problem are compared at all.
+    """
+    found: list[dict[Form, int]] = [{} for _ in problems]
+    waiting = [list(forms) for forms in spelled]
+    # What the checker cannot judge in time would be late in every comparison: such an answer is compared with none.
+    asked = [
+        (at, form)
+        for at, forms in enumerate(waiting)
+        if matters[at] and len(forms) > 1 and problems[at].checker in _ASKED
+        for form in forms
+    ]
+    scores = scorer.check([problems[at] for at, _ in asked], [spelled[at][form] for at, form in asked])
+    comparable = {pair for pair, score in zip(asked, scores, strict=True) if not np.isnan(score)}
+    number = 0
+    while any(waiting):
+        number += 1
+        pairs: list[tuple[int, Form]] = []
+        expected: list[Problem] = []
+        for at, forms in enumerate(waiting):
+            if not forms:
+                continue
+            leader = forms.pop(0)
+            found[at][leader] = number
+            if (at, leader) in comparable:
+                others = [(at, form) for form in forms if (at, form) in comparable and not _differ(leader, form)]
+                pairs += others
+                expected += [_expecting(problems[at], spelled[at][leader])] * len(others)
+        accepted = scorer.check(expected, [spelled[at][form] for at, form in pairs]) > 0.5
+        for (at, form), same in zip(pairs, accepted, strict=True):
+            if same:
+                found[at][form] = number
+                waiting[at].remove(form)
+    return found
+
+
+def _differ(a: Form, b: Form) -> bool:
+    """Whether two forms are numbers that no tolerance of a checker would take for each other."""
+    return isinstance(a, Fraction) and isinstance(b, Fraction) and abs(a - b) > max(abs(a), abs(b)) / 100
+
+
+def _form(problem: Problem, text: str) -> Form:
+    """One value for the spellings of an answer that are known to be equivalent without asking the checker."""
+    match problem.checker:
+        case "number" | "math":
+            found = parse_number(text)
+        case "countdown":
+            found = countdown.value(text)
+        case "contains":
+            found = text.casefold()
+        case _:
+            found = None
+    return text if found is None else found
+
+
+def _expecting(problem: Problem, answer: str) -> Problem:
+    """The problem as if ``answer`` were its right one."""
+    if problem.checker == "gym":
+        return dataclasses.replace(problem, answer=answer, metadata=gym.expecting(problem.metadata, answer))
+    return dataclasses.replace(problem, answer=answer)
+
+
+def _shortest(text: str) -> tuple[int, str]:
+    return len(text), text
