@@ -122,7 +122,7 @@ def plot_headline(
         ax.barh(at, value, height=0.62, color=found[name].colour, alpha=0.85)
         if ends is not None:
             ax.plot(ends, [at, at], color=_INK, linewidth=1.4, marker="|", markersize=7)
-        edge = max(value, *(ends or ()))
+        edge = max(value, ends[1] if ends else 0)
         ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=_INK)
     _settle(ax, "pass@1", "")
     ax.grid(visible=False)

@@ -107,9 +107,8 @@ def summarise(
 
 def comparison_table(before: Evaluation, after: Evaluation, title: str | None = None) -> Table:
     """Before and after as a rich table, each figure and each change with its 95% interval."""
-    table = Table(
-        title=title, caption=_caption(before, after), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+    # As narrow as can be: 80 columns hold it. Where there are fewer, cells fold and lose nothing.
+    table = Table(title=title, caption=_caption(before, after), box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for index, heading in enumerate(_HEADINGS):
         table.add_column(heading, justify="right" if index else "left", overflow="fold")
     for row in _rows(before, after):
@@ -167,7 +166,7 @@ def _rows(before: Evaluation, after: Evaluation) -> list[tuple[str, str, str, st
 def _label(name: str) -> str:
     words = {
         "format_rate": "format rate, %",
-        "readable_correct": "readable, correct, %",
+        "readable_correct": "readable and correct, %",
         "mean_length": "mean length, tokens",
         "truncated_share": "truncated share, %",
     }
@@ -175,7 +174,8 @@ def _label(name: str) -> str:
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
-    return f"{value if name == 'mean_length' else 100 * value:{sign}.1f}"
+    shown = value if name == "mean_length" else 100 * value
+    return f"{shown:{sign}.{0 if abs(shown) >= 99.95 else 1}f}"
 
 
 def _with_interval(name: str, value: float, interval: Interval | None, sign: str = "") -> str:
