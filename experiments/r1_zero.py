@@ -263,7 +263,7 @@ def finish(
     old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
     title = f"R1-Zero · {Path(config.base).name.removesuffix('.gguf')} · seed {config.seed}"
     models = {"base": "base", "R1-Zero": "zero"}
-    plot_curves({"R1-Zero": rows}, out / "curves.png", title.removeprefix("R1-Zero · "), models)
+    plot_curves({"": rows}, out / "curves.png", title, {"": "zero"})
     plot_headline({"base": old, "R1-Zero": new}, out / "pass-at-1.png", title, models)
     plot_pass_at_k({"base": old, "R1-Zero": new}, out / "pass-at-k.png", title, models)
     pairs = [

@@ -105,7 +105,7 @@ def same(a, b):
 
 
 def test_the_folder_of_a_run_holds_what_was_promised(finished):
-    out, stdout = finished
+    out, _ = finished
     summary = json.loads((out / "summary.json").read_text())
     for name in ("accuracy", "pass_at_8", "maj_at_8", "format"):
         for when in ("before", "after"):
@@ -131,7 +131,26 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     assert list((out / "tensorboard").iterdir())
     assert json.loads((out / "config.json").read_text())["rl"]["group"] == 4
     assert stdout.splitlines()[0] == f"device: 1 x cpu, weights: made in {out}/base, folder: {out}"
-    assert "pass@1" in stdout and "maj@8" in stdout
+    change = summary["changes"]["pass_at_1"]
+    assert change["value"] == pytest.approx(summary["accuracy_after"] - summary["accuracy_before"])
+    low, high = change["interval"]
+    assert low <= change["value"] <= high
+
+
+def test_the_last_lines_are_the_table_and_what_changed(finished):
+    out, stdout = finished
+    lines = stdout.rstrip().splitlines()
+    assert lines[-1].startswith("pass@1 ") and "% -> " in lines[-1] and lines[-1].endswith("points)")
+    table = next(i for i, line in enumerate(lines) if line.startswith("pass@1, %"))
+    assert any(line.startswith("maj@8, %") for line in lines[table:])
+    samples = [i for i, line in enumerate(lines) if line.startswith("prompt ")]
+    assert samples and max(samples) < table
+    assert lines[-1] in (out / "report.md").read_text()
+
+
+def test_the_report_is_one_page_with_its_pictures_in_it(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 and "seed 0" in page and "<pre>" in page
 
 
 def test_the_export_is_the_last_checkpoint(finished):
@@ -145,7 +164,9 @@ def test_a_finished_run_is_not_run_again(finished):
     out, _ = finished
     before = (out / "metrics.jsonl").stat().st_mtime_ns
     status, stdout, _ = run(out)
-    assert status == 0 and "is finished" in stdout
+    assert status == 0 and "is finished" in stdout and "{" not in stdout
+    table = [line for line in finished[1].splitlines() if line.startswith(("pass@", "maj@", "format"))]
+    assert len(table) > 6 and [line for line in table if line not in stdout.splitlines()] == []
     assert (out / "metrics.jsonl").stat().st_mtime_ns == before
 
 
@@ -435,6 +456,20 @@ def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finish
         assert (set(f["pass_at"]), f["n_problems"], f["samples_per_problem"]) == ({1, 2, 3, 4}, 3, 4)
     lengths = [f["mean_length"] * 3 for f in figures]  # without heat the four samples of a prompt are one
     assert lengths[0] == pytest.approx(round(lengths[0]), abs=1e-6) != lengths[1]
+
+
+def test_an_evaluation_in_parts_shows_progress_and_finds_the_same(finished, pool, monkeypatch, capsys):
+    model = load(finished[0] / "model")
+    environment = environment_of(model, pool)
+    config = EvaluationConfig(problems=6, samples=4)
+    whole = measured(model, environment, environment.problems[:6], config)["evaluation"]
+    assert "evaluation 0/24\n" in capsys.readouterr().err
+    monkeypatch.setattr("r1jax.evaluation.evaluate._PART", 8)
+    monkeypatch.setattr("r1jax.training.progress.LINE_SECONDS", 0.0)
+    parts = measured(model, environment, environment.problems[:6], config, "evaluation_after")["evaluation"]
+    shown = [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [f"evaluation_after {done}/24" for done in (0, 8, 16, 24)]
+    assert parts == whole
 
 
 def test_every_preset_is_consistent():

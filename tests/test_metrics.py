@@ -197,6 +197,14 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_and_at_the_end() -> 
     ]
 
 
+def test_before_anything_is_done_no_time_is_promised() -> None:
+    bar, now, text = progress()
+    with bar:
+        now[0] += 3
+        bar.update(4, {})
+    assert text.getvalue() == "train 4/10\n"
+
+
 def test_on_a_terminal_progress_is_a_bar() -> None:
     bar, now, text = progress(terminal=True)
     with bar:

@@ -119,7 +119,7 @@ def plot_headline(
     found = _looks(evaluations, models)
     for at, (name, one) in enumerate(evaluations.items()):
         value, ends = one.pass_at[1], one.intervals["pass_at_1"]
-        ax.barh(at, value, height=0.62, color=found[name].colour, alpha=0.85)
+        ax.barh(at, value, height=0.62, color=found[name].colour)
         if ends is not None:
             ax.plot(ends, [at, at], color=_INK, linewidth=1.4, marker="|", markersize=7)
         edge = max(value, ends[1] if ends else 0)

@@ -17,8 +17,10 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding
 background:var(--paper)}
 .wide{overflow-x:auto;margin:1em 0}
 table{border-collapse:collapse}
-th,td{border:1px solid var(--line);padding:4px 8px;vertical-align:top;white-space:nowrap}
-th,code,pre{background:var(--shade)}
+th,td{border:1px solid var(--line);padding:4px 8px;vertical-align:top}
+td{white-space:nowrap}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--paper)}
+th,th:first-child,code,pre{background:var(--shade)}
 code{white-space:pre-wrap;overflow-wrap:anywhere}
 th>code,td>code{display:inline-block;width:max-content;max-width:22em}
 pre{overflow-x:auto;padding:8px}

@@ -29,15 +29,15 @@ class Change:
 
 
 def changes(first: Evaluation, second: Evaluation) -> dict[str, Change] | None:
-    """The changes of the figures that both evaluations have by problem; None where their problems are not the same.
+    """The changes of the figures that both evaluations have by problem; None where not_paired has a reason.
 
     The bootstrap resamples problems and takes both models' values of each, so that what is hard about a problem for
     both cancels: the interval is narrower than those of the two figures by themselves. Problems are matched by what
     they are and not by their order.
     """
-    orders = [np.argsort(one.problems, kind="stable") for one in (first, second)]
-    if not first.problems or [first.problems[i] for i in orders[0]] != [second.problems[i] for i in orders[1]]:
+    if not_paired(first, second):
         return None
+    orders = [np.argsort(one.problems, kind="stable") for one in (first, second)]
     differences = {
         name: np.array(second.by_problem[name])[orders[1]] - np.array(values)[orders[0]]
         for name, values in first.by_problem.items()
@@ -45,3 +45,10 @@ def changes(first: Evaluation, second: Evaluation) -> dict[str, Change] | None:
     }
     intervals = bootstrap_intervals(differences, _SEED)
     return {name: Change(float(values.mean()), intervals[name]) for name, values in differences.items()}
+
+
+def not_paired(first: Evaluation, second: Evaluation) -> str:
+    """Why two evaluations cannot be compared problem by problem; "" where they can."""
+    if not (first.problems and second.problems):
+        return "evaluated by an older version, which kept no figures by problem"
+    return "" if sorted(first.problems) == sorted(second.problems) else "on other problems"

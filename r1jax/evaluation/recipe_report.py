@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1jax.evaluation.evaluate import evaluation_from
-from r1jax.evaluation.paired import Change, changes
+from r1jax.evaluation.paired import Change, changes, not_paired
 from r1jax.evaluation.report import Evaluation
 
 Figures = Mapping[str, Any]
@@ -99,8 +99,8 @@ class Finding:
     """A claim of the paper, and what two models of this run say of it.
 
     verdict: "yes" or "not here" where the 95% interval of the paired change leaves out 0, else "not told apart"; "no
-    difference here" below one point, or for lengths below one percent; "not comparable" where the two models answered
-    other problems, and then there is no change.
+    difference here" below one point, or for lengths below one percent; "not comparable" where the problems are not the
+    same, and then there is no change, but ``reason`` says why.
     """
 
     claim: str
@@ -110,6 +110,7 @@ class Finding:
     second: str
     values: tuple[float, float]
     change: Change | None
+    reason: str = ""
 
     def __str__(self) -> str:
         """A line of Markdown."""
@@ -117,7 +118,7 @@ class Finding:
         shown = [f"{value:.1f} tokens" if length else _share(value) for value in self.values]
         parts = [f"{self.first} {shown[0]}", f"{self.second} {shown[1]}"]
         if self.change is None:
-            parts.append("on other problems")
+            parts.append(self.reason)
         else:
             scale = 1 if length else 100
             ends = [f"{scale * end:+.1f}" for end in self.change.interval or ()]
@@ -141,7 +142,8 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
         if a is None or b is None:
             continue
         part, name = _COMPARED[figure]
-        every = changes(getattr(pair[0], part), getattr(pair[1], part))
+        evaluations = [getattr(one, part) for one in pair]
+        every = changes(*evaluations)
         change = every.get(name) if every else None
         if change is None:
             verdict = "not comparable"
@@ -151,7 +153,8 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
             verdict = "not told apart"
         else:
             verdict = "yes" if (change.value > 0) == (direction == "more") else "not here"
-        found.append(Finding(claim, verdict, figure, pair[0].label, pair[1].label, (a, b), change))
+        labels = pair[0].label, pair[1].label
+        found.append(Finding(claim, verdict, figure, *labels, (a, b), change, not_paired(*evaluations)))
     return found
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from r1jax.evaluation.estimators import bootstrap_intervals, maj_at_k, pass_at_k
-from r1jax.evaluation.paired import Change, changes
+from r1jax.evaluation.paired import Change, changes, not_paired
 
 _HEADINGS = ("", "before", "after", "change")
 Interval = tuple[float, float]
@@ -127,7 +127,7 @@ def headline(before: Evaluation, after: Evaluation) -> str:
     old, new = (f"{100 * one.pass_at[1]:.1f}%" for one in (before, after))
     found = changes(before, after)
     if found is None:
-        return f"pass@1 {old} -> {new} (other problems, not comparable)"
+        return f"pass@1 {old} -> {new} (not comparable: {not_paired(before, after)})"
     return f"pass@1 {old} -> {new} ({_change('pass_at_1', found)} points)"
 
 
@@ -199,8 +199,8 @@ def _caption(before: Evaluation, after: Evaluation) -> str:
         note = "one problem gives no interval"
     else:
         note = "in brackets the 95% bootstrap interval over problems, of changes over the same problems in pairs"
-    if changes(before, after) is None:
-        note += "; not comparable: before and after answered other problems"
+    if reason := not_paired(before, after):
+        note += f"; not comparable: {reason}"
     return f"{counts[1] if counts[0] == counts[1] else f'before: {counts[0]}; after: {counts[1]}'}; {note}"
 
 
