@@ -7,8 +7,10 @@ import pytest
 
 from r1jax.data import gym
 from r1jax.data.problem import Problem
+from r1jax.data.template import find_template
 from r1jax.evaluation.estimators import maj_at_k
 from r1jax.evaluation.voting import vote_classes
+from r1jax.rewards import Completion
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 
@@ -79,6 +81,15 @@ def test_a_task_of_the_gym_compares_wrong_answers_by_its_own_scorer(pool):
     _, problem = next(gym.generate("gsm_symbolic", 0))
     wrong = str(int(problem.answer) + 1)
     assert classes(problem, [problem.answer, wrong, f"{wrong}.0", "no number"], pool) == [0, 1, 1, 2]
+
+
+def test_part_credit_for_an_answer_that_holds_the_right_one_is_no_right_answer(pool):
+    """The task gives "-401" for -40 three quarters of a point, as it does for any text around the answer."""
+    problem = next(p for _, p in gym.generate("chain_sum", 0) if len(p.answer) > 2)
+    texts = [f"<think>.</think><answer>{answer}</answer>" for answer in (problem.answer, problem.answer + "1")]
+    completions = [Completion(text, 9, 9, True, find_template("think")) for text in texts]
+    scores = pool.score([problem] * 2, completions)
+    assert scores.values[1, 0] > 0.5 and scores.correct.tolist() == [True, False]
 
 
 def test_an_answer_that_takes_too_long_has_no_score(pool):

@@ -21,7 +21,7 @@ from r1jax.evaluation.report import Evaluation, summarise
 from r1jax.evaluation.voting import vote_classes
 from r1jax.models.config import ModelConfig
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.pool import Scorer, Scores
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, Samples, sample
 from r1jax.sharding import Params, data_devices
@@ -100,7 +100,7 @@ def evaluate(
     prompts = [template.prompt_ids(problem, tokenizer) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples_per_problem)]
     completions: list[Completion] = []
-    scored = []
+    scored: list[Scores] = []
     part = len(problems) // _parts(len(problems), samples_per_problem)
     began = time.perf_counter()
     with ProgressBar(name, len(repeated)) as progress:
@@ -113,12 +113,12 @@ def evaluate(
                 sequence_ids=ids, prompt_width=max(map(len, prompts)),
             )  # fmt: skip
             read = read_completions(samples, tokenizer, template, sampling)
-            scored.append(pool.score([repeated[i] for i in ids], read).values)
+            scored.append(pool.score([repeated[i] for i in ids], read))
             completions += read
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
-    values = np.concatenate(scored)
-    correct = values[:, pool.names.index("accuracy")] > 0.5
+    values = np.concatenate([scores.values for scores in scored])
+    correct = np.concatenate([scores.correct for scores in scored])
 
     def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(len(problems), samples_per_problem)

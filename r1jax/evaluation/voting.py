@@ -12,7 +12,7 @@ import numpy as np
 from r1jax.data import countdown, gym
 from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.pool import FULL_SCORE, Scorer
 
 RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples without an answer
 
@@ -86,7 +86,7 @@ def _classes(
                 others = [(at, form) for form in forms if (at, form) in comparable and not _differ(leader, form)]
                 pairs += others
                 expected += [_expecting(problems[at], spelled[at][leader])] * len(others)
-        accepted = scorer.check(expected, [spelled[at][form] for at, form in pairs]) > 0.5
+        accepted = scorer.check(expected, [spelled[at][form] for at, form in pairs]) > FULL_SCORE
         for (at, form), same in zip(pairs, accepted, strict=True):
             if same:
                 found[at][form] = number

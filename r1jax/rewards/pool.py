@@ -18,6 +18,8 @@ from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.process import WorkerProcess
 
+FULL_SCORE = 0.999  # a score above it is 1, up to rounding
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
@@ -35,6 +37,11 @@ class Scores:
     names: tuple[str, ...]
     timeouts: int
     crashes: int
+
+    @property
+    def correct(self) -> np.ndarray:
+        """[N] bool: whether "accuracy" is the full score 1; part credit, which some tasks give, is no right answer."""
+        return self.values[:, self.names.index("accuracy")] > FULL_SCORE
 
 
 class Scorer(Protocol):

@@ -49,7 +49,6 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
     width = max(map(len, prompts))
-    at = scorer.names.index("accuracy")
 
     def judged(part: Sequence[Problem], start: int) -> list[dict[str, Any]]:
         began = time.perf_counter()
@@ -66,10 +65,10 @@ def draw(
                 "text": c.text,
                 "tokens": c.tokens,
                 "finished": c.finished,
-                "correct": bool(right > 0.5),
+                "correct": bool(right),
                 "seconds": seconds,
             }
-            for c, right in zip(completions, scores.values[:, at], strict=True)
+            for c, right in zip(completions, scores.correct, strict=True)
         ]
 
     with StopRequest() as stop:
