@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +33,24 @@ RULES = {
     "kv_heads": "model",
     "mlp": "model",
 }
+
+_THREADS = 4  # of XLA's CPU thread pool for each device
+
+
+def _enough_threads() -> None:
+    """Sets PJRT_NPROC, unless it is set, so that the CPU devices that were asked for have _THREADS threads each.
+
+    XLA:CPU starts a collective in a loop and one after the loop in any order where neither needs the other, and each
+    blocks a thread until all devices have come to it. With a thread for each device, as is the default on few cores,
+    devices that take other orders wait for each other until XLA aborts the process.
+    """
+    flag = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    devices = max(int(flag[-1]) if flag else 1, jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
+    if devices > 1:
+        os.environ.setdefault("PJRT_NPROC", str(max(_THREADS * devices, os.cpu_count() or 1)))
+
+
+_enough_threads()  # on import: the pool is made with jax's backend, before any mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +121,11 @@ def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
     """PartitionSpec of a weight: RULES first, then each mesh axis still unused splits the dimension that it best can.
 
     So nine heads on eight devices do not leave the weight replicated: another dimension is split, or one is split over
-    both axes. The leading dimension of stacked layers stays whole, since scan walks along it.
+    both axes. The leading dimension of stacked layers stays whole, since scan walks along it, and so do weights whose
+    dimensions have no names: norms are small, and a split one would split all activations that it scales.
     """
+    if not any(axis for axis in spec.axes if axis != "layers"):
+        return PartitionSpec()
     ruled = partition(spec.shape, spec.axes, mesh)
     names: list[tuple[str, ...]] = [(name,) if name and mesh.shape[name] > 1 else () for name in ruled]
     for name in MESH_AXES:
