@@ -77,7 +77,9 @@ def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     The gradient of the embedding is summed over tokens in float32 and rounded to config.dtype once: in bfloat16 the
     sum of a frequent token stops growing after a few hundred terms.
     """
-    return _rows(params["embedding"].astype(config.dtype), tokens, config.vocab_size)
+    # Whole rows: with its columns split over the data axis too, a device would look up the tokens of all others.
+    table = constrain(params["embedding"].astype(config.dtype), "vocab", None)
+    return constrain(_rows(table, tokens, config.vocab_size), "batch", *[None] * tokens.ndim)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -117,11 +119,11 @@ def block(
     segments: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """One decoder block over whole sequences: x [B, T, D], and its keys and values [B, T, G, K]."""
-    h = rms_norm(x, weights["attention_norm"], config.norm_eps)
+    h = _normed(x, weights["attention_norm"], config)
     q, k, v = attention.project(h, weights["attention"], cos, sin, config)
     y = attention.causal_attention(q, k, v, config, segments)
-    x = x + attention.merge_heads(y, weights["attention"], config)
-    h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
+    x = constrain(x + attention.merge_heads(y, weights["attention"], config), "batch", None, None)
+    h = _normed(x, weights["mlp_norm"], config)
     x = constrain(x + mlp.mlp(h, weights["mlp"], config), "batch", None, None)
     return x, (k, v)
 
@@ -142,7 +144,7 @@ def hidden_states(
     chex.assert_rank(tokens, 2)
     params = cast(params, config)
     cos, sin = rotary.tables(jnp.arange(tokens.shape[1]), config)
-    x = constrain(embed(params, tokens, config), "batch", None, None)
+    x = embed(params, tokens, config)
 
     def body(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
         x, kv = block(x, weights, cos, sin, config, segments)
@@ -153,7 +155,11 @@ def hidden_states(
     elif config.remat == "dots":
         body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
     x, cache = jax.lax.scan(body, x, params["layers"], unroll=config.unroll)
-    return rms_norm(x, params["final_norm"], config.norm_eps), cache
+    return _normed(x, params["final_norm"], config), cache
+
+
+def _normed(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:
+    return constrain(rms_norm(x, weight, config.norm_eps), "batch", None, None)
 
 
 def forward(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
