@@ -6,6 +6,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.r1_zero import HOW, Config, reward_specs
@@ -33,7 +34,8 @@ def problems(config):
 
 def token(config):
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]] * 9))
-    drawn = sample_token(logits, jnp.linspace(0.05, 0.95, 9), config.sampling)
+    words = (np.linspace(0.05, 0.95, 9) * 2**32).astype(np.uint32)
+    drawn = sample_token(logits, jnp.stack([words, words], axis=1), config.sampling)
     return jax.device_get(drawn)
 
 

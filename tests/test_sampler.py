@@ -10,11 +10,22 @@ import pytest
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.errors import UserError
+from r1jax.kernels.block_sums import BLOCK, block_sums_kernel
 from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
+from r1jax.sampling import processors
 from r1jax.sampling.memory import choose_slots, sampling_bytes
 from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
-from r1jax.sampling.sampler import END, LENGTH, make_queue, phases, queues_of_their_own, run_queue, sample
+from r1jax.sampling.sampler import (
+    END,
+    LENGTH,
+    _random_words,
+    make_queue,
+    phases,
+    queues_of_their_own,
+    run_queue,
+    sample,
+)
 from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -167,23 +178,94 @@ def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
     np.testing.assert_allclose(walked.logprobs, plain.logprobs, atol=1e-5)
 
 
-def test_draw_inverts_the_cumulative_distribution():
+def shares(index, n):
+    """The share of the 2^32 words that ``index`` (words -> 0..n-1, not falling) maps to each entry, by bisection."""
+    low, high = np.zeros(n - 1, np.uint64), np.full(n - 1, 2**32, np.uint64)  # of the first word beyond entry j
+    for _ in range(33):
+        middle = (low + high) // 2
+        beyond = (middle == 2**32) | (index(np.minimum(middle, 2**32 - 1).astype(np.uint32)) > np.arange(n - 1))
+        low, high = np.where(beyond, low, middle + 1), np.where(beyond, middle, high)
+    return np.diff(np.concatenate([[0.0], low.astype(np.float64), [2.0**32]])) / 2**32
+
+
+DRAW = jax.jit(draw)
+
+
+def drawn_shares(logits):
+    """Exact probability of each token under draw, over all pairs of words; blocks that no word chooses have none."""
+    blocks = -(-len(logits) // BLOCK)
+    tile = jnp.tile(jnp.asarray(logits), (BLOCK, 1))  # always as many rows: other shapes add up in other orders
+
+    def tokens(first, second):
+        words = np.zeros((BLOCK, 2), np.uint32)
+        first, second = np.broadcast_arrays(np.uint32(first), np.uint32(second))
+        words[: first.size, 0], words[: first.size, 1] = first.ravel(), second.ravel()
+        return np.asarray(DRAW(tile, words)[0])[: first.size]
+
+    of_block = shares(lambda words: tokens(words, 0) // BLOCK, blocks)
+    ends = np.cumsum(of_block) * 2**32
+    found = np.zeros(blocks * BLOCK)
+    for block in np.flatnonzero(of_block):
+        inside = shares(lambda words, block=block: tokens(ends[block] - 1, words) % BLOCK, BLOCK)
+        found[block * BLOCK : (block + 1) * BLOCK] = of_block[block] * inside
+    return found
+
+
+def logits_of(kind):
     rng = np.random.default_rng(0)
-    logits = rng.normal(size=300) * 2
-    p = np.exp(logits) / np.exp(logits).sum()
-    u = (np.arange(4000) + 0.5) / 4000
-    tokens, normaliser = draw(jnp.tile(jnp.asarray(logits, jnp.float32), (4000, 1)), jnp.asarray(u, jnp.float32))
-    tokens = np.asarray(tokens)
-    np.testing.assert_allclose(normaliser, np.log(np.exp(logits).sum()), rtol=1e-6)
-    want = np.searchsorted(np.cumsum(p), u)
-    assert (tokens == want).mean() > 0.999  # float32 sums may put a quantile on the other side of a border
-    np.testing.assert_allclose(np.bincount(tokens, minlength=300) / 4000, p, atol=1 / 4000 + 1e-6)
+    logits = rng.normal(size=600).astype(np.float32)
+    if kind == "peaked":  # nearly all mass on three tokens; the others have 1e-22 to 1e-10, at the edges of blocks too
+        logits = rng.uniform(-50, -23, size=600).astype(np.float32)
+        logits[[5, 130, 400]] = 0.0, -0.3, -1.0
+    elif kind == "masked":
+        logits[rng.random(600) < 0.9] = -np.inf
+        logits[256:384] = -np.inf  # a whole block
+    elif kind == "tail":  # a block far below the rest, in which float32 would round relative to the row's maximum
+        logits[128:256] -= 95.0
+    elif kind == "flat":
+        logits = np.zeros(600, np.float32)
+    return logits
 
 
-def test_draw_never_gives_a_token_without_mass():
-    logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(0.0)
-    tokens, _ = draw(logits, jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))]))
+@pytest.mark.parametrize("kind", ["normal", "peaked", "masked", "tail", "flat"])
+def test_every_token_is_drawn_as_often_as_its_probability_says(kind):
+    logits = logits_of(kind)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum()
+    found = drawn_shares(logits)
+    assert found.sum() == pytest.approx(1.0, abs=1e-12) and not found[600:].any()
+    found = found[:600]
+    assert (np.abs(found - p) <= 2.0**-30 + 5e-7 * p).all()
+    assert not found[p == 0].any()
+    rare = p < 1e-12
+    assert found[rare].sum() <= p[rare].sum() + 2.0**-30  # and not each of them a little too often
+
+
+def test_draw_gives_the_normaliser_and_ends_at_tokens_with_mass():
+    logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(1.0)
+    words = jnp.array([[0, 0], [2**32 - 1, 2**32 - 1]], jnp.uint32)
+    tokens, normaliser = draw(logits, words)
     assert tokens.tolist() == [7, 205]
+    np.testing.assert_allclose(normaliser, np.log(1 + np.e), rtol=1e-6)
+
+
+def test_draw_with_the_kernel_is_the_same(monkeypatch):
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(rng.normal(size=(16, 300)) * 4, jnp.float32)
+    words = jnp.asarray(rng.integers(0, 2**32, (16, 2)), jnp.uint32)
+    plain = draw(logits, words)
+    monkeypatch.setattr(processors, "block_sums", lambda logits, kernel: block_sums_kernel(logits, interpret=True))
+    kernel = draw(logits, words)
+    np.testing.assert_array_equal(plain[0], kernel[0])
+    np.testing.assert_allclose(plain[1], kernel[1], rtol=1e-6)
+
+
+def test_random_words_use_all_bits_and_differ_by_sequence_and_position():
+    ids, positions = jnp.repeat(jnp.arange(20), 20), jnp.tile(jnp.arange(20), 20)
+    words = np.asarray(_random_words(jax.random.key(0), ids, positions))
+    assert words.dtype == np.uint32 and len(np.unique(words)) == words.size
+    ones = [(words >> bit & 1).mean() for bit in range(32)]
+    assert max(abs(share - 0.5) for share in ones) < 0.1  # of 800, over 5 standard deviations
 
 
 def test_truncation_by_hand():
@@ -201,11 +283,12 @@ def test_truncation_by_hand():
 
 def test_logprobs_of_a_truncated_draw_by_hand():
     logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
-    token, policy, drawn = sample_token(logits, jnp.array([0.6]), Sampling(top_k=2))
+    word = jnp.full((1, 2), int(0.6 * 2**32), jnp.uint32)
+    token, policy, drawn = sample_token(logits, word, Sampling(top_k=2))
     assert token.tolist() == [1]  # 0.6 * 0.7 = 0.42 lies past 0.4
     np.testing.assert_allclose(jnp.exp(policy), [0.3], rtol=1e-6)
     np.testing.assert_allclose(jnp.exp(drawn), [3 / 7], rtol=1e-6)
-    _, policy, drawn = sample_token(logits, jnp.array([0.6]), Sampling(temperature=0.5))
+    _, policy, drawn = sample_token(logits, word, Sampling(temperature=0.5))
     np.testing.assert_allclose(jnp.exp(policy), [0.09 / 0.30], rtol=1e-6)
 
 

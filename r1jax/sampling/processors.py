@@ -69,32 +69,52 @@ def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Token [S] at quantile ``uniform`` [S] in [0, 1) of softmax(logits [S, V]), and log sum exp logits [S].
+def draw(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A token [S] of softmax(logits [S, V]) for each pair of random words bits [S, 2] uint32, and log sum exp [S].
 
-    The inverse of the cumulative distribution, found among sums of blocks and then inside one block: one random number
-    a token instead of V, no prefix sum over the vocabulary, and nothing of its size but the logits themselves.
+    The first word chooses a block of tokens, the second a token of the block, each as in _quantile: two random numbers
+    a token instead of V, no prefix sum over the vocabulary, and nothing of its size but the logits themselves. A token
+    is drawn as often as its probability p says, to within 2^-30 and the rounding of p in float32; never at p = 0.
     """
     S, V = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
     tops, sums = block_sums(logits, kernel=has_kernels() and on_one_device())
-    top = tops.max(axis=-1, keepdims=True)
-    sums = sums * jnp.exp(tops - top)
-    cumulative = jnp.cumsum(sums, axis=-1)
-    mass = cumulative[:, -1]
-    # Rounding must not carry the target to the very end, past the last token with mass.
-    target = jnp.minimum(uniform * mass, jnp.nextafter(mass, 0.0))[:, None]
-    block = jnp.argmax(cumulative > target, axis=-1)[:, None]
-    inside = jnp.exp(jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0] - top)
-    within = jnp.cumsum(inside, axis=-1)
-    rest = target - (jnp.take_along_axis(cumulative, block, axis=-1) - jnp.take_along_axis(sums, block, axis=-1))
-    rest = jnp.minimum(jnp.maximum(rest, 0.0), jnp.nextafter(within[:, -1:], 0.0))
-    token = (block[:, 0] * BLOCK + jnp.argmax(within > rest, axis=-1)).astype(jnp.int32)
-    return token, top[:, 0] + jnp.log(mass)
+    top = tops.max(axis=-1)
+    sums = sums * jnp.exp(tops - top[:, None])
+    block = _quantile(sums, bits[:, 0])[:, None]
+    inside = jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0]
+    # Relative to the block's own maximum: far below that of the row, all of a block would round to 0.
+    inside = jnp.exp(inside - jnp.take_along_axis(tops, block, axis=-1))
+    token = block[:, 0] * BLOCK + _quantile(inside, bits[:, 1])
+    return token, top + jnp.log(sums.sum(axis=-1))
 
 
-def sample_token(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Draws a token from logits [S, V] float32 with uniform [S] in [0, 1).
+def _quantile(weights: jax.Array, bits: jax.Array) -> jax.Array:
+    """The entry [S] of weights [S, n] float32 at quantile (bits + 1/2) / 2^32 of their prefix sums; bits [S] uint32.
+
+    The prefix sums are of whole numbers, in units of about 2^-32 of the sum, and so exact: in float32 they would carry
+    the rounding of large weights, up to 2^-24, into the small ones that follow. An entry has the units whose midpoints
+    lie within its part, and each unit is hit by one or two values of bits.
+    """
+    # A little less than 2^32 in all, so that rounding of the sum and of the products does not carry beyond it.
+    units = weights * ((2.0**32 - 2.0**22) / weights.sum(axis=-1, keepdims=True))
+    whole = units.astype(jnp.uint32)
+    parts = ((units - whole.astype(jnp.float32)) * 2**16).astype(jnp.uint32)  # of a unit; few enough of them to add up
+    whole, parts = jnp.cumsum(jnp.stack([whole, parts]), axis=-1, dtype=jnp.uint32)
+    ends = whole + ((parts + 2**15) >> 16)
+    return jnp.argmax(ends > _multiply_high(bits, ends[:, -1])[:, None], axis=-1).astype(jnp.int32)
+
+
+def _multiply_high(a: jax.Array, b: jax.Array) -> jax.Array:
+    """floor(a b / 2^32) of uint32, without 64-bit types."""
+    low = (a & 0xFFFF) * (b & 0xFFFF)
+    middle = (a & 0xFFFF) * (b >> 16) + (low >> 16)
+    other = (a >> 16) * (b & 0xFFFF) + (middle & 0xFFFF)
+    return (a >> 16) * (b >> 16) + (middle >> 16) + (other >> 16)
+
+
+def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws a token from logits [S, V] float32 with random words bits [S, 2] uint32.
 
     Returns:
       token [S] int32; its log-probability [S] under the policy softmax(logits / temperature); and under the
@@ -110,10 +130,10 @@ def sample_token(logits: jax.Array, uniform: jax.Array, sampling: Sampling) -> t
         policy = chosen(token) - jax.nn.logsumexp(z, axis=-1)
         return token, policy, jnp.zeros_like(policy)
     if not _truncates(sampling):
-        token, normaliser = draw(z, uniform)
+        token, normaliser = draw(z, bits)
         policy = chosen(token) - normaliser
         return token, policy, policy
-    token, normaliser = draw(truncate(z, sampling), uniform)
+    token, normaliser = draw(truncate(z, sampling), bits)
     return token, chosen(token) - jax.nn.logsumexp(z, axis=-1), chosen(token) - normaliser
 
 

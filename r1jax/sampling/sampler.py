@@ -224,7 +224,8 @@ def _run_queue(
             state.age, config,
         )  # fmt: skip
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
-        token, logprob, sampling_logprob = sample_token(logits, _uniform(key, queue.ids[row], state.age), sampling)
+        words = _random_words(key, queue.ids[row], state.age)
+        token, logprob, sampling_logprob = sample_token(logits, words, sampling)
         ended = _is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
@@ -237,11 +238,11 @@ def _run_queue(
     return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
 
 
-def _uniform(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
-    """One number in [0, 1) for each (sequence, position), which no other slot or mesh can change: [S]."""
+def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
+    """Two uint32 words for each (sequence, position), which no other slot or mesh can change: [S, 2]."""
 
     def one(sequence: jax.Array, position: jax.Array) -> jax.Array:
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sequence), position))
+        return jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, sequence), position), (2,))
 
     return jax.vmap(one)(ids, positions)
 
