@@ -11,14 +11,22 @@ import pytest
 from r1jax.models.transformer import forward, param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import make_mesh, param_shardings, place
+from r1jax.sharding import init_params, make_mesh, param_shardings, place
+from r1jax.stages import distill, reward_model
 from r1jax.stages.rl import learn
 from r1jax.stages.rl_config import RLConfig
 from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import Carry
 from r1jax.training.metrics import reduce_metrics
-from r1jax.training.rollout import build_rollout, score, width_bucket
-from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, skipped_updates, state_shapes
+from r1jax.training.rollout import build_rollout, score, split_minibatches, width_bucket
+from r1jax.training.state import (
+    OptimizerConfig,
+    apply_gradients,
+    init_state,
+    make_optimizer,
+    skipped_updates,
+    state_shapes,
+)
 from r1jax.training.update import Objective, update
 
 PROMPTS = [[1, 2, 3], [5, 6]]
@@ -214,6 +222,92 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted(samples, tiny_par
     state, *_ = update(state, rollout_of(samples), optimizer, OBJECTIVE, tiny_config, 1)
     assert int(skipped_updates(state)) == 2
     assert not np.array_equal(state.params["embedding"], before[0]["embedding"])
+
+
+def empty_rl(params, model, state, optimizer, samples):
+    state, sums, _ = update(state, rollout_of(samples, np.zeros(8, bool)), optimizer, OBJECTIVE, model, 2)
+    return state, sums
+
+
+def empty_text(params, model, state, optimizer, samples):
+    batch = {"tokens": jnp.ones((4, 6), jnp.int32), "mask": jnp.zeros((4, 5), bool)}
+    return language_model_update(state, batch, optimizer, model, 2)
+
+
+def empty_distillation(params, model, state, optimizer, samples):
+    batch = (jnp.ones((4, 6), jnp.int32), jnp.zeros((4, 5), bool))
+    teacher = jax.tree.map(lambda w: w + 0.1, params)
+    return distill._update(state, batch, teacher, optimizer, (model, model), distill.MatchConfig(), 1.0, 2)
+
+
+def empty_judgements(params, model, state, optimizer, samples):
+    batch = {"tokens": jnp.ones((4, 6), jnp.int32), "lengths": jnp.full(4, 6), "safe": jnp.ones(4, bool)}
+    return reward_model._update(state, batch | {"counts": jnp.zeros(4, bool)}, optimizer, model, 2)
+
+
+@pytest.mark.parametrize("empty", [empty_rl, empty_text, empty_distillation, empty_judgements])
+def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(samples, tiny_params, tiny_config, empty):
+    """With momentum, weight decay and a schedule, each of which would move the weights without a gradient."""
+    params, model = tiny_params, tiny_config
+    if empty is empty_judgements:
+        model = dataclasses.replace(model, head="scalar", tie_embeddings=True)
+        params = init_params(param_specs(model), jax.random.key(0))
+    config = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, schedule="cosine", warmup_steps=2)
+    state, optimizer, _ = fresh(params, model, config)
+    moving = jax.tree.map(jnp.ones_like, state.params)
+    state, metrics = jax.jit(apply_gradients, static_argnums=(3, 4))(state, moving, jnp.float32(2), optimizer, model)
+    assert reduce_metrics(metrics)["empty_updates"] == 0 and reduce_metrics(metrics)["gradient_norm"] > 1
+    before = jax.device_get(state)
+    state, metrics = empty(params, model, state, optimizer, samples)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state))
+    row = reduce_metrics(metrics)
+    assert row["empty_updates"] == 1 and np.isnan(row["gradient_norm"])  # no norm that a mean could take in
+    assert int(skipped_updates(state)) == 0
+
+
+def test_a_gradient_that_is_not_finite_is_no_empty_update(samples, tiny_params, tiny_config):
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    bad = rollout_of(samples)
+    bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
+    state, sums, _ = update(state, bad, optimizer, OBJECTIVE, tiny_config, 1)
+    assert reduce_metrics(sums)["empty_updates"] == 0 and int(skipped_updates(state)) == 1
+
+
+@pytest.mark.parametrize("kept", [1, 3, 12, 16])
+def test_rows_that_count_are_dealt_evenly_and_every_row_once(kept):
+    for seed in range(5):
+        counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(100 + seed), 16)[:kept]].set(True)
+        deal = np.asarray(split_minibatches(jax.random.key(seed), counts, 8))
+        assert deal.shape == (8, 2) and sorted(deal.ravel()) == list(range(16))
+        each = np.asarray(counts)[deal].sum(axis=1)
+        assert each.max() - each.min() <= 1 and (each > 0).sum() == min(kept, 8)
+    again, other = (np.asarray(split_minibatches(jax.random.key(s), counts, 8)) for s in (4, 5))
+    np.testing.assert_array_equal(deal, again)
+    assert not np.array_equal(deal, other)
+
+
+@pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
+@pytest.mark.parametrize("kept", [3, 11])
+def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_params, tiny_config, aggregate, kept):
+    """With small steps the minibatches add up to the gradient of the whole rollout, as often as updates were made."""
+    rollout = jax.tree.map(lambda x: jnp.concatenate([x, x]), rollout_of(samples))
+    counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(1), 16)[:kept]].set(True)
+    rollout = rollout.replace(
+        mask=rollout.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,))
+    )
+    sgd = optax.apply_if_finite(optax.sgd(1e-4), 5)
+    moved = {}
+    for minibatches in (1, 8):
+        config = RLConfig(prompts=4, group=4, minibatches=minibatches, aggregate=aggregate)
+        state, _, _ = fresh(tiny_params, tiny_config)
+        carry = Carry(state.replace(opt_state=sgd.init(state.params)))
+        row = learn(carry, rollout, sgd, config, config.objective(SAMPLING), tiny_config, jax.random.key(0))
+        moved[minibatches] = jnp.concatenate(
+            [(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (carry.state.params, tiny_params)), strict=True)]
+        )
+    updates = min(kept, 8)
+    assert jnp.linalg.norm(moved[8] / updates - moved[1]) < 0.02 * jnp.linalg.norm(moved[1])
+    assert row["empty_updates"] == pytest.approx(1 - updates / 8)
 
 
 @pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])

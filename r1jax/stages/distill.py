@@ -120,8 +120,8 @@ def _update(
         return gradient(params, part, teacher, configs, config, temperature)
 
     (grads, count), (sums,) = accumulate(part_gradient, params, batch, microbatches)
-    state, norm = apply_gradients(state, grads, count, optimizer, configs[0])
-    return state, {"kl": (sums.sum(), count), "gradient_norm": (norm, jnp.ones(()))}
+    state, metrics = apply_gradients(state, grads, count, optimizer, configs[0])
+    return state, {"kl": (sums.sum(), count)} | metrics
 
 
 def match(

@@ -121,8 +121,8 @@ def _update(
     params = transformer.prepare(state.params, config)
     (grads, count), sums = accumulate(gradient, params, batch, microbatches)
     loss, right = (x.sum() for x in sums)
-    state, norm = apply_gradients(state, grads, count, optimizer, config)
-    return state, {"loss": (loss, count), "accuracy": (right, count), "gradient_norm": (norm, jnp.ones(()))}
+    state, metrics = apply_gradients(state, grads, count, optimizer, config)
+    return state, {"loss": (loss, count), "accuracy": (right, count)} | metrics
 
 
 _sums = jax.jit(judgement_sums, static_argnames="config")

@@ -21,9 +21,9 @@ from r1jax.stages.rl_config import RLConfig
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
-from r1jax.training.rollout import Rollout, score
-from r1jax.training.state import init_state, make_optimizer, skipped_updates, state_shapes
-from r1jax.training.update import Objective, update
+from r1jax.training.rollout import Rollout, score, split_minibatches
+from r1jax.training.state import init_state, make_optimizer, state_shapes
+from r1jax.training.update import Objective, minibatch_divisor, update
 
 
 @jax.jit
@@ -36,7 +36,11 @@ def learn(
     carry: Carry, rollout: Rollout, optimizer: Any, config: RLConfig, objective: Objective, model: ModelConfig,
     key: jax.Array,
 ) -> dict[str, float]:  # fmt: skip
-    """All updates of one rollout, on the carry's state; their metrics."""
+    """All updates of one rollout, on the carry's state; their metrics.
+
+    Each inner epoch deals the rows to the minibatches anew. Every sequence that counts has the same weight in the sum
+    of the updates (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
+    """
     passes = config.sequences // config.microbatch_size
     maxima: list[dict[str, jax.Array]] = []
     sums: list[Any] = []
@@ -54,13 +58,15 @@ def learn(
         total, weight, worst = _gap(rollout.old_logprobs, rollout.sampler_logprobs, rollout.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": worst})
+    microbatches = config.minibatch // config.microbatch_size
+    whole = config.minibatches == 1
+    divisor = None if whole else minibatch_divisor(rollout.mask, objective, config.minibatches)
+    counts = rollout.mask.any(axis=1)
     for epoch in range(config.inner_epochs):
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), config.sequences)
-        for rows in order.reshape(config.minibatches, -1) if config.minibatches > 1 else [None]:
+        deal = [None] if whole else split_minibatches(jax.random.fold_in(key, epoch), counts, config.minibatches)
+        for rows in deal:
             part = rollout if rows is None else jax.tree.map(lambda x, rows=rows: x[rows], rollout)
-            carry.state, metrics, most = update(
-                carry.state, part, optimizer, objective, model, config.minibatch // config.microbatch_size
-            )
+            carry.state, metrics, most = update(carry.state, part, optimizer, objective, model, microbatches, divisor)
             sums.append(metrics)
             maxima.append(most)
     names = {name for most in maxima for name in most}
@@ -124,7 +130,6 @@ def reinforce(
                 row = describe(found, config, environment.pool.names)
                 row |= learn(carry, rollout, optimizer, config, objective, settings, key)
                 row["tokens"] = float(found.tokens)
-                row["skipped_updates"] = float(skipped_updates(carry.state))
                 now = time.perf_counter()
                 row |= {
                     "tokens_per_second": found.tokens / (now - began),

@@ -13,7 +13,7 @@ from r1jax.sharding import Params
 from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.metrics import MetricsWriter
 from r1jax.training.progress import ProgressBar
-from r1jax.training.state import TrainState
+from r1jax.training.state import TrainState, skipped_updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,7 @@ def run(
             began = time.perf_counter()
             carry, row = step_fn(carry, step)
             carry.state = dataclasses.replace(carry.state, step=carry.state.step + 1)
+            row["skipped_updates"] = float(skipped_updates(carry.state))
             row["seconds"] = time.perf_counter() - began
             writer.write(step, row)
             progress.update(step + 1, row)

@@ -105,6 +105,18 @@ def split_microbatches(tree, n: int):
     return jax.tree.map(split, tree)
 
 
+@partial(jax.jit, static_argnames="n")
+def split_minibatches(key: jax.Array, counts: jax.Array, n: int) -> jax.Array:
+    """Rows of a rollout in a random order, dealt to n minibatches: [n, B / n] int32 for counts [B] bool.
+
+    The K rows that count are dealt first, so that a minibatch has K / n of them, rounded down or up, and min(K, n) have
+    some. The others fill up the shapes.
+    """
+    order = jax.random.permutation(key, len(counts))
+    order = order[jnp.argsort(~counts[order], stable=True)]
+    return constrain(order.reshape(-1, n).T, None, None)  # whole on every host
+
+
 def completion_logprobs(
     params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
 ) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, constrain_param, param_shapes, param_shardings
+from r1jax.training.metrics import Metrics
 
 
 @flax.struct.dataclass
@@ -118,20 +119,32 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: 
 
 def apply_gradients(
     state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation, model: ModelConfig
-) -> tuple[TrainState, jax.Array]:
-    """The state after one update with the gradient ``grads / count`` (sums), and that gradient's norm.
+) -> tuple[TrainState, Metrics]:
+    """The state after one update with the gradient ``grads / count`` (sums), and metrics of the update.
 
-    A gradient that is not finite changes nothing but the count of skipped updates.
+    A count of 0, where nothing in the batch counts, leaves everything as it was: without a gradient, momentum, weight
+    decay and the schedule would still act. A gradient that is not finite changes nothing but skipped_updates. The
+    metrics: "gradient_norm" (of updates that count) and "empty_updates", the share of updates whose count is 0.
     """
+    counted = count > 0
     grads = jax.tree.map(lambda g: g.astype(jnp.float32) / jnp.maximum(count, 1.0), grads)
     norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(counted, new, old), (params, opt_state), (state.params, state.opt_state)
+    )
     # Left to itself the compiler may lay the results out otherwise than it was given them.
     specs = param_specs(model)
-    params = jax.tree.map(constrain_param, optax.apply_updates(state.params, updates), specs)
+    params = jax.tree.map(constrain_param, params, specs)
     opt_state = optax.tree_utils.tree_map_params(optimizer, constrain_param, opt_state, specs)
-    return dataclasses.replace(state, params=params, opt_state=opt_state), norm
+    weight = counted.astype(jnp.float32)
+    metrics: Metrics = {
+        "gradient_norm": (jnp.where(counted, norm, 0.0), weight),
+        "empty_updates": (1 - weight, jnp.ones(())),
+    }
+    return dataclasses.replace(state, params=params, opt_state=opt_state), metrics
 
 
 def skipped_updates(state: TrainState) -> jax.Array:

@@ -118,6 +118,19 @@ def accumulate(
     return jax.lax.scan(one, zero, split_microbatches(batch, microbatches))
 
 
+@partial(jax.jit, static_argnames=("objective", "minibatches"))
+def minibatch_divisor(mask: jax.Array, objective: Objective, minibatches: int) -> jax.Array:
+    """What each minibatch of a rollout with this mask [B, T] divides its summed loss by: [] float32.
+
+    The count of the whole rollout over the number of minibatches in which something counts. It is the same for all, so
+    that every sequence that counts (aggregate "sequence") or every token of one ("token" and "constant") weighs the same
+    in the rollout, in whichever minibatch it is; divided by a count of its own, a minibatch with fewer would weigh them
+    more. On average over these minibatches the loss is that of the rollout in one update.
+    """
+    _, count = losses.reduce_tokens(jnp.zeros(mask.shape), mask, objective.aggregate, objective.max_tokens)
+    return count / jnp.clip(mask.any(axis=1).sum(), 1, minibatches)
+
+
 @partial(jax.jit, static_argnames=("optimizer", "objective", "config", "microbatches"), donate_argnames="state")
 def update(
     state: TrainState,
@@ -126,11 +139,13 @@ def update(
     objective: Objective,
     config: ModelConfig,
     microbatches: int,
+    divisor: jax.Array | None = None,
 ) -> tuple[TrainState, Metrics, dict[str, jax.Array]]:
     """The state after one optimiser step on ``batch``; metrics as (sum, weight), and maxima.
 
-    Gradients of sums are added over microbatches in float32 and divided once by the count of all: the result does not
-    depend on how many there are.
+    Gradients of sums are added over microbatches in float32 and divided once by the count of all, or by ``divisor``
+    where the batch is a minibatch (see minibatch_divisor): the result does not depend on how many microbatches there
+    are. A batch in which nothing counts changes nothing.
     """
     params = prepare(state.params, config)  # once, and not again in every microbatch
     gradient = jax.grad(objective_sums, has_aux=True)
@@ -141,6 +156,7 @@ def update(
     sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
 
-    state, norm = apply_gradients(state, grads, count, optimizer, config)
-    sums["gradient_norm"] = (norm, jnp.ones(()))
-    return state, sums, maxima
+    if divisor is not None:
+        count = jnp.where(count > 0, divisor, 0.0)
+    state, metrics = apply_gradients(state, grads, count, optimizer, config)
+    return state, sums | metrics, maxima
