@@ -40,10 +40,11 @@ class Told:
 
     reward: object
     names: tuple[str, ...] = ("told",)
+    resolution: float = 0.0
 
     def score(self, problems, completions):
         values = np.array([self.reward(p, i % CONFIG.group) for i, p in enumerate(problems)], np.float32)
-        return Scores(values[:, None], values, self.names, 0, 0)
+        return Scores(values[:, None], values, self.names, 0, 0, self.resolution)
 
 
 def by_place(problem, place):
@@ -138,6 +139,34 @@ def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
     assert len(never.groups) == 2 and not batch.mask.any()
     kept, config = collected(model, lambda problem, place: 1.0)
     assert jax.device_get(lay_out(kept.groups, config, longest=11)).mask.any()
+
+
+def test_dropped_groups_do_not_enter_the_deviation_of_the_batch(model):
+    def reward(problem, place):
+        return float(place) if int(problem.question[1:]) % 2 else 7.0
+
+    found, config = collected(model, reward, prompts=8, baseline="batch", drop_equal_groups=True, max_resamples=0)
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    counted = batch.mask.any(axis=1)
+    assert 0 < counted.sum() < 32
+    np.testing.assert_allclose(batch.advantages[counted].std(), 1.0, rtol=1e-5)
+    assert describe(found, config, ("told",))["advantage_spread"] == pytest.approx(1.0, rel=1e-5)
+    never, config = collected(model, lambda problem, place: 1.0, baseline="batch", drop_equal_groups=True)
+    assert describe(never, config, ("told",))["advantage_spread"] == 0.0
+
+
+def test_spread_below_the_resolution_of_the_rewards_is_none(model):
+    def noisy(problem, place):
+        return 0.5 + 0.001 * place
+
+    environment = environment_of(noisy)
+    for resolution, spread in ((0.0, True), (0.004, False)):
+        pool = dataclasses.replace(environment.pool, resolution=resolution)
+        told = dataclasses.replace(environment, pool=pool)
+        found = collect(model.params, model, told, CONFIG, 0)
+        batch = jax.device_get(lay_out(found.groups, CONFIG, longest=11))
+        assert [g.spread for g in found.groups] == [spread] * 2
+        assert batch.advantages.any() == spread and found.equal == 2 * (not spread)
 
 
 def test_what_a_step_looked_like(model):

@@ -241,6 +241,20 @@ def test_scores_do_not_depend_on_how_they_are_batched(helpful):
     np.testing.assert_allclose(split, many, rtol=1e-5)
 
 
+def test_equal_texts_have_equal_scores_whatever_is_beside_them(helpful):
+    """In bfloat16, where another width or place would be another rounding."""
+    model = dataclasses.replace(helpful[0], config=dataclasses.replace(helpful[0].config, dtype="bfloat16"))
+    reward = ModelReward("h", model, "response", rows=2)
+    texts = ["yes and no", "x" * 90, "yes and no", "nonono", "y" * 190, "yes and no"]
+    problems = [Problem("3?", "", "self")] * len(texts)
+    found = reward.score(problems, [completion(text) for text in texts])
+    assert found[0] == found[2] == found[5]
+    for text, score in zip(texts, found, strict=True):
+        assert reward.score(problems[:1], [completion(text)]) == score
+    assert reward.resolution == 2.0**-7
+    assert ModelReward("h", helpful[0], "response").resolution == 2.0**-23
+
+
 def test_what_is_no_reward_model_and_what_is_too_long_is_refused(helpful):
     with pytest.raises(UserError, match="no scalar head"):
         ModelReward("helpfulness", language_model(), "summary")

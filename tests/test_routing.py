@@ -76,3 +76,13 @@ def test_each_kind_is_judged_by_its_own_mixture(tmp_path):
     np.testing.assert_allclose(scores.values[1], [1, 1, 2 / 3, 0.25, 0.5], rtol=1e-6)
     np.testing.assert_allclose(scores.total, [2 + 1, 3 * 0.5 + 2 / 3 + 4 * 0.25], rtol=1e-6)
     assert model.seen == [CHAT.question]
+    np.testing.assert_array_equal(scores.resolution, [0, 0])
+
+
+def test_the_resolution_of_a_total_is_that_of_the_models_in_it():
+    model = Half()
+    model.resolution = 0.25
+    routes = parse_routes(("sum: accuracy", "self: helpfulness=-3 accuracy"))
+    with RewardPool(rule_specs(routes, ["helpfulness"]), 1, 20.0) as pool:
+        scores = RoutedRewards(routes, pool, [model]).score([SUM, CHAT], [completion("a"), completion("b")])
+    np.testing.assert_allclose(scores.resolution, [0, 0.75])

@@ -10,8 +10,16 @@ import numpy as np
 Baseline = Literal["group", "leave_one_out", "batch"]
 
 
+_ROUNDING = 1e-6  # of float32 totals: sums of the same weighted rewards in another order differ by less than this
+
+
 def group_advantages(
-    rewards: np.ndarray, baseline: Baseline = "group", normalise_std: bool = True, eps: float = 1e-6
+    rewards: np.ndarray,
+    baseline: Baseline = "group",
+    normalise_std: bool = True,
+    eps: float = 1e-6,
+    resolution: np.ndarray | float = 0.0,
+    counts: np.ndarray | None = None,
 ) -> np.ndarray:
     """Advantage of each sample against the others of its prompt: [P, G] float32 for rewards [P, G].
 
@@ -19,10 +27,11 @@ def group_advantages(
     - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740), which is never divided by a deviation: that would
       leave GRPO times G / (G - 1).
     - batch: (r_i - mean_j r_j) / std over the whole batch of the centred rewards, REINFORCE++ with a group baseline
-      (arXiv 2501.03262).
+      (arXiv 2501.03262). Of the batch are the groups in ``counts`` [P] bool; None: all.
 
-    The standard deviation is the population's. Groups without spread get zeros. ``normalise_std=False`` leaves the
-    division out.
+    The standard deviation is the population's. Groups without spread (groups_with_spread) get zeros. resolution: of the
+    rewards, [P] or one for all; no deviation below it is divided by, which would turn what the rewards cannot tell apart
+    into advantages of +-1. ``normalise_std=False`` leaves the division out.
 
     Raises:
       ValueError: for a group of one, or rewards that are not finite.
@@ -34,20 +43,28 @@ def group_advantages(
         raise ValueError("a group of 1 has no spread: its advantage is always 0")
     if not np.isfinite(r).all():
         raise ValueError("rewards must be finite")
-    centred = r - r.mean(axis=1, keepdims=True)
+    centred = np.where(groups_with_spread(r, resolution)[:, None], r - r.mean(axis=1, keepdims=True), 0.0)
     if baseline == "leave_one_out":
         centred = centred * (group / (group - 1))
-    spread = centred.std() if baseline == "batch" else r.std(axis=1, keepdims=True)
-    divided = normalise_std and baseline != "leave_one_out"
-    advantages = centred / (spread + eps) if divided else centred
-    # Rounding leaves 1e-17 in a group of equal rewards, which the division by eps would not forgive.
-    return np.where(groups_with_spread(rewards)[:, None], advantages, 0.0).astype(np.float32)
+    if baseline == "leave_one_out" or not normalise_std:
+        return centred.astype(np.float32)
+    if baseline == "batch":
+        counted = centred if counts is None else centred[counts]
+        deviation = np.full((len(r), 1), counted.std() if counted.size else 0.0)
+    else:
+        deviation = r.std(axis=1, keepdims=True)
+    floor = np.broadcast_to(resolution, len(r))[:, None]
+    return (centred / (np.maximum(deviation, floor) + eps)).astype(np.float32)
 
 
-def groups_with_spread(rewards: np.ndarray) -> np.ndarray:
-    """True where the rewards of a group are not all equal: [P] bool for [P, G]."""
+def groups_with_spread(rewards: np.ndarray, resolution: np.ndarray | float = 0.0) -> np.ndarray:
+    """True where the rewards of a group differ by more than their resolution: [P] bool for [P, G].
+
+    resolution: [P] or one for all; at least the rounding of float32 totals, 1e-6 of the largest reward or of 1.
+    """
     r = np.asarray(rewards, np.float64)
-    return r.max(axis=1) - r.min(axis=1) > 1e-8
+    rounding = _ROUNDING * np.maximum(np.abs(r).max(axis=1), 1.0)
+    return r.max(axis=1) - r.min(axis=1) > np.maximum(rounding, resolution)
 
 
 def overlong_penalty(lengths: np.ndarray, limit: int, buffer: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax.checkpoints.model import Model
@@ -38,6 +39,9 @@ class ModelReward:
       is (arXiv 2501.12948, section 3.2.1).
     rows: completions scored together, rounded up to a multiple of the mesh's data axis, over which they are split.
 
+    ``resolution`` is the machine epsilon of the type that the model computes in, 2**-7 for bfloat16: scores that differ
+    by less differ by rounding.
+
     Raises:
       UserError: for a model without a scalar head, or with a chat template that leaves out reasoning that it judges.
     """
@@ -48,29 +52,38 @@ class ModelReward:
         if reads == "response":
             check_reasoning_is_kept(model.tokenizer)
         self.name, self._model, self._reads, self._rows = name, model, reads, rows
+        self.resolution = float(jnp.finfo(model.config.dtype).eps)
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> np.ndarray:
         """sigmoid(score) of each problem's completion: [N] float32.
+
+        Equal conversations are scored once, padded to a width that depends on their own length: others beside them
+        cannot change a score by another order of summation.
 
         Raises:
           UserError: for a conversation beyond the reward model's context.
         """
         texts = [c.text if self._reads == "response" else c.template.summary(c.text) for c in completions]
-        ids = [judged_ids(p.question, text, self._model.tokenizer) for p, text in zip(problems, texts, strict=True)]
+        asked = [
+            tuple(judged_ids(p.question, text, self._model.tokenizer)) for p, text in zip(problems, texts, strict=True)
+        ]
         config = self._model.config
-        longest = max(map(len, ids))
+        longest = max(map(len, asked))
         if longest > config.context_length:
             raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
-        order = np.argsort([len(one) for one in ids], kind="stable")
-        result = np.zeros(len(ids), np.float32)
+        by_width: dict[int, list[tuple[int, ...]]] = {}
+        for ids in dict.fromkeys(asked):
+            by_width.setdefault(-(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP, []).append(ids)
+        found: dict[tuple[int, ...], float] = {}
         rows = self._rows + -self._rows % data_devices()
-        for start in range(0, len(ids), rows):
-            at = order[start : start + rows]
-            width = -(-max(len(ids[i]) for i in at) // _WIDTH_STEP) * _WIDTH_STEP
-            part = [ids[i] for i in at] + [[0]] * (rows - len(at))
-            batch = jax.device_put(pad_rows(part, width), batch_sharding())
-            result[at] = np.asarray(_squashed(self._model.params, *batch, config))[: len(at)]
-        return result
+        for width, same in sorted(by_width.items()):
+            for start in range(0, len(same), rows):
+                part = same[start : start + rows]
+                filled = [*part, *[(0,)] * (rows - len(part))]
+                batch = jax.device_put(pad_rows(filled, width), batch_sharding())
+                scored = np.asarray(_squashed(self._model.params, *batch, config))
+                found.update(zip(part, scored.tolist(), strict=False))
+        return np.array([found[ids] for ids in asked], np.float32)
 
 
 @partial(jax.jit, static_argnames="config")

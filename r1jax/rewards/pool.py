@@ -30,6 +30,7 @@ class Scores:
     total: [N] float32, the weighted sum.
     names: R names.
     timeouts, crashes: completions that ran past the deadline, and that took their worker down.
+    resolution: [N] float32, or one for all: totals that differ by less are not told apart (0: exact).
     """
 
     values: np.ndarray
@@ -37,6 +38,7 @@ class Scores:
     names: tuple[str, ...]
     timeouts: int
     crashes: int
+    resolution: np.ndarray | float = 0.0
 
     @property
     def correct(self) -> np.ndarray:

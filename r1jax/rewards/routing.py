@@ -19,7 +19,10 @@ Mixture = Mapping[str, float]  # reward -> weight
 
 
 class BatchReward(Protocol):
-    """A reward that is computed for many completions at once, such as a reward model."""
+    """A reward that is computed for many completions at once, such as a reward model.
+
+    Where it has an attribute ``resolution``, scores that differ by less are not told apart; otherwise they are exact.
+    """
 
     name: str
 
@@ -108,14 +111,16 @@ class RoutedRewards:
         values = np.full((len(problems), len(self.names)), np.nan, np.float32)
         values[:, : rules.values.shape[1]] = rules.values
         weights = np.stack([self._weights[problem.kind] for problem in problems])
+        resolution = np.zeros(len(problems), np.float32)
         for at in self._own:
             values[weights[:, at] == 0, at] = np.nan
         for at, model in enumerate(self._models, start=rules.values.shape[1]):
             rows = np.flatnonzero(weights[:, at]).tolist()
             if rows:
                 values[rows, at] = model.score([problems[i] for i in rows], [completions[i] for i in rows])
+                resolution += np.abs(weights[:, at]) * getattr(model, "resolution", 0.0)
         total = (np.nan_to_num(values) * weights).sum(1, dtype=np.float32)
-        return Scores(values, total, self.names, rules.timeouts, rules.crashes)
+        return Scores(values, total, self.names, rules.timeouts, rules.crashes, resolution)
 
     def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
         """The score of each problem's answer by the problem's checker, as of a RewardPool: [N] float32."""

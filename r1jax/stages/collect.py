@@ -40,6 +40,7 @@ class Group:
     rewards: np.ndarray  # [G, R], a column a rule
     total: np.ndarray  # [G], weighted, penalties included
     spread: bool
+    resolution: float = 0.0  # of the totals: what differs by less is not told apart
 
 
 @dataclasses.dataclass
@@ -125,7 +126,8 @@ def _sample_groups(
     total = np.array(scores.total)
     if config.overlong_buffer:
         total += overlong_penalty(samples.lengths, sampling.max_tokens, config.overlong_buffer)
-    spread = groups_with_spread(total.reshape(-1, G))
+    resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)
+    spread = groups_with_spread(total.reshape(-1, G), resolution)
     found.seconds_sampling += sampled - began
     found.seconds_rewards += time.perf_counter() - sampled
     found.tokens += int(samples.lengths.sum())
@@ -147,16 +149,25 @@ def _sample_groups(
             rewards=scores.values[at],
             total=total[at],
             spread=bool(has_spread),
+            resolution=float(finest),
         )
-        for problem, prompt, at, has_spread in zip(problems, prompts, rows, spread, strict=True)
+        for problem, prompt, at, has_spread, finest in zip(problems, prompts, rows, spread, resolution, strict=True)
     ]
+
+
+def _advantages(groups: list[Group], config: RLConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Advantages [P, G] of the groups, and which groups count [P]."""
+    counts = np.array([g.spread or not config.drop_equal_groups for g in groups])
+    advantages = group_advantages(
+        np.stack([g.total for g in groups]), config.baseline, config.normalise_std,
+        resolution=np.array([g.resolution for g in groups]), counts=counts,
+    )  # fmt: skip
+    return advantages, counts
 
 
 def lay_out(groups: list[Group], config: RLConfig, longest: int) -> Rollout:
     """The groups with their advantages, as the batch of the updates."""
-    totals = np.stack([g.total for g in groups])
-    advantages = group_advantages(totals, config.baseline, config.normalise_std)
-    counts = np.repeat([g.spread or not config.drop_equal_groups for g in groups], config.group)
+    advantages, counts = _advantages(groups, config)
     return build_rollout(
         prompts=[g.prompt for g in groups for _ in range(config.group)],
         tokens=np.concatenate([g.tokens for g in groups]),
@@ -164,7 +175,7 @@ def lay_out(groups: list[Group], config: RLConfig, longest: int) -> Rollout:
         logprobs=np.concatenate([g.logprobs for g in groups]),
         sampling_logprobs=np.concatenate([g.sampling_logprobs for g in groups]),
         advantages=advantages.reshape(-1),
-        counts=counts,
+        counts=np.repeat(counts, config.group),
         longest=longest,
     )
 
@@ -174,6 +185,7 @@ def describe(found: Collected, config: RLConfig, names: Sequence[str]) -> dict[s
     rewards = np.concatenate([g.rewards for g in found.groups])
     totals = np.stack([g.total for g in found.groups])
     lengths = np.concatenate([g.lengths for g in found.groups])
+    advantages, counts = _advantages(found.groups, config)
     judged = [not np.isnan(column).all() for column in rewards.T]
     by_kind = {}
     if "accuracy" in names:
@@ -185,7 +197,7 @@ def describe(found: Collected, config: RLConfig, names: Sequence[str]) -> dict[s
         **{f"reward_{name}": float(np.nanmean(rewards[:, i])) for i, name in enumerate(names) if judged[i]},
         **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
         "reward_spread": float(totals.std(axis=1).mean()),
-        "advantage_spread": float(group_advantages(totals, config.baseline, config.normalise_std).std()),
+        "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
         "equal_groups": found.equal / found.sampled,
         "rollout_attempts": float(found.attempts),
         "length_mean": float(lengths.mean()),
