@@ -44,6 +44,7 @@ from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.seeds import stage_key
 from r1jax.sharding import make_mesh, param_shardings, parse_mesh
 from r1jax.stages.collect import Environment
 from r1jax.stages.command import keep_compiled, print_opening, run_command, weights_of
@@ -239,7 +240,7 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
     problems = environment.problems[:4]
     prompts = [environment.template.prompt_ids(p, model.tokenizer) for p in problems]
     samples = sample(
-        model.params, prompts, model.config, jax.random.key(seed),
+        model.params, prompts, model.config, stage_key(seed, "preview"),
         sampling=environment.sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=4,
     )  # fmt: skip
     completions = read_completions(samples, model.tokenizer, environment.template, environment.sampling)
@@ -359,7 +360,7 @@ def main() -> None:
         def measure(name: str, model: Model) -> dict[str, Any]:
             return run_stage(
                 out / name, "evaluate", config.evaluation, inputs,
-                lambda: measured(model, environment, held_out, config.evaluation, name),
+                lambda: measured(model, dataclasses.replace(environment, stage=name), held_out, config.evaluation),
             )  # fmt: skip
 
         before = measure("evaluation_before", model)
@@ -376,18 +377,14 @@ def main() -> None:
 
 
 def measured(
-    model: Model,
-    environment: Environment,
-    problems: tuple[Problem, ...],
-    config: EvaluationConfig,
-    name: str = "evaluation",
+    model: Model, environment: Environment, problems: tuple[Problem, ...], config: EvaluationConfig
 ) -> dict[str, Any]:
-    """An evaluation and its first completions, as figures of a stage."""
+    """An evaluation and its first completions, as figures of the environment's stage."""
     began = time.perf_counter()
     evaluation, judged = evaluate(
         model.params, model.config, model.tokenizer, environment.template, problems, environment.pool,
         dataclasses.replace(environment.sampling, temperature=config.temperature), config.samples, environment.seed,
-        name,
+        environment.stage,
     )  # fmt: skip
     return {
         "evaluation": dataclasses.asdict(evaluation),

@@ -12,6 +12,7 @@ import math
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -106,8 +107,9 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
-    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping).
+    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings are one line each.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {_one_line(message)}\n"
     try:
         stoppable(main, farewell)
     except UserError as error:

@@ -123,17 +123,15 @@ def test_overlong_completions_are_fined(model):
     assert [g.rewards[:, 0].tolist() for g in found.groups] == [[0, 1, 2, 3]] * 2  # as they were given
 
 
-def only_some(problem, place):
-    return float(place) if int(problem.question[1:]) % 3 == 0 else 1.0
-
-
 def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
-    found, config = collected(model, only_some, drop_equal_groups=True, max_resamples=1)
-    assert found.attempts == 2 and found.sampled == 4
-    spread = [g.spread for g in found.groups]
-    assert spread == sorted(spread, reverse=True) and found.equal == 4 - sum(
-        only_some(g.problem, 0) == 0.0 for g in found.groups
-    )
+    apart = environment_of(by_place).batch(0, 2, 0, 2)[1]
+
+    def only_one(problem, place):
+        return float(place) if problem == apart else 1.0
+
+    found, config = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
+    assert found.attempts == 2 and found.sampled == 4 and found.equal == 3
+    assert found.groups[0].problem == apart and [g.spread for g in found.groups] == [True, False]
     never, config = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
     batch = jax.device_get(lay_out(never.groups, config, longest=11))
     assert len(never.groups) == 2 and not batch.mask.any()
@@ -169,6 +167,14 @@ def test_spread_below_the_resolution_of_the_rewards_is_none(model):
         assert batch.advantages.any() == spread and found.equal == 2 * (not spread)
 
 
+def test_stages_of_one_seed_ask_and_sample_apart(model):
+    environments = [dataclasses.replace(environment_of(by_place), stage=stage) for stage in ("zero", "r1")]
+    one, other = (collect(model.params, model, environment, CONFIG, 0).groups for environment in environments)
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+    asked = [[p.question for step in range(3) for p in e.batch(step, 4, 0, 1)] for e in environments]
+    assert asked[0] != asked[1] and sorted(asked[0]) == sorted(asked[1])
+
+
 def test_what_a_step_looked_like(model):
     found, config = collected(model)
     row = describe(found, config, ("told",))
@@ -190,6 +196,10 @@ def test_late_problems_take_their_share_of_a_step_s_prompts_once_there_are_some(
     assert [question.startswith("late") for question in asked(2)] == [False] * 6 + [True] * 2
     seen = [question for step in range(2, 5) for question in asked(step)[6:]]
     assert set(seen) == {"late0", "late1", "late2"}  # three steps of two walk through the three twice
+    # The others go on where they were: 8 + 8 + 6 + 6 + ... of the 12, and none falls behind.
+    own = [question for step in range(20) for question in asked(step) if not question.startswith("late")]
+    assert all(len(set(own[i : i + 12])) == 12 for i in range(0, len(own) - 12, 12))
+    assert all(len(set(asked(step))) == 8 for step in range(20))
     plain = dataclasses.replace(environment, late_problems=())
     assert [p.question for p in plain.batch(1, 8, 0, 1)] == asked(1)
     assert asked(2, attempt=1, attempts=2) != asked(2, attempts=2)

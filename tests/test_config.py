@@ -3,13 +3,15 @@
 import dataclasses
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.r1_zero import HOW, Config, reward_specs
+from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
 from r1jax import cli
 from r1jax.data.corpus import documents
 from r1jax.data.problems import load_problems
@@ -23,6 +25,7 @@ from r1jax.sampling.processors import sample_token
 from r1jax.sampling.sampler import make_queue
 from r1jax.sharding import init_params, make_mesh
 from r1jax.stages.pretrain import document_rows, model_config, train_tokenizer
+from r1jax.stages.rl_config import RLConfig, check_run, without_effect
 from r1jax.training.rollout import Rollout
 from r1jax.training.state import make_optimizer, state_shapes
 from r1jax.training.update import objective_sums
@@ -229,6 +232,53 @@ def test_every_setting_has_an_observer(start):
     seen = {path for paths in OBSERVERS.values() for path in paths}
     seen |= {path for paths in BY_RUNNING.values() for path in paths.split()}
     assert leaves(start) == seen
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
+    "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
+    "DAPO": {
+        "eps_low": 0.2, "eps_high": 0.28, "aggregate": "token", "drop_equal_groups": True, "overlong_buffer": 4096,
+        "updates": 16, "beta": 0,
+    },
+    "GSPO": {"eps_low": 3e-4, "eps_high": 4e-4, "ratio": "sequence", "aggregate": "sequence", "updates": 4, "beta": 0},
+    "CISPO": {"loss": "cispo", "eps_low": 1, "eps_high": 4, "aggregate": "token", "updates": 16, "beta": 0},
+    "RLOO": {"baseline": "leave_one_out", "aggregate": "constant", "updates": 1},
+    "REINFORCE++": {"baseline": "batch", "normalise_std": True},
+    "truncated importance sampling": {"importance_cap": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_variants_of_the_readme_are_those_of_their_papers(name):
+    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+    config = cli.parse(PRESETS, "tiny", flags)
+    check_run(config.rl, config.sampling, 1)
+    assert {key: getattr(config.rl, key) for key in VARIANTS[name]} == VARIANTS[name]
+    assert without_effect(config.rl) == []
+
+
+def test_every_flag_of_the_readme_s_variants_is_looked_at():
+    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", README, re.MULTILINE)
+    assert table == list(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"loss": "cispo"}, "rl.loss=cispo: no effect with one update a rollout"),
+        ({"ratio": "sequence", "eps_high": 0.28}, "rl.ratio=sequence, rl.eps-high=0.28: no effect with one update"),
+        ({"eps_low": 3e-4}, "rl.eps-low=0.0003: no effect with one update .* raise rl.minibatches or rl.inner-epochs"),
+        ({"reference_every": 25}, "rl.reference-every=25: no effect without a reference: set rl.beta"),
+        ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
+    ],
+)
+def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
+    found = without_effect(RLConfig(**settings))
+    assert len(found) == 1 and re.match(line, found[0])
+    acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
+    assert without_effect(RLConfig(**settings, **acting)) == []
+    assert without_effect(RLConfig()) == without_effect(RLConfig(importance_cap=2.0, aggregate="token")) == []
 
 
 def test_wrong_corpus_shares_are_refused(start):

@@ -446,6 +446,15 @@ def test_groups_without_spread_are_replaced_by_others(finished, pool, tmp_path):
     assert 1 < rows[0]["rollout_attempts"] <= 4 and rows[0]["equal_groups"] > 0
 
 
+def test_a_run_tells_of_settings_without_effect_and_of_problems_that_repeat(finished, pool, tmp_path):
+    few = {"steps": 1, "prompts": 48, "group": 2, "loss": "cispo"}
+    with pytest.warns(UserWarning) as told:
+        short_run("1x1", finished[0], pool, tmp_path / "run", **few)
+    lines = [str(warning.message) for warning in told]
+    assert any("rl.loss=cispo: no effect" in line for line in lines)
+    assert any("asks for 48 problems and there are 40" in line for line in lines)
+
+
 def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, pool):
     model = load(finished[0] / "model")
     environment = environment_of(model, pool)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import warnings
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from r1jax.data import arithmetic, countdown, gym
 from r1jax.data.number import parse_number
 from r1jax.data.problem import Problem
-from r1jax.data.problems import ProblemsConfig, load_problems, problem_batch
+from r1jax.data.problems import ProblemsConfig, load_problems, problem_batch, warn_of_repeats
 from r1jax.errors import UserError
 
 
@@ -368,12 +369,47 @@ def test_batches_walk_through_epochs_without_repeats() -> None:
 def test_a_batch_depends_on_its_arguments_alone() -> None:
     assert numbers(1000, 7, seed=3) == numbers(1000, 7, seed=3)
     assert numbers(4, 7, seed=3) != numbers(4, 7, seed=4)
-    assert numbers(0, 40, seed=0)[:30] != numbers(0, 40, seed=0)[10:]  # more than there are: the next epoch follows
 
 
-def test_attempts_take_the_places_between_steps() -> None:
-    walk = [n for step in range(6) for n in numbers(step, 5, seed=3)]
-    attempts = [
-        n for step in range(2) for a in range(3) for n in numbers(step, 5, seed=3, attempt=a, attempts_per_step=3)
-    ]
-    assert attempts == walk
+@pytest.mark.parametrize("size", [1, 7, 16, 29, 30])
+def test_a_step_holds_no_problem_twice_and_none_falls_behind(size: int) -> None:
+    """Also at the edges of epochs, of which 30 problems have one within a step for most sizes."""
+    asked: Counter[int] = Counter({i: 0 for i in range(30)})
+    for step in range(60):
+        batch = numbers(step, size, seed=1)
+        assert len(set(batch)) == size
+        asked.update(batch)
+        assert max(asked.values()) - min(asked.values()) <= 1
+    assert numbers(0, size, seed=1) != numbers(0, size, seed=2)
+
+
+@pytest.mark.parametrize("size", [4, 7, 10])
+def test_attempts_of_a_step_are_distinct_and_each_walks_through_all(size: int) -> None:
+    """First attempts are the walk without others, so that asking again or not leaves no problem behind."""
+    seen: list[Counter[int]] = [Counter({i: 0 for i in range(30)}) for _ in range(3)]
+    for step in range(60):
+        batches = [numbers(step, size, seed=3, attempt=a, attempts_per_step=3) for a in range(3)]
+        assert batches[0] == numbers(step, size, seed=3)
+        assert len({n for batch in batches for n in batch}) == 3 * size
+        for counter, batch in zip(seen, batches, strict=True):
+            counter.update(batch)
+    assert all(max(counter.values()) - min(counter.values()) <= 2 for counter in seen)
+
+
+def test_a_walk_goes_on_when_steps_change_their_size() -> None:
+    asked: Counter[int] = Counter({i: 0 for i in range(30)})
+    for step in range(50):
+        batch = numbers(step, 8, seed=1) if step < 9 else numbers(step, 3, seed=1, earlier=[8] * 9)
+        assert len(set(batch)) == len(batch)
+        asked.update(batch)
+        assert max(asked.values()) - min(asked.values()) <= 1
+
+
+def test_fewer_problems_than_a_step_asks_for_are_all_asked_and_told() -> None:
+    asked = Counter(numbers(3, 70, seed=0))
+    assert set(asked) == set(range(30)) and max(asked.values()) - min(asked.values()) == 1
+    with pytest.warns(UserWarning, match="asks for 70 problems and there are 30.*lower rl.prompts"):
+        warn_of_repeats(PROBLEMS, 70, "rl.prompts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_repeats(PROBLEMS, 30, "rl.prompts")

@@ -30,8 +30,8 @@ def group_advantages(
       (arXiv 2501.03262). Of the batch are the groups in ``counts`` [P] bool; None: all.
 
     The standard deviation is the population's. Groups without spread (groups_with_spread) get zeros. resolution: of the
-    rewards, [P] or one for all; no deviation below it is divided by, which would turn what the rewards cannot tell apart
-    into advantages of +-1. ``normalise_std=False`` leaves the division out.
+    rewards, [P] or one for all; no deviation below it is divided by, since noise would become advantages of +-1.
+    ``normalise_std=False`` leaves the division out.
 
     Raises:
       ValueError: for a group of one, or rewards that are not finite.

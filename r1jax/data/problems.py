@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import random
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import numpy as np
 
 from r1jax.data import arithmetic, countdown, files, general, gym, word_problems
 from r1jax.data.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
@@ -89,19 +93,40 @@ def _load(config: ProblemsConfig, changed: tuple[int, ...]) -> ProblemSet:
 
 
 def problem_batch(
-    problems: Sequence[Problem], step: int, size: int, seed: int, attempt: int = 0, attempts_per_step: int = 1
+    problems: Sequence[Problem],
+    step: int,
+    size: int,
+    seed: int,
+    attempt: int = 0,
+    attempts_per_step: int = 1,
+    earlier: Sequence[int] = (),
 ) -> list[Problem]:
     """The ``size`` problems of one attempt of one step, by the arguments alone.
 
-    Batches walk through shuffled epochs: batch (step * attempts_per_step + attempt) starts at that many times ``size``,
-    each epoch is a new order, and none repeats a problem.
-    """
-    import grain  # brings jax along, which reward workers that read this module have no use for
+    The first attempts of all steps walk through the problems in a random order, again and again: after any step, no
+    problem has been asked more than once more often than another. A new order is taken where a step begins just as all
+    have been asked equally often, so that no step is at the edge of two orders. Further attempts are asked elsewhere in
+    the same order. No problem is twice in a step where there are enough for all its attempts, and none is twice in an
+    attempt where there are ``size``.
 
-    # Any: grain types elements as optional, since filtered data sets have holes.
-    order: Any = grain.MapDataset.source(range(len(problems))).shuffle(seed % 2**32).repeat()
-    start = (step * attempts_per_step + attempt) * size
-    return [problems[order[i]] for i in range(start, start + size)]
+    earlier: sizes of the first steps, where they are others than ``size``.
+    """
+    n = len(problems)
+    ends = [0, *itertools.accumulate([*earlier[:step], *[size] * (step - len(earlier))])]  # problems asked by then
+    orders = sum(end % n == 0 for end in ends[1:])  # that are behind
+    start = ends[-1] + attempt * max(size, n // attempts_per_step)
+    order = np.random.default_rng((seed, orders)).permutation(n)
+    return [problems[order[(start + i) % n]] for i in range(size)]
+
+
+def warn_of_repeats(problems: Sequence[Problem], size: int, settings: str) -> None:
+    """Warns, naming the settings to change, where a step asks for more problems than there are."""
+    if len(problems) < size:
+        warnings.warn(
+            f"a step asks for {size} problems and there are {len(problems)}: some are asked more than once in it; "
+            f"lower {settings}, or give more problems",
+            stacklevel=3,
+        )
 
 
 def _check(config: ProblemsConfig) -> None:

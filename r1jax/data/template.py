@@ -142,6 +142,8 @@ def _outside_reasoning(text: str) -> str:
     kept = [] if parts[1:2] == ["</think>"] else [parts[0]]
     kept += [part for tag, part in zip(parts[1::2], parts[2::2], strict=True) if tag == "</think>"]
     return "".join(kept)
+
+
 def unopened(prompt: str, text: str) -> str:
     """What is left to write of the assistant's text where the prompt has opened the think tag that it begins with."""
     opened = _OPENED.search(prompt)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from r1jax.data.problem import Problem
@@ -24,6 +23,7 @@ from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer, Scores
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, Samples, sample
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params, data_devices
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.progress import ProgressBar
@@ -93,10 +93,11 @@ def evaluate(
 ) -> tuple[Evaluation, list[Judged]]:
     """Figures of ``samples_per_problem`` samples to each problem, and the first completion of each.
 
-    The pool's rewards must hold "accuracy". The same seed gives every checkpoint the same random numbers. ``name`` is
-    shown beside the progress, which is counted in samples.
+    The pool's rewards must hold "accuracy". The samples depend on the seed and on ``name``, by which no two
+    evaluations of a run draw the same random numbers; it is shown beside the
+    progress, which is counted in samples.
     """
-    key = jax.random.key(seed)
+    key = stage_key(seed, name, "samples")
     prompts = [template.prompt_ids(problem, tokenizer) for problem in problems]
     repeated = [problem for problem in problems for _ in range(samples_per_problem)]
     completions: list[Completion] = []

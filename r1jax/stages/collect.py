@@ -20,6 +20,7 @@ from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample
+from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import Params
 from r1jax.stages.rl_config import RLConfig
 from r1jax.training.rollout import Rollout, build_rollout
@@ -71,26 +72,32 @@ class Environment:
     late_problems: Sequence[Problem] = ()  # join the others from step ``late_from`` on
     late_from: int = 0
     late_share: float = 0.5  # of a step's prompts, once there are some
+    stage: str = "rl"  # tells the random numbers from those of other stages with the same seed
 
     def batch(self, step: int, size: int, attempt: int, attempts: int) -> list[Problem]:
-        """The ``size`` problems of one attempt of a step: the late ones last, where it has some."""
-        joined = self.late_problems and self.late_share and step >= self.late_from
-        late = max(round(size * self.late_share), 1) if joined else 0
-        parts = ((self.problems, size - late), (self.late_problems, late))
-        return [
-            problem
-            for problems, count in parts
-            if count
-            for problem in problem_batch(problems, step, count, self.seed, attempt, attempts)
-        ]
+        """The ``size`` problems of one attempt of a step: the late ones last, where it has some.
+
+        Each kind goes on in its own order (problem_batch): the others where the step before the late ones left it.
+        """
+        seed, late = stage_seed(self.seed, self.stage, "problems"), self.late_prompts(size)
+        if not late or step < self.late_from:
+            return problem_batch(self.problems, step, size, seed, attempt, attempts)
+        own: list[Problem] = []
+        if late < size:
+            own = problem_batch(self.problems, step, size - late, seed, attempt, attempts, [size] * self.late_from)
+        return own + problem_batch(self.late_problems, step - self.late_from, late, seed, attempt, attempts)
+
+    def late_prompts(self, size: int) -> int:
+        """Of the ``size`` problems of a step those that are late ones, once they have joined."""
+        return max(round(size * self.late_share), 1) if self.late_problems and self.late_share else 0
 
 
 def collect(params: Params, model: Model, environment: Environment, config: RLConfig, step: int) -> Collected:
     """Groups of one step: config.prompts of them, those with spread first where equal ones are to be dropped.
 
-    Depends on the parameters, the seed and the step alone.
+    Depends on the parameters, the seed, the stage's name and the step alone.
     """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(environment.seed), 2), step)
+    key = jax.random.fold_in(stage_key(environment.seed, environment.stage, "samples"), step)
     attempts = 1 + (config.max_resamples if config.drop_equal_groups else 0)
     found = Collected([])
     spare: list[Group] = []

@@ -22,7 +22,14 @@ from r1jax.stages.story import with_evaluation, write_report
 
 
 def carry_out(
-    graph: Sequence[Stage], out: Path, config: GraphConfig, script: str, *, weights: str, model: str, report: Path,
+    graph: Sequence[Stage],
+    out: Path,
+    config: GraphConfig,
+    script: str,
+    *,
+    weights: str,
+    model: str,
+    report: Path,
     done: str,
 ) -> None:
     """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.

@@ -18,13 +18,14 @@ from r1jax.algorithms.divergence import Direction, kl_sum
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
 from r1jax.data.problem import Problem
-from r1jax.data.problems import problem_batch
+from r1jax.data.problems import problem_batch, warn_of_repeats
 from r1jax.data.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import Carry, SaveConfig, restore, run
@@ -131,14 +132,15 @@ def match(
     """Trains the student towards the teacher's distribution; the student, and figures of the run.
 
     Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
-    seed and its number alone. The student's weights are freed. Without an entered mesh it runs on one
-    device.
+    seed, ``name`` and its number alone. The student's weights are freed. Without an entered mesh it runs on
+    one device.
 
     Raises:
       UserError: where the two have different vocabularies.
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     check_vocabularies(student.tokenizer, teacher.tokenizer)
+    warn_of_repeats(problems, config.prompts, "match.prompts")
     optimizer = make_optimizer(config, config.steps)
     shapes = state_shapes(student.config, config, optimizer, entered_mesh())
     width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
@@ -150,9 +152,9 @@ def match(
         own = config.source == "student"
         prompts = [
             template.prompt_ids(problem, student.tokenizer)
-            for problem in problem_batch(problems, step, config.prompts, seed)
+            for problem in problem_batch(problems, step, config.prompts, stage_seed(seed, name, "problems"))
         ]
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 5), step)
+        key = jax.random.fold_in(stage_key(seed, name, "samples"), step)
         samples = jax.device_get(sample(
             carry.state.params if own else teacher.params, prompts, student.config if own else teacher.config, key,
             sampling=sampling, end_tokens=student.tokenizer.eos_ids, samples_per_prompt=config.samples,

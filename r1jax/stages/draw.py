@@ -22,6 +22,7 @@ from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.seeds import stage_key
 from r1jax.stopping import Stopped, StopRequest
 
 CHUNK = 256  # problems that are sampled together; what a kill can cost
@@ -39,21 +40,22 @@ class Drawn:
 
 def draw(
     model: Model, problems: Sequence[Problem], template: Template, scorer: Scorer, sampling: Sampling, samples: int,
-    seed: int, folder: Path,
+    seed: int, folder: Path, name: str = "draw",
 ) -> Iterator[Drawn]:  # fmt: skip
     """``samples`` completions of each problem in their order, judged by the scorer's "accuracy".
 
     Each chunk of problems is a file in ``folder`` once it is judged; where the file is there, it is read and not
-    sampled again. A sample depends on the seed and its place alone.
+    sampled again. A sample depends on the seed, ``name`` and its place alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
     width = max(map(len, prompts))
+    key = stage_key(seed, name, "samples")
 
     def judged(part: Sequence[Problem], start: int) -> list[dict[str, Any]]:
         began = time.perf_counter()
         result = jax.device_get(sample(
-            model.params, prompts[start : start + CHUNK], model.config, jax.random.key(seed),
+            model.params, prompts[start : start + CHUNK], model.config, key,
             sampling=sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=samples,
             sequence_ids=np.arange(len(part) * samples) + start * samples, prompt_width=width,
         ))  # fmt: skip

@@ -22,6 +22,7 @@ from r1jax.data.template import TAGS, Template
 from r1jax.errors import UserError
 from r1jax.models.config import Architecture, ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import batch_sharding, entered_mesh, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
@@ -128,19 +129,21 @@ def pretrain(
     seed: int,
     folder: Path,
     general_share: float = HELD_OUT_SHARE,
+    name: str = "pretrain",
 ) -> dict[str, Any]:
     """Makes corpus, tokenizer and model, trains, and leaves a checkpoint in ``folder``; figures of the run.
 
     general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
-    begun with bos and ended with eos, as the prompts of the later stages are. The batch of a step depends on the seed
-    and the step alone. Without an entered mesh it runs on one device.
+    begun with bos and ended with eos, as the prompts of the later stages are. The first weights and the batch of a step
+    depend on the seed, ``name`` and the step alone; the corpus on the seed. Without an entered mesh it runs on
+    one device.
     """
     texts = corpus_texts(config.corpus, problems, general_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
     model = model_config(config, tokenizer.vocab_size, context)
     tokens, mask = document_rows(texts, tokenizer, config.width)
     check_widths(texts, tokenizer, template, config.width)
-    order = grain.MapDataset.range(len(texts)).shuffle(seed=seed).repeat()
+    order = grain.MapDataset.range(len(texts)).shuffle(seed=stage_seed(seed, name)).repeat()
 
     mesh = entered_mesh()
     specs = param_specs(model)
@@ -150,7 +153,7 @@ def pretrain(
     with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
         carry = restore(checkpoints, Carry(shapes))
         if carry is None:
-            params = init_params(specs, jax.random.fold_in(jax.random.key(seed), 1))
+            params = init_params(specs, stage_key(seed, name, "weights"))
             carry = Carry(init_state(params, optimizer, shapes))
         start = int(carry.state.step)
 
@@ -163,7 +166,7 @@ def pretrain(
             learned = float(mask[picked].sum())
             return carry, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
 
-        with MetricsWriter(folder, start) as writer, ProgressBar("pretrain", config.steps, start) as progress:
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
             run(
                 carry, step_fn,
                 steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress,

@@ -31,6 +31,7 @@ from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule_specs
 from r1jax.sampling.processors import Sampling
+from r1jax.seeds import stage_seed
 from r1jax.sharding import entered_mesh, param_shardings
 from r1jax.stages.collect import Environment
 from r1jax.stages.distill import match
@@ -75,7 +76,7 @@ def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> 
     context = config.width + shared.sampling.max_tokens
     template = find_template(shared.template)
     share = shared.general.held_out_share
-    return pretrain(config, shared.save, template, shared.problems, context, shared.seed, folder, share)
+    return pretrain(config, shared.save, template, shared.problems, context, shared.seed, folder, share, folder.name)
 
 
 def rl_stage(settings: RLSettings, inputs: Inputs, folder: Path) -> Figures:
@@ -136,7 +137,7 @@ def data_stage(settings: SelectSettings, inputs: Inputs, folder: Path) -> Figure
         raise UserError(
             f"{folder.name}: no sample is fit to learn from ({counts}): train longer before, or sample more"
         )
-    rows = shuffled(rows, shared.seed)
+    rows = shuffled(rows, stage_seed(shared.seed, folder.name))
     write_whole(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return {"rows": len(rows), "counts": counts, "tokens": tokens, "seconds": seconds}
 
@@ -150,7 +151,7 @@ def _drawn(settings: SelectSettings, policy: Path, problems: Sequence[Problem], 
     with _judged(routes, (), {}, shared) as scorer:
         return list(draw(
             model, problems[: settings.select.problems], find_template(settings.template), scorer, sampling,
-            settings.select.samples, shared.seed, folder,
+            settings.select.samples, shared.seed, folder, folder.parent.name,
         ))  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
         with _judged(routes, scorers, inputs, shared) as scorer:
             found, judged = evaluate(
                 model.params, model.config, model.tokenizer, find_template(template), problems, scorer, sampling,
-                config.samples, shared.seed, f"{folder.name}, {name}",
+                config.samples, shared.seed, f"{folder.name}/{name}",
             )  # fmt: skip
         figures[name] = dataclasses.asdict(found)
         for judge, path in functions:  # a function has the column of the model whose place it takes

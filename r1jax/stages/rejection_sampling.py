@@ -98,7 +98,7 @@ def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: 
 
 
 def shuffled(rows: list[Row], seed: int) -> list[Row]:
-    """The rows in random order."""
+    """The rows in the random order of a seed."""
     rows = list(rows)
     random.Random(seed).shuffle(rows)
     return rows

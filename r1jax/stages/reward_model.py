@@ -24,6 +24,7 @@ from r1jax.errors import UserError
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.rewards.model import pad_rows
+from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, batch_sharding, data_devices, entered_mesh, init_params
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
@@ -135,8 +136,9 @@ def train_reward_model(
     """A model with a scalar head that learned from pairs (Bradley-Terry) or from labelled responses (cross-entropy).
 
     Starts from a language model or a scalar one, whose weights are freed; leaves checkpoints and metrics in ``folder``
-    and goes on from those there. The batch of an update depends on the seed and the update alone. Figures hold the
-    accuracy on the held-out judgements. Without an entered mesh it runs on one device.
+    and goes on from those there. The batch of an update depends on the seed, ``name`` and the update alone. Figures
+    hold the accuracy on the held-out judgements. Without an entered mesh it runs on
+    one device.
 
     Raises:
       UserError: where judgements are of both kinds, or nothing is left to learn or to measure; where the chat template
@@ -154,7 +156,7 @@ def train_reward_model(
     updates = -(-len(learned) // config.batch) * config.epochs
     per_epoch = updates // config.epochs
     rows = config.microbatch_size
-    order = grain.MapDataset.range(len(learned)).shuffle(seed=seed).repeat()
+    order = grain.MapDataset.range(len(learned)).shuffle(seed=stage_seed(seed, name)).repeat()
     longest = max(max(len(ids) for ids in one["ids"]) for one in (*learned, *held_out))
     optimizer = make_optimizer(config, updates)
     shapes = state_shapes(settings, config, optimizer, entered_mesh())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import jax.numpy as jnp
 
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.problems import warn_of_repeats
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.sampling.memory import choose_slots
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params, entered_mesh
 from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
-from r1jax.stages.rl_config import RLConfig
+from r1jax.stages.rl_config import RLConfig, without_effect
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
@@ -84,12 +87,20 @@ def reinforce(
 ) -> Model:  # fmt: skip
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
-    Goes on from the newest checkpoint there. ``name`` stands before the progress bar. The weights of ``model`` are
-    freed: training holds a copy of its own. Without an entered mesh it runs on one device.
+    Goes on from the newest checkpoint there. ``name`` stands before the progress bar, and no other stage of a run may
+    have it: it tells the stages' random numbers apart. The weights of ``model`` are freed: training holds a copy of its
+    own. Without an entered mesh it runs on one device.
 
     Raises:
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
+    for line in without_effect(config):
+        warnings.warn(line, stacklevel=2)
+    late = environment.late_prompts(config.prompts)
+    if not late or environment.late_from:
+        warn_of_repeats(environment.problems, config.prompts, "rl.prompts")
+    if late:
+        warn_of_repeats(environment.late_problems, late, "rl.prompts or the share of late problems")
     mesh = entered_mesh()
     settings = model.config
     objective = config.objective(environment.sampling)
@@ -115,7 +126,7 @@ def reinforce(
             prompts=config.prompts, width=environment.prompt_width, sequences=config.sequences,
         )  # fmt: skip
         sampling = dataclasses.replace(environment.sampling, slots=slots)
-        environment = dataclasses.replace(environment, sampling=sampling)
+        environment = dataclasses.replace(environment, sampling=sampling, stage=name)
         start = int(carry.state.step)
         with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
 
@@ -126,7 +137,7 @@ def reinforce(
                 found = collect(carry.state.params, model, environment, config, step)
                 rollout = lay_out(found.groups, config, longest)
                 collected = time.perf_counter()
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(environment.seed), 3), step)
+                key = jax.random.fold_in(stage_key(environment.seed, name, "minibatches"), step)
                 row = describe(found, config, environment.pool.names)
                 row |= learn(carry, rollout, optimizer, config, objective, settings, key)
                 row["tokens"] = float(found.tokens)

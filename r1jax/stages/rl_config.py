@@ -29,9 +29,10 @@ class RLConfig(OptimizerConfig):
     microbatch: int = 0
     """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
     loss: Literal["clip", "cispo"] = "clip"
-    """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585)."""
+    """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585). As ratio, eps-low and
+    eps-high, it changes something only with more than one update a rollout: the first has a ratio of 1."""
     eps_low: float = 0.2
-    """The ratio is clipped below 1 - this."""
+    """The ratio is clipped below 1 - this; from 1 on there is no lower bound."""
     eps_high: float = 0.2
     """The ratio is clipped above 1 + this; DAPO raises it to 0.28."""
     beta: float = 0.0
@@ -114,6 +115,27 @@ class RLConfig(OptimizerConfig):
             on_policy=self.updates == 1,
             chunk=self.logprob_chunk,
         )
+
+
+def without_effect(config: RLConfig) -> list[str]:
+    """A line for each reason why settings that are not the defaults change nothing, and what would let them."""
+    defaults = {field.name: field.default for field in dataclasses.fields(RLConfig)}
+    reasons = (
+        (
+            config.updates == 1,
+            ("loss", "ratio", "eps_low", "eps_high"),
+            "with one update a rollout, whose ratio is 1: raise rl.minibatches or rl.inner-epochs",
+        ),
+        (not config.beta, ("reference_every",), "without a reference: set rl.beta"),
+        (not config.drop_equal_groups, ("max_resamples",), "where equal groups are kept: set rl.drop-equal-groups"),
+    )
+    lines = []
+    for applies, names, why in reasons:
+        changed = [name for name in names if getattr(config, name) != defaults[name]]
+        if applies and changed:
+            listed = ", ".join(f"rl.{name.replace('_', '-')}={getattr(config, name)}" for name in changed)
+            lines.append(f"{listed}: no effect {why}")
+    return lines
 
 
 def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:

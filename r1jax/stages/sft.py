@@ -20,6 +20,7 @@ from r1jax.data.problem import key_is_held_out
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
+from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, batch_sharding, entered_mesh
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
@@ -102,9 +103,9 @@ def sft(
 ) -> tuple[Model, dict[str, Any]]:  # fmt: skip
     """Fine-tunes ``model`` and leaves checkpoints and metrics in ``folder``; the model, and figures of the run.
 
-    Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed and the
-    update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy.
-    Without an entered mesh it runs on one device.
+    Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed, ``name`` and
+    the update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy. Without an entered mesh it runs on
+    one device.
 
     Raises:
       UserError: for a conversation that cannot be learned from, or none that fits the width.
@@ -115,7 +116,7 @@ def sft(
     tests = batches(held_out, config.width, config.microbatch_size) if held_out else []
 
     def epoch_batches(epoch: int) -> list[Batch]:
-        order = np.random.default_rng((seed, 4, epoch)).permutation(len(learned))
+        order = np.random.default_rng((stage_seed(seed, name), epoch)).permutation(len(learned))
         return batches(learned, config.width, config.batch, order.tolist())
 
     # An order packs into a few rows more or less than another, so the updates are counted before the first.

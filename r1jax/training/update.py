@@ -122,10 +122,10 @@ def accumulate(
 def minibatch_divisor(mask: jax.Array, objective: Objective, minibatches: int) -> jax.Array:
     """What each minibatch of a rollout with this mask [B, T] divides its summed loss by: [] float32.
 
-    The count of the whole rollout over the number of minibatches in which something counts. It is the same for all, so
-    that every sequence that counts (aggregate "sequence") or every token of one ("token" and "constant") weighs the same
-    in the rollout, in whichever minibatch it is; divided by a count of its own, a minibatch with fewer would weigh them
-    more. On average over these minibatches the loss is that of the rollout in one update.
+    The count of the whole rollout over the number of minibatches in which something counts. It is the same for all:
+    every sequence that counts (aggregate "sequence"), or every token of one ("token" and "constant"), has the same
+    weight in whichever minibatch it is. Divided by a count of its own, a minibatch with fewer would weigh them more.
+    The mean of the loss over the minibatches in which something counts is that of the rollout in one update.
     """
     _, count = losses.reduce_tokens(jnp.zeros(mask.shape), mask, objective.aggregate, objective.max_tokens)
     return count / jnp.clip(mask.any(axis=1).sum(), 1, minibatches)
