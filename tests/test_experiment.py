@@ -130,16 +130,16 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     assert (out / "curves.png").stat().st_size > 10_000
     assert list((out / "tensorboard").iterdir())
     assert json.loads((out / "config.json").read_text())["rl"]["group"] == 4
-    assert stdout.splitlines()[0] == f"device: 1 x cpu, weights: made in {out}/base, folder: {out}"
     change = summary["changes"]["pass_at_1"]
     assert change["value"] == pytest.approx(summary["accuracy_after"] - summary["accuracy_before"])
     low, high = change["interval"]
     assert low <= change["value"] <= high
 
 
-def test_the_last_lines_are_the_table_and_what_changed(finished):
+def test_the_first_line_says_where_and_the_last_lines_what_changed(finished):
     out, stdout = finished
     lines = stdout.rstrip().splitlines()
+    assert lines[0] == f"device: 1 x cpu, weights: made in {out}/base, folder: {out}"
     assert lines[-1].startswith("pass@1 ") and "% -> " in lines[-1] and lines[-1].endswith("points)")
     table = next(i for i, line in enumerate(lines) if line.startswith("pass@1, %"))
     assert any(line.startswith("maj@8, %") for line in lines[table:])

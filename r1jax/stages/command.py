@@ -35,7 +35,8 @@ def carry_out(
     """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.
 
     A stage that ``until`` or ``only`` names takes its evaluation along. script: what was typed, for the manifests.
-    weights: those it starts from, printed at the beginning; model: the name of what the run starts from, for the manifests; done: printed at the end.
+    weights: those it starts from, printed at the beginning; model: their name, for the manifests; done: printed at the
+    end.
     """
     until = with_evaluation(graph, config.until)[-1] if config.until is not None else None
     only = with_evaluation(graph, config.only) if config.only is not None else ()

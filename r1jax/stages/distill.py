@@ -132,8 +132,7 @@ def match(
     """Trains the student towards the teacher's distribution; the student, and figures of the run.
 
     Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
-    seed, ``name`` and its number alone. The student's weights are freed. Without an entered mesh it runs on
-    one device.
+    seed, ``name`` and its number alone. The student's weights are freed. Without an entered mesh it runs on one device.
 
     Raises:
       UserError: where the two have different vocabularies.

@@ -135,8 +135,8 @@ def pretrain(
 
     general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
     begun with bos and ended with eos, as the prompts of the later stages are. The first weights and the batch of a step
-    depend on the seed, ``name`` and the step alone; the corpus on the seed. Without an entered mesh it runs on
-    one device.
+    depend on the seed, ``name`` and the step alone; the corpus on the seed. Without an entered mesh it runs on one
+    device.
     """
     texts = corpus_texts(config.corpus, problems, general_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)

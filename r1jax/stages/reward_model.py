@@ -137,8 +137,7 @@ def train_reward_model(
 
     Starts from a language model or a scalar one, whose weights are freed; leaves checkpoints and metrics in ``folder``
     and goes on from those there. The batch of an update depends on the seed, ``name`` and the update alone. Figures
-    hold the accuracy on the held-out judgements. Without an entered mesh it runs on
-    one device.
+    hold the accuracy on the held-out judgements. Without an entered mesh it runs on one device.
 
     Raises:
       UserError: where judgements are of both kinds, or nothing is left to learn or to measure; where the chat template

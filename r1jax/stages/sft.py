@@ -104,8 +104,8 @@ def sft(
     """Fine-tunes ``model`` and leaves checkpoints and metrics in ``folder``; the model, and figures of the run.
 
     Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed, ``name`` and
-    the update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy. Without an entered mesh it runs on
-    one device.
+    the update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy.
+    Without an entered mesh it runs on one device.
 
     Raises:
       UserError: for a conversation that cannot be learned from, or none that fits the width.
