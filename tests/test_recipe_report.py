@@ -105,6 +105,15 @@ def test_a_claim_that_does_not_hold_is_told_apart_too():
     assert line.change.interval[1] < 0
 
 
+def test_what_chance_may_have_made_is_not_called_equal():
+    """As many right in all, but of other problems: equal by chance, and not known to be equal."""
+    first, second = model("RL alone", 0.4), model("SFT", 0.4)
+    orders = [first.reasoning.by_problem["pass_at_1"], second.reasoning.by_problem["pass_at_1"][::-1]]
+    second.reasoning.by_problem["pass_at_1"] = orders[1]
+    (line,) = findings({"student_rl": first, "distilled": second})
+    assert orders[0] != orders[1] and line.change.value == 0 and line.verdict == "not told apart"
+
+
 def test_models_that_answered_other_problems_are_not_compared():
     (line,) = findings({"student_rl": model("RL alone", 0.2), "distilled": model("SFT", 0.8, names="fghij")})
     assert str(line).endswith("**not comparable** (accuracy: RL alone 20.0, SFT 80.0, on other problems)")

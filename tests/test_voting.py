@@ -9,10 +9,12 @@ from r1jax.data import gym
 from r1jax.data.problem import Problem
 from r1jax.data.template import find_template
 from r1jax.evaluation.estimators import maj_at_k
+from r1jax.evaluation.evaluate import evaluate
 from r1jax.evaluation.voting import vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.sampling.processors import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,33 @@ def test_a_task_of_the_gym_compares_wrong_answers_by_its_own_scorer(pool):
     _, problem = next(gym.generate("gsm_symbolic", 0))
     wrong = str(int(problem.answer) + 1)
     assert classes(problem, [problem.answer, wrong, f"{wrong}.0", "no number"], pool) == [0, 1, 1, 2]
+
+
+class Words:
+    """A tokenizer of which only the shape of its answers matters here."""
+
+    bos_id, eos_ids = None, (0,)
+
+    def encode(self, text):
+        return [1] * len(text.split())
+
+
+def test_an_evaluation_votes_by_value_and_keeps_figures_by_problem(pool, monkeypatch):
+    half, third = (Problem(f"1/{n}?", rf"\frac{{1}}{{{n}}}", "algebra", "math") for n in (2, 3))
+    answers = [[r"\frac{1}{2}", "0.5", r"\dfrac12", "3", "3"], ["3", "3.0", r"\frac{6}{2}", r"\dfrac13", "1/3"]]
+    texts = [f"<think>.</think><answer>{answer}</answer>" for row in answers for answer in row]
+    template = find_template("think")
+    completions = [Completion(text, 9, 9, True, template) for text in texts]
+    monkeypatch.setattr("r1jax.evaluation.evaluate.sample", lambda *_, **__: None)
+    monkeypatch.setattr("r1jax.evaluation.evaluate.read_completions", lambda *_: completions)
+    found, _ = evaluate(None, None, Words(), template, [half, third], pool, Sampling(), 5, 0)
+    assert found.maj_at[5] == 0.5 and found.by_problem["maj_at_5"] == (1.0, 0.0)
+    assert found.by_problem["pass_at_1"] == pytest.approx((0.6, 0.4))
+    # Of ten triples three of the first problem hold both wrong answers, and three of the second's both right ones.
+    assert found.maj_at[3] == pytest.approx((0.7 + 0.3) / 2)
+    assert len(set(found.problems)) == 2
+    again, _ = evaluate(None, None, Words(), template, [half, third], pool, Sampling(), 5, 1)
+    assert again.problems == found.problems  # the same in every run
 
 
 def test_part_credit_for_an_answer_that_holds_the_right_one_is_no_right_answer(pool):

@@ -98,9 +98,9 @@ def main_table(checkpoints: Sequence[Checkpoint]) -> str:
 class Finding:
     """A claim of the paper, and what two models of this run say of it.
 
-    verdict: "yes" or "not here" where the 95% interval of the paired change leaves out 0, else "not told apart"; "no
-    difference here" below one point, or for lengths below one percent; "not comparable" where the problems are not the
-    same, and then there is no change, but ``reason`` says why.
+    verdict: "yes" or "not here" where the 95% interval of the paired change leaves out 0; "no difference here" where
+    the change, or all of an interval around 0, is below one point, for lengths below one percent; "not told apart" else;
+    "not comparable" where the problems are not the same, and then there is no change, but ``reason`` says why.
     """
 
     claim: str
@@ -145,17 +145,19 @@ def findings(checkpoints: Mapping[str, Checkpoint]) -> list[Finding]:
         evaluations = [getattr(one, part) for one in pair]
         every = changes(*evaluations)
         change = every.get(name) if every else None
-        if change is None:
-            verdict = "not comparable"
-        elif abs(change.value) < (0.01 * a if figure == "length" else 0.01):
-            verdict = "no difference here"
-        elif not change.told_apart:
-            verdict = "not told apart"
-        else:
-            verdict = "yes" if (change.value > 0) == (direction == "more") else "not here"
+        verdict = _verdict(change, 0.01 * a if figure == "length" else 0.01, direction)
         labels = pair[0].label, pair[1].label
         found.append(Finding(claim, verdict, figure, *labels, (a, b), change, not_paired(*evaluations)))
     return found
+
+
+def _verdict(change: Change | None, small: float, direction: str) -> str:
+    if change is None:
+        return "not comparable"
+    if change.told_apart and abs(change.value) >= small:
+        return "yes" if (change.value > 0) == (direction == "more") else "not here"
+    within = change.interval is not None and max(map(abs, change.interval)) < small
+    return "no difference here" if change.told_apart or within else "not told apart"
 
 
 def hacking_watch(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequence[str]]) -> str:

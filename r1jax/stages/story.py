@@ -107,7 +107,8 @@ _LEGEND = (
 
 _VERDICTS = (
     "Changes are of the same problems in pairs, in brackets the 95% bootstrap interval over problems. Yes, not here: "
-    "the interval leaves 0 out. No difference: below one point, or for lengths below one percent."
+    "the interval leaves 0 out. No difference: the change, or all of an interval around 0, is below one point, for "
+    "lengths below one percent."
 )
 
 
