@@ -7,6 +7,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from matplotlib import rc_context
@@ -16,7 +17,7 @@ from rich.console import Console
 from r1jax.errors import UserError
 from r1jax.evaluation.curves import plot_curves, plot_headline, plot_pass_at_k, smooth
 from r1jax.evaluation.estimators import bootstrap_intervals, maj_at_k, pass_at_k
-from r1jax.evaluation.evaluate import evaluation_from
+from r1jax.evaluation.evaluate import equal_parts, evaluation_from
 from r1jax.evaluation.looks import LOOKS, looks
 from r1jax.evaluation.paired import changes
 from r1jax.evaluation.report import (
@@ -27,6 +28,7 @@ from r1jax.evaluation.report import (
     side_by_side,
     summarise,
 )
+from r1jax.sharding import make_mesh
 
 
 @pytest.mark.parametrize("n", [1, 4, 6])
@@ -324,6 +326,23 @@ def test_rewards_that_judge_a_part_are_means_of_that_part_alone() -> None:
     )  # fmt: skip
     assert found.rewards == pytest.approx({"all": 0.5, "some": 0.3})
     assert found.by_problem["reward_all"] == (0.5, 0.5) and "reward_some" not in found.by_problem
+
+
+@pytest.mark.parametrize(
+    ("problems", "samples", "mesh", "parts"),
+    [
+        (128, 8, "1x1", 2),  # 512 sequences each
+        (128, 4, "1x1", 1),
+        (128, 64, "1x1", 4),
+        (97, 64, "1x1", 1),  # a part of another size would be compiled by itself
+        (96, 64, "8x1", 4),
+        (24, 128, "8x1", 3),  # eight problems a part, one a device; four parts would leave devices without any
+        (100, 64, "8x1", 4),  # the devices share one queue in any case
+    ],
+)
+def test_an_evaluation_is_sampled_in_equal_parts_that_fill_every_device(problems, samples, mesh, parts) -> None:
+    with jax.set_mesh(make_mesh(mesh)):
+        assert equal_parts(problems, samples) == parts
 
 
 def test_completions_stand_side_by_side_and_lose_nothing() -> None:

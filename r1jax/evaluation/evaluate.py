@@ -102,7 +102,7 @@ def evaluate(
     repeated = [problem for problem in problems for _ in range(samples_per_problem)]
     completions: list[Completion] = []
     scored: list[Scores] = []
-    part = len(problems) // _parts(len(problems), samples_per_problem)
+    part = len(problems) // equal_parts(len(problems), samples_per_problem)
     began = time.perf_counter()
     with ProgressBar(name, len(repeated)) as progress:
         progress.update(0, {})
@@ -150,20 +150,20 @@ def evaluate(
     return evaluation, firsts
 
 
-def _parts(problems: int, samples: int) -> int:
+def equal_parts(problems: int, samples: int) -> int:
     """Equal parts to sample one after another, up to 4, so that progress shows: one program serves them all.
 
     A part has at least _PART sequences, since fewer would leave a device idle, and as many problems on each device of
     the data axis as the others.
     """
     data = data_devices()
-    whole = problems % data  # the sampler then splits the problems over no devices, in parts or not
-    return max(
-        parts
-        for parts in (1, 2, 3, 4)
-        if parts == 1
-        or (problems % parts == 0 and problems // parts * samples >= _PART and (whole or problems // parts % data == 0))
-    )
+
+    def fits(parts: int) -> bool:
+        part, rest = divmod(problems, parts)
+        # Where the problems do not split over the devices, these share one queue, in parts or not.
+        return not rest and part * samples >= _PART and (problems % data > 0 or part % data == 0)
+
+    return max(parts for parts in (1, 2, 3, 4) if parts == 1 or fits(parts))
 
 
 def _key(problem: Problem) -> str:

@@ -99,8 +99,8 @@ class Finding:
     """A claim of the paper, and what two models of this run say of it.
 
     verdict: "yes" or "not here" where the 95% interval of the paired change leaves out 0; "no difference here" where
-    the change, or all of an interval around 0, is below one point, for lengths below one percent; "not told apart" else;
-    "not comparable" where the problems are not the same, and then there is no change, but ``reason`` says why.
+    the change, or all of an interval around 0, is below one point, for lengths below one percent; otherwise "not told
+    apart". "not comparable" where the problems are not the same: there is no change then, and ``reason`` says why.
     """
 
     claim: str
