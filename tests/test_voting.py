@@ -14,6 +14,7 @@ from r1jax.evaluation.voting import vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.process import WorkerProcess
 from r1jax.sampling.processors import Sampling
 
 
@@ -121,9 +122,13 @@ def test_part_credit_for_an_answer_that_holds_the_right_one_is_no_right_answer(p
     assert scores.values[1, 0] > 0.5 and scores.correct.tolist() == [True, False]
 
 
-def test_an_answer_that_takes_too_long_has_no_score(pool):
-    problem = Problem("?", "7", "k", "math")
-    np.testing.assert_array_equal(pool.check([problem] * 3, ["7", "9^{9^{9^{9}}}", "8"]), [1, np.nan, 0])
+def test_an_answer_that_takes_too_long_has_no_score(pool, monkeypatch):
+    in_time = WorkerProcess.advance
+    monkeypatch.setattr(
+        WorkerProcess, "advance", lambda self, deadline: "timeout" if self.item == 1 else in_time(self, deadline)
+    )
+    found = pool.check([Problem("?", "7", "k", "math")] * 3, ["7", "7", "8"])
+    np.testing.assert_array_equal(found, [1, np.nan, 0])
 
 
 class Slow:

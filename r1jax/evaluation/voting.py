@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
@@ -18,7 +19,8 @@ RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples wi
 
 Form = Hashable  # what equal spellings of an answer share
 
-_ASKED = ("math", "contains", "gym")  # checkers by which different forms may still be equivalent
+_ASKED = ("number", "math", "contains", "gym")  # checkers by which different forms may still be equivalent
+_PLAIN = re.compile(r"[-+0-9.,/\s]+")  # no unit and no percent sign, by which answers of one value may differ
 
 
 def vote_classes(
@@ -103,7 +105,7 @@ def _form(problem: Problem, text: str) -> Form:
     """One value for the spellings of an answer that are known to be equivalent without asking the checker."""
     match problem.checker:
         case "number" | "math":
-            found = parse_number(text)
+            found = parse_number(text) if _PLAIN.fullmatch(text) else None
         case "countdown":
             found = countdown.value(text)
         case "contains":
