@@ -20,7 +20,7 @@ from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
 from r1jax.data.conversations import check_reasoning_is_kept, read_conversations
 from r1jax.data.preferences import read_labelled, read_pairs
-from r1jax.data.problems import ProblemsConfig, load_problems
+from r1jax.data.problems import ProblemsConfig, check_problems, load_problems
 from r1jax.data.readability import ReadabilityConfig
 from r1jax.data.template import find_template
 from r1jax.errors import UserError
@@ -249,6 +249,8 @@ def _memory(
 
 def check(config: RecipeConfig) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    check_problems(config.problems)
+    check_problems(config.general, "--general")
     data, _ = parse_mesh(config.mesh)
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
         check_run(rl, config.sampling, data)
@@ -257,7 +259,11 @@ def check(config: RecipeConfig) -> None:
     check_reward_model(config.reward_model, data)
     if config.base == "pretrain":
         if config.problems.source != "word-problems":
-            raise UserError("the model that pretrain makes knows word-problems alone: give another --base")
+            raise UserError(
+                f"--problems.source={config.problems.source} needs a model of yours, since --base=pretrain makes one "
+                "that knows word-problems alone: give --base=FOLDER, --base=FILE.gguf or --base=smollm2, or set "
+                "--problems.source=word-problems"
+            )
         if config.zero_template != config.template:
             raise UserError("the model that pretrain makes knows one template: leave --zero-template at --template")
     template, _ = find_template(config.template), find_template(config.zero_template)
@@ -271,7 +277,7 @@ def check(config: RecipeConfig) -> None:
         )
     _check_brought(config)
     found = parse_routes(mixtures(config, config.language_weight, True))
-    check_kinds((*problems, *load_problems(config.general).train), found)
+    check_kinds((*problems, *load_problems(config.general, "--general").train), found)
     rule_specs(found, SCORERS)
     context = _shapes(config).context_length
     if config.sampling.max_tokens >= context:

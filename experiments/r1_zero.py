@@ -28,7 +28,7 @@ from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve
 from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
-from r1jax.data.problems import ProblemsConfig, ProblemSet, is_file, load_problems
+from r1jax.data.problems import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
 from r1jax.data.template import Template, find_template
 from r1jax.disk import alone, write_whole
 from r1jax.errors import UserError
@@ -161,6 +161,7 @@ def claim(config: Config, out: Path, console: Console) -> None:
 
 def check(config: Config) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    check_problems(config.problems)
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, config.sampling, data)
     if config.base == "pretrain" and config.pretrain.batch % data:
@@ -170,7 +171,12 @@ def check(config: Config) -> None:
     template = find_template(config.template)
     if config.base == "pretrain":
         if config.problems.source != "arithmetic" or config.problems.terms != 2:
-            raise UserError("the model that pretrain makes knows arithmetic of two terms alone: give another --base")
+            given = "source" if config.problems.source != "arithmetic" else "terms"
+            raise UserError(
+                f"--problems.{given}={getattr(config.problems, given)} needs a model of yours, since --base=pretrain "
+                "makes one that knows arithmetic of two terms alone: give --base=FOLDER, --base=FILE.gguf or "
+                "--base=smollm2, or set --problems.source=arithmetic --problems.terms=2"
+            )
         if template.chat:
             raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
         context = _pretrain_context(config)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.r1_zero import PRESETS, Config, claim, default_preset, measured
+from experiments.r1_zero import PRESETS, Config, check, claim, default_preset, measured
 from r1jax import cli, load
 from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
+from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluation_from
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
@@ -487,6 +488,24 @@ def test_every_preset_is_consistent():
     published = PRESETS["r1-zero"][1]
     assert published.rl.sequences == 8192 and published.rl.minibatch == 512 and published.rl.learning_rate == 3e-6
     assert published.sampling.max_tokens == 32_768 and published.rl.beta == 0.001
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("r1-zero", {}, "--problems.source=gym:gsm_symbolic needs a model of yours"),
+        ("r1-zero", {}, "give --base=FOLDER"),
+        ("tiny", {"terms": 3}, "--problems.terms=3 needs a model of yours"),
+        ("tiny", {"source": "nope.jsonl"}, "no file nope.jsonl: give --problems.source"),
+        ("r1-zero", {"held_out_source": "nope.parquet"}, "no file nope.parquet: give --problems.held-out-source"),
+        ("tiny", {"source": "arithmetics"}, "problems from 'arithmetics': write arithmetic"),
+    ],
+)
+def test_problems_that_a_model_cannot_be_made_for_name_the_flag_that_mends_it(preset, changes, message):
+    config = PRESETS[preset][1]
+    with pytest.raises(UserError) as error:
+        check(dataclasses.replace(config, problems=dataclasses.replace(config.problems, **changes)))
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_evaluations_survive_json(finished):

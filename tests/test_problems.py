@@ -330,6 +330,29 @@ def test_a_wrong_source_is_one_clear_line(changes: dict[str, Any], message: str)
     assert "\n" not in str(error.value)
 
 
+def test_files_that_give_nothing_are_told_apart_with_the_flag_that_mends_it(tmp_path: Path) -> None:
+    empty, blank = write_lines(tmp_path / "empty.jsonl"), write_lines(tmp_path / "blank.jsonl", "", " ")
+    table = str(tmp_path / "empty.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], "string"), "answer": []}), table)
+    few = write_lines(tmp_path / "few.jsonl", {"prompt": "a", "answer": 1})
+    missing = str(tmp_path / "nope.jsonl")
+    expected = [
+        *((ProblemsConfig(path), f"{path} holds no rows: give --problems.source") for path in (empty, blank, table)),
+        (ProblemsConfig(few, empty), f"{empty} holds no rows: give --problems.held-out-source"),
+        (ProblemsConfig(empty, few), f"{empty} holds no rows: give --problems.source"),
+        (ProblemsConfig(missing), f"no file {missing}: give --problems.source"),
+        (ProblemsConfig(few, missing), f"no file {missing}: give --problems.held-out-source"),
+        (ProblemsConfig("nope"), "as --problems.source"),
+        (ProblemsConfig(few), "raise --problems.held-out-share from 0.1, or give --problems.held-out-source"),
+    ]
+    for config, message in expected:
+        with pytest.raises(UserError) as error:
+            load_problems(config)
+        assert message in str(error.value) and "grade" not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"holds no rows: give --general\.source"):
+        load_problems(ProblemsConfig(empty), "--general")
+
+
 def test_every_field_of_the_config_changes_the_problems(tmp_path: Path) -> None:
     lines = write_lines(tmp_path / "a.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(40)))
     more = write_lines(tmp_path / "b.jsonl", {"prompt": "t", "answer": 1})

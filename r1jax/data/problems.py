@@ -17,6 +17,7 @@ from r1jax.data import arithmetic, countdown, files, general, gym, word_problems
 from r1jax.data.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
 from r1jax.errors import UserError
 
+_GENERATORS = ("arithmetic", "countdown", "word-problems", "general")
 GENERATED = (4096, 512)  # how many a generator makes for training and for evaluation, unless the config says
 
 
@@ -55,40 +56,40 @@ class ProblemSet:
     held_out: tuple[Problem, ...]
 
 
-def load_problems(config: ProblemsConfig) -> ProblemSet:
-    """Reads or makes the problems of a config.
+def load_problems(config: ProblemsConfig, flag: str = "--problems") -> ProblemSet:
+    """Reads or makes the problems of a config, which ``flag`` gives on the command line.
 
     A source smaller than the sizes asked for gives what it has.
 
     Raises:
       UserError: for a source, file or grade that does not exist, or where nothing is left on one of the two sides.
     """
+    check_problems(config, flag)
     paths = [Path(source).expanduser() for source in (config.source, config.held_out_source) if source]
-    return _load(config, tuple(path.stat().st_mtime_ns for path in paths if path.is_file()))
+    return _load(config, flag, tuple(path.stat().st_mtime_ns for path in paths if path.is_file()))
 
 
 @functools.lru_cache(maxsize=8)  # every stage of a run reads the same few sets
-def _load(config: ProblemsConfig, changed: tuple[int, ...]) -> ProblemSet:
+def _load(config: ProblemsConfig, flag: str, changed: tuple[int, ...]) -> ProblemSet:
     """The problems of a config whose files changed last at these times: another time is another entry of the cache."""
-    _check(config)
     if config.held_out_source is None:
-        train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share)
+        train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share, flag)
     else:
         # A file is used whole; a generator still keeps to its side, so that it cannot meet the other source there.
         train_size, _ = _sizes(config, config.source)
         _, held_out_size = _sizes(config, config.held_out_source)
         share = 0.0 if is_file(config.source) else config.held_out_share
-        train, _ = _take(config, config.source, (train_size, 0), share)
+        train, _ = _take(config, config.source, (train_size, 0), share, flag)
         share = 1.0 if is_file(config.held_out_source) else config.held_out_share
-        _, held_out = _take(config, config.held_out_source, (0, held_out_size), share)
+        _, held_out = _take(config, config.held_out_source, (0, held_out_size), share, flag)
         if both := {p.question for p in train} & {p.question for p in held_out}:
             raise UserError(
                 f"{len(both)} problems are in {config.source} and in {config.held_out_source} "
                 f"({min(both)[:60]!r}): take them out of one"
             )
-    for name, problems in (("train", train), ("held-out", held_out)):
+    for name, problems, others in (("train", train, held_out), ("held-out", held_out, train)):
         if not problems:
-            raise UserError(f"{config.source} gives no {name} problems: change its grade, size or the held-out share")
+            raise UserError(_nothing(config, name, len(others), flag))
     return ProblemSet(tuple(train), tuple(held_out))
 
 
@@ -129,13 +130,37 @@ def warn_of_repeats(problems: Sequence[Problem], size: int, settings: str) -> No
         )
 
 
-def _check(config: ProblemsConfig) -> None:
+def check_problems(config: ProblemsConfig, flag: str = "--problems") -> None:
+    """Raises UserError for an unknown source, a missing file, and a share or size out of bounds; reads no problem."""
+    for name, source in (("source", config.source), ("held-out-source", config.held_out_source)):
+        if source is None or source in _GENERATORS or source.startswith("gym:"):
+            continue
+        if not is_file(source):
+            raise UserError(
+                f"problems from {source!r}: write {', '.join(_GENERATORS)}, gym:NAME, or a .jsonl or .parquet file as "
+                f"{flag}.{name}"
+            )
+        if not Path(source).expanduser().is_file():
+            raise UserError(f"no file {source}: give {flag}.{name} the path of a .jsonl or .parquet file")
     if not 0.01 <= config.held_out_share <= 0.9:
         raise UserError(f"held_out_share {config.held_out_share}: choose one from 0.01 to 0.9")
     for name in ("train_size", "held_out_size"):
         size = getattr(config, name)
         if size is not None and size < 1:
             raise UserError(f"{name} {size}: at least 1")
+
+
+def _nothing(config: ProblemsConfig, side: str, others: int, flag: str) -> str:
+    """What to do where one side of the problems is empty, and the other has so many."""
+    source = config.held_out_source if side == "held-out" and config.held_out_source else config.source
+    text = f"{source} gives no {side} problems"
+    if config.held_out_source or not others:
+        return f"{text}: change {flag}.digits, {flag}.terms or {flag}.operations"
+    where, change = ("held out", "lower") if side == "train" else ("for training", "raise")
+    return (
+        f"{text}, since the {others} there are all {where}: {change} {flag}.held-out-share from "
+        f"{config.held_out_share}, or give {flag}.held-out-source"
+    )
 
 
 def is_file(source: str) -> bool:
@@ -148,10 +173,13 @@ def _sizes(config: ProblemsConfig, source: str) -> tuple[int | None, int | None]
     return config.train_size or default[0], config.held_out_size or default[1]
 
 
-def _problems(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:
+def _problems(config: ProblemsConfig, source: str, flag: str) -> Iterable[KeyedProblem]:
     """All problems of a source in the order of the config's seed."""
     if is_file(source):
         rows = list(files.read(source, config.checker))
+        if not rows:
+            name = "source" if source == config.source else "held-out-source"
+            raise UserError(f"{source} holds no rows: give {flag}.{name} a file with prompt and answer in each row")
         random.Random(config.seed).shuffle(rows)
         return rows
     if source == "arithmetic":
@@ -162,20 +190,15 @@ def _problems(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:
         return word_problems.generate(config.digits, config.operations, config.seed)
     if source == "general":
         return general.problems(config.seed)
-    if source.startswith("gym:"):
-        return gym.generate(source.removeprefix("gym:"), config.seed)
-    raise UserError(
-        f"problems from {source!r}: write arithmetic, countdown, word-problems, general, gym:NAME, or a .jsonl or "
-        ".parquet file"
-    )
+    return gym.generate(source.removeprefix("gym:"), config.seed)
 
 
 def _take(
-    config: ProblemsConfig, source: str, sizes: tuple[int | None, int | None], share: float
+    config: ProblemsConfig, source: str, sizes: tuple[int | None, int | None], share: float, flag: str
 ) -> tuple[list[Problem], list[Problem]]:
     """The first problems of each side, at most ``sizes`` of them."""
     sides: tuple[list[Problem], list[Problem]] = ([], [])
-    for key, problem in _problems(config, source):
+    for key, problem in _problems(config, source, flag):
         held_out = key_is_held_out(key, share)
         if len(sides[held_out]) != sizes[held_out]:
             sides[held_out].append(problem)
