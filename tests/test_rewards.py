@@ -126,6 +126,14 @@ def test_a_repeated_question_is_no_answer() -> None:
         assert accuracy(Problem("0 + 3", "3", "arithmetic"), completion(text, "number")) == 1, text
 
 
+def test_a_story_told_again_is_no_answer() -> None:
+    story = "Tom has 0 apples and gets 3 more. How many now?"
+    assert accuracy(Problem(story, "3", "story"), completion(story, "number")) == 0
+    assert accuracy(Problem(story, "3", "story"), completion(f"{story} RIVANT", "number")) == 0
+    assert accuracy(Problem(story, "3", "story"), completion(f"{story} He has 3", "number")) == 1
+    assert accuracy(Problem("3", "3", "test"), completion("3", "number")) == 1
+
+
 def test_format_is_the_template_s() -> None:
     assert format(SUM, answered("a cat")) == 1
     assert format(SUM, completion("85")) == 0

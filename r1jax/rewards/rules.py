@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 from r1jax.data.language import consistency, main_language
+from r1jax.data.number import read_number
 from r1jax.data.problem import Problem
 from r1jax.rewards.base import Completion, reward
 from r1jax.rewards.checkers import check
@@ -10,7 +14,12 @@ from r1jax.rewards.checkers import check
 
 @reward
 def accuracy(problem: Problem, completion: Completion) -> float:
-    """The score of the answer by the problem's checker; 0 where the template finds no answer."""
+    """The score of the answer by the problem's checker; 0 where the template finds no answer.
+
+    In a text without tags the question itself, word by word, is no part of the answer.
+    """
+    if not completion.template.tags and re.search("[0-9]", problem.question) and read_number(problem.question) is None:
+        completion = dataclasses.replace(completion, text=completion.text.replace(problem.question, " "))
     answer = completion.answer
     return 0.0 if answer is None else check(problem, answer)
 
