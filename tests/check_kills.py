@@ -263,7 +263,7 @@ def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: in
     with snapshots(experiment.out(run), states) as taken:
         experiment.call(run)
     assert not (wrong := differences(whole, ends(experiment.out(run)))), wrong
-    picked = sorted(random.Random(seed).sample(taken, most)) if 0 < most < len(taken) else list(taken)
+    picked = random.Random(seed).sample(taken, min(most or len(taken), len(taken)))
     counted: collections.Counter[str] = collections.Counter()
     good = True
     for i, one in enumerate(picked, 1):
@@ -280,7 +280,7 @@ def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: in
         if wrong:
             print(f"{one.name} ({stage}): {wrong}", flush=True)
         elif i % 10 == 0:
-            print(f"{i} of {len(picked)}", flush=True)
+            print(f"{i} of {len(picked)}: {dict(sorted(counted.items()))}", flush=True)
         good &= not wrong
     print(
         f"{experiment.name}: {len(picked)} of {len(taken)} states between writes: {dict(sorted(counted.items()))}",

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import signal
 import struct
 import subprocess
@@ -121,6 +122,15 @@ def test_each_step_is_on_disk_before_the_next_begins(tmp_path: Path) -> None:
             writer.write_completions(step, [{"text": "a"}])
             assert [row["step"] for row in lines(tmp_path / "metrics.jsonl")] == list(range(step + 1))
             assert [row["step"] for row in lines(tmp_path / "completions.jsonl")] == list(range(step + 1))
+
+
+def test_lines_are_on_disk_once_they_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    with MetricsWriter(tmp_path) as writer:
+        writer.write(0, {"reward": 1.0})
+        monkeypatch.setattr("os.fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+        writer.sync()
+    assert synced == [(tmp_path / name).stat().st_ino for name in ("metrics.jsonl", "completions.jsonl")]
 
 
 def test_begun_anew_nothing_older_is_kept(tmp_path: Path) -> None:

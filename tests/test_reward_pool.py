@@ -334,6 +334,16 @@ def test_workers_end_in_silence_when_the_parent_is_asked_to(tmp_path: Path, acto
     assert err.count("Traceback") == err.count("KeyboardInterrupt") == int(number == signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_job_costs_no_score(actor_file: str, number: int) -> None:
+    """The parent ends after its step, which must be scored as any other."""
+    with make_pool(actor_file, deadline=60, workers=1) as pool:
+        (pid,) = act(pool, "return os.getpid()").values[:, 0]
+        os.kill(int(pid), number)
+        again = act(pool, "return os.getpid()", f"return os.kill(os.getpid(),{int(number)})or(7)")
+        assert again.crashes == 0 and again.values[:, 0].tolist() == [pid, 7]
+
+
 def test_nothing_that_a_worker_imports_needs_jax() -> None:
     code = "import r1jax.data.problems, r1jax.data.template, r1jax.rewards.pool, sys; print('jax' in sys.modules)"
     out = subprocess.run(

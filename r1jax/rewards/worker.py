@@ -47,6 +47,8 @@ def main() -> None:
     connection_fd, lifeline = map(int, sys.argv[1:3])
     for fd in (connection_fd, lifeline):
         os.set_inheritable(fd, False)
+    for number in (signal.SIGINT, signal.SIGTERM):  # to a whole job: the parent still scores its last step
+        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which what a reward starts would inherit
     _end_with_parent(lifeline)
     connection = Connection(connection_fd)
     try:

@@ -82,7 +82,7 @@ def run(
             progress.update(step + 1, row)
             last = stop.requested  # asked once: a signal that comes later is left to the next step
             if (step + 1) % save.every == 0 or step + 1 == steps or last:
-                # The row must be on disk before the step that it speaks of can be resumed from.
+                writer.sync()  # the row must be there before the step that it speaks of can be resumed from
                 checkpoints.save(step + 1, carry.state.params, carry.rest(), {"reward": row.get("reward", -step)})
             if last:
                 break

@@ -18,6 +18,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from r1jax.disk import replacing
 from r1jax.errors import UserError
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), scalars; the mean is taken last, on the host
@@ -96,6 +97,12 @@ class MetricsWriter:
                 self._completions.write(json.dumps({"step": step, **fields}, ensure_ascii=False) + "\n")
             self._completions.flush()
 
+    def sync(self) -> None:
+        """Waits until all lines are on disk, before a checkpoint that a run is resumed from speaks of their steps."""
+        with _refusing(self.folder):
+            for file in (self._metrics, self._completions):
+                os.fsync(file.fileno())
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             with _refusing(self.folder), contextlib.ExitStack() as all_of:
@@ -131,13 +138,15 @@ def _drop_from(path: Path, step: int) -> None:
     """Keeps the whole lines of steps before ``step``; the file is replaced at once, so that no failure loses it."""
     if not path.exists():
         return
-    part = path.with_name(path.name + ".part")
-    with path.open(encoding="utf-8", errors="replace") as lines, part.open("w", encoding="utf-8") as kept:
+    with (
+        replacing(path) as part,
+        path.open(encoding="utf-8", errors="replace") as lines,
+        part.open("w", encoding="utf-8") as kept,
+    ):
         for line in lines:
             with contextlib.suppress(ValueError):  # half-written when the run was killed
                 if json.loads(line)["step"] < step:
                     kept.write(line.rstrip("\n") + "\n")
-    part.replace(path)
 
 
 def _finite(value: float) -> float | None:
