@@ -64,6 +64,8 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process runs in {folder}: wait for it, or give another --out") from error
+        except OSError:
+            pass  # a file system without locks
         yield
 
 

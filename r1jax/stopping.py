@@ -86,7 +86,11 @@ class StopRequest:
             return False
         self.number = number
         name = _SIGNALS[signal.Signals(number)]
-        print(f"{name}: stops once the work under way is saved; a second one ends at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # where the signal interrupts another write to the same stream
+            print(
+                f"{name}: stops once the work under way is saved; a second one ends at once",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
         return True
 
 
@@ -95,8 +99,8 @@ def stoppable(main: Callable[[], object], farewell: str) -> None:
 
     Within a StopRequest the first signal is left to it. Otherwise the process prints ``farewell`` and ends at once
     with 128 + the signal's number: files are written so that they are whole at any time. Python runs handlers in its
-    main thread alone, and there not before a call into XLA returns; and an exception raised from one would unwind
-    through XLA's frames, or end the interpreter under XLA's compiler threads, which crashes.
+    main thread alone, which a call into XLA may hold up for minutes; and an exception raised from one would leave such
+    a call and end the interpreter while XLA's threads compile, which is a segmentation fault.
 
     Raises:
       BaseException: what ``main`` raises.

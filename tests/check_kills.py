@@ -70,9 +70,8 @@ def ends(out: Path) -> dict[str, Any]:
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
         assert not any(word in name for word in LEFT), f"{name} was left behind"
-        steps = [part for part in path.relative_to(out).parts if part.isdigit()]
-        if steps and not path.name.isdigit():
-            continue  # the inside of a checkpoint, which is loaded below
+        if any(part.isdigit() for part in path.relative_to(out).parts):
+            continue  # a checkpoint: the newest is loaded below, and a kill may leave one more of the older ones
         if path.is_dir():
             found[name] = "folder"
         elif path.suffix in (".json", ".jsonl"):
@@ -83,7 +82,8 @@ def ends(out: Path) -> dict[str, Any]:
         elif "tfevents" not in name:
             found[name] = "file"
     for config in out.rglob("r1jax.json"):
-        found[f"{config.parent.relative_to(out)} weights"] = _digest(load(config.parent).params)
+        newest = max(int(path.name) for path in config.parent.iterdir() if path.name.isdigit())
+        found[f"{config.parent.relative_to(out)} weights"] = newest, _digest(load(config.parent).params)
     return found
 
 

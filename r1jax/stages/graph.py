@@ -71,16 +71,16 @@ class Planned:
     """What will be done about a stage.
 
     status: "finished", "run", "goes on", "changed", "follows" (a stage before it is made again) or "left out".
-    made_of: what the stage is made of now, as JSON.
     why: for "changed" the settings, with what they were and are; for "follows" the stage.
     note: for "finished" and "goes on" what is another now and does not count.
+    made_of: what the stage is made of now, as JSON.
     """
 
     stage: Stage
     status: str
-    made_of: Mapping[str, Any]
     why: str = ""
     note: str = ""
+    made_of: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def make_plan(
@@ -254,16 +254,16 @@ def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]
     found = manifest if manifest.exists() else folder / BEGUN
     own = _fingerprint(made_of)
     if not found.exists():
-        return Planned(stage, "run", made_of), own
+        return Planned(stage, "run", made_of=made_of), own
     try:
         before = _without_figures(json.loads(found.read_text()))
     except ValueError as error:
         raise UserError(f"{found} is damaged ({error}): remove {folder} to make it again") from error
     if differences := _differences(before, made_of, stage):
-        return Planned(stage, "changed", made_of, why=listed(differences)), own
+        return Planned(stage, "changed", listed(differences), made_of=made_of), own
     follows = [name for name in stage.inputs if name in fresh or before["inputs"].get(name) != made_of["inputs"][name]]
     if follows:
-        return Planned(stage, "follows", made_of, why=follows[0]), own
+        return Planned(stage, "follows", follows[0], made_of=made_of), own
     notes = []
     if (version := before.get("version")) != __version__:
         notes.append(f"made with r1jax {version}, this is {__version__}")
@@ -271,8 +271,8 @@ def _status(stage: Stage, made_of: Mapping[str, Any], out: Path, fresh: set[str]
         notes.append("made under another Python, by a function that cannot be compared")
     note = "; ".join(notes)
     if found.name == BEGUN:
-        return Planned(stage, "goes on", made_of, note=note), own
-    return Planned(stage, "finished", made_of, note=note), _fingerprint(before)
+        return Planned(stage, "goes on", note=note, made_of=made_of), own
+    return Planned(stage, "finished", note=note, made_of=made_of), _fingerprint(before)
 
 
 def _differences(before: Mapping[str, Any], made_of: Mapping[str, Any], stage: Stage) -> dict[str, tuple[Any, Any]]:
