@@ -70,6 +70,18 @@ def test_the_newest_and_the_best_are_kept(tmp_path, best, kept):
         assert checkpoints.steps() == kept
 
 
+def test_what_is_kept_does_not_depend_on_resuming(tmp_path):
+    """Each step by a process of its own, which knows of the others what is on disk."""
+    for step, reward in enumerate([0.1, 0.9, 0.2, 0.5, 0.3, 0.4], start=1):
+        with Checkpoints(tmp_path, keep_last=2, keep_best=1) as checkpoints:
+            save(checkpoints, step, reward)
+            checkpoints.wait()
+            steps = checkpoints.steps()
+    assert steps == [2, 5, 6]
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_step(restored(checkpoints), 6)
+
+
 def test_a_save_may_be_followed_at_once_by_a_change_of_the_arrays(tmp_path):
     donate = jax.jit(lambda t: jax.tree.map(lambda x: x * 0 - 1, t), donate_argnums=0)
     with Checkpoints(tmp_path) as checkpoints:

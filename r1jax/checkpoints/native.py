@@ -89,9 +89,12 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_best: int = 1, best_metric: str = "reward"):
+        def metric(metrics: Any) -> float:
+            return metrics[best_metric]
+
         keep: list[policies.PreservationPolicy] = [policies.LatestN(keep_last)]
         if keep_best:
-            keep.append(policies.BestN(get_metric_fn=lambda m: m[best_metric], n=keep_best))
+            keep.append(policies.BestN(get_metric_fn=metric, n=keep_best))
         self.folder = folder.absolute()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,6 +103,7 @@ class Checkpoints:
                 item_names=("params", "rest"),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(keep),
+                    best_fn=metric if keep_best else None,  # else no metrics are saved, and steps without stay for ever
                     cleanup_tmp_directories=True,  # what a killed save left
                     todelete_subdir=_DELETED,
                 ),
