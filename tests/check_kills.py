@@ -196,7 +196,7 @@ def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, 
             continue
         chains += 1
         wrong = [f"status {status}"] if status else differences(whole, ends(experiment.out(run)))
-        print(f"chain {chains}, {counted.total()} kills so far: {wrong or 'the same end'}", flush=True)
+        print(f"chain {chains}, {dict(sorted(counted.items()))}: {wrong or 'the same end'}", flush=True)
         good &= not wrong
         if wrong:
             shutil.copytree(run, experiment.folder / f"wrong-{seed}-{chains}", dirs_exist_ok=True)
