@@ -29,6 +29,7 @@ Config = TypeVar("Config")
 # A union of dataclasses keeps the kind its preset has, and a switch is --flag, --flag=true or --flag=false.
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
+_FORMAT_WARNING = warnings.formatwarning
 # What is wrong with a disk or a folder, and not with the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -188,6 +188,28 @@ def test_run_ends_with_the_status_of_what_happened(capsys: pytest.CaptureFixture
         cli.run(lambda: 1 // 0)
 
 
+def test_a_warning_is_one_line_without_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # run replaces it
+
+    def main() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            monkeypatch.setattr(warnings, "showwarning", show)
+            warnings.warn("two\nlines", stacklevel=1)
+            warnings.warn("for programmers", DeprecationWarning, stacklevel=1)
+
+    def show(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "warning: two lines"
+    assert "test_cli.py" in others[0] and "DeprecationWarning: for programmers" in others[0]
+
+
 def test_a_full_disk_is_one_line_and_another_failure_of_the_system_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     def main(number: int) -> None:
         raise OSError(number, os.strerror(number), "runs/x")
