@@ -29,7 +29,6 @@ Config = TypeVar("Config")
 # A union of dataclasses keeps the kind its preset has, and a switch is --flag, --flag=true or --flag=false.
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
-_FORMAT_WARNING = warnings.formatwarning
 # What is wrong with a disk or a folder, and not with the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -108,8 +107,10 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
-    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings are one line each.
+    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings are one line each,
+    printed once.
     """
+    warnings.filterwarnings("once", category=UserWarning)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {_one_line(message)}\n"
     try:
         stoppable(main, farewell)

@@ -21,7 +21,7 @@ from r1jax.models.attention import implementation
 from r1jax.models.config import NUMERICS
 from r1jax.models.transformer import forward, param_specs
 from r1jax.sampling.memory import choose_slots
-from r1jax.sampling.processors import sample_token
+from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import make_queue
 from r1jax.sharding import init_params, make_mesh
 from r1jax.stages.pretrain import document_rows, model_config, train_tokenizer
@@ -279,6 +279,8 @@ def test_settings_without_effect_are_told_with_what_gives_them_one(settings, lin
     acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
     assert without_effect(RLConfig(**settings, **acting)) == []
     assert without_effect(RLConfig()) == without_effect(RLConfig(importance_cap=2.0, aggregate="token")) == []
+    with pytest.warns(UserWarning, match=line):  # at the start of a command
+        check_run(RLConfig(**settings), Sampling(), 1)
 
 
 def test_wrong_corpus_shares_are_refused(start):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from r1jax.sampling.memory import choose_slots
 from r1jax.seeds import stage_key
 from r1jax.sharding import Params, entered_mesh
 from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
-from r1jax.stages.rl_config import RLConfig, without_effect
+from r1jax.stages.rl_config import RLConfig, warn_without_effect
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
@@ -94,8 +93,7 @@ def reinforce(
     Raises:
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
-    for line in without_effect(config):
-        warnings.warn(line, stacklevel=2)
+    warn_without_effect(config)
     late = environment.late_prompts(config.prompts)
     if not late or environment.late_from:
         warn_of_repeats(environment.problems, config.prompts, "rl.prompts")

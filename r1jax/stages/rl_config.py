@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Literal
 
 from r1jax.algorithms.advantages import Baseline
@@ -138,8 +139,15 @@ def without_effect(config: RLConfig) -> list[str]:
     return lines
 
 
+def warn_without_effect(config: RLConfig) -> None:
+    """Warns of each line of without_effect."""
+    for line in without_effect(config):
+        warnings.warn(line, stacklevel=3)
+
+
 def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
-    """Raises UserError for combinations that no single config can see."""
+    """Raises UserError for combinations that no single config can see, and warns of settings without effect."""
+    warn_without_effect(config)
     settings = "rl.prompts, rl.group, rl.minibatches, rl.microbatch"
     check_microbatch(config.microbatch_size, "sequences", data_axis, settings)
     if sampling.temperature == 0:

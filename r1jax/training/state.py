@@ -130,11 +130,14 @@ def apply_gradients(
     grads = jax.tree.map(lambda g: g.astype(jnp.float32) / jnp.maximum(count, 1.0), grads)
     norm = optax.tree.norm(grads)
     grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(counted, new, old), (params, opt_state), (state.params, state.opt_state)
+    # A condition, since a choice between moments before and after would hold both in memory.
+    updates, opt_state = jax.lax.cond(
+        counted,
+        optimizer.update,
+        lambda grads, opt_state, _: (optax.tree.zeros_like(grads), opt_state),
+        *(grads, state.opt_state, state.params),
     )
+    params = optax.apply_updates(state.params, updates)
     # Left to itself the compiler may lay the results out otherwise than it was given them.
     specs = param_specs(model)
     params = jax.tree.map(constrain_param, params, specs)
