@@ -118,7 +118,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     promised = (
         "reward reward_accuracy reward_format advantage_spread equal_groups kl entropy ratio_mean ratio_max clip_share "
         "sampler_gap length_mean truncated_share verifier_timeouts gradient_norm tokens_per_second seconds_sampling "
-        "seconds_rewards seconds_update skipped_updates"
+        "seconds_rewards seconds_update skipped_updates empty_updates"
     )
     assert not set(promised.split()) - set(rows[0])
     assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
@@ -440,11 +440,14 @@ def test_the_same_command_goes_on_with_another_mesh(finished, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params_of(out), params_of(finished[0]))
 
 
-def test_groups_without_spread_are_replaced_by_others(finished, pool, tmp_path):
-    rows, _, _ = short_run(
-        "1x1", finished[0], pool, tmp_path / "run", steps=1, group=2, drop_equal_groups=True, max_resamples=3
-    )
-    assert 1 < rows[0]["rollout_attempts"] <= 4 and rows[0]["equal_groups"] > 0
+def test_without_a_group_with_spread_others_are_sampled_and_nothing_moves(finished, tmp_path):
+    """So small a model is never right: without the length among the rewards all groups are equal."""
+    settings = {"steps": 1, "group": 2, "drop_equal_groups": True, "max_resamples": 3, "weight_decay": 0.1}
+    with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) as pool:
+        rows, _, params = short_run("1x1", finished[0], pool, tmp_path / "run", **settings)
+    assert rows[0]["rollout_attempts"] == 4 and rows[0]["equal_groups"] == rows[0]["empty_updates"] == 1
+    assert rows[0]["skipped_updates"] == 0 and rows[0]["gradient_norm"] is None
+    same(params, params_of(finished[0] / "model"))
 
 
 def test_a_run_tells_of_settings_without_effect_and_of_problems_that_repeat(finished, pool, tmp_path):
