@@ -1,14 +1,21 @@
 """The benchmark on a CPU: the work it says it does, the figures it leaves, its refusals."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.benchmark import variable_limits
+from r1jax.benchmark.workload import SMALL, Bench, Work
+from r1jax.models.shapes import SHAPES
+from r1jax.rewards.config import parse_rewards
+from r1jax.rewards.pool import RewardPool
+from r1jax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +42,24 @@ def test_each_part_counts_the_tokens_of_its_work(figures):
         "rollout": 512, "variable": variable_limits(16, 64).sum(), "long": 2048, "reference": 768, "update": 768,
         "step": 512,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_tokens_have_natural_frequencies(tie, monkeypatch):
+    """Prompts and samples in bfloat16 follow 1 / (rank + 2.7): the first ids and each octave have their share."""
+    shape = dataclasses.replace(SHAPES["tiny"], tie_embeddings=tie)
+    monkeypatch.setitem(SHAPES, "tiny", shape)
+    work = Work(**SMALL | {"dtype": "bfloat16", "prompt": 64, "tokens": 64, "prompts": 4, "group": 16})
+    with RewardPool(parse_rewards(["format"]), 1, 60.0) as pool, jax.set_mesh(make_mesh("1x1")):
+        rollout = jax.device_get(Bench(work, pool).batch(0))
+    below = np.cumsum([0.0, *(1 / (rank + 2.7) for rank in range(1, shape.vocab_size + 1))])
+    for tokens in (rollout.tokens[::16, :64], rollout.tokens[:, 1:][rollout.mask]):
+        count = np.bincount(tokens.ravel(), minlength=shape.vocab_size)
+        for low, high in ((0, 1), (1, 3), (3, 7), (7, 15), (15, 63), (63, shape.vocab_size)):
+            p = (below[high] - below[low]) / below[-1]
+            deviation = (p * (1 - p) / count.sum()) ** 0.5
+            # bfloat16 moves log p by up to 0.03, and random weights add noise to each.
+            assert abs(count[low:high].sum() / count.sum() - p) < 0.05 * p + 4 * deviation, (low, high)
 
 
 def test_the_floor_is_the_slower_of_operations_and_bytes(figures):

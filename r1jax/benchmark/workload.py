@@ -1,4 +1,8 @@
-"""A GRPO step on random weights at the real shapes: the work that benchmarks time."""
+"""A GRPO step on random weights at the real shapes: the work that benchmarks time.
+
+Tokens of prompts and samples have the frequencies of natural text (Zipf's law): sums and memory traffic that many
+tokens of one kind share then cost what they do in training.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.rewards.pool import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params
+from r1jax.sharding import Params, init_params
 from r1jax.stages.collect import Collected, Environment, collect, lay_out
 from r1jax.stages.rl import copy_reference, learn
 from r1jax.stages.rl_config import RLConfig
@@ -38,7 +42,7 @@ class Work(Numerics):
     """A GRPO step: the model, its batch, and how it is computed."""
 
     model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
-    """Shapes of the model; its weights are random."""
+    """Shapes of the model; its weights are random, and its samples have natural frequencies."""
     prompts: int = 32
     """Questions a rollout."""
     group: int = 16
@@ -93,6 +97,43 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+def frequencies(vocab_size: int) -> np.ndarray:
+    """Frequencies of words by rank, p(id) ~ 1 / (id + 3.7): [V] float64, sums to 1.
+
+    Zipf's law as Mandelbrot has it, 1 / (rank + 2.7) from rank 1 on (doi:10.3758/s13423-014-0585-6, eq. 2). Of 151,936
+    ids the first is 2.5% of all tokens, and the first hundred are a third. Low ids are the frequent ones, as in
+    vocabularies made by merges.
+    """
+    weights = 1 / (np.arange(vocab_size) + 3.7)
+    return weights / weights.sum()
+
+
+def with_natural_samples(params: Params, config: ModelConfig) -> Params:
+    """The weights changed such that the model's next token follows ``frequencies``, nearly alike in all contexts.
+
+    The first element of each hidden state is so large that RMS normalisation makes it sqrt(D) and final_norm 1 / scale;
+    the blocks neither read it nor reach its size. The first row of the unembedding is scale * log p plus a constant, to
+    within 0.03 nats in bfloat16.
+    """
+    log_p = np.log(frequencies(config.vocab_size))
+    scale = 0.02 * config.hidden_size**0.5  # the norm of the embedding's other elements
+    constant = 16.0  # above -log p of the rarest of 500,000 tokens
+    row = scale * (constant + log_p) if config.tie_embeddings else np.full(config.vocab_size, scale * constant)
+
+    def fill(name: str, at: Any, value: Any) -> jax.Array:
+        return params[name].at[at].set(jnp.asarray(value, params[name].dtype))
+
+    layers = params["layers"]
+    changed = {
+        "embedding": fill("embedding", np.s_[:, 0], row),
+        "layers": layers | {name: layers[name].at[:, 0].set(0.0) for name in ("attention_norm", "mlp_norm")},
+        "final_norm": fill("final_norm", 0, 1 / (scale * config.hidden_size**0.5)),
+    }
+    if not config.tie_embeddings:
+        changed["unembedding"] = fill("unembedding", 0, scale * log_p)
+    return {**params, **changed}
+
+
 @dataclasses.dataclass(frozen=True)
 class Words:
     """A tokenizer of any size whose every id is a word and whose texts never end by themselves."""
@@ -105,9 +146,9 @@ class Words:
     chat_template: str | None = None
 
     def encode(self, text: str) -> list[int]:
-        """As many ids as a prompt has, which depend on the text."""
+        """As many ids as a prompt has, drawn by ``frequencies`` from a generator that the text seeds."""
         rng = np.random.default_rng(list(text.encode()))
-        return rng.integers(1, self.vocab_size, self.prompt).tolist()
+        return rng.choice(self.vocab_size, self.prompt, p=frequencies(self.vocab_size)).tolist()
 
     def decode(self, ids: Sequence[int]) -> str:
         """The ids as words."""
@@ -150,7 +191,10 @@ class Bench:
         dtype, place = jnp.dtype(config.dtype), jax.tree.map(lambda s: s.sharding, shapes)
         # One program: weights made first and copied into a state would leave a hole as large as they are.
         init = jax.jit(
-            lambda key: init_state(init_params(specs, key, dtype), self.optimizer, shapes), out_shardings=place
+            lambda key: init_state(
+                with_natural_samples(init_params(specs, key, dtype), self.model_config), self.optimizer, shapes
+            ),
+            out_shardings=place,
         )
         state = init(jax.random.key(0))
         self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
