@@ -146,3 +146,33 @@ def test_truncated_importance_by_hand_and_without_gradient():
     old, sampled = jnp.log(jnp.array([[0.5, 0.1]])), jnp.log(jnp.array([[0.1, 0.2]]))
     np.testing.assert_allclose(losses.truncated_importance(old, sampled, 2.0), [[2.0, 0.5]], rtol=1e-6)
     assert not jax.grad(lambda x: losses.truncated_importance(x, sampled, 2.0).sum())(old).any()
+
+
+EXTREMES = [-np.inf, -400.0, -90.0, -20.0, -6.0, 0.0, 3.0, 6.0, 6.1, 20.0, 90.0, 400.0]
+
+
+@pytest.mark.parametrize("difference", EXTREMES)
+def test_no_log_difference_gives_a_token_more_than_its_bound(difference):
+    """Losses and gradients by the docstrings' formulas in float64, finite and at most exp(6) times the advantage."""
+    x = jnp.array([[difference]], jnp.float32)
+    inside, slope = min(difference, 6.0), np.exp(min(difference, 6.0))
+    ratio = np.exp(inside) + np.exp(6.0) * max(difference - 6.0, 0.0)
+    k3, of_logp = jax.value_and_grad(lambda logp: losses.k3_kl(logp, x).sum())(jnp.zeros((1, 1)))
+    np.testing.assert_allclose(k3, ratio - 1 - difference, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(of_logp, 1 - slope, rtol=1e-5, atol=1e-6)
+    for advantage in (1.0, -1.0):
+        adv = jnp.full((1, 1), advantage)
+
+        def surrogate(x, adv=adv):
+            return losses.clipped_surrogate(x, adv, 0.2, 0.2)[0].sum()
+
+        value, gradient = jax.value_and_grad(surrogate)(x)
+        clipped = (ratio > 1.2) if advantage > 0 else (ratio < 0.8)
+        np.testing.assert_allclose(value, -advantage * np.clip(ratio, 0.8, 1.2) if clipped else -advantage * ratio,
+                                   rtol=1e-5, atol=1e-30)  # fmt: skip
+        np.testing.assert_allclose(gradient, 0 if clipped else -advantage * slope, rtol=1e-5, atol=1e-30)
+        # CISPO's weight is a constant, and it is the gradient of log pi.
+        of_logp = jax.grad(lambda y, adv=adv: losses.cispo_surrogate(x, y, adv, 1.0, 1e9)[0].sum())(jnp.zeros((1, 1)))
+        np.testing.assert_allclose(of_logp, -advantage * slope, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(losses.truncated_importance(x, jnp.zeros((1, 1)), 1e9), slope, rtol=1e-5, atol=1e-30)
+    assert losses.beyond_bound(x, jnp.zeros((1, 1)))[0, 0] == (difference > 6.0)

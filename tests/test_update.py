@@ -310,6 +310,25 @@ def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_pa
     assert row["empty_updates"] == pytest.approx(1 - updates / 8)
 
 
+@pytest.mark.parametrize("field", ["reference_logprobs", "old_logprobs", "sampling_logprobs"])
+def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, tiny_params, tiny_config, field):
+    """One token 90 nats from the policy, where exp overflows: the others still learn, and a metric tells."""
+    state, optimizer, _ = fresh(tiny_params, tiny_config)
+    rollout = rollout_of(samples)
+    rollout = rollout.replace(
+        **{name: rollout.sampler_logprobs for name in ("reference_logprobs", "old_logprobs", "sampling_logprobs")}
+    )
+    at = (0, int(np.flatnonzero(rollout.mask[0])[0]))
+    change = 90.0 if field == "reference_logprobs" else -90.0
+    rollout = rollout.replace(**{field: getattr(rollout, field).at[at].add(change)})
+    objective = dataclasses.replace(OBJECTIVE, on_policy=False, beta=0.1, importance_cap=2.0)
+    state, sums, _ = update(state, rollout, optimizer, objective, tiny_config, 2)
+    assert int(skipped_updates(state)) == 0
+    row = reduce_metrics(sums)
+    assert row["bounded_share"] == pytest.approx(1 / samples.lengths.sum())
+    assert 0 < row["gradient_norm"] < 1e3 and np.isfinite(row["loss"])
+
+
 @pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, stored, computed):
     """Masters and moments keep their type through an update, which goes where the float32 update goes."""

@@ -45,6 +45,7 @@ def objective_sums(
     """Sum of the loss over a microbatch; its count, metrics as (sum, weight), and maxima.
 
     Per token: surrogate(rho, A) * importance + beta * k3(pi, ref) - entropy * H(pi), reduced by losses.reduce_tokens.
+    bounded_share is the share of tokens with a log-difference above losses.BOUND in one of these terms.
     """
     logp, entropy = completion_logprobs(
         params, batch.tokens, config, objective.temperature, objective.chunk, batch.first
@@ -58,20 +59,25 @@ def objective_sums(
         values, clipped = losses.cispo_surrogate(log_ratios, logp, advantages, objective.eps_low, objective.eps_high)
     else:
         values, clipped = losses.clipped_surrogate(log_ratios, advantages, objective.eps_low, objective.eps_high)
+    differences = [log_ratios]
     if objective.importance_cap:
         values *= losses.truncated_importance(old, batch.sampling_logprobs, objective.importance_cap)
+        differences.append(old - batch.sampling_logprobs)
     kl = losses.k3_kl(logp, batch.reference_logprobs)
     if objective.beta:
         values += objective.beta * kl
+        differences.append(batch.reference_logprobs - logp)
     if objective.entropy:
         values -= objective.entropy * entropy
     loss, count = losses.reduce_tokens(values, mask, objective.aggregate, objective.max_tokens)
 
     weight = mask.sum().astype(jnp.float32)
     gap = jnp.abs(logp - batch.sampler_logprobs)
+    ratios = losses.bounded_exp(log_ratios)
     per_token = {
         "entropy": entropy,
-        "ratio_mean": jnp.exp(log_ratios),
+        "ratio_mean": ratios,
+        "bounded_share": losses.beyond_bound(*differences),
         "clip_share": clipped,
         "clip_share_low": clipped & (advantages < 0),
         "clip_share_high": clipped & (advantages > 0),
@@ -82,7 +88,7 @@ def objective_sums(
         per_token["sampler_gap"] = gap
     sums: Metrics = {name: (jnp.where(mask, x, 0.0).sum(), weight) for name, x in per_token.items()}
     sums["loss"] = (loss, count)
-    maxima = {"ratio_max": jnp.where(mask, jnp.exp(log_ratios), 0.0).max()}
+    maxima = {"ratio_max": jnp.where(mask, ratios, 0.0).max()}
     if objective.on_policy:
         maxima["sampler_gap_max"] = jnp.where(mask, gap, 0.0).max()
     return loss, (count, sums, maxima)
