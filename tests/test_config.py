@@ -144,7 +144,7 @@ BY_RUNNING = {
         save.every save.keep_last pretrain.steps pretrain.batch""",
     "test_native.py": "save.keep_best",
     "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
-    "test_update.py": "rl.microbatch",
+    "test_update.py": "rl.microbatch rl.rounding pretrain.rounding",
     "test_scaling.py": "gather",
     "test_problems.py": "problems.source problems.held_out_source problems.checker",
     "test_reward_pool.py": "verifier.workers verifier.deadline",

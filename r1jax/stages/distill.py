@@ -39,6 +39,7 @@ from r1jax.training.state import (
     init_state,
     make_optimizer,
     state_shapes,
+    warn_of_rounding,
 )
 from r1jax.training.update import accumulate
 
@@ -140,7 +141,8 @@ def match(
     """
     check_vocabularies(student.tokenizer, teacher.tokenizer)
     warn_of_repeats(problems, config.prompts, "match.prompts")
-    optimizer = make_optimizer(config, config.steps)
+    warn_of_rounding(config, "match")
+    optimizer = make_optimizer(config, config.steps, stage_seed(seed, name, "rounding"))
     shapes = state_shapes(student.config, config, optimizer, entered_mesh())
     width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
     microbatches = config.sequences // config.microbatch_size

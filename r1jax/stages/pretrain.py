@@ -29,7 +29,7 @@ from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
-from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
+from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
 
 # Messages a line each, in turn; an end token after each of the assistant's.
 CHAT = (
@@ -56,7 +56,7 @@ class PretrainConfig(OptimizerConfig):
     """Decoder blocks."""
     learning_rate: float = 3e-3
     warmup_steps: int = 30
-    schedule: Any = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.1
     architecture: Architecture = "llama"
     """Whose kind of decoder it is: llama, qwen2 or qwen3."""
@@ -147,7 +147,8 @@ def pretrain(
 
     mesh = entered_mesh()
     specs = param_specs(model)
-    optimizer = make_optimizer(config, config.steps)
+    warn_of_rounding(config, "pretrain")
+    optimizer = make_optimizer(config, config.steps, stage_seed(seed, name, "rounding"))
     shapes = state_shapes(model, config, optimizer, mesh)
     write_model(folder, model, tokenizer)
     with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:

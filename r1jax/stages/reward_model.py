@@ -36,6 +36,7 @@ from r1jax.training.state import (
     init_state,
     make_optimizer,
     state_shapes,
+    warn_of_rounding,
 )
 from r1jax.training.update import accumulate, check_microbatch
 
@@ -157,7 +158,8 @@ def train_reward_model(
     rows = config.microbatch_size
     order = grain.MapDataset.range(len(learned)).shuffle(seed=stage_seed(seed, name)).repeat()
     longest = max(max(len(ids) for ids in one["ids"]) for one in (*learned, *held_out))
-    optimizer = make_optimizer(config, updates)
+    warn_of_rounding(config, "reward-model")
+    optimizer = make_optimizer(config, updates, stage_seed(seed, name, "rounding"))
     shapes = state_shapes(settings, config, optimizer, entered_mesh())
     write_model(folder, settings, model.tokenizer)
 

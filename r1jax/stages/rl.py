@@ -16,7 +16,7 @@ from r1jax.data.problems import warn_of_repeats
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.sampling.memory import choose_slots
-from r1jax.seeds import stage_key
+from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import Params, entered_mesh
 from r1jax.stages.collect import Environment, collect, describe, excerpt, lay_out
 from r1jax.stages.rl_config import RLConfig, warn_without_effect
@@ -24,7 +24,7 @@ from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
 from r1jax.training.rollout import Rollout, score, split_minibatches
-from r1jax.training.state import init_state, make_optimizer, state_shapes
+from r1jax.training.state import init_state, make_optimizer, state_shapes, warn_of_rounding
 from r1jax.training.update import Objective, minibatch_divisor, update
 
 
@@ -102,7 +102,8 @@ def reinforce(
     mesh = entered_mesh()
     settings = model.config
     objective = config.objective(environment.sampling)
-    optimizer = make_optimizer(config, config.steps * config.updates)
+    warn_of_rounding(config, "rl")
+    optimizer = make_optimizer(config, config.steps * config.updates, stage_seed(environment.seed, name, "rounding"))
     shapes = state_shapes(settings, config, optimizer, mesh)
     longest = environment.sampling.max_tokens + environment.prompt_width
     reference_shapes = None

@@ -26,7 +26,7 @@ from r1jax.training.language_model import cross_entropy_sums, language_model_upd
 from r1jax.training.loop import Carry, SaveConfig, restore, run
 from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
 from r1jax.training.progress import ProgressBar
-from r1jax.training.state import OptimizerConfig, init_state, make_optimizer, state_shapes
+from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
 from r1jax.training.update import check_microbatch
 
 Conversation = Sequence[Mapping[str, str]]
@@ -52,7 +52,7 @@ class SFTConfig(OptimizerConfig):
     logprob_chunk: int = 2048
     """Tokens whose logits are in memory at one time."""
     learning_rate: float = 5e-5
-    schedule: Any = "cosine"
+    schedule: Schedule = "cosine"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,7 +122,8 @@ def sft(
     # An order packs into a few rows more or less than another, so the updates are counted before the first.
     starts = np.cumsum([0, *(len(epoch_batches(epoch)) for epoch in range(config.epochs))]).tolist()
     updates = starts[-1]
-    optimizer = make_optimizer(config, updates)
+    warn_of_rounding(config, "sft")
+    optimizer = make_optimizer(config, updates, stage_seed(seed, name, "rounding"))
     shapes = state_shapes(settings, config, optimizer, entered_mesh())
     write_model(folder, settings, model.tokenizer)
     microbatches = config.batch // config.microbatch_size

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+import warnings
+import zlib
+from typing import Any, Literal, NamedTuple, get_args
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,11 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, constrain_param, param_shapes, param_shardings
 from r1jax.training.metrics import Metrics
+
+Schedule = Literal["constant", "linear", "cosine"]
+Rounding = Literal["nearest", "stochastic"]
+
+TYPICAL_WEIGHT = 0.02  # the scale that matrices are drawn at
 
 
 @flax.struct.dataclass
@@ -35,9 +43,9 @@ class OptimizerConfig:
     learning_rate: float = 1e-6
     """Peak learning rate."""
     warmup_steps: int = 0
-    """Optimiser updates over which the learning rate rises linearly from 0."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """What the learning rate does after the warm-up; cosine falls to a tenth at the last update."""
+    """Optimiser updates over which the learning rate rises linearly, from a warmup-steps-th of the peak to the peak."""
+    schedule: Schedule = "constant"
+    """The learning rate after the warm-up: cosine falls to a tenth at the last update, linear to 0 just after it."""
     b1: float = 0.9
     """Decay of the first moment."""
     b2: float = 0.99
@@ -50,8 +58,17 @@ class OptimizerConfig:
     """Global norm to which gradients are scaled down; 0 leaves them."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the stored weights and moments; float32 masters serve bfloat16 compute too."""
+    rounding: Rounding = "nearest"
+    """Of bfloat16 weights after an update; stochastic: up or down at random, such that the mean is not rounded."""
 
     def __post_init__(self) -> None:
+        known = {"schedule": Schedule, "param_dtype": Literal["float32", "bfloat16"], "rounding": Rounding}
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in get_args(values):
+                choices = ", ".join(get_args(values))
+                raise UserError(f"{name.replace('_', '-')}={value} is not one of {choices}")
+        if self.rounding == "stochastic" and self.param_dtype != "bfloat16":
+            raise UserError(f"rounding=stochastic is for param-dtype=bfloat16, and not for {self.param_dtype}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
@@ -64,21 +81,91 @@ class OptimizerConfig:
             raise UserError("max-grad-norm, weight-decay and warmup-steps must be at least 0 and eps above 0")
 
 
-def make_optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """The optimiser for a run of ``total_updates`` updates."""
-    peak = config.learning_rate
+def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
+    """The learning rate by the number of updates before, for a run of ``total_updates``; that of no update is 0."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    left = total_updates - warmup
     if config.schedule == "cosine":
-        decay = max(total_updates - config.warmup_steps, 1)
-        rate: optax.Schedule = optax.cosine_decay_schedule(peak, decay, alpha=0.1)
+        rate: optax.Schedule = optax.cosine_decay_schedule(peak, max(left - 1, 1), alpha=0.1)
+    elif config.schedule == "linear":
+        rate = optax.linear_schedule(peak, 0.0, max(left, 1))
     else:
         rate = optax.constant_schedule(peak)
-    if config.warmup_steps:
-        rise = optax.linear_schedule(0.0, peak, config.warmup_steps)
-        rate = optax.join_schedules([rise, rate], [config.warmup_steps])
+    if not warmup:
+        return rate
+    return optax.join_schedules([lambda count: peak * (count + 1) / warmup, rate], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
+    """The optimiser for a run of ``total_updates`` updates; ``seed`` is of the stochastic rounding."""
+    rate = learning_rate(config, total_updates)
     adamw = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=_decayed)
     clip = optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
+    rounding = [_stochastic_rounding(seed)] if config.rounding == "stochastic" else []
     # A run that meets only non-finite gradients must keep skipping, not give in after some number of them.
-    return optax.apply_if_finite(optax.chain(clip, adamw), max_consecutive_errors=2**31 - 1)
+    return optax.apply_if_finite(optax.chain(clip, adamw, *rounding), max_consecutive_errors=2**31 - 1)
+
+
+class RoundingState(NamedTuple):
+    """What the random bits of stochastic rounding depend on, beside the path of a weight."""
+
+    rounding_seed: jax.Array  # [] int32
+    rounding_count: jax.Array  # [] int32, updates done
+
+
+def _stochastic_rounding(seed: int) -> optax.GradientTransformation:
+    """Counts updates for apply_gradients, which rounds; it is in the state, so that a resumed run draws the same."""
+
+    def init(params: Params) -> RoundingState:
+        return RoundingState(jnp.array(seed % 2**31, jnp.int32), jnp.zeros((), jnp.int32))
+
+    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, RoundingState]:
+        return updates, state._replace(rounding_count=state.rounding_count + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def round_stochastically(x: jax.Array, key: jax.Array) -> jax.Array:
+    """x float32 as one of the two bfloat16 beside it, of which x is the mean; same shape.
+
+    The nearer is the likelier, in steps of 2^-16 of their distance; what bfloat16 holds exactly stays, and so do
+    infinities and nan.
+    """
+    chex.assert_type(x, jnp.float32)
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise
+    rounded = jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
+    return jnp.where(jnp.isfinite(x), rounded, x.astype(jnp.bfloat16))
+
+
+def _apply_updates(params: Params, updates: Params, opt_state: Any) -> Params:
+    """The weights moved by ``updates``, in their type: to the nearest, or at random where the optimiser says so."""
+    seed = optax.tree_utils.tree_get(opt_state, "rounding_seed")
+    if seed is None:
+        return optax.apply_updates(params, updates)
+    count = optax.tree_utils.tree_get(opt_state, "rounding_count")
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 9), count)
+
+    def move(path: Any, weight: jax.Array, update: jax.Array) -> jax.Array:
+        own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return round_stochastically(weight.astype(jnp.float32) + update.astype(jnp.float32), own)
+
+    return jax.tree_util.tree_map_with_path(move, params, updates)
+
+
+def warn_of_rounding(config: OptimizerConfig, what: str) -> None:
+    """Warns in one line where updates are too small for bfloat16 weights; ``what`` holds the settings, such as "rl".
+
+    Adam moves a weight by about the learning rate. Half the spacing of bfloat16 is 2^-8 of a weight or less: smaller
+    moves are lost in rounding to the nearest.
+    """
+    lost = 0 < config.learning_rate < TYPICAL_WEIGHT * 2**-8
+    if lost and config.param_dtype == "bfloat16" and config.rounding == "nearest":
+        warnings.warn(
+            f"{what}: at learning-rate={config.learning_rate:g} most updates of bfloat16 weights are lost in rounding: "
+            f"choose {what}.rounding=stochastic or {what}.param-dtype=float32",
+            stacklevel=3,
+        )
 
 
 def _decayed(params: Params) -> Any:
@@ -137,10 +224,9 @@ def apply_gradients(
         lambda grads, opt_state, _: (optax.tree.zeros_like(grads), opt_state),
         *(grads, state.opt_state, state.params),
     )
-    params = optax.apply_updates(state.params, updates)
     # Left to itself the compiler may lay the results out otherwise than it was given them.
     specs = param_specs(model)
-    params = jax.tree.map(constrain_param, params, specs)
+    params = jax.tree.map(constrain_param, _apply_updates(state.params, updates, opt_state), specs)
     opt_state = optax.tree_utils.tree_map_params(optimizer, constrain_param, opt_state, specs)
     weight = counted.astype(jnp.float32)
     metrics: Metrics = {
