@@ -204,22 +204,30 @@ def batch_sharding() -> NamedSharding | None:
     return None if mesh.empty else NamedSharding(mesh, PartitionSpec("data"))
 
 
-def gather_over_data(params: Params, specs: Any, rules_alone: bool = False) -> Params:
-    """Weights whole along the data axis, and over the model axis as partition_param splits them.
+def decoding_partition(spec: ParamSpec, mesh: Any) -> PartitionSpec:
+    """PartitionSpec of a weight in decoding: over the model axis by RULES, and whole otherwise.
 
-    rules_alone: leave whole what RULES does not split, as decoding wants it: along another dimension than its own, a
-    weight costs a collective in every product.
+    Split along another dimension than its own, a weight costs a collective in every product.
     """
+    return _without_data(partition(spec.shape, spec.axes, mesh))
+
+
+def gather_over_data(params: Params, specs: Any, decoding: bool = False) -> Params:
+    """Weights whole along the data axis, and over the model axis as partition_param or decoding_partition says."""
     mesh = compiler_mesh()
     if mesh is None:
         return params
 
     def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        split = partition(spec.shape, spec.axes, mesh) if rules_alone else partition_param(spec, mesh)
-        kept = ("model" if name == "model" or (isinstance(name, tuple) and "model" in name) else None for name in split)
-        return jax.lax.with_sharding_constraint(weight, PartitionSpec(*kept))
+        kept = decoding_partition(spec, mesh) if decoding else _without_data(partition_param(spec, mesh))
+        return jax.lax.with_sharding_constraint(weight, kept)
 
     return jax.tree.map(one, specs, params, is_leaf=is_spec)
+
+
+def _without_data(split: PartitionSpec) -> PartitionSpec:
+    kept = ("model" if name == "model" or (isinstance(name, tuple) and "model" in name) else None for name in split)
+    return PartitionSpec(*kept)
 
 
 def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:

@@ -23,7 +23,7 @@ from r1jax.models.transformer import forward, param_specs
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import make_queue
-from r1jax.sharding import init_params, make_mesh
+from r1jax.sharding import init_params, make_mesh, param_shapes
 from r1jax.stages.pretrain import document_rows, model_config, train_tokenizer
 from r1jax.stages.rl_config import RLConfig, check_run, without_effect
 from r1jax.training.rollout import Rollout
@@ -44,7 +44,9 @@ def token(config):
 
 def queue(config, tiny_config):
     wide = dataclasses.replace(tiny_config, context_length=4096)
-    slots = choose_slots(wide, config.sampling, prompts=8, width=4, sequences=32)
+    slots = choose_slots(
+        wide, config.sampling, param_shapes(param_specs(wide), "float32"), prompts=8, width=4, sequences=32
+    )
     return slots, make_queue([[1, 2]], wide, config.sampling).limits.tolist()
 
 

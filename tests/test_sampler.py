@@ -1,6 +1,5 @@
 """The sampler against teacher-forced log-probabilities, exact distributions and itself on other slots and meshes."""
 
-import dataclasses
 import re
 
 import jax
@@ -14,15 +13,13 @@ from r1jax.kernels.block_sums import BLOCK, block_sums_kernel
 from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling import processors
-from r1jax.sampling.memory import choose_slots, sampling_bytes
+from r1jax.sampling.memory import phases, queues_of_their_own
 from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
 from r1jax.sampling.sampler import (
     END,
     LENGTH,
     _random_words,
     make_queue,
-    phases,
-    queues_of_their_own,
     run_queue,
     sample,
 )
@@ -98,6 +95,7 @@ def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_confi
 
 def test_loops_narrow_by_quarters():
     assert phases(512) == (512, 128, 32) and phases(127) == (127,) and phases(128) == (128, 32) and phases(1) == (1,)
+    assert phases(1024, 4) == (1024, 256) and phases(136, 8) == (136,)  # as many on each device
 
 
 @pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
@@ -292,22 +290,6 @@ def test_logprobs_of_a_truncated_draw_by_hand():
     np.testing.assert_allclose(jnp.exp(policy), [0.09 / 0.30], rtol=1e-6)
 
 
-def test_a_request_beyond_memory_is_refused_with_its_numbers(tiny_config, monkeypatch):
-    request = {"prompts": 2, "width": 8, "sequences": 64}
-    sampling = Sampling(max_tokens=2048)
-    need = sum(sampling_bytes(tiny_config, sampling, slots=64, **request).values())
-    monkeypatch.setattr("r1jax.sampling.memory.free_bytes", lambda: need / 2)
-    assert choose_slots(tiny_config, sampling, **request) in (16, 32)  # what fits is chosen
-    with pytest.raises(UserError, match=r"64 slots of 2048 tokens needs .* GiB .*cache .*GiB are free"):
-        choose_slots(tiny_config, dataclasses.replace(sampling, slots=64), **request)
-
-
-def test_cache_bytes_are_those_of_the_ring(tiny_config):
-    ring = cache.init_ring(3, 600, tiny_config)
-    counted = sampling_bytes(tiny_config, Sampling(max_tokens=600), prompts=1, width=1, sequences=1, slots=3)["cache"]
-    assert counted == sum(x.nbytes for x in (*ring.keys, *ring.values))
-
-
 def test_devices_have_queues_of_their_own_where_prompts_split_evenly(sharp, tiny_config):
     """More sequences than slots, of unequal lengths: each device refills its own, and what comes out is as on one."""
     prompts = [[1 + i, 5, 9][: 1 + i % 3] for i in range(8)]
@@ -336,16 +318,6 @@ def test_otherwise_devices_share_one_queue(mesh, prompts, sequences):
     with jax.set_mesh(make_mesh(mesh)):
         assert queues_of_their_own(prompts, sequences) == 1
     assert queues_of_their_own(8, 8) == 1
-
-
-def test_bytes_are_those_of_one_device_of_the_mesh(tiny_config):
-    request = {"prompts": 4, "width": 8, "sequences": 16, "slots": 16}
-    alone = sampling_bytes(tiny_config, Sampling(max_tokens=20), **request)
-    with jax.set_mesh(make_mesh("4x2")):
-        split = sampling_bytes(tiny_config, Sampling(max_tokens=20), **request)
-        ring = jax.jit(lambda: cache.init_ring(16, 20, tiny_config))()
-    assert split["cache"] * 8 == alone["cache"] and split["prompts"] * 2 == alone["prompts"]
-    assert split["cache"] == sum(x.addressable_shards[0].data.nbytes for x in (*ring.keys, *ring.values))
 
 
 @pytest.mark.parametrize(

@@ -29,36 +29,40 @@ def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
     "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis,
     with "gate_up_bias" [2 F]. The rest is as in param_specs.
     """
-    L, D, G = config.num_layers, config.hidden_size, config.num_kv_heads
-    shards = _model_shards(config)
-    layers = params["layers"]
-    weights = layers["attention"]
+    # Taken apart first and joined then: the other way there would be joined weights of all layers once more.
+    apart = (jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(config.num_layers))
+    return tuple(_decoding_layer(weights, config) for weights in apart)
+
+
+def _decoding_layer(layer: Params, config: ModelConfig) -> Params:
+    D, G = config.hidden_size, config.num_kv_heads
+    weights = layer["attention"]
 
     def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], [..., G, K] twice
         queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
         return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
 
-    qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, None, "kv_heads", None, None)
-    mlp = layers["mlp"]
+    qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, "kv_heads", None, None)
+    mlp = layer["mlp"]
 
-    def halves(*names: str) -> jax.Array:  # each [L, ..., F], in all [L, ..., 2 F]
-        split = [mlp[name].reshape(*mlp[name].shape[:-1], shards, -1) for name in names]
+    def halves(*names: str) -> jax.Array:  # each [..., F], together [..., 2 F]
+        split = [mlp[name].reshape(*mlp[name].shape[:-1], _model_shards(config), -1) for name in names]
         both = jnp.stack(split, axis=-2).reshape(*mlp[names[0]].shape[:-1], -1)
         return constrain(both, *[None] * (both.ndim - 1), "mlp")
 
-    stacked: Params = {
-        "attention_norm": layers["attention_norm"],
-        "qkv": qkv.reshape(L, D, -1),
+    joined: Params = {
+        "attention_norm": layer["attention_norm"],
+        "qkv": qkv.reshape(D, -1),
         "attention": {name: w for name, w in weights.items() if name.startswith("output") or name.endswith("norm")},
-        "mlp_norm": layers["mlp_norm"],
+        "mlp_norm": layer["mlp_norm"],
         "gate_up": halves("gate", "up"),
         "down": mlp["down"],
     }
     if config.attention_bias:
-        stacked["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
+        joined["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
     if config.mlp_bias:
-        stacked |= {"gate_up_bias": halves("gate_bias", "up_bias"), "down_bias": mlp["down_bias"]}
-    return tuple(jax.tree.map(lambda w, i=i: w[i], stacked) for i in range(L))
+        joined |= {"gate_up_bias": halves("gate_bias", "up_bias"), "down_bias": mlp["down_bias"]}
+    return joined
 
 
 def _model_shards(config: ModelConfig) -> int:

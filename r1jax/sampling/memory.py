@@ -2,48 +2,105 @@
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import math
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import psutil
 
 from r1jax.errors import UserError
-from r1jax.models.cache import ring_length
+from r1jax.kernels.decode_attention import has_kernel
+from r1jax.models.attention import implementation
+from r1jax.models.cache import RING_CHUNK, ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import cache_entry_bytes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import param_count
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
 
-_SIZES = {"float32": 4, "bfloat16": 2}
+PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
+NARROWEST = 32  # slots that the last loop has at least
 
 
-def sampling_bytes(
-    config: ModelConfig, sampling: Sampling, *, prompts: int, width: int, sequences: int, slots: int
-) -> dict[str, int]:
-    """Bytes of a request on each device of the entered mesh, by what they are for; the dict's sum is the total.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of the sampler on the entered mesh."""
 
-    Slots are split over the data axis, heads, vocabulary and weights over the model axis; each device of the data axis
-    has the weights whole, which decoding gathers, and prompts too where it has no queue of its own.
+    config: ModelConfig
+    sampling: Sampling
+    params: Params  # weights, or their shapes, as they are stored
+    prompts: int  # distinct ones, whose keys and values are all held
+    width: int  # tokens each is padded to
+    sequences: int  # rows of the result
 
-    Args:
-      config: the model.
-      sampling: gives the longest completion.
-      prompts: distinct prompts, whose keys and values are all held.
-      width: tokens each is padded to.
-      sequences: rows of the result.
-      slots: sequences decoded side by side.
+
+def queues_of_their_own(prompts: int, sequences: int) -> int:
+    """Devices that can each have a queue of their own on the entered mesh; 1 where they share one."""
+    mesh = compiler_mesh()
+    if mesh is None or mesh.shape["model"] > 1:
+        return 1
+    data = mesh.shape["data"]
+    return 1 if prompts % data or sequences % prompts else data
+
+
+def phases(slots: int, devices: int = 1) -> tuple[int, ...]:
+    """Widths of the loops that slots go through as sequences end: quarters, down to at least 32 on each device."""
+    widths = [-(-slots // devices)]
+    while widths[-1] // 4 >= NARROWEST:
+        widths.append(widths[-1] // 4)
+    return tuple(width * devices for width in widths)
+
+
+def prefill_rows(prompts: int, width: int) -> int:
+    """Prompts in one prefill pass."""
+    return max(1, min(prompts, PREFILL_TOKENS // width))
+
+
+def fixed_bytes(request: Request) -> dict[str, int]:
+    """Bytes that a device needs beside the stored weights, whatever the slots, by what they are for.
+
+    weights: gathered over the data axis and in the type of products, where they are stored otherwise; and the layers by
+    themselves, as decoding_layers makes them. prompts: their keys and values, as computed and laid out by layer.
+    prefill: activations of a pass. results: the rows of a device, and all of them, which every device has in the end.
     """
-    mesh = jax.sharding.get_mesh()
-    data, model = (1, 1) if mesh.empty else (mesh.shape["data"], mesh.shape["model"])
-    size = _SIZES[config.dtype]
-    entry = cache_entry_bytes(config, size) // (model if config.num_kv_heads % model == 0 else 1)
-    own = slots // data if slots % data == 0 else slots
-    truncating = sampling.top_k or sampling.top_p < 1
+    config, size = request.config, _size(request.config)
+    own = queues_of_their_own(request.prompts, request.sequences)
+    prompts, width = request.prompts // own, request.width
+    rows = prefill_rows(prompts, width)
+    passes = -(-prompts // rows)
+    computed = (passes + (passes > 1)) * rows  # and those of the present pass
+    spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
+    heads = _shard(config.num_heads)
+    token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + 3 * heads * config.head_dim
+    scores = 3 * 4 * heads * width if implementation(config) == "xla" else 0
+    row = request.sampling.max_tokens * 12
     return {
-        "cache": own * ring_length(sampling.max_tokens) * entry,
-        "prompts": 2 * prompts * width * entry,  # once as computed, once laid out by layer
-        "logits": own * config.vocab_size // model * 4 * (5 if truncating else 3),
-        "results": sequences * sampling.max_tokens * 12,
-        "weights": 2 * param_count(param_specs(config)) // model * size,  # the tree, and its layers by themselves
+        "weights": _weight_bytes(request),
+        "prompts": (computed + prompts) * width * _entry(config),
+        "prefill": spread * width * (token * size + scores),
+        "results": (request.sequences + request.sequences // own) * row,
+    }
+
+
+def slot_bytes(request: Request, slots: int) -> dict[str, int]:
+    """Bytes that ``slots`` slots of a device need, by what they are for; never fewer for more slots.
+
+    cache: the rings, with those of the next, narrower loop. logits: the head's, what is computed from them, and
+    activations. attention: a layer's scores and gathered prompts, where plain JAX has them in memory.
+    """
+    config, sampling, size = request.config, request.sampling, _size(request.config)
+    ring = ring_length(sampling.max_tokens)
+    logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
+    activations = size * (6 * config.hidden_size + 3 * _shard(config.intermediate_size))
+    gathered = 2 * request.width * _entry(config) // config.num_layers
+    scores = 3 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
+    return {
+        "cache": sum(phases(slots)[:2]) * ring * _entry(config),
+        "logits": slots * (logits + activations),
+        "attention": 0 if has_kernel(config) else slots * (gathered + scores),
     }
 
 
@@ -57,26 +114,96 @@ def free_bytes() -> int:
     return psutil.virtual_memory().available // len(devices)
 
 
-def choose_slots(config: ModelConfig, sampling: Sampling, *, prompts: int, width: int, sequences: int) -> int:
-    """The slots asked for, or as many as there are sequences and memory for.
+def choose_slots(
+    config: ModelConfig, sampling: Sampling, params: Params, *, prompts: int, width: int, sequences: int
+) -> int:
+    """The slots asked for, or as many as there are sequences and memory for; as many on each device of the data axis.
+
+    A fifth of what slots may take is left free, since what else is held changes from step to step. More than 8 slots of
+    a device are a multiple of 8, as matrix units want them, unless all sequences have one.
+
+    Args:
+      config: the model.
+      sampling: gives the slots asked for, and the longest completion.
+      params: the weights, or their shapes, as they are stored.
+      prompts: distinct prompts.
+      width: tokens each is padded to.
+      sequences: rows of the result.
 
     Raises:
       UserError: when the slots asked for, or a single one, need more than is free, with the numbers.
     """
-
-    def parts(slots: int) -> dict[str, int]:
-        return sampling_bytes(config, sampling, prompts=prompts, width=width, sequences=sequences, slots=slots)
-
-    slots = min(sampling.slots or sequences, sequences)
-    free = free_bytes()
-    if not sampling.slots:
-        while slots > 1 and sum(parts(slots).values()) > 0.8 * free:
-            slots = -(-slots // 2)
-    need = parts(slots)
-    if sum(need.values()) > free:
-        listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in need.items())
+    request = Request(config, sampling, params, prompts, width, sequences)
+    devices, free = data_devices(), free_bytes()
+    fixed = fixed_bytes(request)
+    left = free - sum(fixed.values())
+    if left < 0:
+        largest = max(fixed, key=lambda name: fixed[name])
         raise UserError(
-            f"sampling with {slots} slots of {sampling.max_tokens} tokens needs {sum(need.values()) / 2**30:.2f} GiB "
-            f"({listed}) and {free / 2**30:.2f} GiB are free: lower slots or max-tokens"
+            f"sampling needs {_gib(fixed)} on a device with any number of slots, and {free / 2**30:.2f} GiB are free: "
+            f"{_ADVICE[largest]}"
         )
-    return slots
+
+    def most(budget: float) -> int:
+        every = -(-sequences // devices)
+        slots = bisect.bisect_right(range(1, every + 1), budget, key=lambda n: sum(slot_bytes(request, n).values()))
+        return slots if slots == every or slots <= 8 else slots // 8 * 8
+
+    asked = min(sampling.slots, sequences)
+    slots = -(-asked // devices) if asked else max(1, most(0.8 * left))
+    if sum(slot_bytes(request, slots).values()) > left:
+        fits = most(left) * devices
+        advice = f"slots={fits} fits, or lower max-tokens" if fits else "lower max-tokens, or take more devices"
+        raise UserError(
+            f"sampling with {slots * devices} slots of {sampling.max_tokens} tokens needs on a device "
+            f"{_gib(slot_bytes(request, slots))} for slots and {_gib(fixed)} beside them, and {free / 2**30:.2f} GiB "
+            f"are free: {advice}"
+        )
+    return slots * devices
+
+
+_ADVICE = {
+    "weights": "hold less beside it, or split the model over more devices, as --mesh=1x2 does",
+    "prompts": "take fewer or shorter prompts at a time, or more devices",
+    "prefill": "take shorter prompts, or more devices",
+    "results": "take fewer sequences at a time, or lower max-tokens",
+}
+
+
+def _gib(parts: dict[str, int]) -> str:
+    listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items())
+    return f"{sum(parts.values()) / 2**30:.2f} GiB ({listed})"
+
+
+def _size(config: ModelConfig) -> int:
+    return jnp.dtype(config.dtype).itemsize
+
+
+def _shard(size: int) -> int:
+    """The part of a dimension that a device of the model axis has; all of it where it does not split evenly."""
+    mesh = compiler_mesh()
+    shards = 1 if mesh is None else mesh.shape["model"]
+    return size if size % shards else size // shards
+
+
+def _entry(config: ModelConfig) -> int:
+    """Bytes of one token's keys and values in all layers on a device."""
+    return cache_entry_bytes(config, _size(config)) // config.num_kv_heads * _shard(config.num_kv_heads)
+
+
+def _weight_bytes(request: Request) -> int:
+    config, mesh = request.config, compiler_mesh()
+
+    def shard(shape: tuple[int, ...], split: Any) -> int:
+        return math.prod(shape) // (1 if mesh is None else math.prod(mesh.shape[name] for name in split if name))
+
+    def one(spec: ParamSpec, weight: Any) -> int:
+        split = () if mesh is None else decoding_partition(spec, mesh)
+        whole = shard(spec.shape, split)
+        stored = weight.sharding.shard_shape(spec.shape) if getattr(weight, "sharding", None) else spec.shape
+        there = weight.dtype == config.dtype and math.prod(stored) == whole
+        layers = "layers" in spec.axes
+        return whole * _size(config) * ((not there) + layers)
+
+    specs = param_specs(config)
+    return sum(jax.tree.leaves(jax.tree.map(one, specs, request.params, is_leaf=is_spec)))

@@ -46,6 +46,11 @@ class Sampling:
         """Temperature of the policy that the trainer sees: greedy decoding still has the policy of temperature 1."""
         return self.temperature or 1.0
 
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens are left out of the distribution."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
 
 def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     """Logits [S, V], already divided by the temperature, with -inf where top-k, top-p or min-p drop the token.
@@ -129,13 +134,9 @@ def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tupl
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         policy = chosen(token) - jax.nn.logsumexp(z, axis=-1)
         return token, policy, jnp.zeros_like(policy)
-    if not _truncates(sampling):
+    if not sampling.truncates:
         token, normaliser = draw(z, bits)
         policy = chosen(token) - normaliser
         return token, policy, policy
     token, normaliser = draw(truncate(z, sampling), bits)
     return token, chosen(token) - jax.nn.logsumexp(z, axis=-1), chosen(token) - normaliser
-
-
-def _truncates(sampling: Sampling) -> bool:
-    return sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0

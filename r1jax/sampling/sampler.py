@@ -26,12 +26,11 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
-from r1jax.sampling.memory import choose_slots
+from r1jax.sampling.memory import choose_slots, phases, prefill_rows, queues_of_their_own
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sharding import Params, compiler_mesh, constrain, gather_over_data
+from r1jax.sharding import Params, constrain, data_devices, gather_over_data
 
 END, LENGTH = 0, 1  # finish reasons: an end token was drawn; the limit came first
-PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
 
 
 @flax.struct.dataclass
@@ -100,8 +99,8 @@ def sample(
     """
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
-    slots = choose_slots(config, sampling, prompts=P, width=width, sequences=len(queue.limits))
-    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots))
+    slots = choose_slots(config, sampling, params, prompts=P, width=width, sequences=len(queue.limits))
+    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
 
 
 def make_queue(
@@ -145,14 +144,6 @@ def make_queue(
     )
 
 
-def phases(slots: int) -> tuple[int, ...]:
-    """Widths of the loops that ``slots`` slots go through as sequences end: quarters, down to at least 32."""
-    widths = [slots]
-    while widths[-1] // 4 >= 32:
-        widths.append(widths[-1] // 4)
-    return tuple(widths)
-
-
 # Products of a decoding step are small, and cuBLAS serves them better than what XLA generates and then has to add up.
 _COMPILER = {"xla_gpu_enable_triton_gemm": False}
 
@@ -174,7 +165,7 @@ def run_queue(
     queue and slots of its own, and waits for no other; otherwise the compiler splits one queue's slots.
     """
     # Decoding reads every weight once a token: gathered before the loop, none is gathered at each step.
-    params = gather_over_data(cast(params, config), param_specs(config), rules_alone=True)
+    params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
     data = queues_of_their_own(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
         return _run_queue(params, queue, key, config, sampling, end_tokens, widths)
@@ -194,23 +185,13 @@ def run_queue(
     return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # whole on every host
 
 
-def queues_of_their_own(prompts: int, sequences: int) -> int:
-    """Devices that can each have a queue of their own on the entered mesh; 1 where they share one."""
-    mesh = compiler_mesh()
-    if mesh is None or mesh.shape["model"] > 1:
-        return 1
-    data = mesh.shape["data"]
-    return 1 if prompts % data or sequences % prompts else data
-
-
 def _run_queue(
     params: Params, queue: Queue, key: jax.Array, config: ModelConfig, sampling: Sampling, end_tokens: tuple[int, ...],
     widths: tuple[int, ...],
 ) -> Samples:  # fmt: skip
     layers = decoding_layers(params, config)
     output = unembedding(params, config)
-    rows = max(1, min(queue.prompts.shape[0], PREFILL_TOKENS // queue.prompts.shape[1]))
-    prefix = prefill(params, queue.prompts, config, rows)
+    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape))
     N = queue.prompt_of.shape[0]
 
     def live(state: _State) -> jax.Array:

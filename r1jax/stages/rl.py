@@ -121,7 +121,7 @@ def reinforce(
             weight.delete()
         # Chosen once: what is free changes from step to step, and each number of slots is a program of its own.
         slots = choose_slots(
-            settings, environment.sampling,
+            settings, environment.sampling, carry.state.params,
             prompts=config.prompts, width=environment.prompt_width, sequences=config.sequences,
         )  # fmt: skip
         sampling = dataclasses.replace(environment.sampling, slots=slots)
