@@ -66,7 +66,7 @@ def free(monkeypatch):
     [("1x1", "bfloat16", 4, 8), ("8x1", "float32", 16, 16), ("4x2", "float32", 16, 8), ("1x8", "float32", 4, 16)],
 )
 def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, group):
-    """Temporary and new output bytes of the sampler on one CPU device, from 10% below the estimate to 40%."""
+    """Temporary and new output bytes of the sampler on one CPU device, beside the estimate, from 10% below them to 40% above."""
     width, sequences, sampling = 32, prompts * group, Sampling(max_tokens=512)
     mesh = make_mesh(mesh)
 
@@ -86,7 +86,7 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
 
 @pytest.mark.parametrize("path", sorted(PLANS.glob("plan-h100-*.json")), ids=lambda path: path.stem)
 def test_the_estimate_is_what_programs_for_an_h100_take(path):
-    """The sampler as compiled for H100s, without kernels: the estimate is at most a tenth above."""
+    """The sampler as compiled for H100s, without kernels: from 2% below it to 10% above."""
     made = json.loads(path.read_text())
     fields = {field.name for field in dataclasses.fields(Work)}
     mesh = make_mesh(made["mesh"])
@@ -97,7 +97,7 @@ def test_the_estimate_is_what_programs_for_an_h100_take(path):
         request = Request(config, work.sampling, weights(config, work.dtype, mesh), work.prompts, work.prompt, N)
         counted = total(request, -(-min(work.slots or N, N) // mesh.shape["data"]))
     taken = made["rollout"]["temporary_bytes"] + made["rollout"]["new_output_bytes"]
-    assert taken < counted < 1.1 * taken
+    assert 0.98 * taken < counted < 1.1 * taken
 
 
 def test_a_7b_beside_its_moments_gets_all_eight_slots(device_of):

@@ -75,7 +75,7 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
     heads = _shard(config.num_heads)
     token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + 3 * heads * config.head_dim
-    scores = 3 * 4 * heads * width if implementation(config) == "xla" else 0
+    scores = 2 * 4 * heads * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
     return {
         "weights": _weight_bytes(request),
@@ -96,7 +96,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
     activations = size * (6 * config.hidden_size + 3 * _shard(config.intermediate_size))
     gathered = 2 * request.width * _entry(config) // config.num_layers
-    scores = 3 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
+    scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     return {
         "cache": sum(phases(slots)[:2]) * ring * _entry(config),
         "logits": slots * (logits + activations),

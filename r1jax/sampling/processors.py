@@ -27,7 +27,7 @@ class Sampling:
     max_tokens: int = 128
     """Longest completion, in tokens, the end token included."""
     slots: int = 0
-    """Sequences decoded side by side; 0 is all of them, or as many as memory holds."""
+    """Sequences decoded side by side on all devices; 0 is all of them, or as many as memory holds."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, message: str) -> None:
