@@ -66,7 +66,7 @@ def free(monkeypatch):
     [("1x1", "bfloat16", 4, 8), ("8x1", "float32", 16, 16), ("4x2", "float32", 16, 8), ("1x8", "float32", 4, 16)],
 )
 def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, group):
-    """Temporary and new output bytes of the sampler on one CPU device, beside the estimate, from 10% below them to 40% above."""
+    """Temporary and new output bytes of the sampler on one CPU device: the estimate is 10% below to 40% above."""
     width, sequences, sampling = 32, prompts * group, Sampling(max_tokens=512)
     mesh = make_mesh(mesh)
 
