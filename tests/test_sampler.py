@@ -1,5 +1,6 @@
 """The sampler against teacher-forced log-probabilities, exact distributions and itself on other slots and meshes."""
 
+import dataclasses
 import re
 
 import jax
