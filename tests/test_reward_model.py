@@ -22,6 +22,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import forward, hidden_states, param_specs, scores
 from r1jax.rewards import Completion
+from r1jax.rewards import model as model_reward
 from r1jax.rewards.model import ModelReward
 from r1jax.sharding import init_params, make_mesh, param_shardings
 from r1jax.stages import reward_model as stage
@@ -253,6 +254,17 @@ def test_equal_texts_have_equal_scores_whatever_is_beside_them(helpful):
         assert reward.score(problems[:1], [completion(text)]) == score
     assert reward.resolution == 2.0**-7
     assert ModelReward("h", helpful[0], "response").resolution == 2.0**-23
+
+
+def test_equal_texts_have_equal_scores_where_place_and_width_change_the_rounding(helpful, monkeypatch):
+    def rounded(params, tokens, lengths, config):
+        return 1e-3 * np.arange(len(tokens)) + 1e-1 * tokens.shape[1]
+
+    monkeypatch.setattr(model_reward, "_squashed", rounded)
+    reward = ModelReward("h", helpful[0], "response", rows=4)
+    texts = ["yes", "x" * 90, "yes", "nonono", "yes"]
+    found = reward.score([Problem("3?", "", "self")] * 5, [completion(text) for text in texts])
+    assert found[0] == found[2] == found[4] == np.float32(6.4)  # of 64 tokens, whatever the longest is
 
 
 def test_what_is_no_reward_model_and_what_is_too_long_is_refused(helpful):
