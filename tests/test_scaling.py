@@ -302,6 +302,9 @@ def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
         params = param_shapes(param_specs(config), dtype, make_mesh(mesh))
         prepared = jax.jit(lambda p: prepare(p, config)).lower(params).compile().output_shardings
     for path, sharding in jax.tree_util.tree_leaves_with_path(prepared):
+        if "norm" in jax.tree_util.keystr(path):  # whole everywhere
+            assert not any(sharding.spec), path
+            continue
         assert ("data" not in str(sharding.spec)) == whole, path
         assert ("model" in str(sharding.spec)) == (mesh == "2x4"), path
 
