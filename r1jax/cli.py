@@ -29,6 +29,7 @@ Config = TypeVar("Config")
 # A union of dataclasses keeps the kind its preset has, and a switch is --flag, --flag=true or --flag=false.
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
+_PYTHON_FORMAT = warnings.formatwarning
 # What is wrong with a disk or a folder, and not with the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -107,11 +108,11 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
-    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings are one line each,
+    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). A warning to users is a line too,
     printed once.
     """
     warnings.filterwarnings("once", category=UserWarning)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {_one_line(message)}\n"
+    warnings.formatwarning = _format_warning
     try:
         stoppable(main, farewell)
     except UserError as error:
@@ -261,6 +262,15 @@ def _describe(hint: Any) -> str:
             return ", then ".join(_describe(part) for part in inner)
     words = {int: "a whole number", float: "a number", str: "text", Path: "a path", bool: "true or false"}
     return words.get(hint) or ("None" if hint is types.NoneType else getattr(hint, "__name__", str(hint)))
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """One line of a warning to users; others, which are for programmers, as Python has them."""
+    if category is UserWarning:
+        return f"warning: {_one_line(message)}\n"
+    return _PYTHON_FORMAT(message, category, filename, lineno, line)
 
 
 def _one_line(message: object) -> str:

@@ -245,10 +245,3 @@ def test_the_command_line_answers_before_any_array_library_is_loaded() -> None:
     code = "import sys, r1jax.cli; print(sorted({'jax', 'numpy', 'flax', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
-
-
-def test_warnings_are_one_line_each(monkeypatch):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back at the end
-    with pytest.raises(SystemExit):
-        cli.run(lambda: None)
-    assert warnings.formatwarning("one\n  setting", UserWarning, "file.py", 3) == "warning: one setting\n"

@@ -17,7 +17,7 @@ from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
 from r1jax.checkpoints.native import write_model
 from r1jax.disk import alone, cache_folder, replacing, write_whole
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_pass_at_k
+from r1jax.evaluation.curves import plot_curves
 from r1jax.tokenizer import load_tokenizer
 from r1jax.training.metrics import MetricsWriter, read_metrics
 from tests.check_kills import snapshots
@@ -59,12 +59,12 @@ def test_files_and_their_folder_are_on_disk_before_and_after_the_rename(tmp_path
 def test_pictures_are_whole_or_the_old_ones(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    plot_pass_at_k({"a": {1: 0.5, 2: 0.75}}, folder / "k.png")
-    old = (folder / "k.png").read_bytes()
+    plot_curves({"a": [{"step": 0, "reward_accuracy": 0.5}]}, folder / "curves.png")
+    old = (folder / "curves.png").read_bytes()
     with snapshots(folder, tmp_path / "states") as taken:
-        plot_pass_at_k({"a": {1: 0.1, 2: 0.2}}, folder / "k.png")
-    assert (folder / "k.png").read_bytes() != old
-    assert taken and all((state / "k.png").read_bytes() == old for state in taken)
+        plot_curves({"a": [{"step": 0, "reward_accuracy": 0.1}]}, folder / "curves.png")
+    assert (folder / "curves.png").read_bytes() != old
+    assert taken and all((state / "curves.png").read_bytes() == old for state in taken)
 
 
 def test_an_export_is_replaced_whole_and_again_after_any_kill(tmp_path):

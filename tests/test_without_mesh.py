@@ -42,6 +42,9 @@ class Places:
         values = np.stack([np.arange(len(problems)) % 2.0] * 2, axis=1).astype(np.float32)
         return Scores(values, values.sum(axis=1), self.names, 0, 0)
 
+    def check(self, problems, answers):
+        return np.zeros(len(problems), np.float32)
+
 
 def test_reinforcement_learning_runs_on_one_device(tmp_path):
     model = Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(0)), ByteTokenizer(CHAT))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
+from r1jax.models.precision import add_bias
 from r1jax.sharding import ParamSpec
 
 
@@ -35,6 +36,6 @@ def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax
     gate = jnp.einsum("...d,df->...f", x, weights["gate"])
     up = jnp.einsum("...d,df->...f", x, weights["up"])
     if config.mlp_bias:
-        gate, up = gate + weights["gate_bias"], up + weights["up_bias"]
+        gate, up = add_bias(gate, weights["gate_bias"]), add_bias(up, weights["up_bias"])
     y = jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])
-    return y + weights["down_bias"] if config.mlp_bias else y
+    return add_bias(y, weights["down_bias"]) if config.mlp_bias else y
