@@ -323,7 +323,8 @@ def main() -> None:
     config = cli.parse(
         PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
     )
-    out = config.out or Path("runs") / f"r1-zero-{Path(config.base).name.removesuffix(".gguf")}-seed{config.seed}"
+    base = Path(config.base).name.removesuffix(".gguf")
+    out = config.out or Path("runs") / f"r1-zero-{base}-seed{config.seed}"
     specs = reward_specs(config)
     check(config)
     problems = load_problems(config.problems)
