@@ -230,6 +230,18 @@ def test_helpfulness_reads_the_summary_alone_and_harmlessness_all(helpful):
     assert whole[0] != whole[1]
 
 
+def test_reasoning_that_does_not_end_earns_no_helpfulness(helpful):
+    """The model would score an empty answer too: here, as any other, with a half."""
+    params = {**helpful[0].params, "score": jnp.zeros_like(helpful[0].params["score"])}
+    reward = ModelReward("helpfulness", dataclasses.replace(helpful[0], params=params), "summary")
+    texts = ["<think>and so on", "<think>so</think>", "<think>so</think><answer></answer>", "<think>so</think>yes"]
+    found = reward.score([Problem("3?", "", "self")] * 4, [completion(text) for text in texts])
+    np.testing.assert_array_equal(found, [0, 0, 0, 0.5])
+    assert not reward.score([Problem("3?", "", "self")], [completion(texts[0])]).any()
+    whole = ModelReward("harmlessness", reward._model, "response")
+    assert whole.score([Problem("3?", "", "self")], [completion(texts[0])]) == 0.5  # judged whole, ended or not
+
+
 def test_scores_do_not_depend_on_how_they_are_batched(helpful):
     problems = [Problem(f"{i}?", "", "self") for i in range(5)]
     completions = [completion("<think></think>" + "yes no " * i) for i in (3, 5, 1, 4, 2)]

@@ -55,7 +55,7 @@ class ModelReward:
         self.resolution = float(jnp.finfo(model.config.dtype).eps)
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> np.ndarray:
-        """sigmoid(score) of each problem's completion: [N] float32.
+        """sigmoid(score) of each problem's completion: [N] float32; 0 where there is no summary to read.
 
         Equal conversations are scored once, padded to a width that depends on their own length: others beside them
         cannot change a score by another order of summation.
@@ -64,17 +64,19 @@ class ModelReward:
           UserError: for a conversation beyond the reward model's context.
         """
         texts = [c.text if self._reads == "response" else c.template.summary(c.text) for c in completions]
+        # Reasoning that was cut off gives no answer, and the score of an empty one may be a good one.
         asked = [
-            tuple(judged_ids(p.question, text, self._model.tokenizer)) for p, text in zip(problems, texts, strict=True)
+            tuple(judged_ids(p.question, text, self._model.tokenizer)) if text or self._reads == "response" else ()
+            for p, text in zip(problems, texts, strict=True)
         ]
         config = self._model.config
         longest = max(map(len, asked))
         if longest > config.context_length:
             raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
         by_width: dict[int, list[tuple[int, ...]]] = {}
-        for ids in dict.fromkeys(asked):
+        for ids in filter(None, dict.fromkeys(asked)):
             by_width.setdefault(-(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP, []).append(ids)
-        found: dict[tuple[int, ...], float] = {}
+        found: dict[tuple[int, ...], float] = {(): 0.0}
         rows = self._rows + -self._rows % data_devices()
         for width, same in sorted(by_width.items()):
             for start in range(0, len(same), rows):
