@@ -134,6 +134,15 @@ def test_clip_stops_the_gradient_on_the_side_of_the_advantage():
     np.testing.assert_allclose(slope(jnp.log(1.5), -1.0), 1.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.0, 0.2), (0.2, 0.0), (0.2, 0.2)])
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_a_ratio_of_one_is_never_clipped(low, high, advantage):
+    """So that the first update of a rollout does not depend on the interval, not even on an empty one."""
+    adv = jnp.full((1, 1), advantage)
+    gradient = jax.grad(lambda x: losses.clipped_surrogate(x, adv, low, high)[0].sum())(jnp.zeros((1, 1)))
+    assert gradient == -advantage
+
+
 def test_cispo_keeps_the_gradient_of_clipped_tokens():
     def loss(logp):
         ratio = logp - jnp.log(0.1)

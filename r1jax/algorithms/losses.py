@@ -61,12 +61,14 @@ def clipped_surrogate(
 
     PPO's objective (arXiv 1707.06347, eq. 7); eps_high above eps_low is DAPO's clip-higher (arXiv 2503.14476). The clip
     does not hold rho where A < 0: rho is therefore bounded_exp of the log-ratio, whose gradient such a token keeps.
+    At an end of the interval, as at rho = 1 with an eps of 0, the gradient is that of rho A.
     """
     chex.assert_equal_shape([log_ratios, advantages])
     rho = bounded_exp(log_ratios)
     plain = rho * advantages
     clipped = jnp.clip(rho, 1 - eps_low, 1 + eps_high) * advantages
-    return -jnp.minimum(plain, clipped), clipped < plain
+    taken = clipped < plain
+    return -jnp.where(taken, clipped, plain), taken
 
 
 def cispo_surrogate(
