@@ -13,6 +13,7 @@ import pytest
 
 from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
 from r1jax import cli
+from r1jax.algorithms import losses
 from r1jax.data.corpus import documents
 from r1jax.data.problems import load_problems
 from r1jax.data.template import find_template
@@ -283,6 +284,22 @@ def test_settings_without_effect_are_told_with_what_gives_them_one(settings, lin
     assert without_effect(RLConfig()) == without_effect(RLConfig(importance_cap=2.0, aggregate="token")) == []
     with pytest.warns(UserWarning, match=line):  # at the start of a command
         check_run(RLConfig(**settings), Sampling(), 1)
+
+
+def test_a_sequence_s_ratio_acts_on_weights_of_importance():
+    """Its gradient is that of the tokens' mean weight; sum w_t d log pi_t is another, with one update a rollout too."""
+    old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
+    mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
+
+    def loss(logp, ratio):
+        ratios = losses.log_ratio(logp, old, mask, ratio)
+        values = losses.clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
+        return (values * losses.truncated_importance(old, sampled, 2.0)).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(old, "token"), [[-1, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(loss)(old, "sequence"), [[-0.75, -0.75]], rtol=1e-6)
+    assert without_effect(RLConfig(ratio="sequence", importance_cap=2.0)) == []
+    assert without_effect(RLConfig(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")
 
 
 def test_wrong_corpus_shares_are_refused(start):

@@ -30,7 +30,7 @@ class RLConfig(OptimizerConfig):
     microbatch: int = 0
     """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
     loss: Literal["clip", "cispo"] = "clip"
-    """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585). As ratio, eps-low and
+    """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585). As eps-low and
     eps-high, it changes something only with more than one update a rollout: the first has a ratio of 1."""
     eps_low: float = 0.2
     """The ratio is clipped below 1 - this; from 1 on there is no lower bound."""
@@ -49,7 +49,8 @@ class RLConfig(OptimizerConfig):
     aggregate: Literal["sequence", "token", "constant"] = "sequence"
     """Mean of the loss: over each sequence first (GRPO), over tokens (DAPO), over max-tokens (Dr. GRPO)."""
     ratio: Literal["token", "sequence"] = "token"
-    """Ratio of each token (GRPO) or of the whole sequence (GSPO)."""
+    """Ratio of each token (GRPO) or of the whole sequence (GSPO): the same with one update a rollout, unless
+    importance-cap weighs its tokens."""
     importance_cap: float = 0.0
     """Truncated importance sampling between sampler and trainer at this cap; 0 leaves it out."""
     overlong_buffer: int = 0
@@ -121,10 +122,12 @@ class RLConfig(OptimizerConfig):
 def without_effect(config: RLConfig) -> list[str]:
     """A line for each reason why settings that are not the defaults change nothing, and what would let them."""
     defaults = {field.name: field.default for field in dataclasses.fields(RLConfig)}
+    # Weights of importance differ from token to token, also where a sequence's ratio is 1.
+    ratio = () if config.importance_cap else ("ratio",)
     reasons = (
         (
             config.updates == 1,
-            ("loss", "ratio", "eps_low", "eps_high"),
+            ("loss", *ratio, "eps_low", "eps_high"),
             "with one update a rollout, whose ratio is 1: raise rl.minibatches or rl.inner-epochs",
         ),
         (not config.beta, ("reference_every",), "without a reference: set rl.beta"),
