@@ -459,11 +459,30 @@ def test_stochastic_rounding_learns_where_nearest_does_not(tiny_params, tiny_con
     assert fall(step(start(params), 20)) < 5e-6
 
 
+@pytest.mark.parametrize(("b2", "told"), [(0.9, False), (0.99, False), (0.995, True), (0.999, True)])
+def test_decays_of_moments_that_bfloat16_loses_are_told_of(b2, told):
+    """After gradients of 1 the second moment is 1 in float32: in bfloat16 within a fifth, or it is told of."""
+    config = OptimizerConfig(learning_rate=1.0, param_dtype="bfloat16", b2=b2, max_grad_norm=0)
+    optimizer, params = make_optimizer(config, 2000), {"w": jnp.ones(1, jnp.bfloat16)}
+    state = jax.lax.fori_loop(
+        0, 2000, lambda _, state: optimizer.update(params, state, params)[1], optimizer.init(params)
+    )
+    assert (abs(float(optax.tree_utils.tree_get(state, "nu")["w"][0]) - 1) > 0.2) == told
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        warn_of_rounding(config, "rl")
+    assert bool(found) == told
+
+
 def test_updates_that_bfloat16_loses_are_told_of():
     with pytest.warns(UserWarning, match=r"rl: at learning-rate=1e-06 .* rl.rounding=stochastic"):
         warn_of_rounding(RLConfig(param_dtype="bfloat16"), "rl")
+    slow = RLConfig(param_dtype="bfloat16", rounding="stochastic", b2=0.999)
+    with pytest.warns(UserWarning, match=r"rl: at b2=0.999 most updates of bfloat16 moments .* rl.b2=0.99 or less"):
+        warn_of_rounding(slow, "rl")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warn_of_rounding(RLConfig(b2=0.999), "rl")
         warn_of_rounding(RLConfig(param_dtype="bfloat16", rounding="stochastic"), "rl")
         warn_of_rounding(RLConfig(param_dtype="bfloat16", learning_rate=1e-3), "rl")
         warn_of_rounding(RLConfig(), "rl")

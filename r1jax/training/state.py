@@ -154,10 +154,11 @@ def _apply_updates(params: Params, updates: Params, opt_state: Any) -> Params:
 
 
 def warn_of_rounding(config: OptimizerConfig, what: str) -> None:
-    """Warns in one line where updates are too small for bfloat16 weights; ``what`` holds the settings, such as "rl".
+    """Warns in one line each where bfloat16 loses updates of weights, or of moments; ``what`` is such as "rl".
 
     Adam moves a weight by about the learning rate. Half the spacing of bfloat16 is 2^-8 of a weight or less: smaller
-    moves are lost in rounding to the nearest.
+    moves are lost in rounding to the nearest. So are those of a moment, by 1 - b of its distance from the gradient's:
+    below 2^-7 it stays where it is within a factor of 2.
     """
     lost = 0 < config.learning_rate < TYPICAL_WEIGHT * 2**-8
     if lost and config.param_dtype == "bfloat16" and config.rounding == "nearest":
@@ -166,6 +167,13 @@ def warn_of_rounding(config: OptimizerConfig, what: str) -> None:
             f"choose {what}.rounding=stochastic or {what}.param-dtype=float32",
             stacklevel=3,
         )
+    for name in ("b1", "b2"):
+        if config.param_dtype == "bfloat16" and 1 - getattr(config, name) < 2**-7:
+            warnings.warn(
+                f"{what}: at {name}={getattr(config, name):g} most updates of bfloat16 moments are lost in rounding: "
+                f"choose {what}.{name}=0.99 or less, or {what}.param-dtype=float32",
+                stacklevel=3,
+            )
 
 
 def _decayed(params: Params) -> Any:
