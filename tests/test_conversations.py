@@ -151,6 +151,57 @@ def test_a_turn_that_the_template_cuts_ends_as_the_template_ends_it():
         assert example.mask[-2:].tolist() == [True, False]
 
 
+def test_a_short_reply_that_is_part_of_the_end_token_is_kept_apart_from_it():
+    tokenizer = load_tokenizer(FIXTURES / "tokenizers" / "gpt-2")
+    template = KINDS["cut"].replace("{{ eos_token }}", "<|im_end|>")
+    tokenizer = dataclasses.replace(tokenizer, chat_template=template, eos_ids=(2, 0))  # <|im_end|>, <|endoftext|>
+    for reply in ("d", "end", "|"):
+        example = conversation_example(say("2 + 2?", f"<think>two</think>{reply}"), tokenizer)
+        assert example.tokens.tolist() == tokenizer.encode(
+            f"[user]2 + 2?<|im_end|>\n[assistant]<think>\ntwo</think>{reply}<|im_end|>\n"
+        )
+
+
+@pytest.mark.parametrize("kind", ["whole", "cut"])
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("<think>two</think>4", "two</think>4"),  # the prompt has a line break behind its tag
+        ("\n <think>two</think>4", "two</think>4"),
+        ("two</think>4", "two</think>4"),  # as sampled: without the tag that the prompt opened
+        ("<think>\n\n</think>\n\n4", "\n</think>\n\n4"),
+    ],
+)
+def test_a_turn_follows_the_tag_that_the_prompt_of_the_sampler_opened(kind, reply, text):
+    tokenizer = ByteTokenizer(KINDS[kind])
+    example = conversation_example(say("2 + 2?", reply), tokenizer)
+    prompt = tokenizer.chat(say("2 + 2?"))
+    assert example.tokens[: len(prompt)].tolist() == prompt and not example.mask[: len(prompt)].any()
+    assert learned(example, tokenizer) == f"{text}<eos>"
+
+
+REASONED = ENDED.replace("{{ m.content }}", "{% if m.thinking %}<{{ m.thinking }}>{% endif %}{{ m.content }}")
+
+
+def test_reasoning_and_calls_beside_the_content_are_learned_or_refused():
+    for key, value in (("reasoning_content", "two"), ("thinking", "two"), ("tool_calls", [{"name": "add"}])):
+        messages = [*say("2 + 2?"), {"role": "assistant", "content": "4", key: value}]
+        if key != "thinking":
+            with pytest.raises(UserError, match=f"leaves out {key} of the assistant's turn"):
+                conversation_example(messages, ByteTokenizer(REASONED))
+        else:
+            tokenizer = ByteTokenizer(REASONED)
+            assert learned(conversation_example(messages, tokenizer), tokenizer) == "<two>4<eos>"
+    both = [*say("2 + 2?"), {"role": "assistant", "content": "<think>two</think>4", "reasoning_content": "two"}]
+    assert learned(conversation_example(both, tokenizer), tokenizer) == "<think>two</think>4<eos>"
+
+
+def test_a_conversation_may_begin_with_the_assistant():
+    tokenizer = ByteTokenizer("{{ bos_token }}[system]Be kind.{{ eos_token }}" + ENDED)
+    messages = [{"role": "assistant", "content": "Hello"}, *say("a?", "first")]
+    assert learned(conversation_example(messages, tokenizer), tokenizer) == "Hello<eos>|first<eos>"
+
+
 def test_reasoning_that_is_left_out_of_earlier_turns_is_refused():
     for kind in ("cut", "block left out"):
         turns = say("a?", "<think>one</think>1", "b?", "<think>two</think>2")

@@ -96,16 +96,46 @@ def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Re
     by_template = tokenizer.render(messages, add_generation_prompt=False)
     prompt = tokenizer.render(messages[:-1]).text if len(messages) > 1 else ""
     content = messages[-1]["content"]
+    _check_is_written(messages, by_template.text, tokenizer)
     rest = unopened(prompt, content)
     written = by_template.text[_common(by_template.text, prompt.rstrip().removesuffix("<think>")) :]
-    behind = by_template.text.removeprefix(prompt).lstrip() if by_template.text.startswith(prompt) else ""
-    twice = rest != content and behind.startswith("<think>")
-    if _holds(written, content) and not twice:
+    # A reply may come without the tag that its prompt opened.
+    inside = prompt.rstrip().endswith("<think>") and re.match(r"((?!<think>).)*</think>", content, re.DOTALL)
+    follows = by_template.text.startswith(prompt)
+    twice = follows and by_template.text.removeprefix(prompt).lstrip().startswith("<think>")
+    reply = content.rpartition("</think>")[2]
+    # A block without words: only another rendering tells whether the template writes it.
+    emptied = "</think>" in content and "</think>" not in written
+    emptied = emptied and _with_last(messages, tokenizer, content=reply) == by_template.text
+    if _holds(written, content) and not emptied and ((rest == content and not inside) or (follows and not twice)):
         return by_template
-    reply = content.rpartition("</think>")[2].strip()
-    if reply and reply in written:  # the template's own end of a turn
-        rest = rest.rpartition(reply)[0] + reply + written.rpartition(reply)[2]
-    return Rendered(prompt + rest)
+    words = reply.strip()
+    marked = content.removesuffix(reply) + reply.replace(words, ANCHOR) if words else content + ANCHOR
+    _, found, end = _with_last(messages, tokenizer, content=marked).rpartition(ANCHOR)  # the template's end of a turn
+    return Rendered(prompt + (rest.rstrip() if words else rest) + (end if found else ""))
+
+
+def _check_is_written(messages: Sequence[Mapping[str, Any]], text: str, tokenizer: Tokenizer) -> None:
+    """Raises UserError where the template writes nothing of what stands beside the content of the last message."""
+    for key in ("reasoning_content", "reasoning", "thinking", "tool_calls"):
+        value = messages[-1].get(key)
+        if not value or (isinstance(value, str) and _holds(messages[-1]["content"], value)):
+            continue
+        try:
+            unwritten = _with_last(messages, tokenizer, **{key: None}) == text
+        except UserError:  # it cannot do without
+            continue
+        if unwritten:
+            raise UserError(
+                f"the chat template leaves out {key} of the assistant's turn: put it into the content, reasoning "
+                "between <think> and </think>, or remove it"
+            )
+
+
+def _with_last(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, **changes: Any) -> str:
+    """The conversation's text with other values in the last message, or without those that are None."""
+    last = {key: value for key, value in {**messages[-1], **changes}.items() if value is not None}
+    return tokenizer.render([*messages[:-1], last], add_generation_prompt=False).text
 
 
 def _holds(text: str, content: str) -> bool:
@@ -145,7 +175,10 @@ def _turn(
 ) -> tuple[int, int]:
     """Where in ``tokens`` of a conversation the last of these messages, its first ones, begins and ends."""
     turn = tokens if last else tokenizer.encode(_rendered(messages, tokenizer).text)
-    begin = _common(tokens, tokenizer.chat(messages[:-1])) if len(messages) > 1 else 0
+    if len(messages) > 1:
+        begin = _common(tokens, tokenizer.chat(messages[:-1]))
+    else:  # many templates have no prompt without messages
+        begin = _common(tokens, tokenizer.encode(_with_last(messages, tokenizer, content=ANCHOR)))
     before = tokenizer.chat(messages[:-1], add_generation_prompt=False) if len(messages) > 1 else []
     end = _common(tokens, turn)
     # One token less: the last may have merged with what follows.

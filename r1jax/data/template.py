@@ -146,11 +146,10 @@ def _outside_reasoning(text: str) -> str:
 
 def unopened(prompt: str, text: str) -> str:
     """What is left to write of the assistant's text where the prompt has opened the think tag that it begins with."""
-    opened = _OPENED.search(prompt)
-    if not opened or not text.startswith("<think>"):
+    opened, inside = _OPENED.search(prompt), text.lstrip().removeprefix("<think>")
+    if not opened or inside == text.lstrip():
         return text
-    space = opened[0].removeprefix("<think>")
-    return text.removeprefix("<think>").removeprefix(space)
+    return inside.removeprefix(opened[0].removeprefix("<think>"))
 
 
 def _space_between(messages: list[dict[str, str]], prompt: str, text: str, tokenizer: Tokenizer) -> str:
