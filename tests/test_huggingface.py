@@ -125,6 +125,8 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6' where a number belongs"),
         ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06 and must be finite and above 0"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan and must be finite"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 10+ and must be finite"),
+        ({"rope_parameters": LLAMA3 | {"factor": 10**400}}, "rope factor is 10+ and must be finite"),
         ({"rope_parameters": {"rope_theta": [1e4]}}, r"rope_theta is \[10000.0\] where a number belongs"),
         ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0 and must be finite and above 0"),
         (
@@ -160,6 +162,13 @@ def test_a_config_that_is_no_object_is_one_line(text: str, tmp_path: Path) -> No
     folder = copy_of("llama_tied", tmp_path / "model")
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json: holds .* where an object belongs"):
+        read_config(folder)
+
+
+def test_a_config_nested_too_deep_is_one_line(tmp_path: Path) -> None:
+    folder = copy_of("llama_tied", tmp_path / "model")
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
         read_config(folder)
 
 

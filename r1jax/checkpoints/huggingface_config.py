@@ -36,7 +36,7 @@ def parse_config(file: Path) -> ModelConfig:
     """The config that a config.json describes; raises UserError naming the file and what is wrong with it."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file} cannot be read ({reason}): a Hugging Face folder needs a valid one") from error
     try:

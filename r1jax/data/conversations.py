@@ -65,8 +65,8 @@ def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Token
 
     Raises:
       UserError: for messages without role and content as text, a conversation whose last message is not the
-        assistant's, or a template that writes earlier turns otherwise than last ones, as those do that leave earlier
-        reasoning out.
+        assistant's, reasoning or tool calls beside the content that the template leaves out, or a template that writes
+        earlier turns otherwise than last ones, as those do that leave earlier reasoning out.
     """
     if wrong := _fault(messages):
         raise UserError(wrong)

@@ -23,9 +23,13 @@ def check_positive(name: str, value: Any) -> float:
     """``value`` as a float, where it is a finite number above 0; raises ValueError otherwise, naming it ``name``."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r} where a number belongs")
-    if not 0 < float(value) < math.inf:
+    try:
+        number = float(value)
+    except OverflowError:  # JSON holds whole numbers of any size
+        number = math.inf
+    if not 0 < number < math.inf:
         raise ValueError(f"{name} is {value} and must be finite and above 0")
-    return float(value)
+    return number
 
 
 @dataclasses.dataclass(frozen=True)
