@@ -192,6 +192,10 @@ def test_reasoning_and_calls_beside_the_content_are_learned_or_refused():
         else:
             tokenizer = ByteTokenizer(REASONED)
             assert learned(conversation_example(messages, tokenizer), tokenizer) == "<two>4<eos>"
+    # As Llama 3's, which writes such a message elsewhere or not at all.
+    silent = ENDED.replace("%}[{{", "if not m.tool_calls %}[{{", 1)
+    with pytest.raises(UserError, match="leaves out tool_calls"):
+        conversation_example([*messages, *say("2 + 2?", "It is 4.")], ByteTokenizer(silent))
     both = [*say("2 + 2?"), {"role": "assistant", "content": "<think>two</think>4", "reasoning_content": "two"}]
     assert learned(conversation_example(both, tokenizer), tokenizer) == "<think>two</think>4<eos>"
 

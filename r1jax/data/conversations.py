@@ -118,12 +118,12 @@ def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Re
 def _check_is_written(messages: Sequence[Mapping[str, Any]], text: str, tokenizer: Tokenizer) -> None:
     """Raises UserError where the template writes nothing of what stands beside the content of the last message."""
     for key in ("reasoning_content", "reasoning", "thinking", "tool_calls"):
-        value = messages[-1].get(key)
-        if not value or (isinstance(value, str) and _holds(messages[-1]["content"], value)):
+        value, thought = messages[-1].get(key), messages[-1]["content"].rpartition("</think>")[0]
+        if not value or (isinstance(value, str) and _holds(thought, value)):
             continue
         try:
-            unwritten = _with_last(messages, tokenizer, **{key: None}) == text
-        except UserError:  # it cannot do without
+            unwritten = _with_last(messages, tokenizer, **{key: _marked_strings(value)}) == text
+        except UserError:  # it reads what it refuses
             continue
         if unwritten:
             raise UserError(
@@ -132,10 +132,17 @@ def _check_is_written(messages: Sequence[Mapping[str, Any]], text: str, tokenize
             )
 
 
+def _marked_strings(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _marked_strings(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_marked_strings(part) for part in value]
+    return value + ANCHOR if isinstance(value, str) else value
+
+
 def _with_last(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, **changes: Any) -> str:
-    """The conversation's text with other values in the last message, or without those that are None."""
-    last = {key: value for key, value in {**messages[-1], **changes}.items() if value is not None}
-    return tokenizer.render([*messages[:-1], last], add_generation_prompt=False).text
+    """The conversation's text with other values in the last message."""
+    return tokenizer.render([*messages[:-1], {**messages[-1], **changes}], add_generation_prompt=False).text
 
 
 def _holds(text: str, content: str) -> bool:
