@@ -223,9 +223,10 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors is missing.*: fetch it again"):
         load_huggingface(folder)
-    (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(UserError, match=r"index\.json is damaged"):
-        load_huggingface(folder)
+    for text in ("{}", "[" * 100_000):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
+            load_huggingface(folder)
     for file in folder.glob("model*"):
         file.unlink()
     (folder / "pytorch_model.bin").touch()

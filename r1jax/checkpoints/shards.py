@@ -98,7 +98,7 @@ def _chosen(folder: Path) -> tuple[list[str], dict[str, str]]:
         names = sorted(set(weight_map.values()))
         if not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError("weight_map names no files")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{index} is damaged ({error!r}): fetch it again") from error
     if single.is_file() and names != [SINGLE]:
         warnings.warn(
