@@ -103,6 +103,10 @@ def test_the_number_that_a_text_comes_to(text: str, number: str | None) -> None:
         ("50%", "1/2", True),
         ("50%", "5", False),
         ("50%", "50 cm", False),
+        ("$5", "5", True),
+        ("5 dollars", r"$\$5$", True),
+        ("$5", "5 cents", False),
+        ("$5", "€5", False),
     ],
 )
 def test_units_may_be_left_out_but_not_changed(one: str, other: str, equal: bool) -> None:

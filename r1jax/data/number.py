@@ -87,7 +87,7 @@ _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
     (re.compile(pattern), to)
     for pattern, to in (
         (r"</?[A-Za-z][^<>]*>|\\[()\[\]]", " "),
-        (r"(?<!\\)\$(|[^$\n]*[^$\n\\])\$", r" \1 "),
+        (r"(?<!\\)\$((?:[^$\n\\]|\\[^\n])*)\$", r" \1 "),
         (r"(?<=[0-9])(?:\{,\}|\\,|,\\!)(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\(?:left|right)(?![A-Za-z])|\\!", ""),
         (r"(?<=[0-9])\u202f(?=[0-9]{3}(?![0-9]))", ","),
@@ -113,7 +113,7 @@ _DECIMAL = rf"(?:(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+(?![0-9])|{_DIGITS})(?:\.{_
 _UNIT_NAME = "(?:" + "|".join(sorted(map(re.escape, _UNIT_OF), key=len, reverse=True)) + ")"
 _UNIT_WORD = rf"(?:(?:sq|square|cubic)\.? )?{_UNIT_NAME}(?:\^?-?[1-9])?(?![A-Za-z0-9_])"
 _NUMBER = re.compile(
-    rf"(?P<sign>[-+]?)(?:[$€£¥] ?(?P<inner>[-+]?))?"
+    rf"(?P<sign>[-+]?)(?:(?P<currency>[$€£¥]) ?(?P<inner>[-+]?))?"
     rf"(?:(?P<whole>{_DIGITS}) +(?P<part>{_DIGITS})/(?P<parts>{_DIGITS})"
     rf"|(?P<above>{_DECIMAL}) */ *(?P<below>{_DECIMAL})"
     rf"|(?:(?P<factor>{_DECIMAL})\u00d7)?10\^(?P<power>[-+]?{_DIGITS})"
@@ -234,7 +234,9 @@ def _number(match: re.Match[str]) -> Number | None:
     except (ValueError, ZeroDivisionError):  # Python reads no more than 4300 digits
         return None
     value *= _SCALES.get(part["scale"], 1)
-    return Number(-value if "-" in (part["sign"], part["inner"]) else value, unit_of(part["unit"] or ""))
+    return Number(
+        -value if "-" in (part["sign"], part["inner"]) else value, unit_of(part["unit"] or part["currency"] or "")
+    )
 
 
 def _decimal(text: str) -> Fraction:
