@@ -27,12 +27,20 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
         **{"\u00d7": r"\times ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "÷": r"\div ", "π": r"\pi "},
         **{"∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "\u222a": r"\cup ", "∩": r"\cap "},
-        "°": r"^\circ ",
+        **{"°": r"^\circ ", "θ": r"\theta ", "β": r"\beta ", "￥": "¥"},
         **{"，": ",", "\uff08": "(", "\uff09": ")", "。": ".", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "`": ""},
         **{char: rf"\frac{{{top}}}{{{below}}}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅛18")},
     }
 )  # fmt: skip
 _POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+
+
+def _repeating(whole: str, fixed: str, repeated: str) -> str:
+    """The fraction that a decimal with repeated digits is."""
+    below = (10 ** len(repeated) - 1) * 10 ** len(fixed)
+    return rf"\frac{{{int(whole + fixed + repeated) - int('0' + whole + fixed)}}}{{{below}}}"
+
+
 _MARKUP = tuple(
     (re.compile(pattern), to)
     for pattern, to in (
@@ -44,7 +52,11 @@ _MARKUP = tuple(
         (r"(?<=[0-9])(?:\{,\}|\\[, ]|~)(?=[0-9]{3}(?![0-9]))", ""),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\[dtc]frac", r"\\frac"),
-        (r"\\?[$€£¥￥]", ""),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
+        (r"\\(?:operatorname|mathrm) ?\{(sin|cos|tan|cot|ln|log)\}", r"\1 "),
+        (r"(?<![A-Za-z\\])(pi|theta|alpha|beta|sin|cos|tan|cot|ln|log)(?![A-Za-z])", r"\\\1 "),
+        (r"(?<=[0-9]) to (?=[0-9])", ":"),
+        (r"(?<![0-9.])([0-9]*)\.([0-9]*)\\(?:overline|dot) ?\{([0-9]+)\}(?![0-9])", lambda m: _repeating(*m.groups())),
     )
 )
 _FORMULA = re.compile(
@@ -58,6 +70,18 @@ _UNIT = re.compile(
     r"|(?P<bare>[A-Za-z]+(?:(?: per |/)[A-Za-z]+)?(?:\^\{?-?[1-9]\}?)?)"
     r"|(?P<sign>\\?%|\^ ?\{? ?\\circ ?\}?|\\degree|\\circ))\Z"
 )
+# Before and behind a formula: the words of a conclusion, a currency, the base of a numeral, the half of a day.
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence),? )?(?:the )?(?:(?:final|correct) )?(?:answer(?: is:?|:)|option|choice) +", re.I
+)
+_CURRENCY = re.compile(r"[-+]? ?\\?([$€£¥]) ?[-+]?[.0-9]")
+_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*) ?_ ?\{?([0-9]+)\}?")
+_HALF_DAY = re.compile(r"([0-9:]+[0-9]) ?\\?([ap])\.? ?m", re.I)
+_CHOICE = re.compile(r"(?:\\text(?:bf|rm)? ?\{)?(\([A-J]\))(?: ?\} ?| )(?!is|or|and|not)[^()]+")
+_COUNTED = re.compile(r"(?<=[0-9]) +([a-z]{3,})\Z")
+_DEGREES = re.compile(r"([0-9.]+) ?\^ ?\{? ?\\circ ?\}?")
+_TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_OPEN = re.compile(r"(?<![\^_{])[-+/=*<>]\Z")  # an operation without its second side
 _NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
 
 # Names that are mathematics and no words.
@@ -67,6 +91,13 @@ _NAMES = frozenset(
      "infinity", "infty", "inf", "cup", "cap", "times", "cdot", "div", "le", "ge", "ne")
 )  # fmt: skip
 _LINKS = frozenset(("and", "or", "if", "for", "when", "where", "with", "the", "are", "answer", "result"))
+# Words that make another value of the number beside them.
+_CHANGES = frozenset(
+    ("not", "no", "more", "less", "least", "most", "over", "under", "above", "below", "greater", "fewer", "than",
+     "plus", "minus", "times", "squared", "cubed", "factorial", "half", "halves", "third", "thirds", "quarter",
+     "quarters", "fifths", "sixths", "eighths", "tenths", "hundredths", "thousandths", "dozen", "hundred", "thousand",
+     "million", "billion", "trillion")
+)  # fmt: skip
 _SHORT = frozenset(
     ("no", "on", "up", "us", "am", "an", "as", "at", "be", "by", "do", "go", "he", "hi", "if", "in", "is", "it", "me",
      "my", "of", "oh", "ok", "or", "so", "to", "we")
@@ -107,18 +138,29 @@ def _read(text: str) -> _Answer:
     formula = _inner(text).translate(_CHARACTERS)
     for pattern, to in _MARKUP:
         formula = pattern.sub(to, formula)
-    formula = formula.strip().rstrip(".,;: \n")
-    unit = ""
-    if match := _UNIT.search(formula):
+    formula = _LEAD.sub("", formula.strip().rstrip(".,;: \n"), count=1)
+    # Text around all of it, as in \text{east}, says no more than the words.
+    if match := _TEXT.fullmatch(formula):
+        formula = match[1].strip().rstrip(".")
+    if match := _CHOICE.fullmatch(formula):
+        formula = match[1]
+    if _TURNED.search(formula):
+        formula = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", formula)
+    currency = _CURRENCY.match(formula)
+    formula, unit = re.sub(r"\\?[$€£¥]", "", formula).strip(), ""
+    if match := _BASE.fullmatch(formula):
+        formula, unit = match[1], f"base {match[2]}"
+    elif match := _HALF_DAY.fullmatch(formula):
+        formula, unit = match[1], f"{match[2].lower()}m"
+    elif match := _UNIT.search(formula):
         words = match["sign"] or match["bare"] or f"{(match['text'] or '').strip()}{match['power'] or ''}"
         words = {"%": "%", "\\%": "%"}.get(words, "°" if match["sign"] else re.sub(r"[{}]", "", words))
         single = (match["bare"] or "  ")[1:] == ""  # a letter may be a symbol: 5m is five metres, and x m is not
         if (unit := unit_of(words)) and (not single or read_number(formula[: match.start()])):
             formula = formula[: match.start()].strip()
-    # Text around all of it, as in \text{east}, says no more than the words.
-    if match := _TEXT.fullmatch(formula):
-        formula = match[1].strip().rstrip(".")
-    return _Answer(re.sub(r"\s+", " ", formula), unit)
+    formula = _COUNTED.sub(r"\\text{ \1}", formula)
+    unit = unit or (unit_of(currency[1]) if currency else "")
+    return _Answer("" if _OPEN.search(formula) else re.sub(r"\s+", " ", formula), unit)
 
 
 def _inner(text: str) -> str:
@@ -148,14 +190,23 @@ def _same(one: str, other: str) -> bool:
     if words[0] or words[1]:
         return words[0] == words[1]
     named = [_NAMED.fullmatch(text) for text in (one, other)]
-    if bool(named[0]) != bool(named[1]):
+    if bool(named[0]) != bool(named[1]) and not ("=" in one and "=" in other):
         one, other = (match[1].strip() if match else text for match, text in zip(named, (one, other), strict=True))
     if _loose_words(one) and _loose_words(other) and _loose_words(one) != _loose_words(other):
         return False
     first, second = _plain_number(one), _plain_number(other)
     if first is not None and second is not None:
         return first == second or (_repeats(first) != _repeats(second) and _rounds(first, second))
-    return _same_expressions(one, other)
+    changes = [_CHANGES & set(re.findall(r"(?<![a-z\\])[a-z]+", text.casefold())) for text in (one, other)]
+    return changes[0] == changes[1] and _same_expressions(*map(_both_signs, (one, other)))
+
+
+def _both_signs(text: str) -> str:
+    """The two values that a text with one plus-minus sign stands for."""
+    parts = re.split(r"\\pm(?![A-Za-z])|±", text)
+    if len(parts) != 2 or "," in text or r"\mp" in text:
+        return text
+    return f"{'+'.join(parts)}, {'-'.join(parts)}"
 
 
 def _words(text: str) -> str:
@@ -200,19 +251,44 @@ def _repeats(value: Fraction) -> bool:
 
 
 def _same_expressions(one: str, other: str) -> bool:
+    from sympy import Equality, FiniteSet, Interval, Set, Tuple
+    from sympy.logic.boolalg import Boolean
+
     library = _library()
     # Without its own time limits: they use signals, which the deadline of the worker makes needless.
     expected, given = (library.parse(f"${text}$", parsing_timeout=0) for text in (one, other))
     first, second = map(_expression, (expected, given))
     if first is None or second is None:
         return library.verify(expected, given, timeout_seconds=0)
+    if isinstance(first, FiniteSet) != isinstance(second, FiniteSet) and isinstance(
+        second if isinstance(first, FiniteSet) else first, Interval | Tuple
+    ):  # a list without brackets may be a tuple, and a set is none
+        bare, ordered = (one, other) if isinstance(first, FiniteSet) else (other, one)
+        return not re.match(r"\\?\{", bare) and not bare.startswith("(") and _same_expressions(f"({bare})", ordered)
     bits = max(_bits(first), _bits(second))
     if bits > _LARGEST:
         return first == second
     differ = _differ(first, second, _DIGITS + int(bits * math.log10(2)))
     if differ is not None and _is_value(first) and _is_value(second):
         return not differ
+    if isinstance(first, Equality) and isinstance(second, Equality) and _proportional(first, second):
+        return True
+    if isinstance(first, Set) and isinstance(second, Boolean):  # it takes sets for relations, and not the reverse
+        expected, given = given, expected
     return library.verify(expected, given, timeout_seconds=0) and not differ
+
+
+def _proportional(one: Any, other: Any) -> bool:
+    """Whether two equations differ by a factor alone, as y = 3x - 2 and 3x - y = 2 do."""
+    from sympy import Expr, Rational
+
+    if not all(isinstance(side, Expr) for side in (*one.args, *other.args)):
+        return False
+    ratio = (one.lhs - one.rhs) / (other.lhs - other.rhs)
+    symbols = sorted(ratio.free_symbols, key=str)
+    points = [{s: Rational(7 + 5 * i + 3 * shift, 11 + 2 * i) for i, s in enumerate(symbols)} for shift in range(3)]
+    first, *rest = (_value(ratio.subs(point), _DIGITS) for point in points)
+    return bool(first) and all(value is not None and _equal(first, value, _DIGITS) for value in rest)
 
 
 def _expression(parsed: list[Any]) -> Any:
