@@ -163,6 +163,11 @@ def test_byte_order_marks_line_ends_and_other_columns_do_not_matter(tmp_path: Pa
         ("answer", pyarrow.array(["1", ""]), "row 2: column 'answer' is '', which is empty"),
         ("answer", pyarrow.array([0, 1], pyarrow.timestamp("s")), "row 1: column 'answer' is datetime.datetime("),
         ("answer", pyarrow.array([2**60, 0], pyarrow.timestamp("ms")), "row 1: column 'answer' is not readable ("),
+        (
+            "answer",
+            pyarrow.array([1, 2], pyarrow.timestamp("us", "Nowhere/X")),
+            "row 1: column 'answer' is not readable ('Nowhere/X')",
+        ),
         ("kind", pyarrow.array([1, 2]), "row 1: column 'kind' is 1: write a name"),
         ("language", pyarrow.array([["en"], None]), "row 1: column 'language' is ['en']: write its short name"),
     ],
@@ -182,6 +187,15 @@ def test_parquet_without_the_columns_or_with_text_that_is_no_unicode_is_refused(
     twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, ["prompt", "answer", "answer"])
     pyarrow.parquet.write_table(twice, tmp_path / "c.parquet")
     assert "column 'answer' is there twice" in refusal(problems, tmp_path / "c.parquet")
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path / "a.jsonl", GOOD)
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert refusal(problems, path) == " is not readable: Permission denied"
 
 
 @pytest.mark.parametrize(

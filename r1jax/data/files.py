@@ -78,7 +78,10 @@ def _check_unicode(value: Any, where: str) -> None:
 
 
 def _json_lines(file: Path, parse_float: Callable[[str], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} is not readable: {error.strerror}") from error
     try:
         lines = data.decode("utf-8").split("\n")  # splitlines would also cut at U+2028 inside a string
     except UnicodeDecodeError as error:
@@ -137,7 +140,7 @@ def _cell(scalar: Any, where: str) -> Any:
 
     try:
         value = scalar.as_py()
-    except (ValueError, OverflowError, ImportError) as error:  # text that is not UTF-8, or a date beyond Python's
+    except (ValueError, OverflowError, KeyError, ImportError) as error:  # no UTF-8, a far date, an unknown time zone
         raise UserError(f"{where} is not readable ({str(error).splitlines()[0]})") from error
     if isinstance(value, float) and pyarrow.types.is_floating(scalar.type) and scalar.type.bit_width < 64:
         return float(str(scalar.type.to_pandas_dtype()(value)))
@@ -159,7 +162,10 @@ def _problem(row: dict[str, Any], where: str, kind: str, checker: Checker) -> Ke
     if not answer.strip() or (given != "exact" and not plain(answer).strip()):
         raise UserError(f"{where}: column 'answer' is {shown(answer)}, which is empty: any empty answer would be right")
     if given == "number" and parse_number(answer) is None:
-        raise UserError(f"{where}: column 'answer' is {shown(answer)}, not a number: set the checker to math or exact")
+        raise UserError(
+            f"{where}: column 'answer' is {shown(answer)}, not a number: write the number alone, or set the "
+            "checker to math or exact"
+        )
     language = _name(row, "language", where, "its short name, such as en or zh")
     return question, Problem(question, answer, kind, given, language=language)
 
