@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 import re
@@ -18,6 +19,7 @@ from typing import Any
 from r1jax.data.number import read_number, unit_of
 
 _LONGEST = 2000  # characters of an answer that is parsed: beyond, only the same text is equal
+_DEEPEST = 10  # brackets, or powers of powers, inside each other: beyond, parsing takes up to minutes
 _LARGEST = 70_000  # bits of a number that is evaluated: beyond, as for 9^{9^9}, only the same expression is equal
 _DIGITS, _SPARE_DIGITS = 60, 20  # that are evaluated beyond those of the largest number, and that need not agree
 _ROUNDED_DECIMALS, _ROUNDED = 1e-6, 2e-6  # absolute and relative difference to what has decimals
@@ -122,11 +124,21 @@ def equivalent(expected: str, given: str) -> bool:
         return False
     if one.formula == other.formula:
         return True
+    if _is_deep(one.formula) or _is_deep(other.formula):
+        return False
     if {one.unit, other.unit} == {"%", ""}:  # 50% is 50, as questions ask for percents, and 0.5
         parts = [rf"\frac{{{a.formula}}}{{100}}" if a.unit else a.formula for a in (one, other)]
         if _same(*parts):
             return True
     return _same(one.formula, other.formula)
+
+
+def _is_deep(text: str) -> bool:
+    depths = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
+    return (
+        max(map(abs, depths), default=0) > _DEEPEST
+        or re.search(rf"(?:\^[^\^+,=]{{0,3}}){{{_DEEPEST}}}", text) is not None
+    )
 
 
 def load() -> None:
