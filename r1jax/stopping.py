@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+_REPEAT_SECONDS = 0.2  # `timeout` and others signal the process and then its group: two signals, one request
+_POLL_SECONDS = 0.2
 _FLUSH_SECONDS = 1.0  # for output that nobody may be reading
 _STACK_BYTES = 64 * 2**20  # the compiler recurses, and some systems give a thread less than the main one
 
@@ -42,6 +45,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number = 0
+        self._announced = False
         self._outer: StopRequest | None = None
         self._former: dict[signal.Signals, Any] = {}
 
@@ -77,14 +81,16 @@ class StopRequest:
 
     @classmethod
     def offer(cls, number: int) -> bool:
-        """Hands a signal to the request that is entered; False where there is none, or it has one already."""
+        """Hands a signal to the request that is entered; False where there is none, or it has announced one already."""
         with cls._lock:
             return cls._entered is not None and cls._entered._take(number)
 
     def _take(self, number: int) -> bool:
         if self.requested:
-            return False
+            return not self._announced
         self.number = number
+        time.sleep(_REPEAT_SECONDS)  # signals that come meanwhile are handled meanwhile
+        self._announced = True
         name = _SIGNALS[signal.Signals(number)]
         with contextlib.suppress(RuntimeError):  # where the signal interrupts another write to the same stream
             print(
@@ -126,7 +132,9 @@ def stoppable(main: Callable[[], object], farewell: str) -> None:
         thread = threading.Thread(target=body, name="main", daemon=True)
         thread.start()
         threading.stack_size(size)
-        thread.join()
+        while thread.is_alive():
+            # The system may give the signal to another thread, which does not wake this one.
+            thread.join(_POLL_SECONDS)
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -136,6 +144,8 @@ def stoppable(main: Callable[[], object], farewell: str) -> None:
 
 def _end_at_once(number: int, farewell: str) -> NoReturn:
     """Ends this process and its children without the interpreter's own end, which waits and unloads."""
+    for one in _SIGNALS:
+        signal.signal(one, signal.SIG_IGN)  # a repeated one would begin again from the farewell
 
     def write() -> None:
         with contextlib.suppress(Exception):

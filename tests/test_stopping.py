@@ -4,17 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
+from r1jax import stopping
 from r1jax.stopping import Stopped, StopRequest
 
 ROOT = Path(__file__).parents[1]
 TRAINING = """
 import sys, time
 from r1jax import cli
+from r1jax import stopping
 from r1jax.stopping import Stopped, StopRequest
 
 def main():
@@ -87,10 +90,58 @@ def test_elsewhere_the_first_signal_ends_the_process_and_its_children(number: si
     assert child.wait(timeout=60) is None or not child.is_running()
 
 
+OTHER_THREAD = """
+import signal, threading, time
+from r1jax import cli
+
+def main():
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(600)
+
+cli.run(main)
+"""
+
+
+def test_a_signal_that_the_system_gives_to_another_thread_ends_the_process() -> None:
+    process = start(OTHER_THREAD)
+    try:
+        out, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 143 and out == "stopped\n"
+
+
+REPEATED = """
+import os, signal, sys, time
+from r1jax import cli
+
+class Slow:
+    def write(self, text):
+        sys.__stdout__.write(text)
+    def flush(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        sys.__stdout__.flush()
+
+def main():
+    sys.stdout = Slow()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)
+
+cli.run(main)
+"""
+
+
+def test_a_repeated_signal_prints_the_farewell_once() -> None:
+    out, _ = start(REPEATED).communicate(timeout=60)
+    assert out == "stopped\n"
+
+
 COMPILING = """
 import os, signal, sys, threading
 import jax, jax.numpy as jnp
 from r1jax import cli
+from r1jax import stopping
 from r1jax.stopping import Stopped, StopRequest
 
 def large(x):
@@ -145,6 +196,25 @@ def test_in_a_notebook_the_second_signal_has_its_former_effect() -> None:
     finally:
         signal.signal(signal.SIGINT, former[0])
     assert signal.getsignal(signal.SIGTERM) is former[1]
+
+
+def test_signals_in_quick_succession_are_one_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the command ``timeout`` sends them, to the process and then to its group."""
+    monkeypatch.setattr(stopping, "_REPEAT_SECONDS", 1.0, raising=False)
+    seen: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    repeat = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(Stopped), StopRequest():
+            repeat.start()
+            signal.raise_signal(signal.SIGTERM)
+            repeat.join()
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert seen == []
+    assert capsys.readouterr().err.count("a second one ends at once") == 1
 
 
 def test_an_error_of_the_work_is_not_hidden_by_a_request() -> None:
