@@ -20,7 +20,8 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ),
     ("wd l2", "the weight decay is {weight-decay}"),
     (
-        "grad-clip clip-grad gradient-clipping gradient-clip-val max-norm clip-norm grad-norm-clip",
+        "grad-clip clip-grad gradient-clip gradient-clipping gradient-clip-val gradient-clip-norm max-norm clip-norm "
+        "grad-norm-clip",
         "the gradient is clipped to {max-grad-norm}",
     ),
     ("beta1 adam-beta1 adam-beta-1", "the decay of the first moment is {b1}"),
@@ -162,8 +163,9 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ),
     (
         "gpus num-gpus n-gpus ngpus n-gpus-per-node num-gpus-per-node actor-num-gpus-per-node gpus-per-node "
-        "num-processes nproc-per-node devices num-devices world-size nnodes num-nodes tensor-parallel-size tp "
-        "tp-size data-parallel-size dp dp-size fsdp fsdp-size deepspeed zero-stage zero3 sharding strategy",
+        "num-processes nproc-per-node devices num-devices world-size nnodes num-nodes nodes ngpu local-rank "
+        "tensor-parallel-size tp tp-size data-parallel-size dp dp-size fsdp fsdp-size deepspeed ds-config "
+        "zero-stage zero3 sharding strategy",
         "devices are {mesh}, DATAxMODEL, with weights and moments split over both",
         "devices are {meshes}, DATAxMODEL each",
     ),
@@ -224,7 +226,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     # Output
     (
         "output-dir output out-dir save-path save-dir checkpoint-dir ckpt-dir ckpt-path default-local-dir log-dir "
-        "logging-dir run-dir exp-dir workdir work-dir results-dir run-name exp-name experiment-name experiment "
+        "logdir logging-dir run-dir exp-dir workdir work-dir results-dir run-name exp-name experiment-name experiment "
         "project project-name name",
         "the folder of the run is {out}",
         "the folder of the run is {name}, in that of {teacher}",
