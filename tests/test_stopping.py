@@ -95,6 +95,7 @@ import signal, threading, time
 from r1jax import cli
 
 def main():
+    time.sleep(1)  # until the main thread waits
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     time.sleep(600)
 
