@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
+from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
 from r1jax.data.bilingual import BilingualCorpusConfig
 from r1jax.errors import UserError
 from r1jax.sharding import parse_mesh
@@ -156,7 +156,7 @@ def main() -> None:
         if config.match.steps:
             check_vocabularies(read_tokenizer(config.student), read_tokenizer(config.teacher / "r1"))
     own = f"{config.pretrain.architecture}-small"
-    name = own if config.student == "pretrain" else Path(config.student).name.removesuffix(".gguf")
+    name = own if config.student == "pretrain" else short_name(config.student)
     out = config.teacher / STUDENTS / (config.name or name)
     carry_out(
         stages(config, config.teacher), out, config, "experiments/distill.py",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
+from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
 from r1jax.data.conversations import check_reasoning_is_kept, read_conversations
 from r1jax.data.preferences import read_labelled, read_pairs
 from r1jax.data.problems import ProblemsConfig, check_problems, load_problems
@@ -320,7 +320,7 @@ def _check_brought(config: RecipeConfig) -> None:
 def main() -> None:
     """Runs the recipe that the command line asks for."""
     config = cli.parse(PRESETS, "tiny", prog="r1.py", description=(__doc__ or "").splitlines()[0])
-    base = Path(config.base).name.removesuffix(".gguf")
+    base = short_name(config.base)
     out = config.out or Path("runs") / f"r1-{base}-seed{config.seed}"
     check(config)
     if not config.dry_run:

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.checkpoints.huggingface import save_huggingface
-from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve
+from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problem import Problem
 from r1jax.data.problems import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
@@ -268,7 +268,7 @@ def finish(
     """Writes pictures, report.md, report.html and summary.json, and prints some completions and the table."""
     rows = read_metrics(out)
     old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
-    title = f"R1-Zero · {Path(config.base).name.removesuffix('.gguf')} · seed {config.seed}"
+    title = f"R1-Zero · {short_name(config.base)} · seed {config.seed}"
     models = {"base": "base", "R1-Zero": "zero"}
     plot_curves({"": rows}, out / "curves.png", title, {"": "zero"})
     plot_headline({"base": old, "R1-Zero": new}, out / "pass-at-1.png", title, models)
@@ -323,8 +323,7 @@ def main() -> None:
     config = cli.parse(
         PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
     )
-    base = Path(config.base).name.removesuffix(".gguf")
-    out = config.out or Path("runs") / f"r1-zero-{base}-seed{config.seed}"
+    out = config.out or Path("runs") / f"r1-zero-{short_name(config.base)}-seed{config.seed}"
     specs = reward_specs(config)
     check(config)
     problems = load_problems(config.problems)

@@ -43,6 +43,11 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
     raise UserError(f"{path} {what}: {_ACCEPTED}")
 
 
+def short_name(path: str | Path) -> str:
+    """What folders and titles call a checkpoint: the last part of its path, without the suffix of a .gguf file."""
+    return Path(path).name.removesuffix(".gguf")
+
+
 def read_config(path: str | Path) -> ModelConfig:
     """Config of any checkpoint that load reads, without its weights: to check a run and to lay out its shardings."""
     path, kind = resolve(path)
