@@ -8,11 +8,16 @@ import jax
 import numpy as np
 
 
+def named_key(key: jax.Array, name: str) -> jax.Array:
+    """The key with a name folded in: its CRC-32, since Python's own hash differs between processes."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
 def stage_key(seed: int, *names: str) -> jax.Array:
     """The key of a stage, and within it of what the further names say: seed, with the CRC-32 of each name folded in."""
     key = jax.random.key(seed)
     for name in names:
-        key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        key = named_key(key, name)
     return key
 
 

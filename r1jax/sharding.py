@@ -10,7 +10,6 @@ import dataclasses
 import math
 import os
 import re
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from r1jax.errors import UserError
+from r1jax.seeds import named_key
 
 Params = Any  # nested dict of arrays
 MESH_AXES = ("data", "model")
@@ -170,8 +170,7 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
             return jnp.zeros(spec.shape, dtype)
         if spec.init == "ones":
             return jnp.ones(spec.shape, dtype)
-        # crc32 and not hash(): Python's own differs between processes.
-        own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        own = named_key(key, jax.tree_util.keystr(path))
         return (spec.scale * jax.random.normal(own, spec.shape)).astype(dtype)
 
     return jax.tree.unflatten(tree, [draw(p, s) for p, s in leaves])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-import zlib
 from typing import Any, Literal, NamedTuple, get_args
 
 import chex
@@ -18,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.seeds import named_key
 from r1jax.sharding import Params, constrain_param, param_shapes, param_shardings
 from r1jax.training.metrics import Metrics
 
@@ -147,7 +147,7 @@ def _apply_updates(params: Params, updates: Params, opt_state: Any) -> Params:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 9), count)
 
     def move(path: Any, weight: jax.Array, update: jax.Array) -> jax.Array:
-        own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+        own = named_key(key, jax.tree_util.keystr(path))
         return round_stochastically(weight.astype(jnp.float32) + update.astype(jnp.float32), own)
 
     return jax.tree_util.tree_map_with_path(move, params, updates)
