@@ -72,16 +72,17 @@ _SCALES = {
     "百": 100, "千": 10**3, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
 
+DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # that stand for a minus: minus signs, hyphens, the short dash
 # Other characters for the same signs.
 _SIGNS = str.maketrans(
     {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),  # minus signs, hyphens, the short dash
+        **dict.fromkeys(DASHES, "-"),
         **{"\uff0b": "+", "\u22c5": "\u00d7", "\u00b7": "\u00d7", "\u2044": "/", "\u2215": "/", "\uff05": "%"},
         **{"\uffe5": "¥", "\uff04": "$", "\u2009": "\u202f", "\u00a0": "\u202f"},  # one space that parts thousands
         **{char: f"{top}/{below}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")},
     }
 )
-_POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 # Markup that changes no value, in the order in which it is taken away. No pattern scans the same stretch twice.
 _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), to)
@@ -100,7 +101,7 @@ _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
         (r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|boxed|fbox) ?\{([^{}]*)\}(?=\^)", r" \1"),
         (r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|boxed|fbox) ?\{([^{}]*)\}", r" \1 "),
         (r"\^ ?\{([^{}]*)\}(?! ?[0-9])|\^ ?\(([^()^]*)\)(?! ?[0-9])", lambda m: "^" + (m[1] or m[2] or "").strip()),
-        (r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: "^" + m[1].translate(_POWERS)),
+        (r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: "^" + m[1].translate(POWERS)),
         (r"\\(?=[%$])", ""),
         (r"(?<=[0-9])(?: ?(?:[xX*\u00d7]|\*\*) ?)(?=10(?:\^|\*\*)[-+0-9])", "\u00d7"),
         (r"(?<![0-9.])10\*\*(?=[-+0-9])", "10^"),

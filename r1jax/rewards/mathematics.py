@@ -7,7 +7,6 @@ words: "east" is no product of four symbols. What math-verify takes for equal mu
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import logging
@@ -16,7 +15,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from r1jax.data.number import read_number, unit_of
+from r1jax.data.number import read_number
+from r1jax.rewards.notation import TEXT, read_answer
 
 _LONGEST = 2000  # characters of an answer that is parsed: beyond, only the same text is equal
 _DEEPEST = 10  # brackets, or powers of powers, inside each other: beyond, parsing takes up to minutes
@@ -24,66 +24,6 @@ _LARGEST = 70_000  # bits of a number that is evaluated: beyond, as for 9^{9^9},
 _DIGITS, _SPARE_DIGITS = 60, 20  # that are evaluated beyond those of the largest number, and that need not agree
 _ROUNDED_DECIMALS, _ROUNDED = 1e-6, 2e-6  # absolute and relative difference to what has decimals
 
-_CHARACTERS = str.maketrans(
-    {
-        **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d", "-"),
-        **{"\u00d7": r"\times ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "÷": r"\div ", "π": r"\pi "},
-        **{"∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "\u222a": r"\cup ", "∩": r"\cap "},
-        **{"°": r"^\circ ", "θ": r"\theta ", "β": r"\beta ", "￥": "¥"},
-        **{"，": ",", "\uff08": "(", "\uff09": ")", "。": ".", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "`": ""},
-        **{char: rf"\frac{{{top}}}{{{below}}}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅛18")},
-    }
-)  # fmt: skip
-_POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-
-
-def _repeating(whole: str, fixed: str, repeated: str) -> str:
-    """The fraction that a decimal with repeated digits is."""
-    below = (10 ** len(repeated) - 1) * 10 ** len(fixed)
-    return rf"\frac{{{int(whole + fixed + repeated) - int('0' + whole + fixed)}}}{{{below}}}"
-
-
-_MARKUP = tuple(
-    (re.compile(pattern), to)
-    for pattern, to in (
-        (r"(?<=[\w)\]}])\*\*(?=[\w({\\-])", "^"),  # a power of Python, and no markdown
-        (r"\*\*|__", ""),
-        (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda m: f"^{{{m[0].translate(_POWERS)}}}"),
-        (r"√ ?(\w+)", r"\\sqrt{\1}"),
-        (r"(?<!\\)\\(?:(?:left|right|displaystyle|bigl|bigr|big|Big)(?![A-Za-z])\.?|!)", ""),
-        (r"(?<=[0-9])(?:\{,\}|\\[, ]|~)(?=[0-9]{3}(?![0-9]))", ""),
-        (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
-        (r"\\(?:operatorname|mathrm) ?\{(sin|cos|tan|cot|ln|log)\}", r"\1 "),
-        (r"(?<![A-Za-z\\])(pi|theta|alpha|beta|sin|cos|tan|cot|ln|log)(?![A-Za-z])", r"\\\1 "),
-        (r"(?<=[0-9]) to (?=[0-9])", ":"),
-        (r"(?<![0-9.])([0-9]*)\.([0-9]*)\\(?:overline|dot) ?\{([0-9]+)\}(?![0-9])", lambda m: _repeating(*m.groups())),
-    )
-)
-_FORMULA = re.compile(
-    r"\$\$([^$]+)\$\$|(?<!\\)\$(?!\s)([^$]*[^$\s\\])\$(?![0-9])|\\\(([^()]*|.*?)\\\)|\\\[(.*?)\\\]", re.S
-)
-_NO_PROSE = re.compile(r"(?:[^A-Za-z]|\band\b|\bor\b)*")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname) ?\{([^{}]*)\}")
-_UNIT = re.compile(
-    r"(?:(?<=[0-9)}\]])|(?<=[0-9)}\]] )) *"
-    r"(?:\\(?:text|textrm|mathrm|mbox) ?\{(?P<text>[^{}]*?)\.?\}(?: ?\^ ?\{?(?P<power>-?[1-9])\}?)?"
-    r"|(?P<bare>[A-Za-z]+(?:(?: per |/)[A-Za-z]+)?(?:\^\{?-?[1-9]\}?)?)"
-    r"|(?P<sign>\\?%|\^ ?\{? ?\\circ ?\}?|\\degree|\\circ))\Z"
-)
-# Before and behind a formula: the words of a conclusion, a currency, the base of a numeral, the half of a day.
-_LEAD = re.compile(
-    r"(?:(?:so|thus|hence),? )?(?:the )?(?:(?:final|correct) )?(?:answer(?: is:?|:)|option|choice) +", re.I
-)
-_CURRENCY = re.compile(r"[-+]? ?\\?([$€£¥]) ?[-+]?[.0-9]")
-_BASE = re.compile(r"([0-9A-F]*[0-9][0-9A-F]*) ?_ ?\{?([0-9]+)\}?")
-_HALF_DAY = re.compile(r"([0-9:]+[0-9]) ?\\?([ap])\.? ?m", re.I)
-_CHOICE = re.compile(r"(?:\\text(?:bf|rm)? ?\{)?(\([A-J]\))(?: ?\} ?| )(?!is|or|and|not)[^()]+")
-_COUNTED = re.compile(r"(?<=[0-9]) +([a-z]{3,})\Z")
-_DEGREES = re.compile(r"([0-9.]+) ?\^ ?\{? ?\\circ ?\}?")
-_TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_OPEN = re.compile(r"(?<![\^_{])[-+/=*<>]\Z")  # an operation without its second side
 _NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
 
 # Names that are mathematics and no words.
@@ -106,12 +46,6 @@ _SHORT = frozenset(
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class _Answer:
-    formula: str
-    unit: str
-
-
 def equivalent(expected: str, given: str) -> bool:
     """Whether a given answer is equal to the expected one; nothing is equal to an empty answer.
 
@@ -119,7 +53,7 @@ def equivalent(expected: str, given: str) -> bool:
     """
     if max(len(expected), len(given)) > _LONGEST:
         return bool(given.strip()) and expected.strip() == given.strip()
-    one, other = _read(expected), _read(given)
+    one, other = read_answer(expected), read_answer(given)
     if not one.formula or not other.formula or (one.unit and other.unit and one.unit != other.unit):
         return False
     if one.formula == other.formula:
@@ -144,57 +78,6 @@ def _is_deep(text: str) -> bool:
 def load() -> None:
     """Imports math-verify and loads its grammars, which takes seconds."""
     _library()
-
-
-def _read(text: str) -> _Answer:
-    formula = _inner(text).translate(_CHARACTERS)
-    for pattern, to in _MARKUP:
-        formula = pattern.sub(to, formula)
-    formula = _LEAD.sub("", formula.strip().rstrip(".,;: \n"), count=1)
-    # Text around all of it, as in \text{east}, says no more than the words.
-    if match := _TEXT.fullmatch(formula):
-        formula = match[1].strip().rstrip(".")
-    if match := _CHOICE.fullmatch(formula):
-        formula = match[1]
-    if _TURNED.search(formula):
-        formula = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", formula)
-    currency = _CURRENCY.match(formula)
-    formula, unit = re.sub(r"\\?[$€£¥]", "", formula).strip(), ""
-    if match := _BASE.fullmatch(formula):
-        formula, unit = match[1], f"base {match[2]}"
-    elif match := _HALF_DAY.fullmatch(formula):
-        formula, unit = match[1], f"{match[2].lower()}m"
-    elif match := _UNIT.search(formula):
-        words = match["sign"] or match["bare"] or f"{(match['text'] or '').strip()}{match['power'] or ''}"
-        words = {"%": "%", "\\%": "%"}.get(words, "°" if match["sign"] else re.sub(r"[{}]", "", words))
-        single = (match["bare"] or "  ")[1:] == ""  # a letter may be a symbol: 5m is five metres, and x m is not
-        if (unit := unit_of(words)) and (not single or read_number(formula[: match.start()])):
-            formula = formula[: match.start()].strip()
-    formula = _COUNTED.sub(r"\\text{ \1}", formula)
-    unit = unit or (unit_of(currency[1]) if currency else "")
-    return _Answer("" if _OPEN.search(formula) else re.sub(r"\s+", " ", formula), unit)
-
-
-def _inner(text: str) -> str:
-    """The last box, else the last formula in prose, else the whole text without the marks of formulas."""
-    start = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
-    if start >= 0:
-        begin = end = text.index("{", start) + 1
-        depth = 1
-        while end < len(text) and depth:
-            depth += (text[end] == "{") - (text[end] == "}")
-            end += 1
-        return _inner(text[begin : end - 1] if not depth else text[begin:])
-    outside = _FORMULA.sub("", text)
-    if outside == text:
-        return text
-    if _NO_PROSE.fullmatch(outside):
-        return _FORMULA.sub(_content, text)
-    return [_content(match) for match in _FORMULA.finditer(text)][-1]
-
-
-def _content(match: re.Match[str]) -> str:
-    return next(filter(None, match.groups()), "")
 
 
 def _same(one: str, other: str) -> bool:
@@ -223,7 +106,7 @@ def _both_signs(text: str) -> str:
 
 def _words(text: str) -> str:
     """The words of a text that is nothing but words, in lower case; "" for any other."""
-    text = _TEXT.sub(r" \1 ", text)
+    text = TEXT.sub(r" \1 ", text)
     tokens = re.findall(r"[^\W\d_]+", text)
     if not re.fullmatch(r"(?:[^\W\d_]|[\s'’.,()\"-])*", text) or not any(map(_is_word, tokens)):
         return ""
@@ -243,7 +126,7 @@ def _is_word(token: str) -> bool:
 
 def _loose_words(text: str) -> list[str]:
     """Words that stand by themselves among formulas, apart from those that link them."""
-    tokens = re.findall(r"(?<![^\s(,])[^\W\d_]{3,}(?![^\s),.])", _TEXT.sub(r" \1 ", text))
+    tokens = re.findall(r"(?<![^\s(,])[^\W\d_]{3,}(?![^\s),.])", TEXT.sub(r" \1 ", text))
     return sorted(t.casefold() for t in tokens if _is_word(t) and t.casefold() not in _LINKS)
 
 
