@@ -96,17 +96,6 @@ def render(
     return _without_marks(marked)
 
 
-def render_chat(
-    template: str,
-    messages: Sequence[Mapping[str, str]],
-    bos_token: str,
-    eos_token: str,
-    add_generation_prompt: bool,
-) -> str:
-    """Text of messages in a chat template; raises UserError where the template is broken or refuses them."""
-    return render(template, messages, bos_token, eos_token, add_generation_prompt).text
-
-
 def _without_marks(marked: str) -> Rendered:
     parts: list[str] = []
     spans: list[tuple[int, int]] = []

@@ -15,7 +15,6 @@ import tokenizers
 from tokenizers import AddedToken
 
 from r1jax.chat import Rendered, render
-from r1jax.chat import render_chat as render_chat
 from r1jax.data.template import TAGS
 from r1jax.errors import UserError
 from r1jax.tokenizer_config import added_tokens, read_config, read_declarations, register, write_declarations

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from r1jax.chat import render
 from r1jax.errors import UserError
 from r1jax.tokenizer import (
     ByteTokenizer,
@@ -17,7 +18,6 @@ from r1jax.tokenizer import (
     SentencePieceTokenizer,
     Tokenizer,
     load_tokenizer,
-    render_chat,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -79,7 +79,7 @@ def test_ids_that_only_the_model_has_decode_to_nothing(sentencepiece_folder: Pat
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_templates_render_as_in_transformers(chat: dict) -> None:
-    text = render_chat(chat["template"], chat["messages"], "<s>", "</s>", chat["add_generation_prompt"])
+    text = render(chat["template"], chat["messages"], "<s>", "</s>", chat["add_generation_prompt"]).text
     assert text == chat["text"]
 
 
