@@ -108,8 +108,7 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
-    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). A warning to users is a line too,
-    printed once.
+    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). A warning to users is a line too, printed once.
     """
     warnings.filterwarnings("once", category=UserWarning)
     warnings.formatwarning = _format_warning

@@ -81,7 +81,7 @@ class StopRequest:
 
     @classmethod
     def offer(cls, number: int) -> bool:
-        """Hands a signal to the request that is entered; False where there is none, or it has announced one already."""
+        """Hands a signal to the entered request; False without one, or if it has already announced a signal."""
         with cls._lock:
             return cls._entered is not None and cls._entered._take(number)
 

@@ -94,8 +94,7 @@ def evaluate(
     """Figures of ``samples_per_problem`` samples to each problem, and the first completion of each.
 
     The pool's rewards must hold "accuracy". The samples depend on the seed and on ``name``, by which no two
-    evaluations of a run draw the same random numbers; it is shown beside the
-    progress, which is counted in samples.
+    evaluations of a run draw the same random numbers; it is shown beside the progress, which is counted in samples.
     """
     key = stage_key(seed, name, "samples")
     prompts = [template.prompt_ids(problem, tokenizer) for problem in problems]

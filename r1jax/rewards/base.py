@@ -29,7 +29,7 @@ class Completion:
 
     @property
     def answer(self) -> str | None:
-        """The answer by the template's rule; None where there is none, or where the limit may have cut its number."""
+        """The answer by the template's rule; None without an answer, or if the limit may have cut its number."""
         if not (self.finished or self.template.tags) and self.text[-1:].isdigit():
             return None
         return self.template.answer(self.text)

@@ -113,7 +113,7 @@ _VERDICTS = (
 
 
 def _others(rows: Sequence[Checkpoint]) -> str:
-    """A sentence that names the models which answered other problems than the first one; "" where there are none."""
+    """A sentence that names the models which answered other problems than the first one; "" if none did."""
     names = [one.label for one in rows if sorted(one.reasoning.problems) != sorted(rows[0].reasoning.problems)]
     return f" On other problems, and not to be compared with {rows[0].label}: {', '.join(names)}." if names else ""
 

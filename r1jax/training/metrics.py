@@ -98,7 +98,7 @@ class MetricsWriter:
             self._completions.flush()
 
     def sync(self) -> None:
-        """Waits until all lines are on disk, before a checkpoint that a run is resumed from speaks of their steps."""
+        """Waits until all lines are on disk. A checkpoint must not be saved before the rows of its steps."""
         with _refusing(self.folder):
             for file in (self._metrics, self._completions):
                 os.fsync(file.fileno())
