@@ -35,12 +35,12 @@ from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.rl.batch import score
+from r1jax.rl.config import check_run
 from r1jax.sharding import make_mesh, param_count, parse_mesh
-from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import versions
-from r1jax.training.rollout import score
 
 Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
 
@@ -108,10 +108,15 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
     def add(name: str, seconds: float, tokens: int, cost: Cost) -> None:
         floor = cost.seconds(flops, bandwidth)
         parts[name] = {
-            "seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "flops": cost.flops,
-            "bytes": cost.bytes, "floor_seconds": floor, "times_floor": seconds / floor,
+            "seconds": seconds,
+            "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+            "flops": cost.flops,
+            "bytes": cost.bytes,
+            "floor_seconds": floor,
+            "times_floor": seconds / floor,
             "flops_utilisation": cost.flops / seconds / flops,
-        }  # fmt: skip
+        }
         keep(parts=parts)
         console.print(f"{name}: {seconds:.3f} s, {tokens / seconds:,.0f} tokens/s, floor {floor:.3f} s", style="dim")
 
@@ -210,9 +215,14 @@ def show(figures: dict[str, Any], console: Console) -> None:
         table.add_column(name, justify="left" if name == "part" else "right")
     for name, part in figures["parts"].items():
         table.add_row(
-            name, f"{part['seconds']:.3f}", f"{part['tokens_per_second']:,.0f}", f"{part['flops'] / 1e12:,.1f}",
-            f"{part['bytes'] / 1e9:,.1f}", f"{part['floor_seconds']:.3f}", f"{part['times_floor']:.2f}",
-        )  # fmt: skip
+            name,
+            f"{part['seconds']:.3f}",
+            f"{part['tokens_per_second']:,.0f}",
+            f"{part['flops'] / 1e12:,.1f}",
+            f"{part['bytes'] / 1e9:,.1f}",
+            f"{part['floor_seconds']:.3f}",
+            f"{part['times_floor']:.2f}",
+        )
     console.print(table)
     rest = {k: v for k, v in figures.items() if k not in ("parts", "settings")}
     console.print(json.dumps(rest, indent=2), highlight=False)

@@ -16,25 +16,19 @@ from typing import Any, Literal
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
-from r1jax.data.bilingual import BilingualCorpusConfig
+from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
+from r1jax.pipeline.command import carry_out, run_command, weights_of
+from r1jax.pipeline.graph import GraphConfig, Stage, finished
+from r1jax.recipe import stages as recipe
+from r1jax.recipe.config import MatchSettings, PretrainSettings, RLSettings, SFTSettings, evaluation_from
+from r1jax.recipe.distillation import MatchConfig, check_vocabularies
+from r1jax.recipe.pretraining import PretrainConfig
+from r1jax.recipe.sft import SFTConfig, check_sft
+from r1jax.report.recipe_run import EVALUATION, STUDENTS
+from r1jax.rl.config import RLConfig, check_run
+from r1jax.rl.update import check_microbatch
 from r1jax.sharding import parse_mesh
-from r1jax.stages import recipe
-from r1jax.stages.command import carry_out, run_command, weights_of
-from r1jax.stages.distill import MatchConfig, check_vocabularies
-from r1jax.stages.graph import GraphConfig, Stage, finished
-from r1jax.stages.pretrain import PretrainConfig
-from r1jax.stages.recipe_config import (
-    MatchSettings,
-    PretrainSettings,
-    RLSettings,
-    SFTSettings,
-    evaluation_from,
-)
-from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.sft import SFTConfig, check_sft
-from r1jax.stages.story import EVALUATION, STUDENTS
-from r1jax.training.update import check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +69,18 @@ PRESETS = {
             remat="block",
             sft=SFTConfig(epochs=2, batch=64, width=32_768, microbatch=8, learning_rate=1e-4),
             rl=RLConfig(
-                steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
+                steps=650,
+                prompts=512,
+                group=16,
+                minibatches=16,
+                microbatch=16,
+                learning_rate=3e-6,
+                beta=0.001,
                 reference_every=25,
             ),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def teacher_settings(run: Path) -> dict[str, Any]:
@@ -117,16 +117,34 @@ def stages(config: Config, run: Path) -> list[Stage]:
         found.append(recipe.stage(EVALUATION + name, recipe.evaluate_stage, settings, inputs, {**more, **scorers}))
 
     if own:
-        add("student", recipe.pretrain_stage, PretrainSettings(shared, config.pretrain), (), {},
-            f"{config.pretrain.steps}")  # fmt: skip
+        add(
+            "student",
+            recipe.pretrain_stage,
+            PretrainSettings(shared, config.pretrain),
+            (),
+            {},
+            f"{config.pretrain.steps}",
+        )
     else:
         add_evaluation("student", (), files)
     data = {"conversations": run / "rejection_sampling" / recipe.DATA}
-    add("distilled", recipe.sft_stage, SFTSettings(shared, config.sft), start, {**files, **data},
-        f"{config.sft.epochs} epochs")  # fmt: skip
+    add(
+        "distilled",
+        recipe.sft_stage,
+        SFTSettings(shared, config.sft),
+        start,
+        {**files, **data},
+        f"{config.sft.epochs} epochs",
+    )
     if config.match.steps:
-        add("matched", recipe.match_stage, MatchSettings(shared, config.match), ("distilled",),
-            {"teacher": run / "r1"}, f"{config.match.steps}")  # fmt: skip
+        add(
+            "matched",
+            recipe.match_stage,
+            MatchSettings(shared, config.match),
+            ("distilled",),
+            {"teacher": run / "r1"},
+            f"{config.match.steps}",
+        )
     routes = tuple(teacher["reasoning_rl"]["routes"])  # the same RL as the teacher's
     settings = RLSettings(shared, config.rl, routes, bare, shared.sampling.temperature)
     add("student_rl", recipe.rl_stage, settings, start, files, f"{config.rl.steps}")
@@ -159,10 +177,15 @@ def main() -> None:
     name = own if config.student == "pretrain" else short_name(config.student)
     out = config.teacher / STUDENTS / (config.name or name)
     carry_out(
-        stages(config, config.teacher), out, config, "experiments/distill.py",
-        weights=weights_of(config.student, out / "student"), report=config.teacher,
-        done=f"{config.teacher}: report.md and report.html have the student's rows", model=name,
-    )  # fmt: skip
+        stages(config, config.teacher),
+        out,
+        config,
+        "experiments/distill.py",
+        weights=weights_of(config.student, out / "student"),
+        report=config.teacher,
+        done=f"{config.teacher}: report.md and report.html have the student's rows",
+        model=name,
+    )
 
 
 if __name__ == "__main__":

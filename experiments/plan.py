@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.plan import plan, target_mesh
+from r1jax.benchmark.mesh_estimate import plan, target_mesh
 from r1jax.benchmark.scaling import Scaling, work_on
 from r1jax.benchmark.workload import Work
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
+from r1jax.pipeline.manifest import versions
+from r1jax.rl.config import check_run
 from r1jax.sharding import make_mesh, parse_mesh
-from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +97,15 @@ def main() -> None:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{reason}: try XLA_FLAGS=--xla_gpu_enable_triton_gemm=false") from error
     figures: dict[str, Any] = {
-        "model": config.model, "mesh": config.mesh, "scaling": config.scaling,
-        "device": mesh.devices.flatten()[0].device_kind, **planned, "seconds": time.perf_counter() - began,
-        "settings": json.loads(cli.to_json(config)), "versions": versions("jax", "jaxlib", "optax"),
-    }  # fmt: skip
+        "model": config.model,
+        "mesh": config.mesh,
+        "scaling": config.scaling,
+        "device": mesh.devices.flatten()[0].device_kind,
+        **planned,
+        "seconds": time.perf_counter() - began,
+        "settings": json.loads(cli.to_json(config)),
+        "versions": versions("jax", "jaxlib", "optax"),
+    }
     path = config.out / f"{config.model}-{config.scaling}-{config.mesh}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(figures, indent=2) + "\n")

@@ -18,25 +18,20 @@ from typing import Any
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
-from r1jax.data.conversations import check_reasoning_is_kept, read_conversations
-from r1jax.data.preferences import read_labelled, read_pairs
-from r1jax.data.problems import ProblemsConfig, check_problems, load_problems
-from r1jax.data.readability import ReadabilityConfig
-from r1jax.data.template import find_template
+from r1jax.data.formats.preferences import read_labelled, read_pairs
+from r1jax.data.problems.dataset import ProblemsConfig, check_problems, load_problems
+from r1jax.data.text.conversations import check_reasoning_is_kept, read_conversations
+from r1jax.data.text.readability import ReadabilityConfig
+from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import logits_bytes, training_bytes
-from r1jax.rewards.config import VerifierConfig
-from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
-from r1jax.sampling.processors import Sampling
-from r1jax.sharding import parse_mesh
-from r1jax.stages import recipe
-from r1jax.stages.command import carry_out, run_command, weights_of
-from r1jax.stages.graph import Stage
-from r1jax.stages.pretrain import model_config
-from r1jax.stages.recipe_config import (
+from r1jax.pipeline.command import carry_out, run_command, weights_of
+from r1jax.pipeline.graph import Stage
+from r1jax.recipe import stages as recipe
+from r1jax.recipe.config import (
     SCORERS,
     EvaluateSettings,
     PretrainSettings,
@@ -47,18 +42,30 @@ from r1jax.stages.recipe_config import (
     SFTSettings,
     Shared,
 )
-from r1jax.stages.rejection_sampling import SelectConfig, worked
-from r1jax.stages.reward_model import RewardModelConfig, check_reward_model
-from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.sft import SFTConfig, check_sft
-from r1jax.stages.story import EVALUATION
+from r1jax.recipe.pretraining import model_config
+from r1jax.recipe.rejection_sampling import SelectConfig, worked
+from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
+from r1jax.recipe.sft import SFTConfig, check_sft
+from r1jax.report.recipe_run import EVALUATION
+from r1jax.rewards.config import VerifierConfig
+from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
+from r1jax.rl.config import RLConfig, check_run
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import parse_mesh
 from r1jax.training.loop import SaveConfig
 
 _LONG = Sampling(max_tokens=32_768)
 _PAPER_RL = RLConfig(
     # A step is a rollout of 8,192 outputs and 16 updates; the reference is replaced every 400 of these.
-    steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001, reference_every=25,
-)  # fmt: skip
+    steps=650,
+    prompts=512,
+    group=16,
+    minibatches=16,
+    microbatch=16,
+    learning_rate=3e-6,
+    beta=0.001,
+    reference_every=25,
+)
 _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600,000 rows and names no number of prompts
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
 
@@ -114,7 +121,7 @@ PRESETS = {
             save=SaveConfig(every=5),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def mixtures(config: RecipeConfig, language: float, general_prompts: bool = False) -> tuple[str, ...]:
@@ -151,9 +158,15 @@ def stages(config: RecipeConfig) -> list[Stage]:
         found.append(recipe.stage(name, function, settings, inputs, files, **plan))
 
     def add_rl(
-        name: str, rl: RLConfig, start: tuple[str, ...], files: dict[str, Path], routes: tuple[str, ...],
-        template: str, temperature: float = config.sampling.temperature, **late: Any,
-    ) -> None:  # fmt: skip
+        name: str,
+        rl: RLConfig,
+        start: tuple[str, ...],
+        files: dict[str, Path],
+        routes: tuple[str, ...],
+        template: str,
+        temperature: float = config.sampling.temperature,
+        **late: Any,
+    ) -> None:
         settings = RLSettings(shared, rl, routes, template, temperature, **late)
         longest = rl.sequences * config.sampling.max_tokens
         memory = _memory(config, shapes, rl.param_dtype, rl.logprob_chunk, bool(rl.beta), longest)
@@ -184,18 +197,29 @@ def stages(config: RecipeConfig) -> list[Stage]:
     def add_sft(name: str, sft: SFTConfig, data: tuple[str, ...], files: dict[str, Path]) -> None:
         memory = _memory(config, shapes, sft.param_dtype, sft.logprob_chunk)
         add(
-            name, recipe.sft_stage, SFTSettings(shared, sft), (*from_base, *data), {**base_files, **files},
-            steps=f"{sft.epochs} epochs", memory=memory,
-        )  # fmt: skip
+            name,
+            recipe.sft_stage,
+            SFTSettings(shared, sft),
+            (*from_base, *data),
+            {**base_files, **files},
+            steps=f"{sft.epochs} epochs",
+            memory=memory,
+        )
         add_evaluation(name, config.template)
 
     if own:
         most = config.pretrain.steps * config.pretrain.batch * config.pretrain.width
         memory = _memory(config, shapes, config.pretrain.param_dtype, 2048)
         add(
-            "base", recipe.pretrain_stage, PretrainSettings(shared, config.pretrain), (), {},
-            steps=f"{config.pretrain.steps}", tokens=f"{most:,} at most", memory=memory,
-        )  # fmt: skip
+            "base",
+            recipe.pretrain_stage,
+            PretrainSettings(shared, config.pretrain),
+            (),
+            {},
+            steps=f"{config.pretrain.steps}",
+            tokens=f"{most:,} at most",
+            memory=memory,
+        )
     for name in trained:
         preferences = getattr(config, f"{name}_data")
         files = {**base_files, **({"preferences": preferences} if preferences else {})}
@@ -211,25 +235,41 @@ def stages(config: RecipeConfig) -> list[Stage]:
     else:
         rewriter = {"rewriter": resolve(config.rewriter)[0]} if config.rewriter else {}
         add_data(
-            "cold_start_data", config.cold_start_select, () if config.no_zero else ("zero",), rewriter,
-            template=config.zero_template, kind="cold start", stand_in=config.cold_start_rows,
+            "cold_start_data",
+            config.cold_start_select,
+            () if config.no_zero else ("zero",),
+            rewriter,
+            template=config.zero_template,
+            kind="cold start",
+            stand_in=config.cold_start_rows,
             rewrite_prompt=config.rewrite_prompt,
-        )  # fmt: skip
+        )
         add_sft("cold_start", config.cold_start_sft, ("cold_start_data",), {})
     for name, weight in (("reasoning_rl", config.language_weight), ("reasoning_rl_no_language", 0.0)):
         if name == "reasoning_rl" or config.compare_language:
             add_rl(name, config.reasoning_rl, ("cold_start",), {}, mixtures(config, weight), config.template)
     add_data(
-        "rejection_sampling", config.rejection, ("reasoning_rl",),
+        "rejection_sampling",
+        config.rejection,
+        ("reasoning_rl",),
         {"general": config.general_data} if config.general_data else {},
-        template=config.template, kind="rejection sampling", general_repeats=config.general_repeats,
-    )  # fmt: skip
+        template=config.template,
+        kind="rejection sampling",
+        general_repeats=config.general_repeats,
+    )
     add_sft("sft", config.sft, ("rejection_sampling",), {})
     add_rl(
-        "r1", config.final_rl, ("sft", *trained), given, mixtures(config, config.language_weight, True),
-        config.template, config.final_temperature, general_from=config.final_rl.steps - config.general_steps,
-        general_share=config.general_share, scorers=scorers,
-    )  # fmt: skip
+        "r1",
+        config.final_rl,
+        ("sft", *trained),
+        given,
+        mixtures(config, config.language_weight, True),
+        config.template,
+        config.final_temperature,
+        general_from=config.final_rl.steps - config.general_steps,
+        general_share=config.general_share,
+        scorers=scorers,
+    )
     return found
 
 
@@ -326,9 +366,15 @@ def main() -> None:
     if not config.dry_run:
         check_attention(config)
     carry_out(
-        stages(config), out, config, "experiments/r1.py", weights=weights_of(config.base, out / "base"), report=out,
-        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage", model=base,
-    )  # fmt: skip
+        stages(config),
+        out,
+        config,
+        "experiments/r1.py",
+        weights=weights_of(config.base, out / "base"),
+        report=out,
+        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",
+        model=base,
+    )
 
 
 if __name__ == "__main__":

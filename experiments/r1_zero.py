@@ -27,31 +27,31 @@ from r1jax import cli
 from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve, short_name
 from r1jax.checkpoints.model import Model
-from r1jax.data.problem import Problem
-from r1jax.data.problems import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
-from r1jax.data.template import Template, find_template
+from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template, find_template
 from r1jax.disk import alone, write_whole
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
-from r1jax.evaluation.page import fenced, to_html
 from r1jax.evaluation.paired import changes
-from r1jax.evaluation.report import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.models.attention import check_attention
 from r1jax.models.config import FREE_NUMERICS, Numerics, computed_as
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.command import keep_compiled, print_opening, run_command, weights_of
+from r1jax.pipeline.manifest import MANIFEST, claim_folder, file_hash, run_stage, versions
+from r1jax.recipe.pretraining import PretrainConfig, pretrain
+from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
+from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
+from r1jax.report.html import fenced, to_html
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.rl.config import RLConfig, check_run
+from r1jax.rl.rollouts import Environment
+from r1jax.rl.train import reinforce
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
 from r1jax.sharding import make_mesh, param_shardings, parse_mesh
-from r1jax.stages.collect import Environment
-from r1jax.stages.command import keep_compiled, print_opening, run_command, weights_of
-from r1jax.stages.pretrain import PretrainConfig, pretrain
-from r1jax.stages.rl import reinforce
-from r1jax.stages.rl_config import RLConfig, check_run
-from r1jax.stages.run import MANIFEST, claim_folder, file_hash, run_stage, versions
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import SaveConfig
 from r1jax.training.metrics import read_metrics
@@ -90,9 +90,18 @@ class Config(Numerics):
 
 # Settings of how a run computes, and not of what: with others of these the same folder goes on.
 HOW = (
-    *FREE_NUMERICS, "mesh", "preview", "sampling.slots", "rl.microbatch", "rl.logprob_chunk", "verifier.workers",
-    "verifier.deadline", "save.every", "save.keep_last", "save.keep_best",
-)  # fmt: skip
+    *FREE_NUMERICS,
+    "mesh",
+    "preview",
+    "sampling.slots",
+    "rl.microbatch",
+    "rl.logprob_chunk",
+    "verifier.workers",
+    "verifier.deadline",
+    "save.every",
+    "save.keep_last",
+    "save.keep_best",
+)
 
 
 PRESETS = {
@@ -124,14 +133,20 @@ PRESETS = {
             rl=RLConfig(
                 # A step here is a rollout of 8,192 outputs and 16 updates: 650 of them are the 10,400 steps of the
                 # paper, and the reference is replaced every 25, which are its 400.
-                steps=650, prompts=512, group=16, minibatches=16, microbatch=16, learning_rate=3e-6, beta=0.001,
+                steps=650,
+                prompts=512,
+                group=16,
+                minibatches=16,
+                microbatch=16,
+                learning_rate=3e-6,
+                beta=0.001,
                 reference_every=25,
             ),
             verifier=VerifierConfig(workers=16),
             save=SaveConfig(every=5),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def default_preset(words: list[str]) -> str:
@@ -155,8 +170,10 @@ def claim(config: Config, out: Path, console: Console) -> None:
         if config.rl.schedule != "constant":
             console.print(
                 f"the {config.rl.schedule} schedule of {new} steps is followed from here; what was trained followed "
-                f"that of {old}", style="yellow", markup=False,
-            )  # fmt: skip
+                f"that of {old}",
+                style="yellow",
+                markup=False,
+            )
 
 
 def check(config: Config) -> None:
@@ -226,11 +243,14 @@ def make_base(config: Config, template: Template, out: Path) -> tuple[Model, flo
         folder = out / "base"
         settings = {"pretrain": config.pretrain, "problems": config.problems, "seed": config.seed}
         figures = run_stage(
-            folder, "pretrain", settings, {},
+            folder,
+            "pretrain",
+            settings,
+            {},
             lambda: pretrain(
                 config.pretrain, config.save, template, config.problems, _pretrain_context(config), config.seed, folder
             ),
-        )  # fmt: skip
+        )
         path, seconds = str(folder), figures["seconds"]
     shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
     model = load(path, config.rl.param_dtype, shardings)
@@ -246,9 +266,14 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
     problems = environment.problems[:4]
     prompts = [environment.template.prompt_ids(p, model.tokenizer) for p in problems]
     samples = sample(
-        model.params, prompts, model.config, stage_key(seed, "preview"),
-        sampling=environment.sampling, end_tokens=model.tokenizer.eos_ids, samples_per_prompt=4,
-    )  # fmt: skip
+        model.params,
+        prompts,
+        model.config,
+        stage_key(seed, "preview"),
+        sampling=environment.sampling,
+        end_tokens=model.tokenizer.eos_ids,
+        samples_per_prompt=4,
+    )
     completions = read_completions(samples, model.tokenizer, environment.template, environment.sampling)
     scores = environment.pool.score([p for p in problems for _ in range(4)], completions)
     for i, (completion, values, total) in enumerate(zip(completions, scores.values, scores.total, strict=True)):
@@ -365,17 +390,21 @@ def main() -> None:
 
         def measure(name: str, model: Model) -> dict[str, Any]:
             return run_stage(
-                out / name, "evaluate", config.evaluation, inputs,
+                out / name,
+                "evaluate",
+                config.evaluation,
+                inputs,
                 lambda: measured(model, dataclasses.replace(environment, stage=name), held_out, config.evaluation),
-            )  # fmt: skip
+            )
 
         before = measure("evaluation_before", model)
         first = evaluation_from(before["evaluation"])
         if not first.format_rate and not first.pass_at[1]:
             console.print(
                 "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
-                style="yellow", markup=False,
-            )  # fmt: skip
+                style="yellow",
+                markup=False,
+            )
         trained = reinforce(model, environment, config.rl, config.save, out)
         after = measure("evaluation_after", trained)
         save_huggingface(trained, out / "model", replace=True)  # killed before the summary, it comes here again
@@ -388,10 +417,17 @@ def measured(
     """An evaluation and its first completions, as figures of the environment's stage."""
     began = time.perf_counter()
     evaluation, judged = evaluate(
-        model.params, model.config, model.tokenizer, environment.template, problems, environment.pool,
-        dataclasses.replace(environment.sampling, temperature=config.temperature), config.samples, environment.seed,
+        model.params,
+        model.config,
+        model.tokenizer,
+        environment.template,
+        problems,
+        environment.pool,
+        dataclasses.replace(environment.sampling, temperature=config.temperature),
+        config.samples,
+        environment.seed,
         environment.stage,
-    )  # fmt: skip
+    )
     return {
         "evaluation": dataclasses.asdict(evaluation),
         "completions": [dataclasses.asdict(one) for one in judged[:20]],

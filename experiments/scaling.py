@@ -27,12 +27,12 @@ from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, work_on
 from r1jax.benchmark.workload import SMALL, Work
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
+from r1jax.pipeline.command import keep_compiled
+from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.rl.config import check_run
 from r1jax.sharding import make_mesh, parse_mesh
-from r1jax.stages.command import keep_compiled
-from r1jax.stages.rl_config import check_run
-from r1jax.stages.run import versions
 
 MESHES = ("1x1", "2x1", "4x1", "8x1", "4x2", "2x4", "1x8")
 
@@ -102,10 +102,13 @@ def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
             continue
         shares = (run["collectives"][part].get("share") for part in ("rollout", "update"))
         table.add_row(
-            name, f"{run['rollout']['tokens_per_second']:,.0f}", f"{run['update']['tokens_per_second']:,.0f}",
-            f"{run['step']['seconds']:.3f}", " ".join(f"{100 * run['efficiency'][part]:.0f}" for part in PARTS),
+            name,
+            f"{run['rollout']['tokens_per_second']:,.0f}",
+            f"{run['update']['tokens_per_second']:,.0f}",
+            f"{run['step']['seconds']:.3f}",
+            " ".join(f"{100 * run['efficiency'][part]:.0f}" for part in PARTS),
             " ".join("-" if share is None else f"{100 * share:.0f}" for share in shares),
-        )  # fmt: skip
+        )
     console.print(table)
 
 
@@ -144,8 +147,13 @@ def main() -> None:
             same = [r for r in results.runs() if (r["mesh"], r["prompts"]) == (mesh, work.prompts)]
             # On a data axis of one device both scalings are one piece of work.
             figures = same[0] if same else attempt(work, mesh, pool, config.repeats)
-            what = {"scaling": scaling, "mesh": mesh, "devices": data * model, "prompts": work.prompts,
-                    "microbatch": work.microbatch}  # fmt: skip
+            what = {
+                "scaling": scaling,
+                "mesh": mesh,
+                "devices": data * model,
+                "prompts": work.prompts,
+                "microbatch": work.microbatch,
+            }
             results.add({**what, **figures, **what})
             told = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
             console.print(f"{scaling} {mesh}: {told}", style="dim", highlight=False)

@@ -41,8 +41,10 @@ def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> d
         name: next((point["seconds"] for point in points if point["accuracy"] >= aim), None)
         for name, points in curves.items()
     }
-    rate = {name: sum(row["seconds"] for row in rows[1:]) / max(len(rows) - 1, 1) for name, rows in
-            (("one", one), ("wide", wide))}  # fmt: skip
+    rate = {
+        name: sum(row["seconds"] for row in rows[1:]) / max(len(rows) - 1, 1)
+        for name, rows in (("one", one), ("wide", wide))
+    }
     return {"accuracy_aimed_at": aim, "seconds_to_it": reached, "seconds_a_step": rate, "at_equal_samples": curves}
 
 

@@ -72,11 +72,7 @@ def _compile(template: str) -> jinja2.Template:
 
 
 def render(
-    template: str,
-    messages: Sequence[Mapping[str, str]],
-    bos_token: str,
-    eos_token: str,
-    add_generation_prompt: bool,
+    template: str, messages: Sequence[Mapping[str, str]], bos_token: str, eos_token: str, add_generation_prompt: bool
 ) -> Rendered:
     """Messages in a chat template; raises UserError where the template is broken or refuses them."""
     try:

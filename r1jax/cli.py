@@ -223,13 +223,7 @@ def _fits(values: Sequence[str], hint: Any) -> bool:
     probe: Any = dataclasses.make_dataclass("Probe", [("value", hint)])
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            tyro.cli(
-                probe,
-                args=["--value", *values],
-                return_unknown_args=True,
-                config=_MARKERS,
-                registry=_TYPES,
-            )
+            tyro.cli(probe, args=["--value", *values], return_unknown_args=True, config=_MARKERS, registry=_TYPES)
     except SystemExit:
         return False
     return True

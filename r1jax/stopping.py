@@ -95,8 +95,9 @@ class StopRequest:
         with contextlib.suppress(RuntimeError):  # where the signal interrupts another write to the same stream
             print(
                 f"{name}: stops once the work under way is saved; a second one ends at once",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                file=sys.stderr,
+                flush=True,
+            )
         return True
 
 

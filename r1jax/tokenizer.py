@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from r1jax.chat import Rendered, render
-from r1jax.data.template import TAGS
+from r1jax.data.text.template import TAGS
 from r1jax.errors import UserError
 from r1jax.tokenizer_config import added_tokens, read_config, read_declarations, register, write_declarations
 
@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without control tokens other than the tags of r1jax.data.template, which rewards read."""
+        """Text of ids, without control tokens other than the tags of r1jax.data.text.template, which rewards read."""
         ...
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:

@@ -108,10 +108,7 @@ def read_declarations(
 
 def _end_ids(folder: Path, generation: Mapping[str, Any], token_of: Callable[[int], str | None]) -> list[int]:
     found = []
-    for name, source in (
-        ("generation_config.json", generation),
-        ("config.json", read_json(folder / "config.json")),
-    ):
+    for name, source in (("generation_config.json", generation), ("config.json", read_json(folder / "config.json"))):
         value = source.get("eos_token_id")
         for id in value if isinstance(value, list) else [value]:
             if id is None or id == -1:  # some write -1 for none

@@ -57,7 +57,7 @@ FLAGS = {
         f"{_PRETRAIN} {_RL.format('rl')} --sft.epochs=1 --sft.batch=2 --match.steps=2 --match.prompts=4 "
         "--match.samples=2"
     ),
-}  # fmt: skip
+}
 TIMES = ("time", "made_by", "command", "tokens_per_second", "seconds")
 LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
 
@@ -153,20 +153,18 @@ class Experiment:
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / "experiments" / f"{self.name}.py"), *self.words(run)],
-                env=os.environ | self.environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def call(self, run: Path) -> None:
         """The command within this process, where programs that are compiled stay."""
         main = importlib.import_module(f"experiments.{self.name}").main
-        for name in (
-            "pretrain",
-            "sft",
-            "reward_model",
-            "distill",
-            "rl",
-        ):  # equal optimisers: no new traces
-            stage = importlib.import_module(f"r1jax.stages.{name}")
+        # Equal optimisers: no new traces.
+        for name in ("recipe.pretraining", "recipe.sft", "recipe.reward_models", "recipe.distillation", "rl.train"):
+            stage = importlib.import_module(f"r1jax.{name}")
             if not hasattr(stage.make_optimizer, "cache_info"):
                 stage.make_optimizer = functools.lru_cache(stage.make_optimizer)
         before, sys.argv = sys.argv, [self.name, *self.words(run)]

@@ -17,7 +17,7 @@ from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
 from r1jax.checkpoints.native import write_model
 from r1jax.disk import alone, cache_folder, replacing, write_whole
 from r1jax.errors import UserError
-from r1jax.evaluation.curves import plot_curves
+from r1jax.report.curves import plot_curves
 from r1jax.tokenizer import load_tokenizer
 from r1jax.training.metrics import MetricsWriter, read_metrics
 from tests.check_kills import snapshots
@@ -183,7 +183,7 @@ def unknown(*_):
 
 pwd.getpwuid = pwd.getpwnam = unknown
 import experiments.r1_zero
-from r1jax.stages.command import keep_compiled
+from r1jax.pipeline.command import keep_compiled
 keep_compiled()
 print(__import__("jax").config.jax_compilation_cache_dir)
 """

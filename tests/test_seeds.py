@@ -9,22 +9,28 @@ import pytest
 
 from experiments import r1
 from r1jax.checkpoints.model import Model
-from r1jax.data.corpus import CorpusConfig
-from r1jax.data.preferences import Pair
-from r1jax.data.problem import Problem
-from r1jax.data.problems import ProblemsConfig
-from r1jax.data.template import Template, find_template
+from r1jax.data.formats.preferences import Pair
+from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.corpus import CorpusConfig
+from r1jax.data.text.template import Template, find_template
 from r1jax.evaluation.evaluate import evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.recipe import distillation as distill
+from r1jax.recipe import judged_samples as draw
+from r1jax.recipe import pretraining as pretrain
+from r1jax.recipe import reward_models as reward_model
+from r1jax.recipe import sft
+from r1jax.recipe import stages as recipe
+from r1jax.recipe.pretraining import PretrainConfig
+from r1jax.recipe.reward_models import RewardModelConfig
+from r1jax.recipe.sft import SFTConfig
+from r1jax.rl import rollouts as collect
+from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import init_params, make_mesh
-from r1jax.stages import collect, distill, draw, pretrain, recipe, reward_model, sft
-from r1jax.stages.pretrain import PretrainConfig
-from r1jax.stages.reward_model import RewardModelConfig
-from r1jax.stages.rl_config import RLConfig
-from r1jax.stages.sft import SFTConfig
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig
 

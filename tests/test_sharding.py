@@ -9,7 +9,7 @@ import pytest
 
 from r1jax import sharding
 from r1jax.benchmark.collectives import program_traffic
-from r1jax.benchmark.plan import abstract_state, update_program
+from r1jax.benchmark.mesh_estimate import abstract_state, update_program
 from r1jax.benchmark.workload import SMALL, Work
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import is_spec, make_mesh, partition, partition_param

@@ -12,13 +12,7 @@ import sentencepiece
 
 from r1jax.chat import render
 from r1jax.errors import UserError
-from r1jax.tokenizer import (
-    ByteTokenizer,
-    JsonTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    load_tokenizer,
-)
+from r1jax.tokenizer import ByteTokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EXPECTED = json.loads((FIXTURES / "tokenizers" / "expected.json").read_text())

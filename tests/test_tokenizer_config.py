@@ -17,7 +17,7 @@ from gguf import TokenType
 
 import r1jax
 from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
-from r1jax.data.template import TEMPLATES
+from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.sampling.processors import Sampling

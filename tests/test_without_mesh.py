@@ -6,20 +6,20 @@ import jax
 import numpy as np
 
 from r1jax.checkpoints.model import Model
-from r1jax.data.problem import Problem
-from r1jax.data.template import Template
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
 from r1jax.evaluation.evaluate import evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.graph import Stage, finished, run_graph
+from r1jax.recipe.config import RecipeConfig
+from r1jax.recipe.stages import _load
 from r1jax.rewards.pool import Scores
+from r1jax.rl.config import RLConfig
+from r1jax.rl.rollouts import Environment
+from r1jax.rl.train import reinforce
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import init_params
-from r1jax.stages.collect import Environment
-from r1jax.stages.graph import Stage, finished, run_graph
-from r1jax.stages.recipe import _load
-from r1jax.stages.recipe_config import RecipeConfig
-from r1jax.stages.rl import reinforce
-from r1jax.stages.rl_config import RLConfig
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig
 

@@ -111,10 +111,11 @@ def with_efficiency(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             base = min(peers, key=lambda r: r["devices"])
             run["baseline"] = base["mesh"]
             run["efficiency"] = {
-                part: run[part]["tokens_per_second"] / run["devices"]
+                part: run[part]["tokens_per_second"]
+                / run["devices"]
                 / (base[part]["tokens_per_second"] / base["devices"])
                 for part in PARTS
-            }  # fmt: skip
+            }
         done.append(run)
     return done
 

@@ -18,23 +18,23 @@ import numpy as np
 
 from r1jax.chat import Rendered
 from r1jax.checkpoints.model import Model
-from r1jax.data.problem import Problem
-from r1jax.data.template import Template
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, Numerics, computed_as
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.pool import Scorer
+from r1jax.rl.batch import Rollout
+from r1jax.rl.config import RLConfig
+from r1jax.rl.rollouts import Collected, Environment, collect, lay_out
+from r1jax.rl.train import copy_reference, learn
+from r1jax.rl.update import update
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import Params, init_params
-from r1jax.stages.collect import Collected, Environment, collect, lay_out
-from r1jax.stages.rl import copy_reference, learn
-from r1jax.stages.rl_config import RLConfig
 from r1jax.training.loop import Carry
-from r1jax.training.rollout import Rollout
 from r1jax.training.state import init_state, make_optimizer, state_shapes
-from r1jax.training.update import update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,13 @@ class Work(Numerics):
     def rl(self) -> RLConfig:
         """GRPO as the peers were measured: AdamW, a reference, one update a rollout."""
         return RLConfig(
-            steps=1000, prompts=self.prompts, group=self.group, beta=self.beta, param_dtype=self.dtype,
+            steps=1000,
+            prompts=self.prompts,
+            group=self.group,
+            beta=self.beta,
+            param_dtype=self.dtype,
             microbatch=min(self.microbatch, self.prompts * self.group),
-        )  # fmt: skip
+        )
 
     @property
     def width(self) -> int:
@@ -93,8 +97,14 @@ class Work(Numerics):
 
 # What a CPU is given in place of the work that was asked for.
 SMALL: dict[str, Any] = {
-    "model": "tiny", "prompts": 4, "group": 4, "prompt": 16, "tokens": 32, "dtype": "float32", "microbatch": 8,
-}  # fmt: skip
+    "model": "tiny",
+    "prompts": 4,
+    "group": 4,
+    "prompt": 16,
+    "tokens": 32,
+    "dtype": "float32",
+    "microbatch": 8,
+}
 
 
 def frequencies(vocab_size: int) -> np.ndarray:
@@ -208,9 +218,15 @@ class Bench:
     def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
         """Samples of the first ``prompts`` prompts."""
         return sample(
-            self.carry.state.params, self.prompts[:prompts], self.model_config, jax.random.key(1),
-            sampling=sampling, end_tokens=(), samples_per_prompt=group, limits=limits,
-        )  # fmt: skip
+            self.carry.state.params,
+            self.prompts[:prompts],
+            self.model_config,
+            jax.random.key(1),
+            sampling=sampling,
+            end_tokens=(),
+            samples_per_prompt=group,
+            limits=limits,
+        )
 
     def collected(self, step: int) -> Collected:
         """Prompts, samples and rewards of a step."""

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.data.problem import Problem
-from r1jax.data.readability import ReadabilityConfig, fault
-from r1jax.data.template import ANY, Template, completion_text
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.readability import ReadabilityConfig, fault
+from r1jax.data.text.template import ANY, Template, completion_text
 from r1jax.errors import UserError
 from r1jax.evaluation.estimators import MOST_SAMPLES
-from r1jax.evaluation.report import Evaluation, summarise
 from r1jax.evaluation.voting import vote_classes
 from r1jax.models.config import ModelConfig
+from r1jax.report.comparison import Evaluation, summarise
 from r1jax.rewards import Completion
 from r1jax.rewards.pool import Scorer, Scores
 from r1jax.sampling.processors import Sampling
@@ -108,10 +108,16 @@ def evaluate(
         for start in range(0, len(problems), part):
             ids = np.arange(start * samples_per_problem, (start + part) * samples_per_problem)
             samples = sample(
-                params, prompts[start : start + part], model, key,
-                sampling=sampling, end_tokens=tokenizer.eos_ids, samples_per_prompt=samples_per_problem,
-                sequence_ids=ids, prompt_width=max(map(len, prompts)),
-            )  # fmt: skip
+                params,
+                prompts[start : start + part],
+                model,
+                key,
+                sampling=sampling,
+                end_tokens=tokenizer.eos_ids,
+                samples_per_prompt=samples_per_problem,
+                sequence_ids=ids,
+                prompt_width=max(map(len, prompts)),
+            )
             read = read_completions(samples, tokenizer, template, sampling)
             scored.append(pool.score([repeated[i] for i in ids], read))
             completions += read

@@ -10,7 +10,7 @@ import numpy as np
 from r1jax.evaluation.estimators import bootstrap_intervals
 
 if TYPE_CHECKING:
-    from r1jax.evaluation.report import Evaluation
+    from r1jax.report.comparison import Evaluation
 
 _SEED = 0  # of the resampled problems, the same for every pair of models
 

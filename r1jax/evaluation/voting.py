@@ -10,9 +10,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from r1jax.data import countdown, gym
-from r1jax.data.number import parse_number
-from r1jax.data.problem import Problem
+from r1jax.data.problems import countdown, gym
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.numbers import parse_number
 from r1jax.rewards.pool import FULL_SCORE, Scorer
 
 RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples without an answer

@@ -127,9 +127,7 @@ def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Ar
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
-def decode_attention_kernel(
-    qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age, interpret=False
-):  # fmt: skip
+def decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age, interpret=False):
     """As decode_attention; ``interpret`` runs the kernel's own steps on a CPU."""
     S, G, rows, K = qkv.shape
     heads = rows - 2
@@ -143,16 +141,16 @@ def decode_attention_kernel(
         partial(_kernel, splits=splits, biased=bias is not None),
         grid=(S, G, splits),
         out_shape=[
-            shape(K, dtype=qkv.dtype if splits == 1 else jnp.float32), shape(), shape(),
+            shape(K, dtype=qkv.dtype if splits == 1 else jnp.float32),
+            shape(),
+            shape(),
             *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in ring),
         ],
         input_output_aliases={9: 3, 10: 4},
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
         name="decode_attention",
-    )(
-        qkv, cos if bias is None else bias, cos, sin, *prefix, prompt, prefix_length, age, *ring, entry.reshape(1)
-    )  # fmt: skip
+    )(qkv, cos if bias is None else bias, cos, sin, *prefix, prompt, prefix_length, age, *ring, entry.reshape(1))
     if splits > 1:
         scale = jnp.exp(top - top.max(axis=0))
         out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
@@ -160,9 +158,27 @@ def decode_attention_kernel(
 
 
 def _kernel(
-    qkv_ref, bias_ref, cos_ref, sin_ref, prefix_keys, prefix_values, prompt_ref, length_ref, age_ref, _, __,
-    entry_ref, out_ref, total_ref, top_ref, keys, values, *, splits: int, biased: bool,
-):  # fmt: skip
+    qkv_ref,
+    bias_ref,
+    cos_ref,
+    sin_ref,
+    prefix_keys,
+    prefix_values,
+    prompt_ref,
+    length_ref,
+    age_ref,
+    _,
+    __,
+    entry_ref,
+    out_ref,
+    total_ref,
+    top_ref,
+    keys,
+    values,
+    *,
+    splits: int,
+    biased: bool,
+):
     s, g, part = pl.program_id(0), pl.program_id(1), pl.program_id(2)
     heads, K = qkv_ref.shape[2] - 2, qkv_ref.shape[3]
     half, R = K // 2, keys.shape[2]

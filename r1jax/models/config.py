@@ -73,9 +73,15 @@ FREE_NUMERICS = tuple(name for name in NUMERICS if name != "dtype")  # with othe
 
 
 _WHOLE = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
     "context_length",
-)  # fmt: skip
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,15 +15,7 @@ from r1jax.models import attention, mlp, rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import (
-    Params,
-    ParamSpec,
-    compiler_mesh,
-    constrain,
-    gather_over_data,
-    map_specs,
-    param_count,
-)
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, gather_over_data, map_specs, param_count
 
 GATHERED_BYTES = 2**34  # of weights that gather "auto" has whole on a device; decoding has them so, twice
 
@@ -129,11 +121,7 @@ def block(
 
 
 def hidden_states(
-    params: Params,
-    tokens: jax.Array,
-    config: ModelConfig,
-    with_cache: bool = False,
-    segments: jax.Array | None = None,
+    params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False, segments: jax.Array | None = None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
     """Final normed states [B, T, D] of tokens [B, T]; with_cache also keys and values [L, B, T, G, K].
 

@@ -9,7 +9,7 @@ A file of your own holds a reward as soon as it says::
         return 1.0 if completion.tokens < 100 else 0.0
 """
 
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError, reward
 
 __all__ = ["Completion", "Problem", "RewardError", "reward"]

@@ -6,8 +6,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 
-from r1jax.data.problem import Problem
-from r1jax.data.template import Template
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 
 

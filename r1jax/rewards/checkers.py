@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from r1jax.data import countdown, gym
-from r1jax.data.number import read_number
-from r1jax.data.problem import Checker, Problem
+from r1jax.data.problems import countdown, gym
+from r1jax.data.problems.problem import Checker, Problem
+from r1jax.data.text.numbers import read_number
 from r1jax.rewards import mathematics
 
 

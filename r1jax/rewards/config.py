@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from r1jax.data.names import lookup
 from r1jax.errors import UserError
+from r1jax.names import lookup
 from r1jax.rewards.base import Reward
 from r1jax.rewards.rules import RULES
 

@@ -15,7 +15,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from r1jax.data.number import read_number
+from r1jax.data.text.numbers import read_number
 from r1jax.rewards.notation import TEXT, read_answer
 
 _LONGEST = 2000  # characters of an answer that is parsed: beyond, only the same text is equal
@@ -28,22 +28,124 @@ _NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))
 
 # Names that are mathematics and no words.
 _NAMES = frozenset(
-    ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg",
-     "exp", "lim", "max", "min", "gcd", "lcm", "mod", "det", "sqrt", "frac", "pi", "theta", "alpha", "beta", "gamma",
-     "infinity", "infty", "inf", "cup", "cap", "times", "cdot", "div", "le", "ge", "ne")
-)  # fmt: skip
+    (
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "ln",
+        "lg",
+        "exp",
+        "lim",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "mod",
+        "det",
+        "sqrt",
+        "frac",
+        "pi",
+        "theta",
+        "alpha",
+        "beta",
+        "gamma",
+        "infinity",
+        "infty",
+        "inf",
+        "cup",
+        "cap",
+        "times",
+        "cdot",
+        "div",
+        "le",
+        "ge",
+        "ne",
+    )
+)
 _LINKS = frozenset(("and", "or", "if", "for", "when", "where", "with", "the", "are", "answer", "result"))
 # Words that make another value of the number beside them.
 _CHANGES = frozenset(
-    ("not", "no", "more", "less", "least", "most", "over", "under", "above", "below", "greater", "fewer", "than",
-     "plus", "minus", "times", "squared", "cubed", "factorial", "half", "halves", "third", "thirds", "quarter",
-     "quarters", "fifths", "sixths", "eighths", "tenths", "hundredths", "thousandths", "dozen", "hundred", "thousand",
-     "million", "billion", "trillion")
-)  # fmt: skip
+    (
+        "not",
+        "no",
+        "more",
+        "less",
+        "least",
+        "most",
+        "over",
+        "under",
+        "above",
+        "below",
+        "greater",
+        "fewer",
+        "than",
+        "plus",
+        "minus",
+        "times",
+        "squared",
+        "cubed",
+        "factorial",
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+        "quarters",
+        "fifths",
+        "sixths",
+        "eighths",
+        "tenths",
+        "hundredths",
+        "thousandths",
+        "dozen",
+        "hundred",
+        "thousand",
+        "million",
+        "billion",
+        "trillion",
+    )
+)
 _SHORT = frozenset(
-    ("no", "on", "up", "us", "am", "an", "as", "at", "be", "by", "do", "go", "he", "hi", "if", "in", "is", "it", "me",
-     "my", "of", "oh", "ok", "or", "so", "to", "we")
-)  # fmt: skip
+    (
+        "no",
+        "on",
+        "up",
+        "us",
+        "am",
+        "an",
+        "as",
+        "at",
+        "be",
+        "by",
+        "do",
+        "go",
+        "he",
+        "hi",
+        "if",
+        "in",
+        "is",
+        "it",
+        "me",
+        "my",
+        "of",
+        "oh",
+        "ok",
+        "or",
+        "so",
+        "to",
+        "we",
+    )
+)
 
 
 def equivalent(expected: str, given: str) -> bool:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.checkpoints.model import Model
-from r1jax.data.conversations import check_reasoning_is_kept, judged_ids
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.conversations import check_reasoning_is_kept, judged_ids
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from r1jax.data.number import DASHES, POWERS, read_number, unit_of
+from r1jax.data.text.numbers import DASHES, POWERS, read_number, unit_of
 
 _CHARACTERS = str.maketrans(
     {
@@ -16,7 +16,7 @@ _CHARACTERS = str.maketrans(
         **{"，": ",", "\uff08": "(", "\uff09": ")", "。": ".", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "`": ""},
         **{char: rf"\frac{{{top}}}{{{below}}}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅛18")},
     }
-)  # fmt: skip
+)
 
 
 def _repeating(whole: str, fixed: str, repeated: str) -> str:

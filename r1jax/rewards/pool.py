@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.process import WorkerProcess

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Pipe
 from typing import Literal
 
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.worker import Failure, Message

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from r1jax.data.names import lookup
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
+from r1jax.names import lookup
 from r1jax.rewards.base import Completion
 from r1jax.rewards.config import RewardSpec, parse_rewards
 from r1jax.rewards.pool import RewardPool, Scores

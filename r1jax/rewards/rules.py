@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from r1jax.data.language import consistency, main_language
-from r1jax.data.number import read_number
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.language import consistency, main_language
+from r1jax.data.text.numbers import read_number
 from r1jax.rewards.base import Completion, reward
 from r1jax.rewards.checkers import check
 

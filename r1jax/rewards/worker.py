@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from r1jax.data.problem import Problem
+from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.rewards.base import Completion, Reward
 from r1jax.rewards.checkers import check, prepare

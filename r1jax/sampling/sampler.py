@@ -177,18 +177,25 @@ def run_queue(
         return dataclasses.replace(samples, steps=samples.steps[None])
 
     split = jax.shard_map(
-        on_device, in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()), out_specs=PartitionSpec("data"),
+        on_device,
+        in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()),
+        out_specs=PartitionSpec("data"),
         check_vma=False,
-    )  # fmt: skip
+    )
     samples = split(params, queue, key)
     samples = dataclasses.replace(samples, steps=samples.steps.max())
     return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # whole on every host
 
 
 def _run_queue(
-    params: Params, queue: Queue, key: jax.Array, config: ModelConfig, sampling: Sampling, end_tokens: tuple[int, ...],
+    params: Params,
+    queue: Queue,
+    key: jax.Array,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
     widths: tuple[int, ...],
-) -> Samples:  # fmt: skip
+) -> Samples:
     layers = decoding_layers(params, config)
     output = unembedding(params, config)
     prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape))
@@ -201,9 +208,17 @@ def _run_queue(
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute on a row that exists; nothing of it is kept
         prompt = queue.prompt_of[row]
         hidden, ring = decode_step(
-            params, layers, state.token, prefix, prompt, queue.prompt_lengths[prompt] - 1, state.ring, state.step,
-            state.age, config,
-        )  # fmt: skip
+            params,
+            layers,
+            state.token,
+            prefix,
+            prompt,
+            queue.prompt_lengths[prompt] - 1,
+            state.ring,
+            state.step,
+            state.age,
+            config,
+        )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = _random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)

@@ -1,0 +1,1 @@
+"""Sources of problems, and which problems are held out."""

@@ -1,0 +1,102 @@
+"""Any task of reasoning-gym by name; the task's own scorer judges the answers."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from r1jax.data.problems.problem import KeyedProblem, Problem, distinct
+from r1jax.errors import UserError
+from r1jax.names import lookup
+
+_BLOCK = 1000  # entries of one data set: some tasks prepare all of theirs at once
+
+
+def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
+    """Problems of a task at its default difficulty, without repeats.
+
+    Raises:
+      UserError: for an unknown task, naming those that come near, or one that cannot be made from its name alone.
+    """
+    lookup("reasoning-gym task", task, _tasks())
+    try:
+        _library().create_dataset(task, seed=seed, size=1)
+    except Exception as error:
+        raise UserError(f"reasoning-gym cannot make {task!r} from its name alone ({error}): choose another") from error
+    return distinct(_draws(task, seed))
+
+
+def score(answer: str, metadata: str) -> float:
+    """The task's own score of an answer, mostly 0 or 1 with some part credit between."""
+    problem = json.loads(metadata)
+    try:
+        return float(scorer(problem["task"])(answer, _unpack(problem["entry"])))
+    except Exception:
+        # Some scorers raise on answers they cannot parse (prime_factorization on "x"): such an answer is wrong.
+        return 0.0
+
+
+def expecting(metadata: str, answer: str) -> str:
+    """The metadata of the same problem with another answer in the place of its own."""
+    problem = json.loads(metadata)
+    entry = [[key, answer if key == "answer" else value] for key, value in problem["entry"]["dict"]]
+    return json.dumps(problem | {"entry": {"dict": entry}})
+
+
+@functools.cache
+def scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
+    """The function of (answer, entry) that a task scores with; loading it takes seconds."""
+    return _library().get_score_answer_fn(task)
+
+
+def _library() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # from one of its dependencies, when first compiled
+        return importlib.import_module("reasoning_gym")
+
+
+def _tasks() -> dict[str, Any]:
+    _library()
+    return importlib.import_module("reasoning_gym.factory").DATASETS
+
+
+def _draws(task: str, seed: int) -> Iterator[KeyedProblem]:
+    rng = random.Random(seed)
+    while True:
+        entries = _library().create_dataset(task, seed=rng.randrange(2**31), size=_BLOCK)
+        for i in range(_BLOCK):
+            try:
+                entry = entries[i]
+            except IndexError:  # a task may have fewer than it was asked for
+                break
+            question, answer = entry["question"], entry["answer"]
+            metadata = json.dumps({"task": task, "entry": _pack(entry)})
+            # A task without one right answer gives None.
+            yield question, Problem(question, "" if answer is None else str(answer), task, "gym", metadata)
+
+
+def _pack(value: Any) -> Any:
+    """A value in the types of JSON, with tuples, fractions and keys kept: some scorers compare them by type."""
+    if isinstance(value, dict):
+        return {"dict": [[_pack(k), _pack(v)] for k, v in value.items()]}
+    if isinstance(value, Fraction):
+        return {"fraction": str(value)}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(v) for v in value]}
+    return [_pack(v) for v in value] if isinstance(value, list) else value
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "fraction" in value:
+            return Fraction(value["fraction"])
+        if "tuple" in value:
+            return tuple(_unpack(v) for v in value["tuple"])
+        return {_unpack(k): _unpack(v) for k, v in value["dict"]}
+    return [_unpack(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Texts: templates, conversations, languages, numbers, packing and synthetic corpora."""

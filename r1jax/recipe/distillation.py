@@ -1,0 +1,227 @@
+"""Distillation by distribution: a student that learns a teacher's whole next-token distribution on samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from r1jax.algorithms.divergence import Direction, kl_sum
+from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.problems.dataset import problem_batch, warn_of_repeats
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import hidden_states, prepare, unembedding
+from r1jax.rl.batch import build_rollout
+from r1jax.rl.update import accumulate
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.seeds import stage_key, stage_seed
+from r1jax.sharding import Params, entered_mesh
+from r1jax.tokenizer import Tokenizer
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
+from r1jax.training.progress import ProgressBar
+from r1jax.training.state import (
+    OptimizerConfig,
+    TrainState,
+    apply_gradients,
+    init_state,
+    make_optimizer,
+    state_shapes,
+    warn_of_rounding,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchConfig(OptimizerConfig):
+    """Generalised knowledge distillation (arXiv 2306.13649)."""
+
+    steps: int = 100
+    """Updates, each on samples of its own; 0 leaves the matching out."""
+    prompts: int = 32
+    """Questions an update."""
+    samples: int = 4
+    """Samples of each."""
+    microbatch: int = 0
+    """Sequences in one backward pass, over all devices; 0 takes all."""
+    direction: Direction = "reverse"
+    """forward: KL(teacher, student), covers the teacher; reverse: KL(student, teacher), keeps to its likeliest."""
+    source: Literal["student", "teacher"] = "student"
+    """Whose samples the distributions are compared on."""
+    logprob_chunk: int = 2048
+    """Tokens whose logits are in memory at one time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 0 or min(self.prompts, self.samples, self.logprob_chunk) < 1:
+            raise UserError("match: prompts, samples and logprob-chunk must be at least 1 and steps at least 0")
+        if self.microbatch < 0 or self.sequences % self.microbatch_size:
+            raise UserError(f"match.microbatch={self.microbatch} does not divide the {self.sequences} sequences")
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of one update."""
+        return self.prompts * self.samples
+
+    @property
+    def microbatch_size(self) -> int:
+        """Sequences of one backward pass."""
+        return self.microbatch or self.sequences
+
+
+def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
+    """Raises UserError unless every id means the same to both."""
+    ids = range(student.vocab_size)
+    same = student.vocab_size == teacher.vocab_size and student.eos_ids == teacher.eos_ids
+    if not same or any(student.decode([i]) != teacher.decode([i]) for i in ids):
+        raise UserError(
+            "matching distributions needs one vocabulary, and the student's is not the teacher's: leave it out and "
+            "distil by fine-tuning"
+        )
+
+
+def match_sums(
+    params: Params,
+    batch: Any,
+    teacher: Params,
+    configs: tuple[ModelConfig, ModelConfig],
+    config: MatchConfig,
+    temperature: float,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Sum of the KL divergence over a batch's completion tokens, and their count; configs: student's, teacher's."""
+    tokens, mask = batch
+    own, _ = hidden_states(params, tokens[:, :-1], configs[0])
+    other, _ = hidden_states(teacher, tokens[:, :-1], configs[1])
+    # The vocabulary is the tokenizer's; a model may have more rows than that.
+    size = min(configs[0].vocab_size, configs[1].vocab_size)
+    pair = [
+        (h, unembedding(w, c)[:, :size].astype(h.dtype))
+        for h, w, c in ((own, params, configs[0]), (other, teacher, configs[1]))
+    ]
+    total = kl_sum(pair[0], pair[1], mask, config.direction, temperature, config.logprob_chunk)
+    return total, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(total))
+
+
+@partial(
+    jax.jit, static_argnames=("optimizer", "configs", "config", "temperature", "microbatches"), donate_argnames="state"
+)
+def _update(
+    state: TrainState,
+    batch: Any,
+    teacher: Params,
+    optimizer: optax.GradientTransformation,
+    configs: tuple[ModelConfig, ModelConfig],
+    config: MatchConfig,
+    temperature: float,
+    microbatches: int,
+) -> tuple[TrainState, Metrics]:
+    gradient = jax.grad(match_sums, has_aux=True)
+    params, teacher = prepare(state.params, configs[0]), prepare(teacher, configs[1])
+
+    def part_gradient(params: Params, part: Any) -> Any:
+        return gradient(params, part, teacher, configs, config, temperature)
+
+    (grads, count), (sums,) = accumulate(part_gradient, params, batch, microbatches)
+    state, metrics = apply_gradients(state, grads, count, optimizer, configs[0])
+    return state, {"kl": (sums.sum(), count)} | metrics
+
+
+def match(
+    student: Model,
+    teacher: Model,
+    problems: Sequence[Problem],
+    template: Template,
+    sampling: Sampling,
+    config: MatchConfig,
+    save: SaveConfig,
+    seed: int,
+    folder: Path,
+    name: str = "match",
+) -> tuple[Model, dict[str, Any]]:
+    """Trains the student towards the teacher's distribution; the student, and figures of the run.
+
+    Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
+    seed, ``name`` and its number alone. The student's weights are freed. Without an entered mesh it runs on one device.
+
+    Raises:
+      UserError: where the two have different vocabularies.
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
+    """
+    check_vocabularies(student.tokenizer, teacher.tokenizer)
+    warn_of_repeats(problems, config.prompts, "match.prompts")
+    warn_of_rounding(config, "match")
+    optimizer = make_optimizer(config, config.steps, stage_seed(seed, name, "rounding"))
+    shapes = state_shapes(student.config, config, optimizer, entered_mesh())
+    width = max(len(template.prompt_ids(problem, student.tokenizer)) for problem in problems)
+    microbatches = config.sequences // config.microbatch_size
+    write_model(folder, student.config, student.tokenizer)
+
+    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+        began = time.perf_counter()
+        own = config.source == "student"
+        prompts = [
+            template.prompt_ids(problem, student.tokenizer)
+            for problem in problem_batch(problems, step, config.prompts, stage_seed(seed, name, "problems"))
+        ]
+        key = jax.random.fold_in(stage_key(seed, name, "samples"), step)
+        samples = jax.device_get(
+            sample(
+                carry.state.params if own else teacher.params,
+                prompts,
+                student.config if own else teacher.config,
+                key,
+                sampling=sampling,
+                end_tokens=student.tokenizer.eos_ids,
+                samples_per_prompt=config.samples,
+                prompt_width=width,
+            )
+        )
+        rollout = build_rollout(
+            prompts=[prompt for prompt in prompts for _ in range(config.samples)],
+            tokens=samples.tokens,
+            lengths=samples.lengths,
+            logprobs=samples.logprobs,
+            sampling_logprobs=samples.sampling_logprobs,
+            advantages=np.zeros(config.sequences, np.float32),
+            counts=np.ones(config.sequences, bool),
+            longest=width + sampling.max_tokens,
+        )
+        carry.state, metrics = _update(
+            carry.state,
+            (rollout.tokens, rollout.mask),
+            teacher.params,
+            optimizer,
+            (student.config, teacher.config),
+            config,
+            sampling.policy_temperature,
+            microbatches,
+        )
+        tokens = float(samples.lengths.sum())
+        row = reduce_metrics(metrics) | {"tokens": tokens, "length_mean": tokens / config.sequences}
+        return carry, row | {"tokens_per_second": tokens / (time.perf_counter() - began)}
+
+    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes))
+        if carry is None:
+            carry = Carry(init_state(student.params, optimizer, shapes))
+        for weight in jax.tree.leaves(student.params):
+            weight.delete()
+        start = int(carry.state.step)
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
+            carry = run(
+                carry, step_fn, steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress
+            )
+    figures = {"steps": config.steps} | totals(folder, "tokens", "seconds")
+    return dataclasses.replace(student, params=carry.state.params), figures

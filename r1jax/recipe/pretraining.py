@@ -1,0 +1,210 @@
+"""Pretraining of a small base model on the synthetic corpus, its tokenizer included."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import sentencepiece
+
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.data.problems.problem import HELD_OUT_SHARE, Problem
+from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig, bilingual_documents
+from r1jax.data.text.corpus import CorpusConfig, documents
+from r1jax.data.text.template import TAGS, Template
+from r1jax.errors import UserError
+from r1jax.models.config import Architecture, ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.seeds import stage_key, stage_seed
+from r1jax.sharding import batch_sharding, entered_mesh, init_params, param_count
+from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
+from r1jax.training.language_model import language_model_update
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
+from r1jax.training.progress import ProgressBar
+from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
+
+# Messages a line each, in turn; an end token after each of the assistant's.
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{{ eos_token if message.role == 'assistant' else '\n' }}{% endfor %}"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(OptimizerConfig):
+    """The base model that is made when none is given."""
+
+    steps: int = 900
+    """Optimiser updates."""
+    batch: int = 64
+    """Documents an update."""
+    width: int = 52
+    """Tokens a document is cut to."""
+    vocabulary: int = 112
+    """Size of the tokenizer that is trained on the corpus."""
+    hidden_size: int = 128
+    """Width of the model."""
+    num_layers: int = 2
+    """Decoder blocks."""
+    learning_rate: float = 3e-3
+    warmup_steps: int = 30
+    schedule: Schedule = "cosine"
+    weight_decay: float = 0.1
+    architecture: Architecture = "llama"
+    """Whose kind of decoder it is: llama, qwen2 or qwen3."""
+    corpus: CorpusConfig | BilingualCorpusConfig = CorpusConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.steps, self.batch, self.num_layers) < 1 or self.width < 8:
+            raise UserError("pretrain: steps, batch and num-layers must be at least 1 and width at least 8")
+        if self.hidden_size % 64:
+            raise UserError(f"pretrain: hidden-size {self.hidden_size} must be a multiple of 64, two heads of 32")
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
+    """A SentencePiece BPE tokenizer of the texts: digits stand alone, and each tag and line end is one token."""
+    model = io.BytesIO()
+    least = len(TAGS) + len(set("".join(texts))) + 5  # every character, the tags and the control pieces
+    if vocabulary < least:
+        raise UserError(f"pretrain.vocabulary={vocabulary}: this corpus needs at least {least}")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([line for text in texts for line in text.split("\n")]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocabulary,
+        hard_vocab_limit=False,  # a small corpus may not have as many pieces
+        split_digits=True,
+        user_defined_symbols=[*TAGS, "\n"],
+        pad_id=3,
+        add_dummy_prefix=False,  # a completion goes on where the prompt stops: no space between them
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        character_coverage=1.0,
+        num_threads=1,  # the same pieces every time
+        minloglevel=2,
+    )
+    backend = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    return SentencePieceTokenizer(
+        backend=backend,
+        bos_id=backend.bos_id(),
+        bos_token=backend.id_to_piece(backend.bos_id()),
+        chat_template=CHAT,
+        eos_ids=(backend.eos_id(),),
+        pad_id=backend.pad_id(),
+    )
+
+
+def model_config(config: PretrainConfig, vocab_size: int, context: int) -> ModelConfig:
+    """A small decoder with heads of 32, two query heads to a key and value head."""
+    return ModelConfig(
+        architecture=config.architecture,
+        attention_bias=config.architecture == "qwen2",
+        qk_norm=config.architecture == "qwen3",
+        vocab_size=vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=3 * config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.hidden_size // 32,
+        num_kv_heads=config.hidden_size // 64,
+        head_dim=32,
+        context_length=context,
+    )
+
+
+def pretrain(
+    config: PretrainConfig,
+    save: SaveConfig,
+    template: Template,
+    problems: ProblemsConfig,
+    context: int,
+    seed: int,
+    folder: Path,
+    general_share: float = HELD_OUT_SHARE,
+    name: str = "pretrain",
+) -> dict[str, Any]:
+    """Makes corpus, tokenizer and model, trains, and leaves a checkpoint in ``folder``; figures of the run.
+
+    general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
+    begun with bos and ended with eos, as the prompts of the later stages are. The first weights and the batch of a step
+    depend on the seed, ``name`` and the step alone; the corpus on the seed. Without an entered mesh it runs on one
+    device.
+    """
+    texts = corpus_texts(config.corpus, problems, general_share, template, seed)
+    tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
+    model = model_config(config, tokenizer.vocab_size, context)
+    tokens, mask = document_rows(texts, tokenizer, config.width)
+    check_widths(texts, tokenizer, template, config.width)
+    order = grain.MapDataset.range(len(texts)).shuffle(seed=stage_seed(seed, name)).repeat()
+
+    mesh = entered_mesh()
+    specs = param_specs(model)
+    warn_of_rounding(config, "pretrain")
+    optimizer = make_optimizer(config, config.steps, stage_seed(seed, name, "rounding"))
+    shapes = state_shapes(model, config, optimizer, mesh)
+    write_model(folder, model, tokenizer)
+    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes))
+        if carry is None:
+            params = init_params(specs, stage_key(seed, name, "weights"))
+            carry = Carry(init_state(params, optimizer, shapes))
+        start = int(carry.state.step)
+
+        def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+            began = time.perf_counter()
+            picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
+            batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
+            carry.state, metrics = language_model_update(carry.state, batch, optimizer, model)
+            row = reduce_metrics(metrics)
+            learned = float(mask[picked].sum())
+            return carry, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
+
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
+            run(
+                carry, step_fn, steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress
+            )
+    return {"parameters": param_count(specs), "documents": len(texts)} | totals(folder, "tokens", "seconds")
+
+
+def corpus_texts(
+    corpus: CorpusConfig, problems: ProblemsConfig, general_share: float, template: Template, seed: int
+) -> list[str]:
+    """The documents of a corpus, which show nothing that ``problems`` or the share of general prompts holds out."""
+    grade = (problems.digits, problems.operations, problems.held_out_share)
+    if isinstance(corpus, BilingualCorpusConfig):
+        return bilingual_documents(corpus, *grade, general_share, template, seed)
+    return documents(corpus, *grade, template, seed)
+
+
+def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, width: int) -> None:
+    """Raises UserError where prompts do not fit ``width`` tokens, or more than a twentieth of the answers is cut."""
+    ended = [len(tokenizer.encode(text)) for text in texts[:1000] if text.endswith("</answer>")]
+    cut = sum(n >= width for n in ended)
+    prompt = len(template.prompt_ids(Problem("99 + 99", "198", "number"), tokenizer))
+    if prompt >= width:
+        raise UserError(f"a prompt of template {template.name} has {prompt} tokens: raise pretrain.width from {width}")
+    if ended and cut > len(ended) / 20:
+        raise UserError(
+            f"{cut} of {len(ended)} answered documents are longer than pretrain.width={width}: raise it to "
+            f"{max(ended) + 1}, and sampling.max-tokens with it"
+        )
+
+
+def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents as rows [n, width + 1] of tokens and their mask [n, width]; what is longer is cut, without an eos."""
+    tokens = np.zeros((len(texts), width + 1), np.int32)
+    mask = np.zeros((len(texts), width), bool)
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    for i, text in enumerate(texts):
+        ids = [*begin, *tokenizer.encode(text), tokenizer.eos_ids[0]][: width + 1]
+        tokens[i, : len(ids)] = ids
+        mask[i, : len(ids) - 1] = True
+    return tokens, mask

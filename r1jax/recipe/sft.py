@@ -1,0 +1,197 @@
+"""Supervised fine-tuning: conversations, packed, with the loss on the assistant's part."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.checkpoints.model import Model
+from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.data.problems.problem import key_is_held_out
+from r1jax.data.text.conversations import conversation_example
+from r1jax.data.text.packing import Example, pack
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import cast
+from r1jax.rl.update import check_microbatch
+from r1jax.seeds import stage_seed
+from r1jax.sharding import Params, batch_sharding, entered_mesh
+from r1jax.training.language_model import cross_entropy_sums, language_model_update
+from r1jax.training.loop import Carry, SaveConfig, restore, run
+from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
+from r1jax.training.progress import ProgressBar
+from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
+
+Conversation = Sequence[Mapping[str, str]]
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class SFTConfig(OptimizerConfig):
+    """Fine-tuning as DeepSeek-R1 was (arXiv 2501.12948): 2 to 3 epochs, cosine decay to a tenth."""
+
+    epochs: int = 2
+    """Passes over the conversations."""
+    batch: int = 32
+    """Packed rows an update."""
+    width: int = 512
+    """Tokens of a packed row; a conversation that is longer is left out and counted."""
+    microbatch: int = 0
+    """Rows in one backward pass, over all devices; 0 takes the whole batch."""
+    held_out_share: float = 0.05
+    """Share of the conversations that is never learned, chosen by a hash of what is asked; 0 has no evaluation."""
+    evaluate_every: int = 50
+    """Updates between evaluations of the loss on the held-out conversations."""
+    logprob_chunk: int = 2048
+    """Tokens whose logits are in memory at one time."""
+    learning_rate: float = 5e-5
+    schedule: Schedule = "cosine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.epochs, self.batch, self.evaluate_every, self.logprob_chunk) < 1 or self.width < 8:
+            raise UserError(
+                "sft: epochs, batch, evaluate-every and logprob-chunk must be at least 1 and width at least 8"
+            )
+        if not 0 <= self.held_out_share <= 0.5:
+            raise UserError(f"sft.held-out-share={self.held_out_share}: choose one from 0 to 0.5")
+        if self.microbatch < 0 or self.batch % self.microbatch_size:
+            raise UserError(f"sft.microbatch={self.microbatch} does not divide the batch of {self.batch} rows")
+
+    @property
+    def microbatch_size(self) -> int:
+        """Rows of one backward pass."""
+        return self.microbatch or self.batch
+
+
+def check_sft(config: SFTConfig, data_axis: int) -> None:
+    """Raises UserError where a microbatch does not split over the mesh's data axis."""
+    check_microbatch(config.microbatch_size, "rows", data_axis, "sft.batch, sft.microbatch")
+
+
+def batches(examples: Sequence[Example], width: int, batch: int, order: Sequence[int] | None = None) -> list[Batch]:
+    """The examples packed in ``order`` and cut into batches; the last is filled up with rows that count nothing."""
+    chosen = examples if order is None else [examples[i] for i in order]
+    rows = list(pack(chosen, width))
+    rows += [jax.tree.map(np.zeros_like, rows[0])] * (-len(rows) % batch)
+    parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    return [{name: np.stack([row[name] for row in part]) for name in part[0]} for part in parts]
+
+
+@partial(jax.jit, static_argnames=("config", "chunk"))
+def _loss_sums(params: Params, batch: Any, config: ModelConfig, chunk: int) -> tuple[jax.Array, jax.Array]:
+    loss, (count, _) = cross_entropy_sums(cast(params, config), batch, config, chunk)
+    return loss, count
+
+
+def held_out_loss(params: Params, data: Sequence[Batch], config: ModelConfig, chunk: int) -> float:
+    """Mean -log p of the marked tokens of all batches, in nats."""
+    sums = [_loss_sums(params, jax.device_put(part, batch_sharding()), config, chunk) for part in data]
+    return float(sum(float(loss) for loss, _ in sums) / sum(float(count) for _, count in sums))
+
+
+def sft(
+    model: Model,
+    conversations: Sequence[Conversation],
+    config: SFTConfig,
+    save: SaveConfig,
+    seed: int,
+    folder: Path,
+    name: str = "sft",
+) -> tuple[Model, dict[str, Any]]:
+    """Fine-tunes ``model`` and leaves checkpoints and metrics in ``folder``; the model, and figures of the run.
+
+    Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed, ``name`` and
+    the update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy.
+    Without an entered mesh it runs on one device.
+
+    Raises:
+      UserError: for a conversation that cannot be learned from, or none that fits the width.
+      Stopped: on Ctrl-C and SIGTERM, when all is saved.
+    """
+    settings = model.config
+    learned, held_out, dropped = _examples(conversations, model, config)
+    tests = batches(held_out, config.width, config.microbatch_size) if held_out else []
+
+    def epoch_batches(epoch: int) -> list[Batch]:
+        order = np.random.default_rng((stage_seed(seed, name), epoch)).permutation(len(learned))
+        return batches(learned, config.width, config.batch, order.tolist())
+
+    # An order packs into a few rows more or less than another, so the updates are counted before the first.
+    starts = np.cumsum([0, *(len(epoch_batches(epoch)) for epoch in range(config.epochs))]).tolist()
+    updates = starts[-1]
+    warn_of_rounding(config, "sft")
+    optimizer = make_optimizer(config, updates, stage_seed(seed, name, "rounding"))
+    shapes = state_shapes(settings, config, optimizer, entered_mesh())
+    write_model(folder, settings, model.tokenizer)
+    microbatches = config.batch // config.microbatch_size
+    current: tuple[int, list[Batch]] = (-1, [])
+
+    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+        nonlocal current
+        began = time.perf_counter()
+        row: dict[str, float] = {}
+        if tests and step == 0:
+            row["held_out_loss_before"] = held_out_loss(carry.state.params, tests, settings, config.logprob_chunk)
+        epoch = int(np.searchsorted(starts, step, side="right")) - 1
+        if current[0] != epoch:
+            current = (epoch, epoch_batches(epoch))
+        part = current[1][step - starts[epoch]]
+        batch = jax.device_put(part, batch_sharding())
+        carry.state, metrics = language_model_update(
+            carry.state, batch, optimizer, settings, microbatches, config.logprob_chunk
+        )
+        row |= reduce_metrics(metrics)
+        row["tokens"] = float(part["mask"].sum())
+        row["tokens_per_second"] = row["tokens"] / (time.perf_counter() - began)
+        if tests and ((step + 1) % config.evaluate_every == 0 or step + 1 == updates):
+            row["held_out_loss"] = held_out_loss(carry.state.params, tests, settings, config.logprob_chunk)
+        return carry, row
+
+    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
+        carry = restore(checkpoints, Carry(shapes))
+        if carry is None:
+            carry = Carry(init_state(model.params, optimizer, shapes))
+        for weight in jax.tree.leaves(model.params):
+            weight.delete()
+        start = int(carry.state.step)
+        with MetricsWriter(folder, start) as writer, ProgressBar(name, updates, start) as progress:
+            carry = run(
+                carry, step_fn, steps=updates, checkpoints=checkpoints, save=save, writer=writer, progress=progress
+            )
+    figures = {
+        "examples": len(learned),
+        "held_out": len(held_out),
+        "dropped": dropped,
+        "updates": updates,
+        "tokens": config.epochs * int(sum(e.mask.sum() for e in learned)),
+        **totals(folder, "seconds"),
+    }
+    return dataclasses.replace(model, params=carry.state.params), figures
+
+
+def _examples(
+    conversations: Sequence[Conversation], model: Model, config: SFTConfig
+) -> tuple[list[Example], list[Example], int]:
+    """Examples to learn, held-out ones, and the number of those that are longer than a row."""
+    sides: tuple[list[Example], list[Example]] = ([], [])
+    dropped = 0
+    for messages in conversations:
+        example = conversation_example(messages, model.tokenizer)
+        if len(example.tokens) > config.width + 1:
+            dropped += 1
+            continue
+        asked = "\n".join(f"{m['role']}: {m['content']}" for m in messages if m["role"] != "assistant")
+        sides[key_is_held_out(asked, config.held_out_share)].append(example)
+    if not sides[0]:
+        raise UserError(
+            f"none of the {len(conversations)} conversations fits sft.width={config.width}, or all are held out"
+        )
+    return *sides, dropped

@@ -1,0 +1,1 @@
+"""Reports: tables, curves and HTML pages of runs."""

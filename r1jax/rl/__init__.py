@@ -1,0 +1,1 @@
+"""Reinforcement learning: rollouts, batches, updates and the step that joins them."""

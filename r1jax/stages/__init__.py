@@ -1,1 +1,0 @@
-"""Stages: functions from checkpoints and data to a checkpoint."""

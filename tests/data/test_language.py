@@ -1,0 +1,132 @@
+"""Words and languages of texts, and the reward for keeping to one."""
+
+import pytest
+
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.language import consistency, main_language, words
+from r1jax.data.text.readability import ReadabilityConfig, fault
+from r1jax.data.text.readable_reasoning import rewrite
+from r1jax.data.text.template import find_template
+from r1jax.rewards.base import Completion
+from r1jax.rewards.rules import RULES
+
+
+def test_words_of_both_languages() -> None:
+    found = list(words("我们先计算 the sum，然后检查 it's well-known."))
+    assert [word for word, language in found if language == "zh"] == ["我们", "先", "计算", "然后", "检查"]
+    assert [word for word, language in found if language == "en"] == ["the", "sum", "it's", "well-known"]
+
+
+def test_letters_that_touch_chinese_are_words_of_their_own() -> None:
+    assert list(words("计算sum然后")) == [("计算", "zh"), ("sum", "en"), ("然后", "zh")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12 + 30 = 42",
+        "2x + x1",
+        "$\\text{area} = x$",
+        "$$\narea\n$$",
+        "\\(area\\)",
+        "\\[area\n= 2\\]",
+        "\\begin{align}area\\end{align}",
+        "\\frac{area}{width}",
+        "\\boxed{42}",
+        "`print(area)`",
+        "```python\nprint(area)\n```",
+        "```python\nprint(area)",
+        "<think></think>",
+        "https://example.org/area",
+        "x, y",
+    ],
+)
+def test_mathematics_code_and_tags_are_no_words(text) -> None:
+    assert list(words(text)) == []
+
+
+def test_dollars_of_prose_stay_prose() -> None:
+    assert [word for word, _ in words("it costs \\$5 and then \\$6 more")] == ["it", "costs", "and", "then", "more"]
+
+
+def test_other_scripts_are_other_languages() -> None:
+    assert list(words("ответ さん")) == [("ответ", "cyrillic"), ("さん", "hiragana")]
+
+
+def test_accents_stay_in_their_word() -> None:
+    assert [word for word, _ in words("nai\u0308ve café")] == ["nai\u0308ve", "café"]
+
+
+def test_main_language() -> None:
+    assert main_language("What is 3 + 4?") == "en"
+    assert main_language("3 加 4 等于多少？") == "zh"
+    assert main_language("小明有 apples 三个，请问一共多少？") == "zh"
+    assert main_language("3 + 4 = ?") is None
+
+
+def test_consistency_is_a_share_of_words() -> None:
+    text = "First we add. 然后 检查"  # three words of English, two of Chinese
+    assert consistency(text, "en") == pytest.approx(3 / 5)
+    assert consistency(text, "zh") == pytest.approx(2 / 5)
+    assert consistency("1 + 1 = 2", "zh") == 1.0
+
+
+def score(question: str, text: str, template: str = "r1-zero") -> float:
+    completion = Completion(text, tokens=10, limit=20, finished=True, template=find_template(template))
+    return RULES["language"](Problem(question, "7", "number"), completion)
+
+
+def test_the_reward_reads_the_reasoning_alone_in_the_language_of_the_question() -> None:
+    text = "<think>We add 然后 检查 now</think><answer>等于 seven</answer>"
+    assert score("What is 3 + 4?", text) == pytest.approx(3 / 5)
+    assert score("3 加 4 等于多少？", text) == pytest.approx(2 / 5)
+
+
+def test_reasoning_that_never_ends_is_judged_as_far_as_it_came() -> None:
+    assert score("What is 3 + 4?", "<think>We add 然后 检查 now") == pytest.approx(3 / 5)
+
+
+def test_a_question_without_words_asks_for_whatever_language_leads() -> None:
+    assert score("3 + 4", "<think>We add 检查 now</think><answer>7</answer>") == pytest.approx(3 / 4)
+    assert score("3 + 4", "<think>3 + 4 = 7</think><answer>7</answer>") == 1.0
+
+
+def test_text_without_tags_is_judged_whole() -> None:
+    assert score("What is 3 + 4?", "It is 七 indeed", template="number") == pytest.approx(3 / 4)
+
+
+def test_beginnings_without_an_end_are_no_words_and_end_nothing() -> None:
+    assert [word for word, _ in words(r"one \[ two \( three \begin{a}{b} four \end{c} $$ five")] == [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+    ]
+    assert [word for word, _ in words(r"one \begin{a} two \begin{b} three \end{a} four \end{b} five")] == [
+        "one",
+        "four",
+        "five",
+    ]
+    assert [word for word, _ in words(r"one \[ two \) three \] four")] == ["one", "four"]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\\[", "\\(", "\\begin{a}", "\\[a\\]\\(", "$", "\\a{", "<a", "\n", " \n", " ", "<think>", "The answer is "],
+)
+def test_the_time_to_read_a_completion_grows_with_its_length_alone(piece: str) -> None:
+    # Minutes where some pattern scans the same stretch again from each of its characters.
+    text = "x" + piece * (60_000 // len(piece)) + "1"
+    list(words(text))
+    fault(Problem("37 + 48", "85", "arithmetic"), text, ReadabilityConfig(0.0, 10**9, 1.0))
+    rewrite(Problem("37 + 48", "85", "arithmetic"), text)
+    for name in ("r1", "steps", "number"):
+        template = find_template(name)
+        for read in (template.answer, template.reasoning, template.summary, template.well_formed):
+            read("<think>" + text)
+
+
+def test_names_without_an_end_are_searched_for_once() -> None:
+    names = "".join(f"\\begin{{a{i}}}" for i in range(40_000))
+    assert list(words(names + "one")) == [("one", "en")]

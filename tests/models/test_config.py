@@ -1,0 +1,312 @@
+"""Every setting of the experiment changes something, and its observer is named here or the test fails."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
+from r1jax import cli
+from r1jax.algorithms import losses
+from r1jax.data.problems.dataset import load_problems
+from r1jax.data.text.corpus import documents
+from r1jax.data.text.template import find_template
+from r1jax.errors import UserError
+from r1jax.models.attention import implementation
+from r1jax.models.config import NUMERICS
+from r1jax.models.transformer import forward, param_specs
+from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
+from r1jax.rl.batch import Rollout
+from r1jax.rl.config import RLConfig, check_run, without_effect
+from r1jax.rl.update import objective_sums
+from r1jax.sampling.memory import choose_slots
+from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sampling.sampler import make_queue
+from r1jax.sharding import init_params, make_mesh, param_shapes
+from r1jax.training.state import make_optimizer, state_shapes
+
+
+def problems(config):
+    return load_problems(config.problems)
+
+
+def token(config):
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]] * 9))
+    words = (np.linspace(0.05, 0.95, 9) * 2**32).astype(np.uint32)
+    drawn = sample_token(logits, jnp.stack([words, words], axis=1), config.sampling)
+    return jax.device_get(drawn)
+
+
+def queue(config, tiny_config):
+    wide = dataclasses.replace(tiny_config, context_length=4096)
+    slots = choose_slots(
+        wide, config.sampling, param_shapes(param_specs(wide), "float32"), prompts=8, width=4, sequences=32
+    )
+    return slots, make_queue([[1, 2]], wide, config.sampling).limits.tolist()
+
+
+def optimiser_of(section):
+    def observe(config, tiny_config):
+        settings = getattr(config, section)
+        small = dataclasses.replace(tiny_config, num_layers=1, hidden_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
+        optimizer = make_optimizer(settings, 40)
+        params = {"w": jnp.full((3,), 0.5)}
+
+        def step(state, i):
+            updates, state = optimizer.update({"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}, state, params)
+            return state, updates["w"]
+
+        moved = jax.jit(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])().tolist()
+        return moved, str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
+
+    return observe
+
+
+def loss_program(config, tiny_config):
+    """The loss as a traced program: another setting, another program."""
+    B, T = 4, 31
+    f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
+    batch = Rollout(
+        tokens=jax.ShapeDtypeStruct((B, T + 1), jnp.int32),
+        mask=jax.ShapeDtypeStruct((B, T), bool),
+        advantages=jax.ShapeDtypeStruct((B,), jnp.float32),
+        sampler_logprobs=f32,
+        sampling_logprobs=f32,
+        old_logprobs=f32,
+        reference_logprobs=f32,
+    )
+    params = jax.eval_shape(lambda: init_params(param_specs(tiny_config), jax.random.key(0)))
+    objective = config.rl.objective(config.sampling)
+    return str(jax.make_jaxpr(lambda p, b: objective_sums(p, b, objective, tiny_config))(params, batch))
+
+
+def forward_program(config, tiny_config):
+    model = dataclasses.replace(tiny_config, dtype=config.dtype, remat=config.remat, unroll=config.unroll)
+    params = jax.eval_shape(lambda: init_params(param_specs(model), jax.random.key(0)))
+
+    def loss(p):
+        return forward(p, jnp.ones((1, 4), jnp.int32), model).sum()
+
+    return str(jax.make_jaxpr(jax.grad(loss))(params))
+
+
+def kernel(config, tiny_config):
+    return implementation(dataclasses.replace(tiny_config, attention=config.attention))
+
+
+def base_model(config):
+    settings = config.pretrain
+    texts = documents(settings.corpus, 2, "+-", 0.1, find_template(config.template), config.seed)
+    tokenizer = train_tokenizer(texts[:500], settings.vocabulary)
+    shape = document_rows(texts[:9], tokenizer, settings.width)[0].shape
+    return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer.vocab_size, 99), shape
+
+
+def rewards(config):
+    return [(s.name, s.file, s.weight) for s in reward_specs(config)]
+
+
+def test_another_way_to_compute_goes_on_with_the_same_folder():
+    """All numerics but the type, which changes results."""
+    how = {name for name in NUMERICS if name != "dtype"}
+    assert how <= set(HOW) and "dtype" not in HOW
+
+
+LOSS = "loss eps_low eps_high beta entropy aggregate ratio importance_cap logprob_chunk minibatches inner_epochs"
+ADAM = "learning_rate warmup_steps schedule b1 b2 eps weight_decay max_grad_norm param_dtype"
+OBSERVERS = {
+    problems: [
+        f"problems.{n}"
+        for n in ["digits", "operations", "terms", "train_size", "held_out_size", "held_out_share", "seed"]
+    ],
+    token: [f"sampling.{n}" for n in ["temperature", "top_k", "top_p", "min_p"]],
+    queue: ["sampling.max_tokens", "sampling.slots"],
+    optimiser_of("rl"): [f"rl.{n}" for n in ADAM.split()],
+    optimiser_of("pretrain"): [f"pretrain.{n}" for n in ADAM.split()],
+    loss_program: [f"rl.{n}" for n in LOSS.split()],
+    forward_program: ["dtype", "remat", "unroll"],
+    kernel: ["attention"],
+    base_model: [
+        *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
+        *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers", "width", "architecture"]),
+        "template",
+        "seed",
+    ],
+    rewards: ["rewards"],
+}
+# What only a run shows: the tests named here change these settings and look at what comes of it.
+BY_RUNNING = {
+    "test_experiment.py": """base out mesh preview evaluation.problems evaluation.samples evaluation.temperature
+        rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
+        save.every save.keep_last pretrain.steps pretrain.batch""",
+    "test_native.py": "save.keep_best",
+    "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
+    "test_update.py": "rl.microbatch rl.rounding pretrain.rounding",
+    "test_scaling.py": "gather",
+    "test_problems.py": "problems.source problems.held_out_source problems.checker",
+    "test_reward_pool.py": "verifier.workers verifier.deadline",
+}
+CHANGES = {
+    "problems.operations": "+",
+    "problems.train_size": 20,
+    "problems.held_out_size": 20,
+    "problems.held_out_share": 0.3,
+    "problems.seed": 1,
+    "problems.terms": 3,
+    "sampling.temperature": 0.5,
+    "sampling.top_k": 2,
+    "sampling.top_p": 0.6,
+    "sampling.min_p": 0.4,
+    "sampling.slots": 3,
+    "warmup_steps": 3,
+    "schedule": ("cosine", "constant"),
+    "param_dtype": "bfloat16",
+    "rl.loss": "cispo",
+    "rl.aggregate": "token",
+    "rl.ratio": "sequence",
+    "rl.logprob_chunk": 8,
+    "rl.minibatches": 2,
+    "rl.inner_epochs": 2,
+    "b1": 0.5,
+    "b2": 0.5,
+    "eps": 1e-3,
+    "dtype": "bfloat16",
+    "remat": "block",
+    "unroll": True,
+    "attention": "cudnn",
+    "template": "r1-zero",
+    "rewards": ("accuracy", "format=2"),
+    "pretrain.hidden_size": 64,
+    "pretrain.architecture": "qwen3",
+    "pretrain.vocabulary": 60,
+}
+
+
+def leaves(config):
+    return {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
+
+
+def changed(config, path):
+    """The config with another value at ``path``; shares of the corpus take from the careful, to still add up."""
+    *parents, name = path.split(".")
+    parts = [config]
+    for parent in parents:
+        parts.append(getattr(parts[-1], parent))
+    old = getattr(parts[-1], name)
+    new = CHANGES[path] if path in CHANGES else CHANGES.get(name)
+    if new is None:
+        new = old * 2 + 1 if isinstance(old, int) else old * 1.5 + 0.1
+    if name == "schedule":
+        new = next(value for value in new if value != old)
+    values = {name: new}
+    if path.startswith("pretrain.corpus") and name != "documents":
+        values[name] = old + 0.02
+        other = "guesses" if name == "careful" else "careful"
+        values[other] = getattr(parts[-1], other) - 0.02
+    part = dataclasses.replace(parts[-1], **values)
+    for parent, field in zip(reversed(parts[:-1]), reversed(parents), strict=True):
+        part = dataclasses.replace(parent, **{field: part})
+    return part
+
+
+@pytest.fixture(scope="module")
+def start():
+    config = Config()
+    corpus = dataclasses.replace(config.pretrain.corpus, documents=600)
+    return dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, corpus=corpus))
+
+
+@pytest.mark.parametrize("observe", OBSERVERS, ids=[f"{i}" for i in range(len(OBSERVERS))])
+def test_every_setting_changes_what_its_observer_sees(observe, start, tiny_config):
+    arguments = (tiny_config,) if observe.__code__.co_argcount == 2 else ()
+    plain = repr(observe(start, *arguments))
+    assert repr(observe(start, *arguments)) == plain
+    for path in OBSERVERS[observe]:
+        assert repr(observe(changed(start, path), *arguments)) != plain, path
+
+
+def test_every_setting_has_an_observer(start):
+    seen = {path for paths in OBSERVERS.values() for path in paths}
+    seen |= {path for paths in BY_RUNNING.values() for path in paths.split()}
+    assert leaves(start) == seen
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
+    "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
+    "DAPO": {
+        "eps_low": 0.2,
+        "eps_high": 0.28,
+        "aggregate": "token",
+        "drop_equal_groups": True,
+        "overlong_buffer": 4096,
+        "updates": 16,
+        "beta": 0,
+    },
+    "GSPO": {"eps_low": 3e-4, "eps_high": 4e-4, "ratio": "sequence", "aggregate": "sequence", "updates": 4, "beta": 0},
+    "CISPO": {"loss": "cispo", "eps_low": 1, "eps_high": 4, "aggregate": "token", "updates": 16, "beta": 0},
+    "RLOO": {"baseline": "leave_one_out", "aggregate": "constant", "updates": 1},
+    "REINFORCE++": {"baseline": "batch", "normalise_std": True},
+    "truncated importance sampling": {"importance_cap": 2},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_variants_of_the_readme_are_those_of_their_papers(name):
+    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+    config = cli.parse(PRESETS, "tiny", flags)
+    check_run(config.rl, config.sampling, 1)
+    assert {key: getattr(config.rl, key) for key in VARIANTS[name]} == VARIANTS[name]
+    assert without_effect(config.rl) == []
+
+
+def test_every_flag_of_the_readme_s_variants_is_looked_at():
+    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", README, re.MULTILINE)
+    assert table == list(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"loss": "cispo"}, "rl.loss=cispo: no effect with one update a rollout"),
+        ({"ratio": "sequence", "eps_high": 0.28}, "rl.ratio=sequence, rl.eps-high=0.28: no effect with one update"),
+        ({"eps_low": 3e-4}, "rl.eps-low=0.0003: no effect with one update .* raise rl.minibatches or rl.inner-epochs"),
+        ({"reference_every": 25}, "rl.reference-every=25: no effect without a reference: set rl.beta"),
+        ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
+    ],
+)
+def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
+    found = without_effect(RLConfig(**settings))
+    assert len(found) == 1 and re.match(line, found[0])
+    acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
+    assert without_effect(RLConfig(**settings, **acting)) == []
+    assert without_effect(RLConfig()) == without_effect(RLConfig(importance_cap=2.0, aggregate="token")) == []
+    with pytest.warns(UserWarning, match=line):  # at the start of a command
+        check_run(RLConfig(**settings), Sampling(), 1)
+
+
+def test_a_sequence_s_ratio_acts_on_weights_of_importance():
+    """Its gradient is that of the tokens' mean weight; sum w_t d log pi_t is another, with one update a rollout too."""
+    old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
+    mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
+
+    def loss(logp, ratio):
+        ratios = losses.log_ratio(logp, old, mask, ratio)
+        values = losses.clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
+        return (values * losses.truncated_importance(old, sampled, 2.0)).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(old, "token"), [[-1, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(loss)(old, "sequence"), [[-0.75, -0.75]], rtol=1e-6)
+    assert without_effect(RLConfig(ratio="sequence", importance_cap=2.0)) == []
+    assert without_effect(RLConfig(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")
+
+
+def test_wrong_corpus_shares_are_refused(start):
+    with pytest.raises(UserError, match="add up to 1"):
+        dataclasses.replace(start.pretrain.corpus, careful=0.9)

@@ -1,0 +1,257 @@
+"""Fine-tuning on conversations, and distillation by distribution."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.divergence import kl_sum
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.problem import Problem, key_is_held_out
+from r1jax.data.text.packing import Example
+from r1jax.data.text.template import Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import forward, param_specs
+from r1jax.recipe import sft as stage
+from r1jax.recipe.distillation import MatchConfig, check_vocabularies, match
+from r1jax.recipe.sft import SFTConfig, batches, check_sft, sft
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import init_params, make_mesh
+from r1jax.tokenizer import ByteTokenizer
+from r1jax.training.loop import SaveConfig, Stopped
+from r1jax.training.metrics import totals
+
+CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
+TOKENIZER = ByteTokenizer(CHAT)
+CONFIG = ModelConfig(vocab_size=259, hidden_size=32, intermediate_size=64, num_heads=2, num_kv_heads=1, head_dim=16)
+DATA = [
+    [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
+    for q, a in zip("abcdefgh", "badcfehg", strict=True)
+]
+SFT = SFTConfig(epochs=3, batch=2, width=16, held_out_share=0.0, learning_rate=1e-2, schedule="constant")
+
+
+def model(seed=0):
+    return Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(seed)), TOKENIZER)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def tune(folder, config=SFT, data=DATA):
+    tuned, figures = sft(model(), data, config, SaveConfig(every=2), 0, folder)  # on no mesh, as in a notebook
+    return jax.device_get(tuned.params), figures
+
+
+def test_fine_tuning_learns_replies_and_their_end_and_not_what_the_user_says(tmp_path):
+    data = [[{"role": "user", "content": letter}, {"role": "assistant", "content": "ok"}] for letter in "abcdefgh"]
+    params, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=15, batch=1), data)
+    chances = jax.nn.softmax(forward(params, jnp.array([TOKENIZER.encode("a|ok")]), CONFIG)[0])
+    assert [int(row.argmax()) for row in chances[1:]] == [ord("o"), ord("k"), 257]
+    assert chances[0, ord("|")] < 0.1  # follows every question, in the text that is only read
+    assert figures["tokens"] == 15 * len(data) * 3  # two letters and the end token each
+    assert figures["examples"] == 8 and figures["dropped"] == 0
+
+
+def test_batches_keep_their_shape_and_hold_every_token_once():
+    examples = [Example(np.arange(1, n + 1), np.ones(n, bool)) for n in (5, 9, 3, 7, 6)]
+    parts = batches(examples, width=10, batch=2, order=[4, 2, 0, 1, 3])
+    assert all(part["tokens"].shape == (2, 11) and part["mask"].shape == (2, 10) for part in parts)
+    assert sum(part["mask"].sum() for part in parts) == sum(len(e.tokens) - 1 for e in examples)
+    assert parts[0]["tokens"][0, :6].tolist() == [1, 2, 3, 4, 5, 6]  # the first of the order
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
+    config = dataclasses.replace(SFT, held_out_share=0.3, evaluate_every=2)
+    data = DATA * 2 + [[{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "!"}] for i in range(9)]
+    whole, figures = tune(tmp_path / "whole", config, data)
+    update, calls = stage.language_model_update, []
+
+    def killed(*arguments):
+        calls.append(None)
+        if len(calls) == 4:
+            raise Stopped("killed")
+        return update(*arguments)
+
+    monkeypatch.setattr(stage, "language_model_update", killed)
+    with pytest.raises(Stopped):
+        tune(tmp_path / "parts", config, data)
+    monkeypatch.setattr(stage, "language_model_update", update)
+    parts, _ = tune(tmp_path / "parts", config, data)
+    assert figures["updates"] > 5 and figures["held_out"] > 0
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+    kept = [{k: v for k, v in row.items() if "second" not in k and k != "time"} for row in rows(tmp_path / "whole")]
+    assert kept == [
+        {k: v for k, v in row.items() if "second" not in k and k != "time"} for row in rows(tmp_path / "parts")
+    ]
+    assert "held_out_loss_before" in kept[0] and "held_out_loss" in kept[1] and "held_out_loss" in kept[-1]
+
+
+def test_too_long_conversations_are_left_out_and_counted(tmp_path):
+    long = [{"role": "user", "content": "x" * 30}, {"role": "assistant", "content": "y"}]
+    _, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=1), [*DATA, long])
+    assert (figures["examples"], figures["dropped"]) == (8, 1)
+    with pytest.raises(UserError, match=r"none of the 1 conversations fits sft.width=16"):
+        tune(tmp_path / "none", data=[long])
+
+
+def test_replies_to_one_question_are_held_out_together_or_not_at_all(tmp_path):
+    data = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        for question in "abcdefgh"
+        for reply in ("x", "y", "z")
+    ]
+    _, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=1, held_out_share=0.3), data)
+    share = sum(key_is_held_out(f"user: {question}", 0.3) for question in "abcdefgh")
+    assert 0 < figures["held_out"] == 3 * share < len(data)
+
+
+def test_seconds_and_tokens_are_those_of_all_steps_also_before_a_kill(tmp_path):
+    rows = [{"step": i, "seconds": 0.5, "tokens": 7.0} for i in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert totals(tmp_path, "tokens", "seconds") == {"tokens": 28.0, "seconds": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"epochs": 0}, "epochs"), ({"held_out_share": 0.9}, "held-out-share"), ({"microbatch": 3}, "does not divide")],
+)
+def test_wrong_settings_are_one_line(changes, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SFTConfig(), **changes)
+
+
+def test_rows_must_split_over_the_mesh():
+    check_sft(SFTConfig(batch=8), 8)
+    with pytest.raises(UserError, match="8 devices"):
+        check_sft(SFTConfig(batch=8, microbatch=4), 8)
+
+
+@pytest.mark.parametrize("setting", ["epochs", "batch", "width", "microbatch", "evaluate_every", "logprob_chunk"])
+def test_every_setting_of_fine_tuning_is_read(setting, tmp_path, monkeypatch):
+    changes = {"epochs": 1, "batch": 4, "width": 9, "microbatch": 1, "evaluate_every": 1, "logprob_chunk": 7}
+    seen = {}
+
+    def update(state, batch, optimizer, config, microbatches, chunk):
+        return state, {"loss": (jnp.zeros(()), jnp.ones(()))}
+
+    def record(name, config):
+        log = []
+
+        def noted(*arguments):
+            log.append((arguments[1]["mask"].shape, *arguments[4:]))
+            return update(*arguments)
+
+        monkeypatch.setattr(stage, "language_model_update", noted)
+        monkeypatch.setattr(stage, "held_out_loss", lambda *_: float(bool(log.append("held out"))))
+        tune(tmp_path / name, config, DATA * 2)
+        seen[name] = log
+
+    base = dataclasses.replace(SFT, held_out_share=0.3)
+    record("before", base)
+    record("after", dataclasses.replace(base, **{setting: changes[setting]}))
+    assert seen["before"] != seen["after"]
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("chunk", [4, 64])
+def test_the_divergence_and_its_gradient_are_the_formula(direction, chunk):
+    rng = np.random.default_rng(0)
+    h, g = rng.normal(size=(2, 5, 4)), rng.normal(size=(2, 5, 3))
+    w, v = rng.normal(size=(4, 11)), rng.normal(size=(3, 11))
+    mask = rng.random((2, 5)) < 0.6
+
+    def plain(h, w):
+        z, y = h @ w / 0.7, g @ v / 0.7
+        q, p = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (z, y))
+        kl = (np.exp(p) * (p - q) if direction == "forward" else np.exp(q) * (q - p)).sum(-1)
+        return (kl * mask).sum()
+
+    def ours(h, w):
+        teacher = jnp.array(g, jnp.float32), jnp.array(v, jnp.float32)
+        return kl_sum((h, w), teacher, jnp.array(mask), direction, 0.7, chunk)
+
+    arguments = jnp.array(h, jnp.float32), jnp.array(w, jnp.float32)
+    np.testing.assert_allclose(ours(*arguments), plain(h, w), rtol=1e-5)
+    of_h, of_w = jax.grad(ours, argnums=(0, 1))(*arguments)
+    for at in ((0, 1, 2), (1, 4, 0)):
+        step = np.zeros_like(h)
+        step[at] = 1e-6
+        slope = (plain(h + step, w) - plain(h - step, w)) / 2e-6
+        np.testing.assert_allclose(of_h[at], slope, rtol=1e-3, atol=1e-4)
+    step = np.zeros_like(w)
+    step[2, 3] = 1e-6
+    np.testing.assert_allclose(of_w[2, 3], (plain(h, w + step) - plain(h, w - step)) / 2e-6, rtol=1e-3, atol=1e-4)
+
+
+def test_the_bfloat16_gradient_of_the_divergence_is_added_in_float32_over_chunks():
+    """In 512 chunks as in one, to within the rounding of the result."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    h, g = (1 + jax.random.normal(key, (8, 512, 4), jnp.bfloat16) for key in keys[:2])
+    w, v = (jax.random.normal(key, (4, 11), jnp.bfloat16) for key in keys[2:])
+
+    @partial(jax.jit, static_argnums=1)
+    def gradient(w, chunk):
+        return jax.grad(lambda w: kl_sum((h, w), (g, v), jnp.ones((8, 512), bool), "forward", chunk=chunk))(w)
+
+    one, many = (np.asarray(gradient(w, chunk), np.float64) for chunk in (4096, 8))
+    assert np.linalg.norm(many - one) < 0.005 * np.linalg.norm(one)
+
+
+def test_no_gradient_enters_the_teacher():
+    h, w = jnp.ones((1, 3, 2)), jnp.eye(2)
+    for direction in ("forward", "reverse"):
+        gradient = jax.grad(lambda t, d=direction: kl_sum((h, w), (t, w), jnp.ones((1, 3), bool), d))
+        assert not gradient(jnp.arange(6.0).reshape(1, 3, 2)).any()
+
+
+PROBLEMS = [Problem(letter, letter, "letters", "exact") for letter in "abcdefgh"]
+TEMPLATE = Template("bare", "{question}", chat=True, prefill="", tags=False)
+
+
+@pytest.mark.parametrize(("direction", "source"), [("forward", "teacher"), ("reverse", "student")])
+def test_matching_brings_the_student_towards_the_teacher_and_resumes_to_the_same_bits(direction, source, tmp_path):
+    config = MatchConfig(
+        steps=40, prompts=4, samples=2, direction=direction, source=source, learning_rate=1e-2, microbatch=4
+    )
+    sampling = Sampling(max_tokens=6)
+    teacher = model(1)
+    teacher = dataclasses.replace(teacher, params=jax.tree.map(lambda w: 8 * w, teacher.params))  # sure of itself
+
+    def run(folder, config=config):
+        with jax.set_mesh(make_mesh("1x1")):
+            result, _ = match(model(0), teacher, PROBLEMS, TEMPLATE, sampling, config, SaveConfig(every=5), 0, folder)
+            return jax.device_get(result.params)
+
+    whole = run(tmp_path / "whole")
+    kl = [row["kl"] for row in rows(tmp_path / "whole")]
+    assert np.mean(kl[-5:]) < 0.8 * np.mean(kl[:5])
+    run(tmp_path / "parts", dataclasses.replace(config, steps=25))
+    jax.tree.map(np.testing.assert_array_equal, whole, run(tmp_path / "parts"))
+
+
+def test_other_vocabularies_are_refused():
+    class Other(ByteTokenizer):
+        def decode(self, ids):
+            return super().decode(ids).swapcase()
+
+    check_vocabularies(TOKENIZER, ByteTokenizer())
+    with pytest.raises(UserError, match="one vocabulary"):
+        check_vocabularies(TOKENIZER, Other())
+
+
+def test_samples_are_of_whom_the_setting_names(tmp_path):
+    first = {}
+    teacher = dataclasses.replace(model(1), params=jax.tree.map(lambda w: 8 * w, model(1).params))
+    for source in ("student", "teacher"):
+        config = MatchConfig(steps=1, prompts=4, samples=2, source=source)
+        folder = tmp_path / source
+        match(model(0), teacher, PROBLEMS, TEMPLATE, Sampling(max_tokens=6), config, SaveConfig(), 0, folder)
+        first[source] = rows(folder)[0]["kl"]
+    assert first["student"] != first["teacher"]

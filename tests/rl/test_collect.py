@@ -1,0 +1,205 @@
+"""From samples and rewards to a batch, with every setting of a step in its place: a pool that is told what to say."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
+from r1jax.rewards.pool import Scores
+from r1jax.rl.config import RLConfig
+from r1jax.rl.rollouts import Environment, collect, describe, lay_out
+from r1jax.sampling.processors import Sampling
+
+CONFIG = RLConfig(prompts=2, group=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters:
+    """A tokenizer whose ids are letters."""
+
+    vocab_size: int = 97
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = tuple(range(30, 60))
+    pad_id: int = 0
+    chat_template: str | None = None
+
+    def encode(self, text):
+        return [ord(letter) % 97 for letter in text]
+
+    def decode(self, ids):
+        return "".join(chr(97 + i % 26) for i in ids)
+
+
+@dataclasses.dataclass
+class Told:
+    """A pool whose rewards are a function of the question and the place in its group."""
+
+    reward: object
+    names: tuple[str, ...] = ("told",)
+    resolution: float = 0.0
+
+    def score(self, problems, completions):
+        values = np.array([self.reward(p, i % CONFIG.group) for i, p in enumerate(problems)], np.float32)
+        return Scores(values[:, None], values, self.names, 0, 0, self.resolution)
+
+
+def by_place(problem, place):
+    return float(place)
+
+
+def environment_of(reward):
+    problems = [Problem(f"q{i}", "1", "number") for i in range(12)]
+    template = Template("plain", "{question}", prefill="")
+    return Environment(problems, template, Told(reward), Sampling(max_tokens=8), seed=5, prompt_width=3)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_params, tiny_config):
+    return Model(tiny_config, tiny_params, Letters())
+
+
+def collected(model, reward=by_place, step=0, **settings):
+    config = dataclasses.replace(CONFIG, **settings)
+    return collect(model.params, model, environment_of(reward), config, step), config
+
+
+def test_a_group_holds_one_question_and_its_own_samples(model):
+    found, _ = collected(model)
+    assert len(found.groups) == found.sampled == 2 and found.attempts == 1
+    for group in found.groups:
+        assert group.prompt == model.tokenizer.encode(group.problem.question)
+        for row, n, completion in zip(group.tokens, group.lengths, group.completions, strict=True):
+            read = row[: n - completion.finished].tolist()  # without the end token
+            assert completion.text == model.tokenizer.decode(read) and completion.tokens == n
+        assert group.total.tolist() == [0, 1, 2, 3]
+    assert found.tokens == sum(g.lengths.sum() for g in found.groups)
+
+
+def test_a_step_repeats_itself_and_no_other(model):
+    one, again, other = (collected(model, step=step)[0].groups for step in (3, 3, 4))
+    np.testing.assert_array_equal([g.tokens for g in one], [g.tokens for g in again])
+    assert [g.problem for g in one] != [g.problem for g in other]
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+
+
+@pytest.mark.parametrize(
+    ("settings", "want"),
+    [
+        ({}, np.array([-1.5, -0.5, 0.5, 1.5]) / np.sqrt(1.25)),
+        ({"normalise_std": False}, [-1.5, -0.5, 0.5, 1.5]),
+        ({"baseline": "leave_one_out"}, [-2, -2 / 3, 2 / 3, 2]),
+    ],
+)
+def test_advantages_are_those_of_the_settings(model, settings, want):
+    found, config = collected(model, **settings)
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    np.testing.assert_allclose(batch.advantages.reshape(2, 4), [want, want], rtol=1e-5)
+    spread = describe(found, config, ("told",))["advantage_spread"]
+    assert spread == pytest.approx(np.std([want, want]), rel=1e-5)
+
+
+def test_the_batch_baseline_divides_by_the_spread_of_all(model):
+    twice = {}
+
+    def reward(problem, place):
+        return float(place) * (1 + twice.setdefault(problem.question, len(twice)))
+
+    found, config = collected(model, reward, baseline="batch")
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    centred = np.array([[-1.5, -0.5, 0.5, 1.5], [-3, -1, 1, 3]])
+    np.testing.assert_allclose(batch.advantages.reshape(2, 4), centred / centred.std(), rtol=1e-5)
+
+
+def test_overlong_completions_are_fined(model):
+    found, _ = collected(model, overlong_buffer=8)
+    lengths = np.stack([g.lengths for g in found.groups])
+    fine = -lengths / 8
+    assert len(np.unique(fine)) > 2
+    np.testing.assert_allclose([g.total for g in found.groups], np.arange(4) + fine)
+    assert [g.rewards[:, 0].tolist() for g in found.groups] == [[0, 1, 2, 3]] * 2  # as they were given
+
+
+def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
+    apart = environment_of(by_place).batch(0, 2, 0, 2)[1]
+
+    def only_one(problem, place):
+        return float(place) if problem == apart else 1.0
+
+    found, config = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
+    assert found.attempts == 2 and found.sampled == 4 and found.equal == 3
+    assert found.groups[0].problem == apart and [g.spread for g in found.groups] == [True, False]
+    never, config = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
+    batch = jax.device_get(lay_out(never.groups, config, longest=11))
+    assert len(never.groups) == 2 and not batch.mask.any()
+    kept, config = collected(model, lambda problem, place: 1.0)
+    assert jax.device_get(lay_out(kept.groups, config, longest=11)).mask.any()
+
+
+def test_dropped_groups_do_not_enter_the_deviation_of_the_batch(model):
+    def reward(problem, place):
+        return float(place) if int(problem.question[1:]) % 2 else 7.0
+
+    found, config = collected(model, reward, prompts=8, baseline="batch", drop_equal_groups=True, max_resamples=0)
+    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    counted = batch.mask.any(axis=1)
+    assert 0 < counted.sum() < 32
+    np.testing.assert_allclose(batch.advantages[counted].std(), 1.0, rtol=1e-5)
+    assert describe(found, config, ("told",))["advantage_spread"] == pytest.approx(1.0, rel=1e-5)
+    never, config = collected(model, lambda problem, place: 1.0, baseline="batch", drop_equal_groups=True)
+    assert describe(never, config, ("told",))["advantage_spread"] == 0.0
+
+
+def test_spread_below_the_resolution_of_the_rewards_is_none(model):
+    def noisy(problem, place):
+        return 0.5 + 0.001 * place
+
+    environment = environment_of(noisy)
+    for resolution, spread in ((0.0, True), (0.004, False)):
+        pool = dataclasses.replace(environment.pool, resolution=resolution)
+        told = dataclasses.replace(environment, pool=pool)
+        found = collect(model.params, model, told, CONFIG, 0)
+        batch = jax.device_get(lay_out(found.groups, CONFIG, longest=11))
+        assert [g.spread for g in found.groups] == [spread] * 2
+        assert batch.advantages.any() == spread and found.equal == 2 * (not spread)
+
+
+def test_stages_of_one_seed_ask_and_sample_apart(model):
+    environments = [dataclasses.replace(environment_of(by_place), stage=stage) for stage in ("zero", "r1")]
+    one, other = (collect(model.params, model, environment, CONFIG, 0).groups for environment in environments)
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+    asked = [[p.question for step in range(3) for p in e.batch(step, 4, 0, 1)] for e in environments]
+    assert asked[0] != asked[1] and sorted(asked[0]) == sorted(asked[1])
+
+
+def test_what_a_step_looked_like(model):
+    found, config = collected(model)
+    row = describe(found, config, ("told",))
+    lengths = np.concatenate([g.lengths for g in found.groups])
+    assert row["reward"] == row["reward_told"] == 1.5 and row["equal_groups"] == 0
+    assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
+    assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())
+    assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in found.groups]))
+
+
+def test_late_problems_take_their_share_of_a_step_s_prompts_once_there_are_some():
+    late = tuple(Problem(f"late{i}", "1", "number") for i in range(3))
+    environment = dataclasses.replace(environment_of(by_place), late_problems=late, late_from=2, late_share=0.25)
+
+    def asked(step, size=8, attempt=0, attempts=1):
+        return [problem.question for problem in environment.batch(step, size, attempt, attempts)]
+
+    assert not any(question.startswith("late") for step in (0, 1) for question in asked(step))
+    assert [question.startswith("late") for question in asked(2)] == [False] * 6 + [True] * 2
+    seen = [question for step in range(2, 5) for question in asked(step)[6:]]
+    assert set(seen) == {"late0", "late1", "late2"}  # three steps of two walk through the three twice
+    # The others go on where they were: 8 + 8 + 6 + 6 + ... of the 12, and none falls behind.
+    own = [question for step in range(20) for question in asked(step) if not question.startswith("late")]
+    assert all(len(set(own[i : i + 12])) == 12 for i in range(0, len(own) - 12, 12))
+    assert all(len(set(asked(step))) == 8 for step in range(20))
+    plain = dataclasses.replace(environment, late_problems=())
+    assert [p.question for p in plain.batch(1, 8, 0, 1)] == asked(1)
+    assert asked(2, attempt=1, attempts=2) != asked(2, attempts=2)

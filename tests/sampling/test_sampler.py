@@ -1,0 +1,355 @@
+"""The sampler against teacher-forced log-probabilities, exact distributions and itself on other slots and meshes."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.errors import UserError
+from r1jax.kernels.block_sums import BLOCK, block_sums_kernel
+from r1jax.models import cache
+from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
+from r1jax.sampling import processors
+from r1jax.sampling.memory import phases, queues_of_their_own
+from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
+from r1jax.sampling.sampler import END, LENGTH, _random_words, make_queue, run_queue, sample
+from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
+
+PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
+GROUP = 4
+LIMITS = [20] * 9 + [7, 5, 1]
+ENDS = (3, 50)
+
+
+@pytest.fixture(scope="module")
+def sharp(tiny_params):
+    """Weights large enough that the distribution is far from uniform, so that wrong attention shows."""
+    return jax.tree.map(lambda w: w * 8 if w.ndim > 2 else w, tiny_params)
+
+
+def run(params, config, **options):
+    sampling = Sampling(**({"max_tokens": 20} | options))
+    return sample(
+        params,
+        PROMPTS,
+        config,
+        jax.random.key(1),
+        sampling=sampling,
+        end_tokens=ENDS,
+        samples_per_prompt=GROUP,
+        limits=LIMITS,
+    )
+
+
+def teacher_forced(params, config, prompt, completion, temperature):
+    """The trainer's log-probabilities of one completion."""
+    tokens = jnp.array([[*prompt, *completion]])
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], temperature)
+    return np.asarray(logp[0, len(prompt) - 1 :])
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0}, {"temperature": 0.6}, {"temperature": 0.6, "top_p": 0.8}])
+def test_logprobs_equal_the_trainers(sharp, tiny_config, options):
+    """Every token of every sequence, whatever slot and step it came from; this is cached decode = forward as well."""
+    samples = jax.device_get(run(sharp, tiny_config, slots=5, **options))
+    for i, n in enumerate(samples.lengths):
+        want = teacher_forced(sharp, tiny_config, PROMPTS[i // GROUP], samples.tokens[i, :n], options["temperature"])
+        np.testing.assert_allclose(samples.logprobs[i, :n], want, atol=2e-5)
+        drawn = samples.sampling_logprobs[i, :n]
+        if "top_p" in options:  # renormalising over fewer tokens can only raise
+            assert (drawn >= samples.logprobs[i, :n] - 1e-6).all() and (drawn > samples.logprobs[i, :n] + 1e-3).any()
+        else:
+            np.testing.assert_array_equal(drawn, samples.logprobs[i, :n])
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.01}])
+def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options):
+    everything = jax.device_get(run(sharp, tiny_config, **options))
+    for slots in (1, 7):
+        again = jax.device_get(run(sharp, tiny_config, slots=slots, **options))
+        np.testing.assert_array_equal(again.tokens, everything.tokens)
+        np.testing.assert_array_equal(again.lengths, everything.lengths)
+        np.testing.assert_array_equal(again.finish, everything.finish)
+        np.testing.assert_allclose(again.logprobs, everything.logprobs, atol=1e-5)
+
+
+def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_config):
+    """Sequences that outlive the queue move to fewer slots; limits are such that some of each prompt do."""
+    sampling = Sampling(max_tokens=20)
+    queue = make_queue(PROMPTS, tiny_config, sampling, GROUP, LIMITS[::-1])
+    one, several = (
+        jax.device_get(run_queue(sharp, queue, jax.random.key(1), tiny_config, sampling, ENDS, widths))
+        for widths in ((8,), (8, 3, 2))
+    )
+    np.testing.assert_array_equal(one.tokens, several.tokens)
+    np.testing.assert_array_equal(one.lengths, several.lengths)
+    np.testing.assert_array_equal(one.finish, several.finish)
+    np.testing.assert_allclose(one.logprobs, several.logprobs, atol=1e-5)
+    assert one.steps == several.steps
+
+
+def test_loops_narrow_by_quarters():
+    assert phases(512) == (512, 128, 32) and phases(127) == (127,) and phases(128) == (128, 32) and phases(1) == (1,)
+    assert phases(1024, 4) == (1024, 256) and phases(136, 8) == (136,)  # as many on each device
+
+
+@pytest.mark.parametrize(("mesh", "slots"), [("8x1", 0), ("4x2", 5), ("1x8", 8)])
+def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, mesh, slots):
+    """Nor on its slots: each device has as many, here 16 for 12 sequences, 8 and 8."""
+    alone = jax.device_get(run(sharp, tiny_config, slots=8))
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        spread = place(sharp, param_shardings(param_specs(tiny_config), mesh))
+        together = jax.device_get(run(spread, tiny_config, slots=slots))
+    np.testing.assert_array_equal(alone.tokens, together.tokens)
+    np.testing.assert_allclose(alone.logprobs, together.logprobs, atol=1e-5)
+
+
+def test_biases_of_the_feed_forward_block_count_in_decoding(tiny_config):
+    """On a mesh that splits gate and up, against the trainer's log-probabilities without one."""
+    config = dataclasses.replace(tiny_config, mlp_bias=True, num_layers=1)
+    specs, mesh = param_specs(config), make_mesh("1x2")
+    params = init_params(
+        map_specs(lambda s: dataclasses.replace(s, init="normal", scale=0.3), specs), jax.random.key(0)
+    )
+    with jax.set_mesh(mesh):
+        spread = place(params, param_shardings(specs, mesh))
+        samples = sample(spread, [[1, 2, 3]], config, jax.random.key(1), sampling=Sampling(max_tokens=6), end_tokens=())
+    want = teacher_forced(params, config, [1, 2, 3], samples.tokens[0].tolist(), 1.0)
+    np.testing.assert_allclose(samples.logprobs[0], want, atol=2e-5)
+
+
+def test_a_batch_can_be_cut_in_two(sharp, tiny_config):
+    """Sequence ids, and not places in a call, choose the random numbers."""
+    key, sampling = jax.random.key(1), Sampling(max_tokens=12)
+    whole = sample(sharp, PROMPTS, tiny_config, key, sampling=sampling, end_tokens=(), samples_per_prompt=2)
+    second = sample(
+        sharp,
+        PROMPTS[1:],
+        tiny_config,
+        key,
+        sampling=sampling,
+        end_tokens=(),
+        samples_per_prompt=2,
+        sequence_ids=np.arange(2, 6),
+    )
+    np.testing.assert_array_equal(whole.tokens[2:], second.tokens)
+    assert not np.array_equal(whole.tokens[2], whole.tokens[3])
+
+
+def test_lengths_finish_reasons_and_padding(sharp, tiny_config):
+    samples = jax.device_get(run(sharp, tiny_config, slots=3))
+    assert {END, LENGTH} == set(samples.finish.tolist())
+    for row, n, reason, limit in zip(samples.tokens, samples.lengths, samples.finish, LIMITS, strict=True):
+        ended = np.isin(row[:n], ENDS)
+        assert not ended[:-1].any() and (row[n:] == 0).all()
+        assert reason == (END if ended[-1] else LENGTH)
+        assert n == limit if reason == LENGTH else n <= limit
+
+
+def test_a_free_slot_takes_the_next_sequence_at_once(sharp, tiny_config):
+    """With fixed lengths the steps are those of a greedy schedule of the queue, not of the longest in each batch."""
+    limits = [12, 1, 1, 1, 1, 1, 6, 6]
+    samples = sample(
+        sharp,
+        [[1], [2]],
+        tiny_config,
+        jax.random.key(0),
+        sampling=Sampling(max_tokens=12, slots=2),
+        end_tokens=(),
+        samples_per_prompt=4,
+        limits=limits,
+    )
+    assert samples.lengths.tolist() == limits
+    assert int(samples.steps) == 12 + 5  # slot 1 runs 1 * 5, then 6, then the last 6, past slot 0's 12
+
+
+def test_greedy_equals_repeated_forward(sharp, tiny_config):
+    samples = run(sharp, tiny_config, temperature=0.0)
+    for i in (0, 4, 8):
+        tokens = list(PROMPTS[i // GROUP])
+        for _ in range(int(samples.lengths[i])):
+            tokens.append(int(forward(sharp, jnp.array([tokens]), tiny_config)[0, -1].argmax()))
+        assert samples.tokens[i, : samples.lengths[i]].tolist() == tokens[len(PROMPTS[i // GROUP]) :]
+
+
+def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
+    """With chunks of 4 the ring of 20 is walked in 5; nothing else may change."""
+    plain = jax.device_get(run(sharp, tiny_config, slots=3, temperature=0.9))
+    monkeypatch.setattr(cache, "RING_CHUNK", 4)
+    jax.clear_caches()  # the chunk is a constant of the compiled program
+    walked = jax.device_get(run(sharp, tiny_config, slots=3, temperature=0.9))
+    jax.clear_caches()
+    np.testing.assert_array_equal(walked.tokens, plain.tokens)
+    np.testing.assert_allclose(walked.logprobs, plain.logprobs, atol=1e-5)
+
+
+def shares(index, n):
+    """The share of the 2^32 words that ``index`` (words -> 0..n-1, not falling) maps to each entry, by bisection."""
+    low, high = np.zeros(n - 1, np.uint64), np.full(n - 1, 2**32, np.uint64)  # of the first word beyond entry j
+    for _ in range(33):
+        middle = (low + high) // 2
+        beyond = (middle == 2**32) | (index(np.minimum(middle, 2**32 - 1).astype(np.uint32)) > np.arange(n - 1))
+        low, high = np.where(beyond, low, middle + 1), np.where(beyond, middle, high)
+    return np.diff(np.concatenate([[0.0], low.astype(np.float64), [2.0**32]])) / 2**32
+
+
+DRAW = jax.jit(draw)
+
+
+def drawn_shares(logits):
+    """Exact probability of each token under draw, over all pairs of words; blocks that no word chooses have none."""
+    blocks = -(-len(logits) // BLOCK)
+    tile = jnp.tile(jnp.asarray(logits), (BLOCK, 1))  # always as many rows: other shapes add up in other orders
+
+    def tokens(first, second):
+        words = np.zeros((BLOCK, 2), np.uint32)
+        first, second = np.broadcast_arrays(np.uint32(first), np.uint32(second))
+        words[: first.size, 0], words[: first.size, 1] = first.ravel(), second.ravel()
+        return np.asarray(DRAW(tile, words)[0])[: first.size]
+
+    of_block = shares(lambda words: tokens(words, 0) // BLOCK, blocks)
+    ends = np.cumsum(of_block) * 2**32
+    found = np.zeros(blocks * BLOCK)
+    for block in np.flatnonzero(of_block):
+        inside = shares(lambda words, block=block: tokens(ends[block] - 1, words) % BLOCK, BLOCK)
+        found[block * BLOCK : (block + 1) * BLOCK] = of_block[block] * inside
+    return found
+
+
+def logits_of(kind):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=600).astype(np.float32)
+    if kind == "peaked":  # nearly all mass on three tokens; the others have 1e-22 to 1e-10, at the edges of blocks too
+        logits = rng.uniform(-50, -23, size=600).astype(np.float32)
+        logits[[5, 130, 400]] = 0.0, -0.3, -1.0
+    elif kind == "masked":
+        logits[rng.random(600) < 0.9] = -np.inf
+        logits[256:384] = -np.inf  # a whole block
+    elif kind == "tail":  # a block far below the rest, in which float32 would round relative to the row's maximum
+        logits[128:256] -= 95.0
+    elif kind == "flat":
+        logits = np.zeros(600, np.float32)
+    return logits
+
+
+@pytest.mark.parametrize("kind", ["normal", "peaked", "masked", "tail", "flat"])
+def test_every_token_is_drawn_as_often_as_its_probability_says(kind):
+    logits = logits_of(kind)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum()
+    found = drawn_shares(logits)
+    assert found.sum() == pytest.approx(1.0, abs=1e-12) and not found[600:].any()
+    found = found[:600]
+    assert (np.abs(found - p) <= 2.0**-30 + 5e-7 * p).all()
+    assert not found[p == 0].any()
+    rare = p < 1e-12
+    assert found[rare].sum() <= p[rare].sum() + 2.0**-30  # and not each of them a little too often
+
+
+def test_draw_gives_the_normaliser_and_ends_at_tokens_with_mass():
+    logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(1.0)
+    words = jnp.array([[0, 0], [2**32 - 1, 2**32 - 1]], jnp.uint32)
+    tokens, normaliser = draw(logits, words)
+    assert tokens.tolist() == [7, 205]
+    np.testing.assert_allclose(normaliser, np.log(1 + np.e), rtol=1e-6)
+
+
+def test_draw_with_the_kernel_is_the_same(monkeypatch):
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(rng.normal(size=(16, 300)) * 4, jnp.float32)
+    words = jnp.asarray(rng.integers(0, 2**32, (16, 2)), jnp.uint32)
+    plain = draw(logits, words)
+    monkeypatch.setattr(processors, "block_sums", lambda logits, kernel: block_sums_kernel(logits, interpret=True))
+    kernel = draw(logits, words)
+    np.testing.assert_array_equal(plain[0], kernel[0])
+    np.testing.assert_allclose(plain[1], kernel[1], rtol=1e-6)
+
+
+def test_random_words_use_all_bits_and_differ_by_sequence_and_position():
+    ids, positions = jnp.repeat(jnp.arange(20), 20), jnp.tile(jnp.arange(20), 20)
+    words = np.asarray(_random_words(jax.random.key(0), ids, positions))
+    assert words.dtype == np.uint32 and len(np.unique(words)) == words.size
+    ones = [(words >> bit & 1).mean() for bit in range(32)]
+    assert max(abs(share - 0.5) for share in ones) < 0.1  # of 800, over 5 standard deviations
+
+
+def test_truncation_by_hand():
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
+
+    def kept(**options):
+        return np.isfinite(truncate(logits, Sampling(**options)))[0].tolist()
+
+    assert kept(top_k=2) == [True, True, False, False, False]
+    assert kept(top_p=0.75) == [True, True, True, False, False]  # 0.7 is not yet enough
+    assert kept(top_p=0.05) == [True, False, False, False, False]
+    assert kept(min_p=0.12) == [True, True, True, True, False]  # 0.12 * 0.4 = 0.048
+    assert kept(top_k=3, min_p=0.6) == [True, True, False, False, False]
+
+
+def test_logprobs_of_a_truncated_draw_by_hand():
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
+    word = jnp.full((1, 2), int(0.6 * 2**32), jnp.uint32)
+    token, policy, drawn = sample_token(logits, word, Sampling(top_k=2))
+    assert token.tolist() == [1]  # 0.6 * 0.7 = 0.42 lies past 0.4
+    np.testing.assert_allclose(jnp.exp(policy), [0.3], rtol=1e-6)
+    np.testing.assert_allclose(jnp.exp(drawn), [3 / 7], rtol=1e-6)
+    _, policy, drawn = sample_token(logits, word, Sampling(temperature=0.5))
+    np.testing.assert_allclose(jnp.exp(policy), [0.09 / 0.30], rtol=1e-6)
+
+
+def test_devices_have_queues_of_their_own_where_prompts_split_evenly(sharp, tiny_config):
+    """More sequences than slots, of unequal lengths: each device refills its own, and what comes out is as on one."""
+    prompts = [[1 + i, 5, 9][: 1 + i % 3] for i in range(8)]
+    sampling = Sampling(max_tokens=12, slots=8)
+    limits = np.random.default_rng(0).integers(1, 13, 24)
+    queue = make_queue(prompts, tiny_config, sampling, 3, limits)
+    arguments = (tiny_config, sampling, ENDS, phases(8))
+    alone = jax.device_get(run_queue(sharp, queue, jax.random.key(1), *arguments))
+    for mesh in (make_mesh("8x1"), make_mesh("2x1")):
+        with jax.set_mesh(mesh):
+            assert queues_of_their_own(8, 24) == mesh.shape["data"]
+            spread = place(sharp, param_shardings(param_specs(tiny_config), mesh))
+            program = run_queue.lower(spread, queue, jax.random.key(1), *arguments).compile()
+            found = jax.device_get(run_queue(spread, queue, jax.random.key(1), *arguments))
+        for name in ("tokens", "lengths", "finish"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+        np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-5)
+        loops = re.findall(r"^%?\S*region\S* .*?^}", program.as_text(), re.MULTILINE | re.DOTALL)
+        assert loops and not any("all-" in loop or "collective-permute" in loop for loop in loops)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "prompts", "sequences"), [("1x8", 8, 8), ("4x2", 8, 8), ("8x1", 9, 9), ("8x1", 8, 12)]
+)
+def test_otherwise_devices_share_one_queue(mesh, prompts, sequences):
+    with jax.set_mesh(make_mesh(mesh)):
+        assert queues_of_their_own(prompts, sequences) == 1
+    assert queues_of_their_own(8, 8) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([[]], {}, "at least one token"),
+        ([[1] * 50], {}, "context is 64"),
+        ([[1]], {"limits": [21]}, "outside 1..20"),
+        ([[1]], {"limits": [1, 2]}, "one entry"),
+    ],
+)
+def test_impossible_requests_are_refused(tiny_params, tiny_config, prompts, options, message):
+    with pytest.raises(UserError, match=message):
+        sample(
+            tiny_params,
+            prompts,
+            tiny_config,
+            jax.random.key(0),
+            sampling=Sampling(max_tokens=20),
+            end_tokens=(),
+            **options,
+        )
