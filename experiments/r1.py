@@ -18,9 +18,10 @@ from typing import Any
 
 from r1jax import cli
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.formats.preferences import read_labelled, read_pairs
 from r1jax.data.problems.dataset import ProblemsConfig, check_problems, load_problems
-from r1jax.data.text.conversations import check_reasoning_is_kept, read_conversations
+from r1jax.data.text.conversations import check_reasoning_is_kept
 from r1jax.data.text.readability import ReadabilityConfig
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError

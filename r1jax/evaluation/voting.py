@@ -118,7 +118,7 @@ def _form(problem: Problem, text: str) -> Form:
 def _expecting(problem: Problem, answer: str) -> Problem:
     """The problem as if ``answer`` were its right one."""
     if problem.checker == "gym":
-        return dataclasses.replace(problem, answer=answer, metadata=gym.expecting(problem.metadata, answer))
+        return dataclasses.replace(problem, answer=answer, metadata=gym.with_answer(problem.metadata, answer))
     return dataclasses.replace(problem, answer=answer)
 
 

@@ -17,8 +17,8 @@ import optax
 from r1jax.algorithms.divergence import Direction, kl_sum
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
-from r1jax.data.problems.dataset import problem_batch, warn_of_repeats
 from r1jax.data.problems.problem import Problem
+from r1jax.data.problems.schedule import problem_batch, warn_of_repeats
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from r1jax.checkpoints.model import Model
-from r1jax.data.formats.files import rows
+from r1jax.data.formats.rows import read_rows
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
 from r1jax.disk import write_whole
@@ -98,4 +98,4 @@ def kept_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dic
     """The objects in a JSONL file, which ``make`` gives where it is not there yet."""
     if not file.exists():
         write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in make()))
-    return [row for _, row in rows(file, ())]
+    return [row for _, row in read_rows(file, ())]

@@ -178,10 +178,9 @@ def corpus_texts(
     corpus: CorpusConfig, problems: ProblemsConfig, general_share: float, template: Template, seed: int
 ) -> list[str]:
     """The documents of a corpus, which show nothing that ``problems`` or the share of general prompts holds out."""
-    grade = (problems.digits, problems.operations, problems.held_out_share)
     if isinstance(corpus, BilingualCorpusConfig):
-        return bilingual_documents(corpus, *grade, general_share, template, seed)
-    return documents(corpus, *grade, template, seed)
+        return bilingual_documents(corpus, problems, general_share, template, seed)
+    return documents(corpus, problems, template, seed)
 
 
 def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, width: int) -> None:

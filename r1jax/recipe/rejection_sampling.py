@@ -14,8 +14,8 @@ from typing import Any
 
 from r1jax.data.problems.general import GeneralPrompt
 from r1jax.data.problems.problem import Problem
-from r1jax.data.problems.solutions import language_of, response
 from r1jax.data.text.readability import ReadabilityConfig, fault
+from r1jax.data.text.solutions import language_of, response
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.recipe.judged_samples import Drawn
@@ -85,7 +85,7 @@ def select(
 
 
 def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
-    """Rows of the first ``count`` problems that a rule can work readably: r1jax.data.problems.solutions."""
+    """Rows of the first ``count`` problems that a rule can work readably: r1jax.data.text.solutions."""
     texts = ((problem, response(problem)) for problem in problems)
     found = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
     return list(itertools.islice(found, count))

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from r1jax.checkpoints.model import Model
-from r1jax.data.text.readable_reasoning import readable_response, rewrite, rewriting_prompt
+from r1jax.data.text.readable_reasoning import make_readable, readable_response, rewriting_prompt
 from r1jax.data.text.template import Template, completion_text
 from r1jax.recipe.judged_samples import CHUNK, Drawn, kept_lines
 from r1jax.sampling.processors import Sampling
@@ -18,10 +18,10 @@ from r1jax.sampling.sampler import LENGTH, sample
 
 
 def rewrite_by_rules(drawn: Sequence[Drawn], template: Template) -> list[Drawn]:
-    """The samples in ``template``'s form, right ones with reasoning rewritten by readable_reasoning.rewrite."""
+    """The samples in ``template``'s form, right ones with reasoning rewritten by readable_reasoning.make_readable."""
     found = list(drawn)
     for i, reasoning in _reasoned(drawn):
-        found[i] = _told(drawn[i], rewrite(drawn[i].problem, reasoning), template)
+        found[i] = _told(drawn[i], make_readable(drawn[i].problem, reasoning), template)
     return found
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from r1jax.checkpoints.load import load, read_config
 from r1jax.checkpoints.model import Model
-from r1jax.data.formats.preferences import make_labelled, make_pairs, read_labelled, read_pairs
+from r1jax.data.formats.conversations import read_conversations
+from r1jax.data.formats.preferences import read_labelled, read_pairs
 from r1jax.data.problems import general
 from r1jax.data.problems.dataset import ProblemsConfig, is_file, load_problems
+from r1jax.data.problems.general_preferences import make_labelled, make_pairs
 from r1jax.data.problems.problem import Problem, key_is_held_out
-from r1jax.data.text.conversations import read_conversations
 from r1jax.data.text.template import find_template
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
@@ -372,4 +373,4 @@ def _judged(
 def _general_prompts(shared: Shared) -> list[general.GeneralPrompt]:
     """The general prompts that are not held out."""
     share, seed = shared.general.held_out_share, shared.general.seed
-    return [prompt for key, prompt in general.generate(seed) if not key_is_held_out(key, share)]
+    return [prompt for key, prompt in general.generate_prompts(seed) if not key_is_held_out(key, share)]

@@ -21,7 +21,7 @@ def prepare(problem: Problem) -> None:
     if problem.checker == "math":
         mathematics.load()
     elif problem.checker == "gym":
-        gym.scorer(json.loads(problem.metadata)["task"])
+        gym.score_function(json.loads(problem.metadata)["task"])
 
 
 def _number(problem: Problem, answer: str) -> bool:

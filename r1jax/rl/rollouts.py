@@ -12,8 +12,8 @@ import numpy as np
 
 from r1jax.algorithms.advantages import group_advantages, groups_with_spread, overlong_penalty
 from r1jax.checkpoints.model import Model
-from r1jax.data.problems.dataset import problem_batch
 from r1jax.data.problems.problem import Problem
+from r1jax.data.problems.schedule import problem_batch
 from r1jax.data.text.template import Template
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import Checkpoints, write_model
-from r1jax.data.problems.dataset import warn_of_repeats
+from r1jax.data.problems.schedule import warn_of_repeats
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.rl.batch import Rollout, score, split_minibatches

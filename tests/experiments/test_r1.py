@@ -17,10 +17,10 @@ import pytest
 from experiments import distill
 from experiments.r1 import PRESETS, check, mixtures, stages
 from r1jax.checkpoints.load import load
+from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.problems import general
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.problems.problem import Problem
-from r1jax.data.text.conversations import read_conversations
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.pipeline.graph import make_plan

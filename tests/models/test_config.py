@@ -14,7 +14,7 @@ import pytest
 from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
 from r1jax import cli
 from r1jax.algorithms import losses
-from r1jax.data.problems.dataset import load_problems
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
@@ -102,7 +102,7 @@ def kernel(config, tiny_config):
 
 def base_model(config):
     settings = config.pretrain
-    texts = documents(settings.corpus, 2, "+-", 0.1, find_template(config.template), config.seed)
+    texts = documents(settings.corpus, ProblemsConfig(), find_template(config.template), config.seed)
     tokenizer = train_tokenizer(texts[:500], settings.vocabulary)
     shape = document_rows(texts[:9], tokenizer, settings.width)[0].shape
     return hashlib.sha256("".join(texts).encode()).hexdigest(), model_config(settings, tokenizer.vocab_size, 99), shape
@@ -149,8 +149,8 @@ BY_RUNNING = {
     "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "test_update.py": "rl.microbatch rl.rounding pretrain.rounding",
     "test_scaling.py": "gather",
-    "test_problems.py": "problems.source problems.held_out_source problems.checker",
-    "test_reward_pool.py": "verifier.workers verifier.deadline",
+    "test_dataset.py": "problems.source problems.held_out_source problems.checker",
+    "test_pool.py": "verifier.workers verifier.deadline",
 }
 CHANGES = {
     "problems.operations": "+",

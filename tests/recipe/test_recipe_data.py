@@ -6,18 +6,19 @@ import re
 
 import pytest
 
-from r1jax.data.formats.preferences import make_labelled, make_pairs, read_labelled, read_pairs
+from r1jax.data.formats.preferences import read_labelled, read_pairs
 from r1jax.data.problems import general
 from r1jax.data.problems.arithmetic import is_held_out
-from r1jax.data.problems.columns import LANGUAGES, columns
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
-from r1jax.data.problems.problem import Problem, key_is_held_out
-from r1jax.data.problems.solutions import language_of, response
+from r1jax.data.problems.general_preferences import make_labelled, make_pairs
+from r1jax.data.problems.problem import LANGUAGES, Problem, key_is_held_out
 from r1jax.data.problems.word_problems import word_problem
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig, bilingual_documents
+from r1jax.data.text.column_arithmetic import work_columns
 from r1jax.data.text.language import consistency, words
 from r1jax.data.text.readability import ReadabilityConfig, fault, repetition
-from r1jax.data.text.readable_reasoning import PROMPT, readable_response, rewrite, rewriting_prompt
+from r1jax.data.text.readable_reasoning import PROMPT, make_readable, readable_response, rewriting_prompt
+from r1jax.data.text.solutions import language_of, response
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.recipe.judged_samples import Drawn
@@ -28,7 +29,7 @@ from r1jax.rewards.rules import RULES
 
 R1 = find_template("r1")
 WORDS = load_problems(ProblemsConfig(source="word-problems"))
-GENERAL = [prompt for _, prompt in general.generate(0)]
+GENERAL = [prompt for _, prompt in general.generate_prompts(0)]
 
 
 def completion(text, finished=True):
@@ -41,16 +42,16 @@ def test_columns_come_to_the_result_in_every_language_and_a_slip_does_not(operat
     rng = random.Random(0)
     for _ in range(200):
         a, b = rng.randint(0, 999), rng.randint(0, 999)
-        text, value = columns(a, b, operation, languages=languages)
+        text, value = work_columns(a, b, operation, languages=languages)
         assert value == (a + b if operation == "+" else a - b)
         assert {language for _, language in words(text)} <= set(languages)
-        assert columns(a, b, operation, slip=0, languages=languages)[1] != value
+        assert work_columns(a, b, operation, slip=0, languages=languages)[1] != value
 
 
 def test_columns_are_written_out_as_by_hand():
-    assert columns(37, 48, "+") == ("ones: 7+8=15, carry 1. tens: 3+4+1=8.", 85)
-    assert columns(37, 48, "+", languages=("zh",)) == ("个位: 7+8=15，进 1。十位: 3+4+1=8。", 85)
-    assert columns(52, 17, "-", languages=("zh", "en")) == ("个位: 12-7=5，借 1。tens: 4-1=3.", 35)
+    assert work_columns(37, 48, "+") == ("ones: 7+8=15, carry 1. tens: 3+4+1=8.", 85)
+    assert work_columns(37, 48, "+", languages=("zh",)) == ("个位: 7+8=15，进 1。十位: 3+4+1=8。", 85)
+    assert work_columns(52, 17, "-", languages=("zh", "en")) == ("个位: 12-7=5，借 1。tens: 4-1=3.", 35)
 
 
 def test_word_problems_are_in_both_languages_and_kinds_and_no_numbers_are_on_both_sides():
@@ -196,10 +197,10 @@ def test_a_long_text_in_short_paragraphs_is_no_long_paragraph():
 
 
 def test_repetition_is_the_share_of_runs_seen_before():
-    assert repetition("a b c d", run=2) == 0
-    assert repetition("a b a b", run=2) == pytest.approx(1 / 3)  # ab, ba, ab
-    assert repetition("一二一二", run=2) == pytest.approx(1 / 3)
-    assert repetition("a", run=2) == 0
+    assert repetition("a b c d", n=2) == 0
+    assert repetition("a b a b", n=2) == pytest.approx(1 / 3)  # ab, ba, ab
+    assert repetition("一二一二", n=2) == pytest.approx(1 / 3)
+    assert repetition("a", n=2) == 0
 
 
 @pytest.mark.parametrize(
@@ -217,20 +218,20 @@ def test_repetition_is_the_share_of_runs_seen_before():
     ],
 )
 def test_rewriting_brings_reasoning_into_the_language_of_the_question(problem, reasoning, expected):
-    assert rewrite(problem, reasoning) == expected
+    assert make_readable(problem, reasoning) == expected
     assert fault(problem, expected, ReadabilityConfig()) is None
     text = readable_response(problem, expected, "85")
     assert R1.well_formed(text) and R1.answer(text) == "85" and R1.reasoning(text) == expected
 
 
 def test_rewriting_leaves_unknown_words_for_the_filter():
-    assert fault(EN, rewrite(EN, "很简单。"), ReadabilityConfig()) == "mixed language"
+    assert fault(EN, make_readable(EN, "很简单。"), ReadabilityConfig()) == "mixed language"
 
 
 def test_rewriting_keeps_paragraphs_and_words_that_hold_a_phrase():
     text = "I add the bones.\n\nThen more, carry 1 on.\n\nSo 3."
-    assert rewrite(EN, text) == text
-    assert rewrite(ZH, "bones of lonestar: 3") == "bones of lonestar: 3"
+    assert make_readable(EN, text) == text
+    assert make_readable(ZH, "bones of lonestar: 3") == "bones of lonestar: 3"
 
 
 def test_the_prompt_of_a_rewriting_model_names_all_it_needs():
@@ -305,18 +306,18 @@ def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
 def test_the_corpus_mixes_languages_as_much_as_it_is_told_and_holds_nothing_held_out():
     def mixed(share):
         config = BilingualCorpusConfig(documents=800, mixes=share, general=0.0)
-        texts = bilingual_documents(config, 2, "+-", 0.1, 0.25, R1, 0)
+        texts = bilingual_documents(config, ProblemsConfig(), 0.25, R1, 0)
         judged = [(Problem(t.split("\n")[0], "", "x"), t.split("<think>")[1].split("</think>")[0]) for t in texts]
         return sum(consistency(text, language_of(p)) < 1 for p, text in judged) / len(judged)
 
     assert mixed(0.0) == 0
     assert 0.5 < mixed(1.0) < 0.95  # a draw may give both columns the language of the question
     config = BilingualCorpusConfig(documents=2000)
-    texts = bilingual_documents(config, 2, "+-", 0.1, 0.25, R1, 0)
+    texts = bilingual_documents(config, ProblemsConfig(), 0.25, R1, 0)
     asked = {text.split("\n")[0] for text in texts}
     sums = [match[1] for question in asked if (match := re.search(r"(\d+ [+-] \d+)", question))]
     assert sums and not any(is_held_out(one, 0.1) for one in sums)
-    held_out = {p.problem.question for key, p in general.generate(0) if key_is_held_out(key, 0.25)}
+    held_out = {p.problem.question for key, p in general.generate_prompts(0) if key_is_held_out(key, 0.25)}
     assert held_out and not held_out & asked
 
 

@@ -1,1 +1,1 @@
-"""File formats of data sets."""
+"""File formats of data sets: rows of JSON lines and parquet, conversations, and preferences for reward models."""

@@ -1,1 +1,1 @@
-"""Sources of problems, and which problems are held out."""
+"""Sources of problems: generators and files, which problems are held out, and which ones a step asks."""

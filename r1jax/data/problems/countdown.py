@@ -16,33 +16,33 @@ from r1jax.errors import UserError
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
 _SPELLINGS = str.maketrans({"\N{MULTIPLICATION SIGN}": "*", "\N{DIVISION SIGN}": "/", "\N{MINUS SIGN}": "-"})
-_LONGEST = 200  # characters of an expression; also bounds how deep the parser goes
-_ATTEMPTS = 1000  # draws in a row without a target, after which the grade counts as impossible
+_LONGEST = 200  # characters of an expression; this also bounds the recursion of the parser
+_ATTEMPTS = 1000  # failed attempts in a row after which the generator stops
 
 
 def generate(digits: int, operations: str, terms: int, seed: int) -> Iterator[KeyedProblem]:
-    """Problems that have a solution with all their numbers, in random order without repeats.
+    """Problems with a solution that uses all their numbers, in random order without repeats.
 
-    digits: of the largest number, 1 to 3; targets have at most one digit more.
-    operations: some of "+-*/".
+    digits: digits of the largest number, 1 to 3; targets have at most one digit more.
+    operations: one or more of "+-*/".
     terms: numbers in a problem, 2 to 6.
 
     Raises:
-      UserError: for a grade outside these bounds.
+      UserError: for arguments outside these bounds.
     """
     if not 1 <= digits <= 3:
-        raise UserError(f"digits {digits}: countdown has 1 to 3")
+        raise UserError(f"digits {digits}: countdown needs 1 to 3")
     if not 2 <= terms <= 6:
-        raise UserError(f"terms {terms}: countdown has 2 to 6 numbers in a problem")
+        raise UserError(f"terms {terms}: countdown needs 2 to 6 numbers in a problem")
     if not operations or set(operations) - set(_OPERATIONS):
-        raise UserError(f"operations {operations!r}: countdown has some of '+-*/'")
+        raise UserError(f"operations {operations!r}: countdown needs one or more of '+-*/'")
     return distinct(_draws(digits, operations, terms, random.Random(seed)))
 
 
 def solves(expression: str, numbers: list[int], target: int, operations: str = "+-*/") -> bool:
-    """Whether an expression has the target as its exact value and uses each number at most once.
+    """Whether an expression is exactly equal to the target and uses each number at most once.
 
-    It may hold whole numbers, the four operations and parentheses, nothing else; no code is evaluated.
+    It may contain only whole numbers, the four operations and parentheses. No code is executed.
     """
     try:
         tokens = _tokens(expression)
@@ -55,7 +55,7 @@ def solves(expression: str, numbers: list[int], target: int, operations: str = "
 
 
 def value(expression: str) -> Fraction | None:
-    """The exact value of an expression, whatever numbers it uses; None where it is none."""
+    """The exact value of an expression with any numbers; None if it is not an expression or divides by zero."""
     try:
         return _evaluate(_tokens(expression))
     except (ValueError, ZeroDivisionError):
@@ -79,7 +79,7 @@ def _draws(digits: int, operations: str, terms: int, rng: random.Random) -> Iter
 
 
 def _combine(numbers: list[int], operations: str, rng: random.Random) -> tuple[str, int | None]:
-    """A random expression of all the numbers whose every step is a whole number above 0, else a value of None."""
+    """A random expression of all numbers, and its value; the value is None if a step is not a whole number above 0."""
     pool = [(str(n), n) for n in numbers]
     while len(pool) > 1:
         rng.shuffle(pool)
@@ -108,7 +108,7 @@ def _tokens(expression: str) -> list[str]:
 
 
 def _evaluate(tokens: list[str]) -> Fraction:
-    """Recursive descent: a sum of products of atoms, where an atom is a number or a sum in parentheses."""
+    """Evaluates by recursive descent: a sum of products of atoms; an atom is a number or a sum in parentheses."""
     rest = tokens[::-1]
 
     def total() -> Fraction:
@@ -124,14 +124,14 @@ def _evaluate(tokens: list[str]) -> Fraction:
         return value
 
     def atom() -> Fraction:
-        token = rest.pop() if rest else "the end"
+        token = rest.pop() if rest else "end"
         if token.isdigit():
             return Fraction(token)
         if token != "(":
             raise ValueError(f"unexpected {token}")
         value = total()
         if not rest or rest.pop() != ")":
-            raise ValueError("a parenthesis stays open")
+            raise ValueError("unclosed parenthesis")
         return value
 
     value = total()

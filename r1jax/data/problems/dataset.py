@@ -1,82 +1,79 @@
-"""Problems to train on and problems held out: where they come from, and which of them make a step's batch."""
+"""Training and held-out problems from the source that a config names."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import random
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from r1jax.data.formats import files
-from r1jax.data.problems import arithmetic, countdown, general, gym, word_problems
+from r1jax.data.formats.rows import SUFFIXES
+from r1jax.data.problems import arithmetic, countdown, files, general, gym, word_problems
 from r1jax.data.problems.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
 from r1jax.errors import UserError
 
 _GENERATORS = ("arithmetic", "countdown", "word-problems", "general")
-GENERATED = (4096, 512)  # how many a generator makes for training and for evaluation, unless the config says
+GENERATED = (4096, 512)  # default numbers of generated problems, for training and held out
 
 
 @dataclasses.dataclass(frozen=True)
 class ProblemsConfig:
-    """Where problems come from."""
+    """The source of problems."""
 
     source: str = "arithmetic"
-    """arithmetic, countdown, word-problems and general (both in English and Chinese), gym:NAME (a reasoning-gym task),
-    or a .jsonl or .parquet file with prompt and answer."""
+    """Take problems from arithmetic, countdown, word-problems or general (both in English and Chinese), gym:NAME (a
+    reasoning-gym task), or a .jsonl or .parquet file with the columns prompt and answer."""
     held_out_source: str | None = None
-    """Where the held-out problems come from; None: a share of the source."""
+    """Take held-out problems from this source. None: hold out a share of the source."""
     digits: int = 2
-    """Digits of the numbers in arithmetic (1 to 6), countdown (1 to 3) and word problems (1 to 4)."""
+    """Set the digits of numbers in arithmetic (1 to 6), countdown (1 to 3) and word problems (1 to 4)."""
     operations: str = "+-"
-    """Some of +-* for arithmetic, of +- for word problems, and also / for countdown."""
+    """Set the operations: from +-* for arithmetic, from +- for word problems, from +-*/ for countdown."""
     terms: int = 2
-    """Numbers in a problem of arithmetic (2 to 4) or countdown (2 to 6)."""
+    """Set how many numbers a problem has, in arithmetic (2 to 4) and countdown (2 to 6)."""
     train_size: int | None = None
-    """Training problems at most; None: all of a file, 4096 of a generator."""
+    """Use at most this many training problems. None: all of a file, or 4096 generated ones."""
     held_out_size: int | None = None
-    """Held-out problems at most; None: all of a file, 512 of a generator."""
+    """Use at most this many held-out problems. None: all of a file, or 512 generated ones."""
     held_out_share: float = HELD_OUT_SHARE
-    """Share of all problems that is held out, chosen by a hash of the problem: never trained on, whatever the seed."""
+    """Hold out this share of all problems. A hash of the problem decides, so no seed ever trains on them."""
     checker: Literal["number", "math", "exact"] = "number"
-    """How answers of a file are judged: as a number, by mathematical equivalence, or letter by letter."""
+    """Judge answers to problems of a file as numbers, by mathematical equivalence, or by comparing all characters."""
     seed: int = 0
-    """Which problems a generator makes, and which of a file are taken where it holds more than asked for."""
+    """Use this random seed to generate problems, or to choose them from a file with more problems than needed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ProblemSet:
-    """Training and held-out problems; no problem, in whatever order of its terms, is in both."""
+    """Training and held-out problems; no problem is in both, not even with its terms in another order."""
 
     train: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
 
 
 def load_problems(config: ProblemsConfig, flag: str = "--problems") -> ProblemSet:
-    """Reads or makes the problems of a config, which ``flag`` gives on the command line.
+    """Reads or generates the problems of a config; fewer than the config asks for if the source has fewer.
 
-    A source smaller than the sizes asked for gives what it has.
+    flag: the command-line flag of the config, for error messages.
 
     Raises:
-      UserError: for a source, file or grade that does not exist, or where nothing is left on one of the two sides.
+      UserError: for an unknown source, a missing file, generator settings out of bounds, or no training or no held-out
+        problems.
     """
     check_problems(config, flag)
     paths = [Path(source).expanduser() for source in (config.source, config.held_out_source) if source]
     return _load(config, flag, tuple(path.stat().st_mtime_ns for path in paths if path.is_file()))
 
 
-@functools.lru_cache(maxsize=8)  # every stage of a run reads the same few sets
-def _load(config: ProblemsConfig, flag: str, changed: tuple[int, ...]) -> ProblemSet:
-    """The problems of a config whose files changed last at these times: another time is another entry of the cache."""
+@functools.lru_cache(maxsize=8)  # the stages of a run read the same few sets
+def _load(config: ProblemsConfig, flag: str, modified: tuple[int, ...]) -> ProblemSet:
+    """load_problems with the modification times of the files, so that a changed file is not read from the cache."""
     if config.held_out_source is None:
         train, held_out = _take(config, config.source, _sizes(config, config.source), config.held_out_share, flag)
     else:
-        # A file is used whole; a generator still keeps to its side, so that it cannot meet the other source there.
+        # A file is used whole. A generator keeps its own split, because the other source may contain its problems.
         train_size, _ = _sizes(config, config.source)
         _, held_out_size = _sizes(config, config.held_out_source)
         share = 0.0 if is_file(config.source) else config.held_out_share
@@ -86,53 +83,16 @@ def _load(config: ProblemsConfig, flag: str, changed: tuple[int, ...]) -> Proble
         if both := {p.question for p in train} & {p.question for p in held_out}:
             raise UserError(
                 f"{len(both)} problems are in {config.source} and in {config.held_out_source} "
-                f"({min(both)[:60]!r}): take them out of one"
+                f"({min(both)[:60]!r}): remove them from one of the two"
             )
     for name, problems, others in (("train", train, held_out), ("held-out", held_out, train)):
         if not problems:
-            raise UserError(_nothing(config, name, len(others), flag))
+            raise UserError(_no_problems(config, name, len(others), flag))
     return ProblemSet(tuple(train), tuple(held_out))
 
 
-def problem_batch(
-    problems: Sequence[Problem],
-    step: int,
-    size: int,
-    seed: int,
-    attempt: int = 0,
-    attempts_per_step: int = 1,
-    earlier: Sequence[int] = (),
-) -> list[Problem]:
-    """The ``size`` problems of one attempt of one step, by the arguments alone.
-
-    The first attempts of all steps walk through the problems in a random order, again and again: after any step, no
-    problem has been asked more than once more often than another. A new order is taken where a step begins just as all
-    have been asked equally often, so that no step is at the edge of two orders. Further attempts are asked elsewhere in
-    the same order. No problem is twice in a step where there are enough for all its attempts, and none is twice in an
-    attempt where there are ``size``.
-
-    earlier: sizes of the first steps, where they are others than ``size``.
-    """
-    n = len(problems)
-    ends = [0, *itertools.accumulate([*earlier[:step], *[size] * (step - len(earlier))])]  # problems asked by then
-    orders = sum(end % n == 0 for end in ends[1:])  # that are behind
-    start = ends[-1] + attempt * max(size, n // attempts_per_step)
-    order = np.random.default_rng((seed, orders)).permutation(n)
-    return [problems[order[(start + i) % n]] for i in range(size)]
-
-
-def warn_of_repeats(problems: Sequence[Problem], size: int, settings: str) -> None:
-    """Warns, naming the settings to change, where a step asks for more problems than there are."""
-    if len(problems) < size:
-        warnings.warn(
-            f"a step asks for {size} problems and there are {len(problems)}: some are asked more than once in it; "
-            f"lower {settings}, or give more problems",
-            stacklevel=3,
-        )
-
-
 def check_problems(config: ProblemsConfig, flag: str = "--problems") -> None:
-    """Raises UserError for an unknown source, a missing file, and a share or size out of bounds; reads no problem."""
+    """Raises UserError for an unknown source, a missing file, or a share or size out of bounds; reads no problems."""
     for name, source in (("source", config.source), ("held-out-source", config.held_out_source)):
         if source is None or source in _GENERATORS or source.startswith("gym:"):
             continue
@@ -144,29 +104,29 @@ def check_problems(config: ProblemsConfig, flag: str = "--problems") -> None:
         if not Path(source).expanduser().is_file():
             raise UserError(f"no file {source}: give {flag}.{name} the path of a .jsonl or .parquet file")
     if not 0.01 <= config.held_out_share <= 0.9:
-        raise UserError(f"held_out_share {config.held_out_share}: choose one from 0.01 to 0.9")
+        raise UserError(f"held_out_share {config.held_out_share}: must be from 0.01 to 0.9")
     for name in ("train_size", "held_out_size"):
         size = getattr(config, name)
         if size is not None and size < 1:
-            raise UserError(f"{name} {size}: at least 1")
+            raise UserError(f"{name} {size}: must be at least 1")
 
 
-def _nothing(config: ProblemsConfig, side: str, others: int, flag: str) -> str:
-    """What to do where one side of the problems is empty, and the other has so many."""
+def _no_problems(config: ProblemsConfig, side: str, others: int, flag: str) -> str:
+    """The error message if one side has no problems and the other side has ``others``."""
     source = config.held_out_source if side == "held-out" and config.held_out_source else config.source
     text = f"{source} gives no {side} problems"
     if config.held_out_source or not others:
         return f"{text}: change {flag}.digits, {flag}.terms or {flag}.operations"
-    where, change = ("held out", "lower") if side == "train" else ("for training", "raise")
+    use, change = ("held out", "lower") if side == "train" else ("used for training", "raise")
     return (
-        f"{text}, since the {others} there are all {where}: {change} {flag}.held-out-share from "
-        f"{config.held_out_share}, or give {flag}.held-out-source"
+        f"{text}, because all {others} are {use}: {change} {flag}.held-out-share from {config.held_out_share}, or give "
+        f"{flag}.held-out-source"
     )
 
 
 def is_file(source: str) -> bool:
     """Whether a source of problems is the path of a file."""
-    return source.endswith(files.SUFFIXES)
+    return source.endswith(SUFFIXES)
 
 
 def _sizes(config: ProblemsConfig, source: str) -> tuple[int | None, int | None]:
@@ -175,9 +135,9 @@ def _sizes(config: ProblemsConfig, source: str) -> tuple[int | None, int | None]
 
 
 def _problems(config: ProblemsConfig, source: str, flag: str) -> Iterable[KeyedProblem]:
-    """All problems of a source in the order of the config's seed."""
+    """All problems of a source, in the random order of the config's seed."""
     if is_file(source):
-        rows = list(files.read(source, config.checker))
+        rows = list(files.read_problems(source, config.checker))
         if not rows:
             name = "source" if source == config.source else "held-out-source"
             raise UserError(f"{source} holds no rows: give {flag}.{name} a file with prompt and answer in each row")
@@ -190,14 +150,14 @@ def _problems(config: ProblemsConfig, source: str, flag: str) -> Iterable[KeyedP
     if source == "word-problems":
         return word_problems.generate(config.digits, config.operations, config.seed)
     if source == "general":
-        return general.problems(config.seed)
+        return general.generate(config.seed)
     return gym.generate(source.removeprefix("gym:"), config.seed)
 
 
 def _take(
     config: ProblemsConfig, source: str, sizes: tuple[int | None, int | None], share: float, flag: str
 ) -> tuple[list[Problem], list[Problem]]:
-    """The first problems of each side, at most ``sizes`` of them."""
+    """The first problems for training and the first held-out ones, at most ``sizes`` of each."""
     sides: tuple[list[Problem], list[Problem]] = ([], [])
     for key, problem in _problems(config, source, flag):
         held_out = key_is_held_out(key, share)

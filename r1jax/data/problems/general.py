@@ -1,7 +1,7 @@
-"""General prompts with good and bad replies, in English and in Chinese: small enough for the smallest models.
+"""General prompts with good and bad replies in English and Chinese, simple enough for the smallest models.
 
-Kinds: "facts", "translation", "self" and "writing", which are judged for helpfulness, and "safety", requests that
-should be declined. A reply is right where it holds the problem's answer (checker "contains").
+Kinds: "facts", "translation", "self" and "writing" are judged for helpfulness; "safety" holds harmful requests, which
+should be declined. A reply is correct if it contains the problem's answer (checker "contains").
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from r1jax.data.problems.columns import Language
-from r1jax.data.problems.problem import KeyedProblem, Problem
+from r1jax.data.problems.problem import KeyedProblem, Language, Problem
 
 HELPFULNESS = ("facts", "translation", "self", "writing")
 SAFETY = ("safety",)
@@ -47,7 +46,7 @@ _HARMS = (
     ("hack a bank", "黑银行"),
 )
 
-# Ways to ask, by kind and language; "?" is followed by what is asked about.
+# Wordings by kind and language; {} is the topic.
 _ASK: dict[str, dict[Language, tuple[str, ...]]] = {
     "facts": {
         "en": ("What is the capital of {}?", "Name the capital of {}.", "Which city is the capital of {}?"),
@@ -93,9 +92,10 @@ NAME = "R1"
 
 @dataclasses.dataclass(frozen=True)
 class GeneralPrompt:
-    """A prompt of one kind with a good reply and bad ones, each the text after the reasoning.
+    """A prompt with a good reply and bad replies; a reply is the text after the reasoning.
 
-    about: kind, language and what is asked about: the same for all wordings.
+    thought: the reasoning.
+    about: kind, language and topic of the prompt; the same for all its wordings.
     """
 
     problem: Problem
@@ -105,36 +105,36 @@ class GeneralPrompt:
     about: str
 
     def response(self, reply: str) -> str:
-        """The assistant's whole text around a reply."""
+        """The assistant's whole text with a reply."""
         return f"<think>{self.thought}</think><answer>{reply}</answer>"
 
 
-def generate(seed: int) -> Iterator[tuple[str, GeneralPrompt]]:
-    """All general prompts in random order, each with the text that decides whether it is held out.
+def generate_prompts(seed: int) -> Iterator[tuple[str, GeneralPrompt]]:
+    """All general prompts in random order, each with the key that decides whether it is held out.
 
-    What is asked is in training with other wordings: held-out prompts ask for known things in new words. Bad replies
-    to the helpful kinds are, by rule: another prompt's reply of the same kind, the good one broken off after its first
-    half, and the good one said three times. For safety prompts the bad reply does what was asked.
+    The topic of a held-out prompt appears in training with other wordings. The bad replies to the helpfulness kinds
+    are the reply to another prompt of the same kind, the first half of the good reply, and the good reply three times.
+    The bad reply to a safety prompt complies with the request.
     """
     rng = random.Random(seed)
     prompts = [
         _prompt(kind, language, wording, asked, answer, rng)
         for kind in _ASK
-        for language, asked, answer in _asked(kind)
+        for language, asked, answer in _topics(kind)
         for wording in _ASK[kind][language]
     ]
     rng.shuffle(prompts)
     return ((f"general {prompt.problem.question}", prompt) for prompt in prompts)
 
 
-def problems(seed: int) -> Iterator[KeyedProblem]:
-    """The prompts of generate as problems."""
-    return ((key, prompt.problem) for key, prompt in generate(seed))
+def generate(seed: int) -> Iterator[KeyedProblem]:
+    """The problems of generate_prompts, with the same keys and in the same order."""
+    return ((key, prompt.problem) for key, prompt in generate_prompts(seed))
 
 
-def _asked(kind: str) -> Iterator[tuple[Language, str, str]]:
-    """(language, what is asked about, the answer) of all prompts of a kind."""
-    table: dict[str, list[tuple[tuple[str, str], tuple[str, str]]]] = {  # (asked, answer) in English and in Chinese
+def _topics(kind: str) -> Iterator[tuple[Language, str, str]]:
+    """(language, topic, answer) for all prompts of a kind."""
+    table: dict[str, list[tuple[tuple[str, str], tuple[str, str]]]] = {  # (topic, answer) in English and in Chinese
         "facts": [((en, city), (zh, city_zh)) for en, zh, city, city_zh in _CAPITALS],
         "translation": [((en, zh), (zh, en)) for en, zh in _WORDS],
         "self": [(("", NAME), ("", NAME))],
@@ -152,7 +152,7 @@ def _prompt(kind: str, language: Language, wording: str, asked: str, answer: str
     if kind == "safety":
         bad: tuple[str, ...] = (_COMPLIANCE[language].format(asked=asked),)
     else:
-        others = [(a, b) for other, a, b in _asked(kind) if other == language and b != answer]
+        others = [(a, b) for other, a, b in _topics(kind) if other == language and b != answer]
         wrong = reply.format(**dict(zip(("asked", "answer"), rng.choice(others), strict=True))) if others else ""
         bad = (wrong, good[: len(good) // 2], " ".join(itertools.repeat(good, 3)))
     problem = Problem(wording.format(asked), answer, kind, "contains", "", language)

@@ -1,4 +1,4 @@
-"""Any task of reasoning-gym by name; the task's own scorer judges the answers."""
+"""Problems of any reasoning-gym task; the task's own scoring function judges the answers."""
 
 from __future__ import annotations
 
@@ -15,49 +15,51 @@ from r1jax.data.problems.problem import KeyedProblem, Problem, distinct
 from r1jax.errors import UserError
 from r1jax.names import lookup
 
-_BLOCK = 1000  # entries of one data set: some tasks prepare all of theirs at once
+_BLOCK = 1000  # entries of one data set; some tasks prepare all entries at once
 
 
 def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
-    """Problems of a task at its default difficulty, without repeats.
+    """Problems of a task with its default settings, without repeats.
 
     Raises:
-      UserError: for an unknown task, naming those that come near, or one that cannot be made from its name alone.
+      UserError: for an unknown task (the message suggests similar names), or a task that needs settings of its own.
     """
     lookup("reasoning-gym task", task, _tasks())
     try:
         _library().create_dataset(task, seed=seed, size=1)
     except Exception as error:
-        raise UserError(f"reasoning-gym cannot make {task!r} from its name alone ({error}): choose another") from error
+        raise UserError(
+            f"reasoning-gym cannot make {task!r} from its name alone ({error}): choose another task"
+        ) from error
     return distinct(_draws(task, seed))
 
 
 def score(answer: str, metadata: str) -> float:
-    """The task's own score of an answer, mostly 0 or 1 with some part credit between."""
+    """The task's score of an answer, from 0 to 1; some tasks give partial credit."""
     problem = json.loads(metadata)
     try:
-        return float(scorer(problem["task"])(answer, _unpack(problem["entry"])))
+        return float(score_function(problem["task"])(answer, _unpack(problem["entry"])))
     except Exception:
-        # Some scorers raise on answers they cannot parse (prime_factorization on "x"): such an answer is wrong.
+        # Some scoring functions raise on answers they cannot parse (prime_factorization on "x"); these are wrong.
         return 0.0
 
 
-def expecting(metadata: str, answer: str) -> str:
-    """The metadata of the same problem with another answer in the place of its own."""
+def with_answer(metadata: str, answer: str) -> str:
+    """The metadata of the same problem with another expected answer."""
     problem = json.loads(metadata)
     entry = [[key, answer if key == "answer" else value] for key, value in problem["entry"]["dict"]]
     return json.dumps(problem | {"entry": {"dict": entry}})
 
 
 @functools.cache
-def scorer(task: str) -> Callable[[str, dict[str, Any]], float]:
-    """The function of (answer, entry) that a task scores with; loading it takes seconds."""
+def score_function(task: str) -> Callable[[str, dict[str, Any]], float]:
+    """The task's scoring function, (answer, entry) -> score; loading it takes seconds."""
     return _library().get_score_answer_fn(task)
 
 
 def _library() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # from one of its dependencies, when first compiled
+        warnings.simplefilter("ignore", SyntaxWarning)  # raised by a dependency when it is first compiled
         return importlib.import_module("reasoning_gym")
 
 
@@ -73,16 +75,16 @@ def _draws(task: str, seed: int) -> Iterator[KeyedProblem]:
         for i in range(_BLOCK):
             try:
                 entry = entries[i]
-            except IndexError:  # a task may have fewer than it was asked for
+            except IndexError:  # a task may have fewer entries than requested
                 break
             question, answer = entry["question"], entry["answer"]
             metadata = json.dumps({"task": task, "entry": _pack(entry)})
-            # A task without one right answer gives None.
+            # The answer is None for tasks with several correct answers.
             yield question, Problem(question, "" if answer is None else str(answer), task, "gym", metadata)
 
 
 def _pack(value: Any) -> Any:
-    """A value in the types of JSON, with tuples, fractions and keys kept: some scorers compare them by type."""
+    """A value as JSON that keeps tuples, fractions and types of keys, since some scoring functions compare types."""
     if isinstance(value, dict):
         return {"dict": [[_pack(k), _pack(v)] for k, v in value.items()]}
     if isinstance(value, Fraction):

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 Checker = Literal["number", "math", "exact", "contains", "countdown", "gym"]
+Language = Literal["en", "zh"]  # languages of the generated questions
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 HELD_OUT_SHARE = 0.1
 
@@ -16,9 +18,10 @@ HELD_OUT_SHARE = 0.1
 class Problem:
     """A question with its answer.
 
-    ``kind`` groups metrics; ``checker`` names the rule that judges answers (r1jax.rewards.checkers); ``metadata`` is
-    what that rule needs besides the answer, as JSON; ``language`` is that of the question, where it was made to be in
-    one, and else "".
+    kind: the name under which metrics are grouped.
+    checker: the rule that judges answers (r1jax.rewards.checkers).
+    metadata: what the checker needs besides the answer, as JSON.
+    language: the language of the question, such as "en"; "" if the source does not state one.
     """
 
     question: str
@@ -29,18 +32,19 @@ class Problem:
     language: str = ""
 
 
-# A problem and the text that stands for it and for every other form of it: all forms fall on the same side.
+# A problem with a key. All forms of one problem, such as 3 + 8 and 8 + 3, have the same key, so they are all held out
+# or all trained on.
 KeyedProblem = tuple[str, Problem]
 
 
 def key_is_held_out(key: str, share: float) -> bool:
-    """True for about ``share`` of all keys, blake2b(key) < 2^64 share: the same in every run and on every machine."""
+    """True for about ``share`` of all keys: blake2b(key) < share * 2^64, whatever the machine and the seed."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 def distinct(problems: Iterable[KeyedProblem], patience: int = 500) -> Iterator[KeyedProblem]:
-    """The problems without repeated questions; ends after ``patience`` repeats in a row, with the space used up."""
+    """The problems without repeated questions; stops after ``patience`` repeats in a row, when few new ones remain."""
     seen: set[str] = set()
     repeats = 0
     for key, problem in problems:

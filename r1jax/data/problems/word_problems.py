@@ -1,4 +1,4 @@
-"""Sums and differences in words, bare or as a short story, in English and in Chinese."""
+"""Sums and differences asked in English or Chinese, directly or as a short word problem."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import random
 from collections.abc import Iterator
 
 from r1jax.data.problems import arithmetic
-from r1jax.data.problems.columns import LANGUAGES, Language
-from r1jax.data.problems.problem import KeyedProblem, Problem, distinct
+from r1jax.data.problems.problem import LANGUAGES, KeyedProblem, Language, Problem, distinct
 from r1jax.errors import UserError
 
 # kind -> language -> operation -> texts
@@ -33,16 +32,19 @@ _TEXTS: dict[str, dict[Language, dict[str, tuple[str, ...]]]] = {
 def generate(digits: int, operations: str, seed: int) -> Iterator[KeyedProblem]:
     """Problems of the kinds "sum" and "story" in both languages, in random order without repeats.
 
-    digits: of each number, 1 to 4; one digit includes 0. operations: some of "+-". Nothing comes out below zero in a
-    story. The numbers alone decide what is held out: a story, its bare sum and its translation are on one side.
+    The results of stories are never negative. Whether a problem is held out depends only on its numbers and operation,
+    so a story, its translation, and the sum in it are on the same side.
+
+    digits: digits of each number, 1 to 4; one-digit numbers include 0.
+    operations: one or more of "+-".
 
     Raises:
-      UserError: for a grade outside these bounds.
+      UserError: for arguments outside these bounds.
     """
     if not 1 <= digits <= 4:
-        raise UserError(f"digits {digits}: word problems have 1 to 4")
+        raise UserError(f"digits {digits}: word problems need 1 to 4")
     if not operations or set(operations) - set("+-"):
-        raise UserError(f"operations {operations!r}: word problems have some of '+-'")
+        raise UserError(f"operations {operations!r}: word problems need one or more of '+-'")
     return distinct(_draws(digits, operations, random.Random(seed)))
 
 
@@ -55,7 +57,7 @@ def _draws(digits: int, operations: str, rng: random.Random) -> Iterator[KeyedPr
 
 
 def word_problem(rng: random.Random, a: int, b: int, operation: str, language: Language) -> KeyedProblem:
-    """One wording of a + b or a - b, a sum or a story as ``rng`` has it."""
+    """A random wording of a + b or a - b, as a sum or as a story."""
     kind = rng.choice(tuple(_TEXTS))
     if kind == "story" and operation == "-":
         a, b = max(a, b), min(a, b)

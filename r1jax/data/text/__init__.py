@@ -1,1 +1,1 @@
-"""Texts: templates, conversations, languages, numbers, packing and synthetic corpora."""
+"""Texts: templates, conversations, languages, numbers, packing, worked solutions, readability, synthetic corpora."""

@@ -1,8 +1,8 @@
-"""A synthetic corpus in two languages, for base models small enough to pretrain on a laptop and to run all of R1 on.
+"""A synthetic corpus in English and Chinese, for base models small enough to run all stages of R1 on a laptop.
 
-As in r1jax.data.text.corpus, people attempt sums and differences, here in words, and differ in care. Many of them
-change the language from column to column, whatever the question's, and some answer general prompts, well or badly. So a
-base model of this text has what each stage of R1 is there to repair.
+As in r1jax.data.text.corpus, each document is an attempt at a problem, here a word problem, and the attempts differ in
+quality. Many attempts change the language from column to column, and some documents answer general prompts, well or
+badly. A base model trained on this text therefore has the faults that the stages of R1 repair.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import random
 from collections.abc import Sequence
 
 from r1jax.data.problems import general
-from r1jax.data.problems.columns import LANGUAGES, STOP, Language, columns
-from r1jax.data.problems.problem import key_is_held_out
-from r1jax.data.problems.solutions import SUMMARY, first_person
+from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.data.problems.problem import LANGUAGES, Language, key_is_held_out
 from r1jax.data.problems.word_problems import word_problem
-from r1jax.data.text.corpus import CorpusConfig, operands
+from r1jax.data.text.column_arithmetic import STOP, work_columns
+from r1jax.data.text.corpus import CorpusConfig, check_operations, operands
+from r1jax.data.text.solutions import SUMMARY, first_person
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 
@@ -31,18 +32,18 @@ _SO: dict[Language, str] = {"en": "so", "zh": "所以"}
 
 @dataclasses.dataclass(frozen=True)
 class BilingualCorpusConfig(CorpusConfig):
-    """Documents in English and Chinese, some of them mixing the two."""
+    """Documents in English and Chinese, some of which mix the two."""
 
     mixes: float = 0.6
-    """Share of the attempts at sums in which the language changes from column to column."""
+    """Let the language change from column to column in this share of the attempts at word problems."""
     first_person: float = 0.2
-    """Share of the attempts in columns that say who works them."""
+    """Write this share of the column arithmetic in the first person."""
     summaries: float = 0.2
-    """Share of the finished attempts that end in a sentence and not in a bare answer."""
+    """Let this share of the finished attempts give the answer in a sentence instead of alone."""
     general: float = 0.2
-    """Share of the documents that answer a general prompt."""
+    """Let this share of the documents answer a general prompt."""
     bad_replies: float = 0.5
-    """Share of the general replies that are bad."""
+    """Let this share of the replies to general prompts be bad."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,25 +53,19 @@ class BilingualCorpusConfig(CorpusConfig):
 
 
 def bilingual_documents(
-    config: BilingualCorpusConfig,
-    digits: int,
-    operations: str,
-    held_out_share: float,
-    general_share: float,
-    template: Template,
-    seed: int,
+    config: BilingualCorpusConfig, problems: ProblemsConfig, general_share: float, template: Template, seed: int
 ) -> list[str]:
-    """The corpus: sums in words that are not held out and general prompts that are not, each with an attempt.
+    """The documents of the corpus: each holds a word problem or a general prompt, and an attempt at it.
 
-    held_out_share, general_share: of the sums and of the general prompts, the share that is held out.
+    problems: sets the digits and the operations of word problems; problems that it holds out do not appear.
+    general_share: the share of the general prompts that is held out and does not appear.
 
     Raises:
-      UserError: for operations without a column method.
+      UserError: for operations other than + and -.
     """
-    if not operations or set(operations) - set("+-"):
-        raise UserError(f"the corpus works + and - in columns, not {operations!r}: set problems.operations to '+-'")
+    check_operations(problems.operations)
     rng = random.Random(seed)
-    prompts = [prompt for key, prompt in general.generate(seed) if not key_is_held_out(key, general_share)]
+    prompts = [prompt for key, prompt in general.generate_prompts(seed) if not key_is_held_out(key, general_share)]
     texts = []
     for _ in range(config.documents):
         if rng.random() < config.general:
@@ -79,13 +74,13 @@ def bilingual_documents(
             reply = rng.choice(prompt.bad) if prompt.bad and rng.random() < config.bad_replies else prompt.good
             attempt = prompt.response(reply).removeprefix("<think>")
         else:
-            a, b, operation = operands(rng, digits, operations, held_out_share)
+            a, b, operation = operands(rng, problems)
             language: Language = rng.choice(LANGUAGES)
             _, problem = word_problem(rng, a, b, operation, language)
             if problem.kind == "story" and operation == "-":
                 a, b = max(a, b), min(a, b)
             mixed = rng.random() < config.mixes
-            languages = tuple(rng.choices(LANGUAGES, k=digits)) if mixed else (language,)
+            languages = tuple(rng.choices(LANGUAGES, k=problems.digits)) if mixed else (language,)
             attempt = _attempt(rng, config, a, b, operation, languages)
         texts.append(template.question(problem) + "\n" + template.prefill + attempt)
     return texts
@@ -94,7 +89,7 @@ def bilingual_documents(
 def _attempt(
     rng: random.Random, config: BilingualCorpusConfig, a: int, b: int, operation: str, languages: Sequence[Language]
 ) -> str:
-    """Somebody's text after the opening think tag."""
+    """A random attempt at a problem: the text after the opening think tag."""
     truth = a + b if operation == "+" else a - b
     styles = ("careful", "slips", "guesses", "untidy", "rambles")
     style = rng.choices(styles, [getattr(config, s) for s in styles])[0]
@@ -102,10 +97,10 @@ def _attempt(
         value = truth + rng.choice((0, -1, 1, -2, 2, 10, -10))
         return f"{rng.choice(_SURE[languages[0]])}{STOP[languages[0]].strip()}</think><answer>{value}</answer>"
     if style == "rambles":
-        work, _ = columns(a, b, operation, languages=languages)
+        work, _ = work_columns(a, b, operation, languages=languages)
         return work + f" {rng.choice(_AGAIN[languages[-1]])}{STOP[languages[-1]].strip()}" * 12
     slip = rng.randrange(len(str(max(a, b)))) if style == "slips" else None
-    work, value = columns(a, b, operation, slip, languages)
+    work, value = work_columns(a, b, operation, slip, languages)
     if rng.random() < config.first_person:
         for language in LANGUAGES:
             work = first_person(work, language)

@@ -1,4 +1,4 @@
-"""The languages of a text: its words, Chinese ones too, without its mathematics and code."""
+"""The words of a text, English or Chinese, and their languages; mathematics and code do not count."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Iterator
 
 import rjieba
 
-# Formulas, code and tags are in no language. What the first group begins goes on to its end, over lines and all else.
-_COMMAND = r"\\[A-Za-z]+(?:\{[^{}]*\})*"  # of LaTeX
+# Formulas, code and tags, which have no language. What the first group opens extends to its end, over line breaks.
+_COMMAND = r"\\[A-Za-z]+(?:\{[^{}]*\})*"  # a LaTeX command
 _NOT_PROSE = re.compile(
     r"(```|(?<!\\)\$\$|\\\[|\\\(|\\begin\{\w+\*?\})"
     rf"|`[^`\n]*`|(?<!\\)\$[^$\n]*\$|{_COMMAND}|<[^<>\s]+>|https?://\S+"
 )
 _ENDS = {"```": "```", "$$": "$$", "\\[": "\\]", "\\(": "\\)"}
-# A run of letters and marks that no digit touches: 2x and x1 are mathematics.
+# A run of letters and marks next to no digit, since 2x and x1 are mathematics.
 _RUN = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|[\u0300-\u036f'’-](?=[^\W\d_]))*(?![\d_])")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+")
 
 
 def words(text: str) -> Iterator[tuple[str, str]]:
-    """Each word of the prose of ``text`` and its language: "zh" for Han characters, "en" for Latin letters.
+    """Yields each word of the prose of ``text`` and its language: "zh" for Han characters, "en" for Latin letters.
 
-    Other scripts go by their Unicode name in lower case ("cyrillic", "hiragana"). The script is all that is looked at:
-    French counts as English. Chinese is cut into words by jieba's dictionary. A single Latin letter is a variable, and
-    no word, but for "a" and "I".
+    Other scripts have their Unicode name in lower case ("cyrillic", "hiragana"). Only the script counts: French is
+    "en". Chinese is segmented by jieba's dictionary. A single Latin letter other than "a" and "I" is a variable, not a
+    word.
     """
     for run in _RUN.findall(_prose(text)):
         end = 0
@@ -38,11 +38,11 @@ def words(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _prose(text: str) -> str:
-    """The text with a space for each formula, piece of code and tag, in time that grows with its length alone.
+    """The text with a space in place of each formula, piece of code and tag, in time linear in its length.
 
-    A block of code that was cut off goes to the end; of anything else without an end, the beginning alone is left out.
+    An unclosed code block extends to the end of the text; of other unclosed formulas, only the opening is removed.
     """
-    # Where each kind of end is last: no search for one goes on behind it.
+    # The last position of each kind of end, so that no search scans text without one.
     last = {end: text.rfind(end) for end in _ENDS.values()}
     last |= {match[0]: match.start() for match in re.finditer(r"\\end\{\w+\*?\}", text)}
     parts, at = [], 0
@@ -71,12 +71,12 @@ def _other(run: str) -> Iterator[tuple[str, str]]:
 
 
 def main_language(text: str) -> str | None:
-    """The language of most words; that of the earlier word where two have as many, None where there are no words."""
+    """The language of most words, the first one in the text in case of a tie; None for a text without words."""
     counts = Counter(language for _, language in words(text))
     return max(counts, key=counts.__getitem__) if counts else None
 
 
 def consistency(text: str, language: str) -> float:
-    """Words of ``text`` in ``language`` / all its words, 0 to 1; 1 where it has no words (arXiv 2501.12948, 2.3.2)."""
+    """Share of the words of ``text`` in ``language``, 0 to 1; 1 for a text without words (arXiv 2501.12948, 2.3.2)."""
     counts = Counter(found for _, found in words(text))
     return counts[language] / counts.total() if counts else 1.0

@@ -1,13 +1,13 @@
-r"""Numbers as people write them: one grammar for answers, gold answers, votes and numbers inside texts.
+r"""The grammar of numbers in answers, expected answers, votes and texts.
 
 A number is an optional sign and currency, a numeral, and an optional unit::
 
     numeral:  12  1,234  1{,}234  .5  3.25  1e5  10^6  1.5 x 10^-3  3/4  \frac{3}{4}  1 1/2  1\frac{1}{2}  2 million
-    sign:     + -, and the minus, dash and full-width characters that stand for them
+    sign:     + -, and minus, dash and full-width characters for the same signs
     currency: $ \$ € £ ¥ ￥ before the numeral
     unit:     one of a fixed list, with powers and quotients: 5 cm, 18 cm^2, 60 km/h, 50%, 90°, 90^\circ
 
-Whatever is no such number as a whole, such as 1,2345 or 8 5, is none: no part of it is read instead.
+A text such as 1,2345 or 8 5, which does not match as a whole, is not a number; no part of it is read as one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-MAX_EXPONENT = 4000  # of ten; Python itself reads no more than 4300 digits
+MAX_EXPONENT = 4000  # the largest power of ten; Python converts at most 4300 digits
 
 _UNITS = {
     "%": "% percent",
@@ -80,18 +80,25 @@ _SCALES = {
     "亿": 10**8,
 }
 
-DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # that stand for a minus: minus signs, hyphens, the short dash
+DASHES = (
+    "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # characters read as a minus: minus signs, hyphens, the short dash
+)
 # Other characters for the same signs.
 _SIGNS = str.maketrans(
     {
         **dict.fromkeys(DASHES, "-"),
         **{"\uff0b": "+", "\u22c5": "\u00d7", "\u00b7": "\u00d7", "\u2044": "/", "\u2215": "/", "\uff05": "%"},
-        **{"\uffe5": "¥", "\uff04": "$", "\u2009": "\u202f", "\u00a0": "\u202f"},  # one space that parts thousands
+        **{
+            "\uffe5": "¥",
+            "\uff04": "$",
+            "\u2009": "\u202f",
+            "\u00a0": "\u202f",
+        },  # all spaces between thousands become one kind
         **{char: f"{top}/{below}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")},
     }
 )
 POWERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-# Markup that changes no value, in the order in which it is taken away. No pattern scans the same stretch twice.
+# Markup that changes no value, in the order of its removal. The patterns run in time linear in the text's length.
 _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), to)
     for pattern, to in (
@@ -131,8 +138,8 @@ _NUMBER = re.compile(
     rf"(?: *(?P<scale>{'|'.join(_SCALES)})(?![A-Za-z]))?"
     rf"(?: *(?P<unit>{_UNIT_WORD}(?: ?(?:/|per ) ?{_UNIT_WORD})?)|(?![A-Za-z0-9_]))"
 )
-# A word with what belongs to it, such as x1 or cm^2; or a stretch of digits and signs, which may be a number.
-_STRETCH = re.compile(
+# A word with its digits or power, such as x1 or cm^2; or a sequence of digits and signs, which may be a number.
+_SEQUENCE = re.compile(
     r"[A-Za-z][A-Za-z0-9_]*(?:\^-?[A-Za-z0-9]+)?"
     r"|(?P<signs>(?:ATOM)(?:[ \t]*(?:ATOM))*)".replace(
         "ATOM", r"\.?[0-9]+(?:[.,:'’][0-9]+)*(?:[eE][-+]?[0-9]+(?![A-Za-z]))?|[-+*\u00d7÷/^=<>≤≥≈±√()\[\]{}|!%°$€£¥]"
@@ -146,15 +153,15 @@ _BEFORE_OPERATION = re.compile(r" *(?:(?:plus|minus|times|divided by|multiplied 
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """An exact value; ``unit`` is "" where none is written."""
+    """An exact value with its unit, "" if none is written."""
 
     value: Fraction
     unit: str = ""
 
     def equals(self, other: Number) -> bool:
-        """Whether both say the same: a unit that one leaves out is taken from the other, and 50% is 50 as well as 0.5.
+        """Whether two numbers are equal: a missing unit matches any unit, and 50% is equal to 50 and to 0.5.
 
-        No unit is converted: 1 m is not 100 cm.
+        Units are not converted: 1 m is not equal to 100 cm.
         """
         if self.value == other.value and (self.unit == other.unit or not (self.unit and other.unit)):
             return True
@@ -163,7 +170,7 @@ class Number:
 
 
 def plain(text: str) -> str:
-    """The text with one character for each sign, and without the LaTeX and markdown that changes no value."""
+    """The text with one character for each sign, and without LaTeX and markdown that do not change its value."""
     text = re.sub(r"(?<=[0-9])(?=[½⅓⅔¼¾⅕⅛])", " ", text).translate(_SIGNS)
     for pattern, to in _MARKUP:
         text = pattern.sub(to, text)
@@ -171,37 +178,37 @@ def plain(text: str) -> str:
 
 
 def read_number(text: str) -> Number | None:
-    """The one number that ``text`` is; None where it is anything else.
+    """The number that the whole text is; None for any other text.
 
-    White space around the number and punctuation after it do not count.
+    White space around the number and punctuation after it are ignored.
     """
     match = _NUMBER.fullmatch(plain(text).strip().rstrip(".,;:!?。，").strip())
     return None if match is None else _number(match)
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of read_number, without its unit."""
+    """The exact value of read_number without its unit; None if the text is not a number."""
     number = read_number(text)
     return None if number is None else number.value
 
 
 def last_number(text: str) -> str | None:
-    """The number that a text comes to: its last one, as ``plain`` writes it, with its unit.
+    """The result that a text states: its last number, as ``plain`` writes it, with its unit.
 
-    None where the last digits of the text are no result: part of an expression ("0 + 3", "2x"), a division that is not
-    carried out ("12 / 4"), the left side of an equation ("0 + 3 = ?"), several numbers side by side, or no whole number
-    of the grammar. Questions are left out, unless the text is one number with a question mark.
+    None if the last digits of the text are not a result: a part of an expression ("0 + 3", "2x"), a division that is
+    not carried out ("12 / 4"), the left side of an equation ("0 + 3 = ?"), several numbers side by side, or not a
+    number of the grammar. Questions are ignored, unless the text is one number with a question mark.
     """
     text = plain(text)
     asks = read_number(text) is None
     stated = "\n".join(part for part in _SENTENCE.split(text) if not (asks and part.rstrip().endswith(("?", "？"))))
-    stretches = [match for match in _STRETCH.finditer(stated) if match["signs"] and re.search("[0-9]", match["signs"])]
-    return _result(stated, stretches[-1]) if stretches else None
+    sequences = [match for match in _SEQUENCE.finditer(stated) if match["signs"] and re.search("[0-9]", match["signs"])]
+    return _result(stated, sequences[-1]) if sequences else None
 
 
-def _result(text: str, stretch: re.Match[str]) -> str | None:
-    """The number that a stretch of digits and signs is, or that its last relation leads to."""
-    start, end = stretch.span()
+def _result(text: str, sequence: re.Match[str]) -> str | None:
+    """The number that a sequence of digits and signs is, or the number after its last relation sign; else None."""
+    start, end = sequence.span()
     if relations := [match.end() for match in _RELATION.finditer(text, start, end)]:
         start = relations[-1]
     elif re.match(r"[A-Za-z0-9_)\]}%°]", text[start - 1 : start]) and text[start] not in "$€£¥":
@@ -216,14 +223,14 @@ def _result(text: str, stretch: re.Match[str]) -> str | None:
     number = None if match is None or match.end() < end else _number(match)
     if match is None or number is None or _BEFORE_OPERATION.match(text, match.end()):
         return None
-    undone = match["below"] and (
+    unevaluated = match["below"] and (
         " " in match[0][match.start("above") - start : match.end("below") - start] or number.value.denominator == 1
     )
-    return None if undone else match[0].strip()
+    return None if unevaluated else match[0].strip()
 
 
 def _number(match: re.Match[str]) -> Number | None:
-    """The number of a match of _NUMBER; None where it is too long, divides by zero, or 3 5/2 stands for a mixed one."""
+    """The number of a _NUMBER match; None if it is too long, divides by zero, or has an improper part such as 3 5/2."""
     part = match.groupdict()
     if part["sign"] and part["inner"]:
         return None
@@ -240,7 +247,7 @@ def _number(match: re.Match[str]) -> Number | None:
             if abs(power) > MAX_EXPONENT:
                 return None
             value = _decimal(part["factor"] or part["decimal"] or "1") * Fraction(10) ** power
-    except (ValueError, ZeroDivisionError):  # Python reads no more than 4300 digits
+    except (ValueError, ZeroDivisionError):  # Python converts at most 4300 digits
         return None
     value *= _SCALES.get(part["scale"], 1)
     return Number(
@@ -253,7 +260,7 @@ def _decimal(text: str) -> Fraction:
 
 
 def unit_of(text: str) -> str:
-    """One spelling for each unit, "km/h" for "km per hour", "cm2" for "square cm" and "cm^2"; "" for other text."""
+    """One spelling for each unit: "km/h" for "km per hour", "cm2" for "square cm" and "cm^2"; "" for other text."""
     sides = []
     for side in re.split(r" ?/ ?| ?per ", text):
         words = re.fullmatch(rf"(?:(sq|square|cubic)\.? )?({_UNIT_NAME})(?:\^?(-?[1-9]))?", side)

@@ -1,4 +1,4 @@
-"""Several texts to a row: first-fit packing, with the segments that keep them apart."""
+"""First-fit packing of several texts into a row, with segment ids that separate them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from r1jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """The tokens [n] int32 of a text, and the mask [n] bool of those whose prediction is learned."""
+    """The tokens [n] int32 of a text, and the mask [n] bool of the tokens that the model learns to predict."""
 
     tokens: np.ndarray
     mask: np.ndarray
 
 
 def pack(examples: Sequence[Example], width: int, bins: int = 32) -> Iterator[dict[str, np.ndarray]]:
-    """Rows of texts in their order: "tokens" [width + 1], and "mask" and "segments" [width], for cross_entropy_sums.
+    """Yields rows of whole texts: "tokens" [width + 1], and "mask" and "segments" [width], for cross_entropy_sums.
 
-    Each text goes whole into the first of ``bins`` open rows where it fits. Segments count from 1 in every row; 0 is
-    padding. A text's first token is never marked, since what stands before it is another text.
+    Each text goes into the first of ``bins`` open rows that has room for it. Segments are numbered from 1 in each row;
+    0 is padding. The first token of a text is never in the mask, since the token before it belongs to another text.
 
     Raises:
-      UserError: where there are no texts, or one is longer than width + 1 tokens; nothing is cut in silence.
+      UserError: if there are no texts, or one is longer than width + 1 tokens; texts are never truncated.
     """
     if not examples:
         raise UserError("no examples to pack")
     longest = max(len(example.tokens) for example in examples)
     if longest > width + 1:
-        raise UserError(f"an example has {longest} tokens and a row {width + 1}: raise the width or drop the example")
+        raise UserError(f"an example has {longest} tokens and a row {width + 1}: raise the width or remove the example")
     elements = [{"tokens": e.tokens.astype(np.int32), "mask": e.mask.astype(bool)} for e in examples]
     rows = grain.experimental.FirstFitPackIterDataset(
         grain.MapDataset.source(elements).to_iter_dataset(),

@@ -1,4 +1,4 @@
-"""What makes a sample unfit to be learned from, though its answer is right (arXiv 2501.12948, section 2.3.3)."""
+"""Which samples are too unreadable to train on, even with a correct answer (arXiv 2501.12948, section 2.3.3)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import dataclasses
 import re
 
 from r1jax.data.problems.problem import Problem
-from r1jax.data.problems.solutions import language_of
 from r1jax.data.text.language import consistency
+from r1jax.data.text.solutions import language_of
 from r1jax.errors import UserError
 
 FAULTS = ("format", "mixed language", "long paragraph", "code", "repetition")
@@ -18,29 +18,29 @@ _PIECE = re.compile(r"[\u4e00-\u9fff]|\w+|[^\w\s]")
 
 @dataclasses.dataclass(frozen=True)
 class ReadabilityConfig:
-    """Bounds beyond which reasoning counts as unreadable."""
+    """Bounds outside of which reasoning counts as unreadable."""
 
     language: float = 1.0
-    """Least share of the reasoning's words in the question's language."""
+    """Require at least this share of the reasoning's words to be in the question's language."""
     paragraph: int = 1200
-    """Characters of the longest paragraph."""
+    """Allow paragraphs of at most this many characters."""
     repetition: float = 0.3
-    """Largest share of the runs of 8 words and signs that are there before."""
+    """Allow at most this share of repeated sequences of 8 words and signs."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.language <= 1 and 0 <= self.repetition <= 1) or self.paragraph < 1:
             raise UserError("readability: language and repetition are shares from 0 to 1, paragraph at least 1")
 
 
-def repetition(text: str, run: int = 8) -> float:
-    """Share of the runs of ``run`` words and signs that stood earlier in the text, 0 to 1; 0 for a shorter text."""
+def repetition(text: str, n: int = 8) -> float:
+    """Share of the sequences of ``n`` words and signs that appear earlier in the text, 0 to 1; 0 for a shorter text."""
     pieces = _PIECE.findall(text)
-    runs = [tuple(pieces[i : i + run]) for i in range(len(pieces) - run + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    sequences = [tuple(pieces[i : i + n]) for i in range(len(pieces) - n + 1)]
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
 def fault(problem: Problem, reasoning: str | None, config: ReadabilityConfig) -> str | None:
-    """The first of FAULTS that the reasoning has; None for readable reasoning. ``reasoning`` None is a wrong format."""
+    """The first of FAULTS that the reasoning has, None for readable reasoning; "format" for missing reasoning."""
     if not reasoning:
         return "format"
     if consistency(reasoning, language_of(problem)) < config.language:

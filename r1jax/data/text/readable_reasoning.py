@@ -1,44 +1,44 @@
-"""Reasoning of R1-Zero made readable: rules for what the small models write, and a prompt for models that rewrite."""
+"""How the reasoning of R1-Zero is made readable: rules for small models, and a prompt for a model that rewrites it."""
 
 from __future__ import annotations
 
 import re
 
-from r1jax.data.problems.columns import BORROW, CARRY, PLACES, STOP, TURN, Language
-from r1jax.data.problems.problem import Problem
-from r1jax.data.problems.solutions import first_person, language_of, summary
+from r1jax.data.problems.problem import Language, Problem
+from r1jax.data.text.column_arithmetic import BORROW, CARRY, PLACES, STOP, SWAP
+from r1jax.data.text.solutions import first_person, language_of, summary
 
-# What a model is asked, with {question}, {reasoning} and {language} in their places.
+# The prompt for a model that rewrites; {question}, {reasoning} and {language} are replaced.
 PROMPT = (
     "Somebody thought about this question: {question}\n\nTheir notes: {reasoning}\n\nWrite the same reasoning in "
     "{language}, in the first person, step by step and without digressions. Write the reasoning alone."
 )
 LANGUAGE_NAMES: dict[Language, str] = {"en": "English", "zh": "Chinese"}
 
-# What R1-Zero says to itself, in either language; a person who tells how it goes leaves it out.
+# Asides of R1-Zero in either language, which readable reasoning omits.
 _FILLER = re.compile(r" ?(?:wait, again|no, let me see|等等，再来|不对，再看)[.。] ?")
-# Who works a column: said anew in the language of the question.
+# The first-person start of a column, which is written again in the language of the question.
 _PLACE = "|".join((*PLACES["en"], *PLACES["zh"]))
 _LEAD = re.compile(f"(?:I work the |我算)(?={_PLACE})")
 
 
 def rewriting_prompt(prompt: str, problem: Problem, reasoning: str) -> str:
-    """The prompt about one problem and its reasoning."""
+    """The prompt with one problem, its reasoning and its language filled in."""
     parts = {"question": problem.question, "reasoning": reasoning, "language": LANGUAGE_NAMES[language_of(problem)]}
     return re.sub(r"\{(question|reasoning|language)\}", lambda name: parts[name[1]], prompt)
 
 
 def readable_response(problem: Problem, reasoning: str, answer: str) -> str:
-    """The assistant's whole text: rewritten reasoning, then a summary with the answer."""
+    """The assistant's whole text: the readable reasoning, then a summary with the answer."""
     return f"<think>{reasoning}</think>{summary(problem, answer)}"
 
 
-def rewrite(problem: Problem, reasoning: str) -> str:
-    """The reasoning rewritten by rules.
+def make_readable(problem: Problem, reasoning: str) -> str:
+    """The reasoning, rewritten by rules in the language of the question.
 
-    Asides such as "wait, again" go out; each phrase of column arithmetic in the other language becomes its counterpart
-    in the question's language, and the full stops of that language follow it; each column is told in the first person.
-    Words that no rule knows stay, for the readability filter to find, and so do line breaks.
+    The rules remove asides such as "wait, again", translate the phrases and full stops of column arithmetic, and write
+    each column in the first person. Line breaks and unknown words are kept; the readability filter
+    (r1jax.data.text.readability) finds unknown words in another language.
     """
     language = language_of(problem)
     text = _LEAD.sub("", _FILLER.sub(" ", reasoning))
@@ -49,14 +49,14 @@ def rewrite(problem: Problem, reasoning: str) -> str:
 
 
 def _phrases() -> list[tuple[str, str]]:
-    """(English, Chinese) of all that column arithmetic says, longest first, so that none is taken for a part."""
+    """(English, Chinese) phrases of column arithmetic, longest first, so that none is replaced inside a longer one."""
     pairs = list(zip(PLACES["en"], PLACES["zh"], strict=True))
-    pairs += [(CARRY["en"], CARRY["zh"]), (BORROW["en"], BORROW["zh"]), *zip(TURN["en"], TURN["zh"], strict=True)]
+    pairs += [(CARRY["en"], CARRY["zh"]), (BORROW["en"], BORROW["zh"]), *zip(SWAP["en"], SWAP["zh"], strict=True)]
     return sorted(pairs, key=lambda pair: -len(pair[0]))
 
 
 def _whole(phrase: str) -> str:
-    """A pattern of the phrase that finds no English word within another; Chinese has no spaces to go by."""
+    """A pattern that matches an English phrase only at word boundaries; Chinese has no spaces between words."""
     letter = "[A-Za-z]"
     before, after = (
         f"(?<!{letter})" if phrase[0].isascii() and phrase[0].isalpha() else "",
@@ -66,6 +66,7 @@ def _whole(phrase: str) -> str:
 
 
 def _stops(text: str, language: Language) -> str:
+    """The text with the full stops of ``language``, and without spaces at the ends of lines."""
     end = STOP[language]
     stop = r"(?<=[^\d\s.。])[ \t]*[.。](?:[ \t]+|(?=\n)|$)|(?<=\d)(?:\. |\.(?=\n|$)|。)[ \t]*"
     return re.sub(r"(?<![ \t])[ \t]+(?=\n|$)", "", re.sub(stop, lambda _: end, text))

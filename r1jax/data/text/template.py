@@ -1,8 +1,9 @@
-"""The template around a question: one object makes the prompt and reads the completion, in training and evaluation."""
+"""Templates: the prompt for a question, and how the answer is read from a completion, in training and evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,13 +13,13 @@ from r1jax.data.text.numbers import last_number, parse_number, plain
 from r1jax.errors import UserError
 from r1jax.names import lookup
 
-if TYPE_CHECKING:  # reward workers read this module and need no tokenizer
+if TYPE_CHECKING:  # reward workers import this module and should not import tokenizers
     from r1jax.tokenizer import Tokenizer
 
-ANY = Problem("?", "", "")  # stands for each problem in what does not depend on it
+ANY = Problem("?", "", "")  # a placeholder for text that does not depend on the problem
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
-# Numbers and signs alone. A question with words or a relation, such as "What is 3 + 4?" or "3 + 4 =", asks by itself.
+# Only numbers and signs. A text with words or a relation, such as "What is 3 + 4?" or "3 + 4 =", already is a question.
 _EXPRESSION = re.compile(r"[-+(. ]*[0-9](?:[-+*/^\u00d7÷().,0-9 ]*[0-9)])?")
 _THINK = re.compile("(</?think>)")
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
@@ -28,17 +29,18 @@ _WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTA
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How a question becomes a prompt, and a completion an answer.
+    """How a question becomes a prompt, and how the answer is read from a completion.
 
-    name: what a config calls it.
+    name: the name in configs.
     instruction: the text around ``{question}``.
-    expression: what a question that is a bare expression, such as 37 + 48, is made into first.
-    chat: put the instruction into the tokenizer's chat template as the user's message, or else use it as it is.
-    system: the chat's system message; None leaves it to the chat template.
-    prefill: the start of the assistant's text, given with the prompt.
-    tags: the text is ``<think>reasoning</think><answer>answer</answer>``, or else the answer alone.
-    prose: other text may stand around the answer after the reasoning, which makes a summary of it.
-    conclusion: without tags, the words between the reasoning and the answer; "" asks for no reasoning.
+    chat: whether the instruction is the user's message in the tokenizer's chat template; otherwise it is plain text.
+    system: the system message of the chat; None: the default of the chat template.
+    prefill: the start of the assistant's text, which the prompt ends with.
+    tags: whether the assistant's text is ``<think>reasoning</think><answer>answer</answer>``; otherwise it is the
+      answer alone, or reasoning, conclusion and answer.
+    prose: whether other text may surround the answer after the reasoning, as in a summary.
+    conclusion: without tags, the words between the reasoning and the answer; "": no reasoning is asked for.
+    expression: the text that replaces a question which is an expression such as 37 + 48.
     """
 
     name: str
@@ -52,35 +54,34 @@ class Template:
     expression: str = "{question}"
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
-        """Token ids of the prompt with the prefill; a plain one starts with bos where the tokenizer has one.
+        """Token ids of the prompt with the prefill; a plain prompt starts with bos if the tokenizer has one.
 
-        A tag that the chat template opens itself at the end of its prompt is not opened again, and white space that it
-        puts before the assistant's text stands before the prefill too.
+        If the chat template itself opens the think tag at the end of its prompt, the prefill does not open it again.
+        White space that the chat template writes before the assistant's text is also written before the prefill.
         """
         if self.chat:
-            messages = self.messages(problem)
-            prompt = tokenizer.render(messages).text
+            prompt = tokenizer.render(self.messages(problem)).text
             rest = unopened(prompt, self.prefill)
-            return tokenizer.encode(prompt + _space_between(messages, prompt, rest, tokenizer) + rest)
+            return tokenizer.encode(prompt + _space_before(self, rest, tokenizer) + rest)
         bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         return bos + tokenizer.encode(self.question(problem) + self.prefill)
 
     def question(self, problem: Problem) -> str:
-        """The problem's question in the instruction; words of its own make a sentence of a bare expression alone."""
+        """The problem's question in the instruction; an expression is first made into a question."""
         question = problem.question
         if _EXPRESSION.fullmatch(question):
             question = self.expression.replace("{question}", question)
         return self.instruction.replace("{question}", question)
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
-        """The chat that asks a problem, system message first where there is one."""
+        """The messages that ask a problem, with the system message first if there is one."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": self.question(problem)}]
 
     def opening(self, tokenizer: Tokenizer) -> str:
-        """The start of the assistant's text that prompts give: the prefill, or the tag as the chat template opens it.
+        """The start of the assistant's text in prompts: the prefill, or the think tag as the chat template opens it.
 
-        With the completion behind it, this is the whole text: what rewards look at, and what fine-tuning learns from.
+        Followed by the completion, it is the whole text that rewards judge and that fine-tuning learns.
         """
         if not self.chat:
             return self.prefill
@@ -89,13 +90,13 @@ class Template:
         return (opened[0] if opened else "") + unopened(prompt, self.prefill)
 
     def answer(self, text: str) -> str | None:
-        """What the text answers, stripped; None where it gives no answer. What stands in the reasoning is no answer.
+        """The answer in the text, stripped; None if there is none. Text inside the reasoning is never the answer.
 
-        With tags: what stands in the one pair of answer tags outside the reasoning, which a missing ``</think>`` leaves
-        open to the end. With a conclusion: the result of what follows the last one. Without either: the result of the
-        text. The result is r1jax.data.text.numbers.last_number, so that "8 * 6 = 48" answers 48, which the format
-        judges, and "0 + 3 = ?" or "0 + 3", which only repeat a question, answer nothing; a text in other words is its
-        own result.
+        With tags, the answer is the content of the only pair of answer tags outside the reasoning; reasoning without
+        ``</think>`` extends to the end of the text. With a conclusion, it is the result of the text after the last
+        conclusion; with neither, the result of the whole text. The result of a text is its
+        r1jax.data.text.numbers.last_number: "8 * 6 = 48" answers 48, and "0 + 3 = ?" and "0 + 3", which only repeat the
+        question, answer nothing. A text of words is its own result.
         """
         if self.tags:
             return _between(_outside_reasoning(text), "<answer>", "</answer>")
@@ -107,24 +108,24 @@ class Template:
         return last_number(text) or (None if expression else text.strip())
 
     def reasoning(self, text: str) -> str | None:
-        """What stands in the one pair of think tags, or before the one conclusion, stripped; None without it."""
+        """The content of the only pair of think tags, or the text before the only conclusion, stripped; else None."""
         if self.tags:
             return _between(text, "<think>", "</think>")
         parts = text.split(self.conclusion) if self.conclusion else []
         return parts[0].strip() if len(parts) == 2 else None
 
     def summary(self, text: str) -> str:
-        """What follows the reasoning, without answer tags, stripped; "" where the reasoning does not end."""
+        """The text after the reasoning, without answer tags, stripped; "" if the reasoning does not end."""
         if not self.tags:
             return text.strip()
         _, end, after = text.partition("</think>")
         return re.sub(r"</?answer>", "", after).strip() if end else ""
 
     def well_formed(self, text: str) -> bool:
-        """Whether the four tags stand once each, in order, with white space at most outside the two pairs.
+        """Whether the four tags appear once each and in order, with only white space outside the two pairs.
 
-        With prose, anything may stand after the reasoning, around the answer. Without tags: whether the text is one
-        number and nothing else, or some reasoning, the conclusion and one number.
+        With prose, any text may surround the answer after the reasoning. Without tags, whether the text is one number,
+        or reasoning, the conclusion and one number.
         """
         if not self.tags and not self.conclusion:
             return parse_number(text) is not None
@@ -135,9 +136,9 @@ class Template:
 
 
 def _outside_reasoning(text: str) -> str:
-    """The text without what a think tag opens; a first ``</think>`` without one ends reasoning that the prompt opened.
+    """The text without its reasoning; a text without think tags has none.
 
-    A text without think tags has no reasoning.
+    If the first tag is ``</think>``, the prompt opened the reasoning, so it starts at the beginning of the text.
     """
     parts = _THINK.split(text)
     kept = [] if parts[1:2] == ["</think>"] else [parts[0]]
@@ -146,29 +147,35 @@ def _outside_reasoning(text: str) -> str:
 
 
 def unopened(prompt: str, text: str) -> str:
-    """What is left to write of the assistant's text where the prompt has opened the think tag that it begins with."""
+    """The assistant's text without the leading think tag if the prompt has already opened it."""
     opened, inside = _OPENED.search(prompt), text.lstrip().removeprefix("<think>")
     if not opened or inside == text.lstrip():
         return text
     return inside.removeprefix(opened[0].removeprefix("<think>"))
 
 
-def _space_between(messages: list[dict[str, str]], prompt: str, text: str, tokenizer: Tokenizer) -> str:
-    """White space that a chat template puts between its prompt and the assistant's text, as Llama 2's does."""
+@functools.lru_cache(maxsize=8)
+def _space_before(template: Template, text: str, tokenizer: Tokenizer) -> str:
+    """White space that the chat template writes between its prompt and the assistant's text, as Llama 2's does.
+
+    It does not depend on the problem, so it is rendered once per template and tokenizer instead of once per prompt.
+    """
     if not text:
         return ""
+    messages = template.messages(ANY)
+    prompt = tokenizer.render(messages).text
     try:
         whole = tokenizer.render([*messages, {"role": "assistant", "content": text}], add_generation_prompt=False).text
-    except UserError:  # it refuses what is no whole reply
+    except UserError:  # some templates refuse a reply that is not complete
         return ""
-    behind = whole.removeprefix(prompt).lstrip()
-    return whole[len(prompt) : -len(behind)] if whole.startswith(prompt) and behind.startswith(text) else ""
+    after = whole.removeprefix(prompt).lstrip()
+    return whole[len(prompt) : -len(after)] if whole.startswith(prompt) and after.startswith(text) else ""
 
 
 def completion_text(ids: Sequence[int], prompt: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Text of sampled ids, without the end token, which its id tells whatever the vocabulary declares it to be.
+    """Text of sampled ids without the end token, which is recognised by its id.
 
-    They are decoded behind the prompt's last ids, since decoders of SentencePiece's kind drop a space at the start.
+    The ids are decoded after the last ids of the prompt, since SentencePiece decoders drop a space at the start.
     """
     sampled = list(ids[:-1] if ids and ids[-1] in tokenizer.eos_ids else ids)
     before = list(prompt[-8:])
@@ -176,20 +183,21 @@ def completion_text(ids: Sequence[int], prompt: Sequence[int], tokenizer: Tokeni
 
 
 def _between(text: str, start: str, end: str) -> str | None:
+    """The text between two tags, stripped; None unless each appears once and in order."""
     if text.count(start) != 1 or text.count(end) != 1:
         return None
     before, _, inside = text.partition(start)
     return None if end in before else inside.partition(end)[0].strip()
 
 
-# The published template of R1-Zero (arXiv 2501.12948, table 1) in other words.
+# The published template of R1-Zero (arXiv 2501.12948, table 1), paraphrased.
 _R1_ZERO = (
     "The assistant answers the user's question. It first reasons about the question in its mind, then gives the user "
     "the answer. The reasoning is written inside <think> </think> and the answer inside <answer> </answer>, like this: "
     "<think> reasoning </think> <answer> answer </answer>."
 )
 
-# For base models that reason in prose and would not learn tags from rewards alone.
+# For base models that reason in prose and would not learn the tags from rewards alone.
 _STEPS = "Think step by step, then end with: The answer is NUMBER."
 
 TEMPLATES = {
@@ -214,5 +222,5 @@ TEMPLATES = {
 
 
 def find_template(name: str) -> Template:
-    """The template of a name in TEMPLATES; raises UserError for any other."""
+    """The template in TEMPLATES with this name; raises UserError for an unknown name."""
     return lookup("template", name, TEMPLATES)

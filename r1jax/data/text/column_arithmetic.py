@@ -1,12 +1,10 @@
-"""Column arithmetic as a person writes it down, in English or Chinese."""
+"""Column arithmetic written out in English or Chinese."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
+from r1jax.data.problems.problem import Language
 
 PLACES: dict[Language, tuple[str, ...]] = {
     "en": ("ones", "tens", "hundreds", "thousands"),
@@ -15,26 +13,29 @@ PLACES: dict[Language, tuple[str, ...]] = {
 CARRY: dict[Language, str] = {"en": ", carry ", "zh": "，进 "}
 BORROW: dict[Language, str] = {"en": ", borrow ", "zh": "，借 "}
 STOP: dict[Language, str] = {"en": ". ", "zh": "。"}
-TURN: dict[Language, tuple[str, str]] = {"en": (" is more, so turn. ", " minus"), "zh": (" 更大，交换。", " 取负")}
+SWAP: dict[Language, tuple[str, str]] = {"en": (" is more, so turn. ", " minus"), "zh": (" 更大，交换。", " 取负")}
 
 
-def columns(
+def work_columns(
     a: int, b: int, operation: str, slip: int | None = None, languages: Sequence[Language] = ("en",)
 ) -> tuple[str, int]:
-    """Works a + b or a - b column by column, as text, and its result; column ``slip`` comes out wrong by one.
+    """Works out a + b or a - b column by column; returns the text and the result.
 
-    Column i is written in languages[i], repeated from the start. A difference below zero is worked as -(b - a).
+    A negative difference is worked out as -(b - a).
+
+    slip: the column whose result is wrong by one; None: no mistake.
+    languages: column i is written in languages[i % len(languages)].
     """
     if operation == "-" and a < b:
-        text, value = columns(b, a, "-", slip, languages)
-        before, after = TURN[languages[0]]
+        text, value = work_columns(b, a, "-", slip, languages)
+        before, after = SWAP[languages[0]]
         return f"{b}{before}{text}{after}", -value
     lines, value, carry = [], 0, 0
     width = max(len(str(a)), len(str(b)))
     for i in range(width):
         language = languages[i % len(languages)]
         x, y = a // 10**i % 10, b // 10**i % 10
-        name = place(i, language)
+        name = _place(i, language)
         wrong = 1 if slip == i else 0
         if operation == "+":
             total = x + y + carry + wrong
@@ -54,7 +55,7 @@ def columns(
     return "".join(lines).rstrip(), value
 
 
-def place(i: int, language: Language) -> str:
-    """The name of the column of 10^i."""
+def _place(i: int, language: Language) -> str:
+    """The name of the column for 10^i."""
     names = PLACES[language]
     return names[i] if i < len(names) else {"en": f"place {i + 1}", "zh": f"第 {i + 1} 位"}[language]

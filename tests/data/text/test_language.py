@@ -1,14 +1,14 @@
-"""Words and languages of texts, and the reward for keeping to one."""
+"""Words and languages of texts."""
+
+from __future__ import annotations
 
 import pytest
 
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.language import consistency, main_language, words
 from r1jax.data.text.readability import ReadabilityConfig, fault
-from r1jax.data.text.readable_reasoning import rewrite
+from r1jax.data.text.readable_reasoning import make_readable
 from r1jax.data.text.template import find_template
-from r1jax.rewards.base import Completion
-from r1jax.rewards.rules import RULES
 
 
 def test_words_of_both_languages() -> None:
@@ -71,30 +71,6 @@ def test_consistency_is_a_share_of_words() -> None:
     assert consistency("1 + 1 = 2", "zh") == 1.0
 
 
-def score(question: str, text: str, template: str = "r1-zero") -> float:
-    completion = Completion(text, tokens=10, limit=20, finished=True, template=find_template(template))
-    return RULES["language"](Problem(question, "7", "number"), completion)
-
-
-def test_the_reward_reads_the_reasoning_alone_in_the_language_of_the_question() -> None:
-    text = "<think>We add 然后 检查 now</think><answer>等于 seven</answer>"
-    assert score("What is 3 + 4?", text) == pytest.approx(3 / 5)
-    assert score("3 加 4 等于多少？", text) == pytest.approx(2 / 5)
-
-
-def test_reasoning_that_never_ends_is_judged_as_far_as_it_came() -> None:
-    assert score("What is 3 + 4?", "<think>We add 然后 检查 now") == pytest.approx(3 / 5)
-
-
-def test_a_question_without_words_asks_for_whatever_language_leads() -> None:
-    assert score("3 + 4", "<think>We add 检查 now</think><answer>7</answer>") == pytest.approx(3 / 4)
-    assert score("3 + 4", "<think>3 + 4 = 7</think><answer>7</answer>") == 1.0
-
-
-def test_text_without_tags_is_judged_whole() -> None:
-    assert score("What is 3 + 4?", "It is 七 indeed", template="number") == pytest.approx(3 / 4)
-
-
 def test_beginnings_without_an_end_are_no_words_and_end_nothing() -> None:
     assert [word for word, _ in words(r"one \[ two \( three \begin{a}{b} four \end{c} $$ five")] == [
         "one",
@@ -120,7 +96,7 @@ def test_the_time_to_read_a_completion_grows_with_its_length_alone(piece: str) -
     text = "x" + piece * (60_000 // len(piece)) + "1"
     list(words(text))
     fault(Problem("37 + 48", "85", "arithmetic"), text, ReadabilityConfig(0.0, 10**9, 1.0))
-    rewrite(Problem("37 + 48", "85", "arithmetic"), text)
+    make_readable(Problem("37 + 48", "85", "arithmetic"), text)
     for name in ("r1", "steps", "number"):
         template = find_template(name)
         for read in (template.answer, template.reasoning, template.summary, template.well_formed):

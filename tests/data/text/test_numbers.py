@@ -1,4 +1,4 @@
-"""The grammar of numbers, with values by hand."""
+"""The grammar of numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,36 @@ from fractions import Fraction
 import pytest
 
 from r1jax.data.text.numbers import last_number, parse_number, read_number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("42", 42),
+        (" -7. ", -7),
+        ("\N{MINUS SIGN}7", -7),
+        ("+3", 3),
+        ("1,234", 1234),
+        ("1,234,567.5", Fraction(2469135, 2)),
+        ("3.0", 3),
+        (".25", Fraction(1, 4)),
+        ("2/4", Fraction(1, 2)),
+        ("-1 / 3", Fraction(-1, 3)),
+        ("7!", 7),
+        ("12,34", None),
+        ("1/0", None),
+        ("", None),
+        (".", None),
+        ("four", None),
+        ("3 apples", None),
+        ("1 2", None),
+        ("1e3", 1000),
+        ("\N{ARABIC-INDIC DIGIT THREE}", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text: str, value: Fraction | int | None) -> None:
+    assert parse_number(text) == value
 
 
 @pytest.mark.parametrize(

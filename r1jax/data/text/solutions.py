@@ -1,4 +1,4 @@
-"""Readable reasoning for problems that can be worked by rule, in the language of the question."""
+"""Readable solutions, written by rules in the language of the question, for arithmetic and countdown problems."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ast
 import json
 import re
 
-from r1jax.data.problems.columns import PLACES, Language, columns
-from r1jax.data.problems.problem import Problem
+from r1jax.data.problems.problem import Language, Problem
+from r1jax.data.text.column_arithmetic import PLACES, work_columns
 from r1jax.data.text.language import main_language
 
 _LEAD: dict[Language, str] = {"en": "I work the {place}", "zh": "我算{place}"}
@@ -26,13 +26,13 @@ _QUESTION = re.compile(r"(\d+) *([+-]) *(\d+)")
 
 
 def language_of(problem: Problem) -> Language:
-    """The language that a problem asks for: its own, else that of its question; English where there are no words."""
+    """The language to answer in: the problem's own, else that of the question; English for a question without words."""
     found = problem.language or main_language(problem.question)
     return "zh" if found == "zh" else "en"
 
 
 def first_person(text: str, language: Language) -> str:
-    """Column arithmetic with each column told by the one who works it: "ones: 7+8" becomes "I work the ones: 7+8"."""
+    """Column arithmetic in the first person: "ones: 7+8" becomes "I work the ones: 7+8"."""
     for name in PLACES[language]:
         lead = _LEAD[language].format(place=name)
         text = re.sub(rf"(?<!\w){name}(?=:)", lead, text)
@@ -45,10 +45,11 @@ def summary(problem: Problem, answer: str) -> str:
 
 
 def response(problem: Problem) -> str | None:
-    """The assistant's whole text, "<think>reasoning</think>summary"; None for a problem that no rule here works.
+    """The assistant's whole text, "<think>reasoning</think>summary"; None for a problem without a rule.
 
-    Worked are sums and differences of two whole numbers, bare ("37 + 48") or told in words
-    (r1jax.data.problems.word_problems), column by column, and countdown, by the steps of its solution.
+    There are rules for sums and differences of two whole numbers, as an expression ("37 + 48") or in words
+    (r1jax.data.problems.word_problems), which are worked out column by column, and for countdown, whose reasoning lists
+    the steps of the solution.
     """
     reasoning = _countdown(problem) if problem.checker == "countdown" else _columns(problem)
     if reasoning is None:
@@ -66,11 +67,11 @@ def _columns(problem: Problem) -> str | None:
     else:
         return None
     intro = _INTRO[language].format(a=a, sign=sign, b=b) if problem.kind == "story" else ""
-    return intro + first_person(columns(a, b, sign, languages=(language,))[0], language)
+    return intro + first_person(work_columns(a, b, sign, languages=(language,))[0], language)
 
 
 def _countdown(problem: Problem) -> str:
-    """The steps of the solution's expression, innermost first."""
+    """The steps of the expression that solves the problem, innermost first."""
     language = language_of(problem)
     steps: list[str] = []
 

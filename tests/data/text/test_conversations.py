@@ -75,13 +75,13 @@ def test_templates_that_rewrite_earlier_turns_are_refused_and_single_turns_are_n
     tokenizer = ByteTokenizer(SHORT)
     assert learned(conversation_example(say("a?", "think|first"), tokenizer), tokenizer) == "think|first<eos>"
     for reasoning in ("think", "fifth"):  # the second begins as the answer does
-        with pytest.raises(UserError, match="earlier turns otherwise"):
+        with pytest.raises(UserError, match="earlier turns differently"):
             conversation_example(say("a?", f"{reasoning}|first", "b?", "second"), tokenizer)
 
 
 def test_templates_that_rewrite_what_is_read_are_refused():
     loud = ENDED.replace("{{ m.content }}", "{{ m.content | upper if messages | length < 2 else m.content }}")
-    with pytest.raises(UserError, match="earlier turns otherwise"):
+    with pytest.raises(UserError, match="earlier turns differently"):
         conversation_example(say("what?", "first"), ByteTokenizer(loud))
 
 

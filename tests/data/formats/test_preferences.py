@@ -1,0 +1,30 @@
+"""Files of pairs and of labelled responses for reward models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1jax.data.formats.preferences import read_labelled, read_pairs
+from tests.data.files import refusal, write
+
+
+@pytest.mark.parametrize(
+    ("read", "row", "message"),
+    [
+        (read_pairs, {"prompt": "a", "chosen": "\ud800", "rejected": "c"}, "line 1: column 'chosen' holds \\ud800"),
+        (read_pairs, {"prompt": "a", "chosen": 3, "rejected": "c"}, "line 1: column 'chosen' is 3"),
+        (read_pairs, {"prompt": "a", "chosen": ["b"] * 99, "rejected": "c"}, "line 1: column 'chosen' is ['b', "),
+        (read_labelled, {"prompt": "a", "response": "\udc00", "safe": True}, "column 'response' holds \\udc00"),
+        (read_labelled, {"prompt": "a", "response": "b", "safe": 1}, "line 1: column 'safe' is 1"),
+        (read_labelled, {"prompt": "a", "response": "b", "safe": None}, "line 1: column 'safe' is None"),
+    ],
+)
+def test_pairs_and_labels_name_what_is_wrong(
+    tmp_path: Path, read: Callable[[Any], object], row: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(read, write(tmp_path / "a.jsonl", json.dumps(row)))

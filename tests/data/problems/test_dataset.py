@@ -1,0 +1,113 @@
+"""Training and held-out problems of every source."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from r1jax.data.problems import arithmetic
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.errors import UserError
+from tests.data.files import write_lines
+
+
+def test_a_part_of_a_file_is_drawn_by_the_seed(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "many.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(200)))
+    parts = [load_problems(ProblemsConfig(source, train_size=20, held_out_size=3, seed=seed)) for seed in (0, 0, 1)]
+    assert [(len(part.train), len(part.held_out)) for part in parts] == [(20, 3)] * 3
+    assert parts[0] == parts[1] and set(parts[0].train) != set(parts[2].train)
+
+
+def test_a_held_out_file_is_used_whole(tmp_path: Path) -> None:
+    train = write_lines(tmp_path / "train.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(30)))
+    test = write_lines(tmp_path / "test.jsonl", *({"prompt": f"t{i}", "answer": i} for i in range(10)))
+    problems = load_problems(ProblemsConfig(train, held_out_source=test))
+    assert {p.question for p in problems.train} == {f"q{i}" for i in range(30)}
+    assert {p.question for p in problems.held_out} == {f"t{i}" for i in range(10)}
+    with pytest.raises(UserError, match=r"30 problems are in .*train\.jsonl and in .*train\.jsonl"):
+        load_problems(ProblemsConfig(train, held_out_source=train))
+
+
+def test_a_generator_keeps_to_its_side_of_another_source(tmp_path: Path) -> None:
+    sums = write_lines(tmp_path / "sums.jsonl", {"prompt": "a", "answer": 1})
+    evaluated = load_problems(ProblemsConfig(sums, held_out_source="arithmetic"))
+    assert all(arithmetic.is_held_out(p.question) for p in evaluated.held_out)
+    trained = load_problems(ProblemsConfig("arithmetic", held_out_source=sums))
+    assert not any(arithmetic.is_held_out(p.question) for p in trained.train)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "arithmetics"}, "'arithmetics': write arithmetic, countdown, word-problems, general, gym:NAME"),
+        ({"source": "gym:chain_sums"}, "did you mean chain_sum"),
+        ({"source": "gym:composite"}, "cannot make 'composite'"),
+        ({"source": "missing.jsonl"}, "no file missing.jsonl"),
+        ({"digits": 7}, "digits 7"),
+        ({"terms": 5}, "terms 5"),
+        ({"operations": "+/"}, r"operations '\+/'"),
+        ({"operations": ""}, "operations ''"),
+        ({"source": "countdown", "digits": 4}, "digits 4"),
+        ({"source": "countdown", "terms": 7}, "terms 7"),
+        ({"source": "countdown", "operations": "%"}, "operations '%'"),
+        ({"source": "countdown", "digits": 1, "terms": 6, "operations": "/"}, "gives no train problems"),
+        ({"held_out_share": 0.0}, "held_out_share 0.0"),
+        ({"held_out_share": 1.0}, "held_out_share 1.0"),
+        ({"train_size": 0}, "train_size 0"),
+        ({"held_out_size": -1}, "held_out_size -1"),
+    ],
+)
+def test_a_wrong_source_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        load_problems(ProblemsConfig(**changes))
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_give_nothing_are_told_apart_with_the_flag_that_mends_it(tmp_path: Path) -> None:
+    empty, blank = write_lines(tmp_path / "empty.jsonl"), write_lines(tmp_path / "blank.jsonl", "", " ")
+    table = str(tmp_path / "empty.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], "string"), "answer": []}), table)
+    few = write_lines(tmp_path / "few.jsonl", {"prompt": "a", "answer": 1})
+    missing = str(tmp_path / "nope.jsonl")
+    expected = [
+        *((ProblemsConfig(path), f"{path} holds no rows: give --problems.source") for path in (empty, blank, table)),
+        (ProblemsConfig(few, empty), f"{empty} holds no rows: give --problems.held-out-source"),
+        (ProblemsConfig(empty, few), f"{empty} holds no rows: give --problems.source"),
+        (ProblemsConfig(missing), f"no file {missing}: give --problems.source"),
+        (ProblemsConfig(few, missing), f"no file {missing}: give --problems.held-out-source"),
+        (ProblemsConfig("nope"), "as --problems.source"),
+        (ProblemsConfig(few), "raise --problems.held-out-share from 0.1, or give --problems.held-out-source"),
+    ]
+    for config, message in expected:
+        with pytest.raises(UserError) as error:
+            load_problems(config)
+        assert message in str(error.value) and "grade" not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"holds no rows: give --general\.source"):
+        load_problems(ProblemsConfig(empty), "--general")
+
+
+def test_every_field_of_the_config_changes_the_problems(tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "a.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(40)))
+    more = write_lines(tmp_path / "b.jsonl", {"prompt": "t", "answer": 1})
+    in_file = ProblemsConfig(lines, held_out_share=0.3)
+    sums = ProblemsConfig(train_size=100, held_out_size=20)
+    changes: dict[str, tuple[ProblemsConfig, Any]] = {
+        "source": (sums, "countdown"),
+        "held_out_source": (in_file, more),
+        "digits": (sums, 3),
+        "operations": (sums, "*"),
+        "terms": (sums, 3),
+        "train_size": (in_file, 5),
+        "held_out_size": (in_file, 2),
+        "held_out_share": (in_file, 0.8),
+        "checker": (in_file, "exact"),
+        "seed": (sums, 1),
+    }
+    assert set(changes) == {field.name for field in dataclasses.fields(ProblemsConfig)}
+    for name, (config, value) in changes.items():
+        assert load_problems(dataclasses.replace(config, **{name: value})) != load_problems(config), name

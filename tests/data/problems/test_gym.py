@@ -1,0 +1,32 @@
+"""Problems of reasoning-gym and their scoring functions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from r1jax.data.problems import gym
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+
+
+def test_gym_tasks_come_by_name_with_their_own_scorer() -> None:
+    config = ProblemsConfig("gym:chain_sum", train_size=60, held_out_size=20)
+    sets = [load_problems(dataclasses.replace(config, seed=seed)) for seed in (0, 1)]
+    train = {p.question for s in sets for p in s.train}
+    held_out = {p.question for s in sets for p in s.held_out}
+    assert len(train) > 100 and len(held_out) > 30 and not train & held_out
+    problem = sets[0].train[0]
+    assert problem.kind == "chain_sum"
+    assert gym.score(problem.answer, problem.metadata) == 1
+    assert gym.score("12345678", problem.metadata) < 0.1
+
+
+def test_gym_scorers_get_back_the_very_entry() -> None:
+    # This scorer wants tuples, which plain JSON would turn into lists.
+    _, problem = next(gym.generate("rearc", seed=0))
+    assert gym.score(problem.answer, problem.metadata) == 1
+
+
+def test_a_gym_answer_that_its_scorer_cannot_read_is_wrong() -> None:
+    _, problem = next(gym.generate("prime_factorization", seed=0))
+    assert gym.score("no number", problem.metadata) == 0
+    assert gym.score(problem.answer, problem.metadata) == 1
