@@ -14,7 +14,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.pipeline.graph import Stage, finished, run_graph
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.stages import _load
-from r1jax.rewards.pool import Scores
+from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.rollouts import Environment
 from r1jax.rl.train import reinforce

@@ -19,7 +19,7 @@ from r1jax.benchmark.collectives import read_trace
 from r1jax.benchmark.workload import Bench, Work, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.scores import Scorer
 
 Scaling = Literal["weak", "strong"]
 PARTS = ("rollout", "update", "step")

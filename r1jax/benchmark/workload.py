@@ -24,7 +24,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, Numerics, computed_as
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.scores import Scorer
 from r1jax.rl.batch import Rollout
 from r1jax.rl.config import RLConfig
 from r1jax.rl.rollouts import Collected, Environment, collect, lay_out

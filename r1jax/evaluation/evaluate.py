@@ -20,7 +20,7 @@ from r1jax.evaluation.voting import vote_classes
 from r1jax.models.config import ModelConfig
 from r1jax.report.comparison import Evaluation, summarise
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import Scorer, Scores
+from r1jax.rewards.scores import Scorer, Scores
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, Samples, sample
 from r1jax.seeds import stage_key

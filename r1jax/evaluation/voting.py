@@ -13,7 +13,7 @@ import numpy as np
 from r1jax.data.problems import countdown, gym
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.numbers import parse_number
-from r1jax.rewards.pool import FULL_SCORE, Scorer
+from r1jax.rewards.scores import FULL_SCORE, Scorer
 
 RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples without an answer
 

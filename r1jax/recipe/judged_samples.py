@@ -19,7 +19,7 @@ from r1jax.data.text.template import Template
 from r1jax.disk import write_whole
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.scores import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key

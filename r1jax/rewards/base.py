@@ -15,10 +15,11 @@ from r1jax.errors import UserError
 class Completion:
     """One sampled text.
 
-    text: the assistant's whole text, what the prompt gave of it included.
-    tokens: sampled tokens, the end token included.
-    limit: the most tokens it could have had.
-    finished: it ended by itself and not at the limit.
+    text: the assistant's whole text, including its start in the prompt.
+    tokens: the number of sampled tokens, including the end token.
+    limit: the largest number of tokens it could have.
+    finished: whether it ended with an end token, not at the limit.
+    template: the template of the prompt, which reads the answer and the reasoning from the text.
     """
 
     text: str
@@ -29,7 +30,7 @@ class Completion:
 
     @property
     def answer(self) -> str | None:
-        """The answer by the template's rule; None without an answer, or if the limit may have cut its number."""
+        """The answer that the template finds in the text; None without one, or if the limit may have cut its number."""
         if not (self.finished or self.template.tags) and self.text[-1:].isdigit():
             return None
         return self.template.answer(self.text)
@@ -37,13 +38,13 @@ class Completion:
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """A function that ``@reward`` marked; it is still called as before."""
+    """A function that ``@reward`` marks; it can still be called."""
 
     function: Callable[[Problem, Completion], float]
 
     @property
     def name(self) -> str:
-        """The function's name, under which it is configured and reported."""
+        """The name of the function, which configs and metrics use."""
         return self.function.__name__
 
     def __call__(self, problem: Problem, completion: Completion) -> float:
@@ -52,14 +53,17 @@ class Reward:
 
 
 class RewardError(UserError):
-    """A reward raised, or returned something other than one finite number; notes hold the worker's traceback."""
+    """A reward raised an exception, or did not return one finite number; a note holds the worker's traceback."""
 
 
 def reward(function: Callable[[Problem, Completion], float]) -> Reward:
     """Marks a function of (problem, completion) as a reward.
 
-    It returns one finite number, and depends on its arguments alone: it is called in worker processes, in any order.
-    Raises UserError for a function that takes other arguments.
+    The function must return one finite number that depends only on its arguments, since worker processes call it in any
+    order.
+
+    Raises:
+      UserError: if the function takes other arguments.
     """
     try:
         inspect.signature(function).bind(None, None)

@@ -1,4 +1,4 @@
-"""Rules that judge an answer; a problem names the one that fits it."""
+"""Checkers: rules that judge an answer; each problem names its checker."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from r1jax.data.problems import countdown, gym
 from r1jax.data.problems.problem import Checker, Problem
 from r1jax.data.text.numbers import read_number
-from r1jax.rewards import mathematics
+from r1jax.rewards import expressions, mathematics
 
 
 def check(problem: Problem, answer: str) -> float:
-    """The score of an answer by the problem's checker: 0 or 1, between them only for tasks with part credit."""
+    """The score of an answer by the problem's checker: 0 or 1, or between them for tasks that give partial credit."""
     return float(_CHECKERS[problem.checker](problem, answer))
 
 
 def prepare(problem: Problem) -> None:
-    """Imports what the problem's checker needs, seconds for some, so that no deadline has to allow for it."""
+    """Imports the libraries of the problem's checker, which can take seconds, so that no deadline has to include it."""
     if problem.checker == "math":
-        mathematics.load()
+        expressions.library()
     elif problem.checker == "gym":
         gym.score_function(json.loads(problem.metadata)["task"])
 

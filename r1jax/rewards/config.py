@@ -1,4 +1,4 @@
-"""Which rewards a run uses, read from their names and checked before anything starts."""
+"""Which rewards a run uses: read from names and files, and checked before training starts."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+
 
 @dataclasses.dataclass(frozen=True)
 class VerifierConfig:
-    """The processes that compute rewards."""
+    """The worker processes that compute rewards."""
 
     workers: int = 2
-    """Worker processes."""
+    """Use this many worker processes."""
     deadline: float = 5.0
-    """Seconds for all rewards of one completion; one that takes longer scores 0 and is counted."""
+    """Allow this many seconds for all rewards of a completion. A slower one scores 0 and is counted in the metrics."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UserError(f"workers {self.workers}: rewards need at least 1 worker process")
         if not self.deadline > 0 or math.isinf(self.deadline):
-            raise UserError(f"deadline {self.deadline}: give the seconds that a reward may take, more than 0")
+            raise UserError(f"deadline {self.deadline}: must be a finite number of seconds above 0")
 
 
 @dataclasses.dataclass(frozen=True)
 class RewardSpec:
-    """One reward: a built-in one, or where ``file`` is given the function of that name in it."""
+    """A reward with its weight: the built-in one of this name, or the function of this name in ``file``."""
 
     name: str
     file: str | None
@@ -49,13 +49,13 @@ class RewardSpec:
 
 
 def parse_rewards(texts: Sequence[str]) -> tuple[RewardSpec, ...]:
-    """The rewards that texts name; files of the user's are executed once here, to know that they can be.
+    """Reads rewards from texts NAME or FILE.py:NAME, each with an optional =WEIGHT (default 1).
 
-    Each text is NAME or FILE.py:NAME, and =WEIGHT after it for a weight other than 1.
+    The files are executed once, so that an error in them is found before training starts.
 
     Raises:
-      UserError: for a text that names no reward, an unknown or repeated name, a missing or failing file, a function
-        that is missing or not marked with ``@reward``, or a weight that is not finite.
+      UserError: for no texts, a text of another form, an unknown or repeated name, a missing or failing file, a
+        function that is missing or not marked with ``@reward``, or a weight that is not finite.
     """
     if not texts:
         raise UserError(f"no rewards: name at least one, for example {next(iter(RULES))}")
@@ -63,16 +63,16 @@ def parse_rewards(texts: Sequence[str]) -> tuple[RewardSpec, ...]:
     names = [spec.name for spec in specs]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two rewards are named {name!r}: metrics need one name for each")
+            raise UserError(f"two rewards are named {name!r}: metrics need a different name for each")
     load_rewards(specs)
     return specs
 
 
 def load_rewards(specs: Sequence[RewardSpec]) -> tuple[Reward, ...]:
-    """The functions behind specs, in their order; each file is executed once.
+    """The reward functions of specs, in the same order; each file is executed once.
 
     Raises:
-      UserError: where a name or file has no such reward.
+      UserError: if a file cannot be executed, or there is no reward with a name.
     """
     modules = {file: _execute(file) for file in dict.fromkeys(spec.file for spec in specs) if file}
     return tuple(_in_module(spec, modules[spec.file]) if spec.file else _built_in(spec.name) for spec in specs)
@@ -106,11 +106,11 @@ def _in_module(spec: RewardSpec, module: ModuleType) -> Reward:
 def _execute(file: str) -> ModuleType:
     if not Path(file).is_file():
         raise UserError(f"rewards file {file} does not exist: check the path")
-    # The path as the name: a file called math.py must not take the place of the module math.
+    # The module's name is the path, so that a file math.py does not replace the module math.
     spec = importlib.util.spec_from_file_location(file, file)
-    assert spec is not None and spec.loader is not None  # it ends in .py
+    assert spec is not None and spec.loader is not None  # the name ends in .py
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file] = module  # dataclasses look their own module up
+    sys.modules[file] = module  # dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except UserError:

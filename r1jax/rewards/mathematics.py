@@ -1,157 +1,49 @@
-r"""Whether two mathematical answers say the same: as words, as numbers, or by math-verify with a numeric check.
+r"""Whether two mathematical answers are equal: as words, as numbers, or as expressions.
 
-Markup that changes no value (``\boxed``, ``$``, markdown emphasis, ``\left``, spaces, currency, thousands separators, a
-full stop) does not count. A unit or a "x =" that one answer leaves out is taken from the other. Words are compared as
-words: "east" is no product of four symbols. What math-verify takes for equal must be so numerically, too.
+Markup that does not change the value (``\boxed``, ``$``, markdown emphasis, ``\left``, spaces, currency, thousands
+separators, a full stop) is ignored. A unit or an "x =" that only one answer has is ignored, too. Words are compared as
+words: "east" is not a product of four symbols. Expressions are compared in r1jax.rewards.expressions.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import logging
-import math
 import re
 from fractions import Fraction
-from typing import Any
 
 from r1jax.data.text.numbers import read_number
+from r1jax.rewards.expressions import equal_when_rounded, same_expressions
 from r1jax.rewards.notation import TEXT, read_answer
 
-_LONGEST = 2000  # characters of an answer that is parsed: beyond, only the same text is equal
-_DEEPEST = 10  # brackets, or powers of powers, inside each other: beyond, parsing takes up to minutes
-_LARGEST = 70_000  # bits of a number that is evaluated: beyond, as for 9^{9^9}, only the same expression is equal
-_DIGITS, _SPARE_DIGITS = 60, 20  # that are evaluated beyond those of the largest number, and that need not agree
-_ROUNDED_DECIMALS, _ROUNDED = 1e-6, 2e-6  # absolute and relative difference to what has decimals
+_LONGEST = 2000  # characters; longer answers are not parsed and are equal only as texts
+_DEEPEST = 10  # nested brackets or powers; deeper answers can take minutes to parse and are equal only as texts
 
 _NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
 
-# Names that are mathematics and no words.
-_NAMES = frozenset(
-    (
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "lim",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "mod",
-        "det",
-        "sqrt",
-        "frac",
-        "pi",
-        "theta",
-        "alpha",
-        "beta",
-        "gamma",
-        "infinity",
-        "infty",
-        "inf",
-        "cup",
-        "cap",
-        "times",
-        "cdot",
-        "div",
-        "le",
-        "ge",
-        "ne",
-    )
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Names that are mathematics, not words.
+_NAMES = _word_set(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp lim max min gcd lcm mod det sqrt "
+    "frac pi theta alpha beta gamma infinity infty inf cup cap times cdot div le ge ne"
 )
-_LINKS = frozenset(("and", "or", "if", "for", "when", "where", "with", "the", "are", "answer", "result"))
-# Words that make another value of the number beside them.
-_CHANGES = frozenset(
-    (
-        "not",
-        "no",
-        "more",
-        "less",
-        "least",
-        "most",
-        "over",
-        "under",
-        "above",
-        "below",
-        "greater",
-        "fewer",
-        "than",
-        "plus",
-        "minus",
-        "times",
-        "squared",
-        "cubed",
-        "factorial",
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "quarter",
-        "quarters",
-        "fifths",
-        "sixths",
-        "eighths",
-        "tenths",
-        "hundredths",
-        "thousandths",
-        "dozen",
-        "hundred",
-        "thousand",
-        "million",
-        "billion",
-        "trillion",
-    )
+_LINKS = _word_set("and or if for when where with the are answer result")
+# Words that change the value of the number next to them.
+_CHANGES = _word_set(
+    "not no more less least most over under above below greater fewer than plus minus times squared cubed "
+    "factorial half halves third thirds quarter quarters fifths sixths eighths tenths hundredths thousandths "
+    "dozen hundred thousand million billion trillion"
 )
-_SHORT = frozenset(
-    (
-        "no",
-        "on",
-        "up",
-        "us",
-        "am",
-        "an",
-        "as",
-        "at",
-        "be",
-        "by",
-        "do",
-        "go",
-        "he",
-        "hi",
-        "if",
-        "in",
-        "is",
-        "it",
-        "me",
-        "my",
-        "of",
-        "oh",
-        "ok",
-        "or",
-        "so",
-        "to",
-        "we",
-    )
-)
+_SHORT = _word_set("no on up us am an as at be by do go he hi if in is it me my of oh ok or so to we")
 
 
 def equivalent(expected: str, given: str) -> bool:
-    """Whether a given answer is equal to the expected one; nothing is equal to an empty answer.
+    """Whether a given answer is equal to the expected one; an empty answer is equal to none.
 
-    Decimals count as equal to what they round, to six places: 0.333333 is 1/3, and 0.33 is not.
+    A decimal is equal to a value that it rounds to six places: 0.333333 is equal to 1/3, and 0.33 is not.
     """
     if max(len(expected), len(given)) > _LONGEST:
         return bool(given.strip()) and expected.strip() == given.strip()
@@ -162,7 +54,7 @@ def equivalent(expected: str, given: str) -> bool:
         return True
     if _is_deep(one.formula) or _is_deep(other.formula):
         return False
-    if {one.unit, other.unit} == {"%", ""}:  # 50% is 50, as questions ask for percents, and 0.5
+    if {one.unit, other.unit} == {"%", ""}:  # 50% is equal to 50, since questions may ask for percent, and to 0.5
         parts = [rf"\frac{{{a.formula}}}{{100}}" if a.unit else a.formula for a in (one, other)]
         if _same(*parts):
             return True
@@ -170,6 +62,7 @@ def equivalent(expected: str, given: str) -> bool:
 
 
 def _is_deep(text: str) -> bool:
+    """Whether brackets or powers are nested more than _DEEPEST levels deep."""
     depths = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
     return (
         max(map(abs, depths), default=0) > _DEEPEST
@@ -177,12 +70,8 @@ def _is_deep(text: str) -> bool:
     )
 
 
-def load() -> None:
-    """Imports math-verify and loads its grammars, which takes seconds."""
-    _library()
-
-
 def _same(one: str, other: str) -> bool:
+    """Whether two formulas without units are equal."""
     words = _words(one), _words(other)
     if words[0] or words[1]:
         return words[0] == words[1]
@@ -193,13 +82,13 @@ def _same(one: str, other: str) -> bool:
         return False
     first, second = _plain_number(one), _plain_number(other)
     if first is not None and second is not None:
-        return first == second or (_repeats(first) != _repeats(second) and _rounds(first, second))
+        return first == second or (_repeats(first) != _repeats(second) and equal_when_rounded(first, second))
     changes = [_CHANGES & set(re.findall(r"(?<![a-z\\])[a-z]+", text.casefold())) for text in (one, other)]
-    return changes[0] == changes[1] and _same_expressions(*map(_both_signs, (one, other)))
+    return changes[0] == changes[1] and same_expressions(*map(_both_signs, (one, other)))
 
 
 def _both_signs(text: str) -> str:
-    """The two values that a text with one plus-minus sign stands for."""
+    """A text with one plus-minus sign as a list of its two values; any other text unchanged."""
     parts = re.split(r"\\pm(?![A-Za-z])|±", text)
     if len(parts) != 2 or "," in text or r"\mp" in text:
         return text
@@ -207,7 +96,7 @@ def _both_signs(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """The words of a text that is nothing but words, in lower case; "" for any other."""
+    """The words of a text that contains only words, in lower case; "" for any other text."""
     text = TEXT.sub(r" \1 ", text)
     tokens = re.findall(r"[^\W\d_]+", text)
     if not re.fullmatch(r"(?:[^\W\d_]|[\s'’.,()\"-])*", text) or not any(map(_is_word, tokens)):
@@ -216,7 +105,7 @@ def _words(text: str) -> str:
 
 
 def _is_word(token: str) -> bool:
-    """Whether letters are a word: two or more that are no known name, but a product such as xy has no vowel."""
+    """Whether letters are a word, and not a mathematical name or a product such as xy, which has no vowel."""
     if not token.isascii():
         return True
     if len(token) < 2 or token in _NAMES:
@@ -227,176 +116,21 @@ def _is_word(token: str) -> bool:
 
 
 def _loose_words(text: str) -> list[str]:
-    """Words that stand by themselves among formulas, apart from those that link them."""
+    """Separate words among formulas, sorted and without the words that link formulas."""
     tokens = re.findall(r"(?<![^\s(,])[^\W\d_]{3,}(?![^\s),.])", TEXT.sub(r" \1 ", text))
     return sorted(t.casefold() for t in tokens if _is_word(t) and t.casefold() not in _LINKS)
 
 
 def _plain_number(text: str) -> Fraction | None:
-    """The value of a text that is one number; None for 5m, where the letter may be a symbol, and for 3!."""
+    """The value of a text that is one number; None for 5m, whose letter may be a symbol, and for 3!."""
     number = read_number(text)
     return None if number is None or number.unit or text.endswith("!") else number.value
 
 
 def _repeats(value: Fraction) -> bool:
-    """Whether a fraction such as 1/3 has no end as a decimal."""
+    """Whether the decimal digits of a fraction never end, as those of 1/3."""
     below = value.denominator
     for prime in (2, 5):
         while below % prime == 0:
             below //= prime
     return below > 1
-
-
-def _same_expressions(one: str, other: str) -> bool:
-    from sympy import Equality, FiniteSet, Interval, Set, Tuple
-    from sympy.logic.boolalg import Boolean
-
-    library = _library()
-    # Without its own time limits: they use signals, which the deadline of the worker makes needless.
-    expected, given = (library.parse(f"${text}$", parsing_timeout=0) for text in (one, other))
-    first, second = map(_expression, (expected, given))
-    if first is None or second is None:
-        return library.verify(expected, given, timeout_seconds=0)
-    if isinstance(first, FiniteSet) != isinstance(second, FiniteSet) and isinstance(
-        second if isinstance(first, FiniteSet) else first, Interval | Tuple
-    ):  # a list without brackets may be a tuple, and a set is none
-        bare, ordered = (one, other) if isinstance(first, FiniteSet) else (other, one)
-        return not re.match(r"\\?\{", bare) and not bare.startswith("(") and _same_expressions(f"({bare})", ordered)
-    bits = max(_bits(first), _bits(second))
-    if bits > _LARGEST:
-        return first == second
-    differ = _differ(first, second, _DIGITS + int(bits * math.log10(2)))
-    if differ is not None and _is_value(first) and _is_value(second):
-        return not differ
-    if isinstance(first, Equality) and isinstance(second, Equality) and _proportional(first, second):
-        return True
-    if isinstance(first, Set) and isinstance(second, Boolean):  # it takes sets for relations, and not the reverse
-        expected, given = given, expected
-    return library.verify(expected, given, timeout_seconds=0) and not differ
-
-
-def _proportional(one: Any, other: Any) -> bool:
-    """Whether two equations differ by a factor alone, as y = 3x - 2 and 3x - y = 2 do."""
-    from sympy import Expr, Rational
-
-    if not all(isinstance(side, Expr) for side in (*one.args, *other.args)):
-        return False
-    ratio = (one.lhs - one.rhs) / (other.lhs - other.rhs)
-    symbols = sorted(ratio.free_symbols, key=str)
-    points = [{s: Rational(7 + 5 * i + 3 * shift, 11 + 2 * i) for i, s in enumerate(symbols)} for shift in range(3)]
-    first, *rest = (_value(ratio.subs(point), _DIGITS) for point in points)
-    return bool(first) and all(value is not None and _equal(first, value, _DIGITS) for value in rest)
-
-
-def _expression(parsed: list[Any]) -> Any:
-    """The sympy object that math-verify found, with i for the imaginary unit; None where it found text alone."""
-    from sympy import Basic, I, MatrixBase
-
-    found: Any = next((part for part in parsed if isinstance(part, Basic | MatrixBase)), None)
-    return None if found is None else found.xreplace({s: I for s in found.free_symbols if s.name == "i"})
-
-
-def _is_value(expression: Any) -> bool:
-    from sympy import Expr
-
-    return isinstance(expression, Expr) and not expression.free_symbols
-
-
-def _bits(expression: Any) -> float:
-    """A bound on the bits of all numbers in an expression, which evaluates none of them."""
-    from sympy import Float, Integer, Pow, Rational, binomial, exp, factorial, gamma
-
-    if isinstance(expression, Rational):
-        return float(max(abs(expression.p).bit_length(), expression.q.bit_length()))
-    if isinstance(expression, Float):
-        return abs(math.frexp(float(expression))[1]) + 1.0 if abs(float(expression)) < math.inf else math.inf
-    parts = [_bits(part) for part in getattr(expression, "args", ())] or [2.0]
-    if not isinstance(expression, Pow | exp | factorial | gamma | binomial):
-        return sum(parts)
-    largest = 2.0 ** min(parts[-1] if isinstance(expression, Pow | exp) else max(parts), 60.0)  # exponent or argument
-    if isinstance(expression, Pow) and isinstance(expression.exp, Integer):
-        largest = float(abs(expression.exp))
-    return max(*parts, largest * (parts[0] if isinstance(expression, Pow) else max(parts)))
-
-
-def _differ(one: Any, other: Any, digits: int) -> bool | None:
-    """Whether two expressions have other values, at some points where there are symbols; None where that is unknown."""
-    from sympy import Expr, FiniteSet, Interval, MatrixBase, Tuple
-    from sympy.core.relational import Relational
-
-    def both(*kinds: type) -> bool:
-        return isinstance(one, kinds) and isinstance(other, kinds)
-
-    if both(Expr):
-        return _values_differ(one, other, digits)
-    if both(FiniteSet) and len(one) == len(other):
-        return any(
-            all(_differ(a, b, digits) for b in there) for here, there in ((one, other), (other, one)) for a in here
-        )
-    if both(Interval):
-        pairs = [(one.start, other.start), (one.end, other.end)]
-    elif both(Relational) and one.lhs == other.lhs:
-        pairs = [(one.rhs, other.rhs)]
-    elif both(Tuple, MatrixBase) and len(one) == len(other):
-        pairs = list(zip(one, other, strict=True))
-    else:
-        return None
-    return any(_differ(a, b, digits) for a, b in pairs)
-
-
-def _values_differ(one: Any, other: Any, digits: int) -> bool | None:
-    from sympy import Float, Rational
-
-    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
-    rounded = bool(one.atoms(Float) or other.atoms(Float))
-    found = None
-    for shift in range(3 if symbols else 1):
-        point = {s: Rational(7 + 5 * i + 3 * shift, 11 + 2 * i) for i, s in enumerate(symbols)}
-        first, second = (_value(each.subs(point) if point else each, digits) for each in (one, other))
-        if first is not None and second is not None:
-            found = not (_rounds(first, second) if rounded else _equal(first, second, digits))
-            if found:
-                return True
-    return found
-
-
-def _value(expression: Any, digits: int) -> Any:
-    """An expression without symbols as a mpmath number of so many digits; None where it has no finite value."""
-    import mpmath
-    from sympy import Float, N
-
-    def known(part: Any) -> Any:
-        if not part.is_Number or not part.is_finite:
-            return None
-        # All digits cancel in one such as sin(pi), which sympy marks by a precision of one bit.
-        return 0 if isinstance(part, Float) and part._prec == 1 else part._to_mpmath(4 * digits)
-
-    try:
-        parts = [known(part) for part in N(expression, digits).as_real_imag()]
-    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError):
-        return None
-    with mpmath.workdps(digits + 10):
-        return None if None in parts else mpmath.mpc(*parts)
-
-
-def _equal(one: Any, other: Any, digits: int) -> bool:
-    import mpmath
-
-    with mpmath.workdps(digits + 10):
-        return abs(one - other) <= max(abs(one), abs(other)) * mpmath.mpf(10) ** (_SPARE_DIGITS - digits)
-
-
-def _rounds(one: Any, other: Any) -> bool:
-    """Whether the difference of two numbers, fractions or complex, is one that rounding to six places makes."""
-    difference = abs(one - other)
-    return difference <= _ROUNDED_DECIMALS and difference <= _ROUNDED * max(abs(one), abs(other))
-
-
-@functools.cache
-def _library() -> Any:
-    import math_verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    parsed = math_verify.parse("$1+x$", parsing_timeout=0)  # the first use loads its grammars
-    math_verify.verify(parsed, parsed, timeout_seconds=0)
-    return math_verify

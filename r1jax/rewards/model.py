@@ -1,4 +1,4 @@
-"""Reward models as rewards: scores of many completions at once, on the device beside the policy."""
+"""Reward models as rewards: they score many completions at once, on the devices of the policy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from r1jax.models.transformer import scores
 from r1jax.rewards.base import Completion
 from r1jax.sharding import Params, batch_sharding, data_devices
 
-_WIDTH_STEP = 64  # rows are padded to a multiple, so that few programs are compiled
+_WIDTH_STEP = 64  # rows are padded to a multiple of this, so that few programs are compiled
 
 
 def pad_rows(ids: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token lists as an array [N, width] int32 padded on the right, and their lengths [N] int32."""
+    """Token lists as an array [N, width] int32, padded on the right, and their lengths [N] int32."""
     tokens = np.zeros((len(ids), width), np.int32)
     for row, one in zip(tokens, ids, strict=True):
         row[: len(one)] = one
@@ -31,19 +31,19 @@ def pad_rows(ids: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.n
 
 
 class ModelReward:
-    """A model with a scalar head as a reward, sigmoid(score), so that it lies in (0, 1) as rule rewards do.
+    """A BatchReward from a model with a scalar head: sigmoid(score), in (0, 1) like most rules.
 
-    name: under which routes name it.
+    name: the name of the reward in routes and metrics.
     model: from r1jax.load or train_reward_model.
-    reads: "summary", what follows the reasoning, as helpfulness is judged; or "response", all of it, as harmlessness
-      is (arXiv 2501.12948, section 3.2.1).
-    rows: completions scored together, rounded up to a multiple of the mesh's data axis, over which they are split.
+    reads: the text to judge: "summary", the text after the reasoning, for helpfulness, or "response", the whole text,
+      for harmlessness (arXiv 2501.12948, section 3.2.1).
+    rows: completions that are scored together, rounded up to a multiple of the mesh's data axis, which splits them.
 
-    ``resolution`` is the machine epsilon of the type that the model computes in, 2**-7 for bfloat16: scores that differ
-    by less differ by rounding.
+    ``resolution`` is the machine epsilon of the model's compute type, 2**-7 for bfloat16: a smaller difference between
+    scores is due to rounding.
 
     Raises:
-      UserError: for a model without a scalar head, or with a chat template that leaves out reasoning that it judges.
+      UserError: if the model has no scalar head, or its chat template omits reasoning that it has to judge.
     """
 
     def __init__(self, name: str, model: Model, reads: Literal["summary", "response"], rows: int = 64) -> None:
@@ -55,16 +55,16 @@ class ModelReward:
         self.resolution = float(jnp.finfo(model.config.dtype).eps)
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> np.ndarray:
-        """sigmoid(score) of each problem's completion: [N] float32; 0 where there is no summary to read.
+        """[N] float32: sigmoid(score) of each problem's completion, 0 if there is no summary to judge.
 
-        Equal conversations are scored once, padded to a width that depends on their own length: others beside them
-        cannot change a score by another order of summation.
+        Equal conversations are scored once. The padded width of a conversation depends only on its own length, so that
+        the rest of the batch cannot change the order of summation, and with it the score.
 
         Raises:
-          UserError: for a conversation beyond the reward model's context.
+          UserError: if a conversation is longer than the reward model's context.
         """
         texts = [c.text if self._reads == "response" else c.template.summary(c.text) for c in completions]
-        # Reasoning that was cut off gives no answer, and the score of an empty one may be a good one.
+        # Truncated reasoning has no summary. It scores 0, because the model might score an empty summary highly.
         asked = [
             tuple(judged_ids(p.question, text, self._model.tokenizer)) if text or self._reads == "response" else ()
             for p, text in zip(problems, texts, strict=True)
@@ -72,7 +72,9 @@ class ModelReward:
         config = self._model.config
         longest = max(map(len, asked))
         if longest > config.context_length:
-            raise UserError(f"{self.name}: {longest} tokens are beyond the model's context of {config.context_length}")
+            raise UserError(
+                f"{self.name}: {longest} tokens are more than the model's context of {config.context_length}"
+            )
         by_width: dict[int, list[tuple[int, ...]]] = {}
         for ids in filter(None, dict.fromkeys(asked)):
             by_width.setdefault(-(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP, []).append(ids)

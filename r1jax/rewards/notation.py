@@ -1,4 +1,4 @@
-"""Mathematical answers as people and models write them, read into a formula and a unit."""
+"""Reading a mathematical answer, in LaTeX or as text, into a formula and a unit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHARACTERS = str.maketrans(
 
 
 def _repeating(whole: str, fixed: str, repeated: str) -> str:
-    """The fraction that a decimal with repeated digits is."""
+    """A decimal with repeating digits as a LaTeX fraction."""
     below = (10 ** len(repeated) - 1) * 10 ** len(fixed)
     return rf"\frac{{{int(whole + fixed + repeated) - int('0' + whole + fixed)}}}{{{below}}}"
 
@@ -28,7 +28,7 @@ def _repeating(whole: str, fixed: str, repeated: str) -> str:
 _MARKUP = tuple(
     (re.compile(pattern), to)
     for pattern, to in (
-        (r"(?<=[\w)\]}])\*\*(?=[\w({\\-])", "^"),  # a power of Python, and no markdown
+        (r"(?<=[\w)\]}])\*\*(?=[\w({\\-])", "^"),  # a power in Python's notation, not markdown
         (r"\*\*|__", ""),
         (r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda m: f"^{{{m[0].translate(POWERS)}}}"),
         (r"√ ?(\w+)", r"\\sqrt{\1}"),
@@ -54,7 +54,7 @@ _UNIT = re.compile(
     r"|(?P<bare>[A-Za-z]+(?:(?: per |/)[A-Za-z]+)?(?:\^\{?-?[1-9]\}?)?)"
     r"|(?P<sign>\\?%|\^ ?\{? ?\\circ ?\}?|\\degree|\\circ))\Z"
 )
-# Before and behind a formula: the words of a conclusion, a currency, the base of a numeral, the half of a day.
+# Text before or after a formula: words of a conclusion, a currency, the base of a numeral, a.m. or p.m.
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence),? )?(?:the )?(?:(?:final|correct) )?(?:answer(?: is:?|:)|option|choice) +", re.I
 )
@@ -64,30 +64,30 @@ _HALF_DAY = re.compile(r"([0-9:]+[0-9]) ?\\?([ap])\.? ?m", re.I)
 _CHOICE = re.compile(r"(?:\\text(?:bf|rm)? ?\{)?(\([A-J]\))(?: ?\} ?| )(?!is|or|and|not)[^()]+")
 _COUNTED = re.compile(r"(?<=[0-9]) +([a-z]{3,})\Z")
 _DEGREES = re.compile(r"([0-9.]+) ?\^ ?\{? ?\\circ ?\}?")
-_TURNED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_OPEN = re.compile(r"(?<![\^_{])[-+/=*<>]\Z")  # an operation without its second side
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
+_INCOMPLETE = re.compile(r"(?<![\^_{])[-+/=*<>]\Z")  # an operation without its second operand
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What an answer says: a formula, or words, and the unit behind it in one spelling; "" where it has none."""
+    """A formula, or words, and its unit in canonical spelling; "" for no unit."""
 
     formula: str
     unit: str
 
 
 def read_answer(text: str) -> Answer:
-    """An answer without the markup, the words around it and the unit, which change no formula."""
+    """The formula and the unit of an answer, without markup and surrounding words that do not change its value."""
     formula = _inner(text).translate(_CHARACTERS)
     for pattern, to in _MARKUP:
         formula = pattern.sub(to, formula)
     formula = _LEAD.sub("", formula.strip().rstrip(".,;: \n"), count=1)
-    # Text around all of it, as in \text{east}, says no more than the words.
+    # \text around the whole answer, as in \text{east}, does not change it.
     if match := TEXT.fullmatch(formula):
         formula = match[1].strip().rstrip(".")
     if match := _CHOICE.fullmatch(formula):
         formula = match[1]
-    if _TURNED.search(formula):
+    if _TRIGONOMETRIC.search(formula):
         formula = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", formula)
     currency = _CURRENCY.match(formula)
     formula, unit = re.sub(r"\\?[$€£¥]", "", formula).strip(), ""
@@ -98,16 +98,18 @@ def read_answer(text: str) -> Answer:
     elif match := _UNIT.search(formula):
         words = match["sign"] or match["bare"] or f"{(match['text'] or '').strip()}{match['power'] or ''}"
         words = {"%": "%", "\\%": "%"}.get(words, "°" if match["sign"] else re.sub(r"[{}]", "", words))
-        single = (match["bare"] or "  ")[1:] == ""  # a letter may be a symbol: 5m is five metres, and x m is not
+        single = (match["bare"] or "  ")[
+            1:
+        ] == ""  # a single letter may be a symbol: in 5m it is a unit, in x m it is not
         if (unit := unit_of(words)) and (not single or read_number(formula[: match.start()])):
             formula = formula[: match.start()].strip()
     formula = _COUNTED.sub(r"\\text{ \1}", formula)
     unit = unit or (unit_of(currency[1]) if currency else "")
-    return Answer("" if _OPEN.search(formula) else re.sub(r"\s+", " ", formula), unit)
+    return Answer("" if _INCOMPLETE.search(formula) else re.sub(r"\s+", " ", formula), unit)
 
 
 def _inner(text: str) -> str:
-    """The last box, else the last formula in prose, else the whole text without the marks of formulas."""
+    """The content of the last box, else the last formula in prose, else the text without formula delimiters."""
     start = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
     if start >= 0:
         begin = end = text.index("{", start) + 1
@@ -125,4 +127,5 @@ def _inner(text: str) -> str:
 
 
 def _content(match: re.Match[str]) -> str:
+    """The formula between the delimiters of a _FORMULA match."""
     return next(filter(None, match.groups()), "")

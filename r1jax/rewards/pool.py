@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 
@@ -17,60 +15,22 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.process import WorkerProcess
+from r1jax.rewards.scores import Scores
 
-FULL_SCORE = 0.999  # a score above it is 1, up to rounding
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """The rewards of N completions by R rules.
-
-    values: [N, R] float32, without weights, NaN where a reward does not judge this kind of problem; a completion whose
-      worker had to be killed or died has zeros.
-    total: [N] float32, the weighted sum.
-    names: R names.
-    timeouts, crashes: completions that ran past the deadline, and that took their worker down.
-    resolution: [N] float32, or one for all: totals that differ by less are not told apart (0: exact).
-    """
-
-    values: np.ndarray
-    total: np.ndarray
-    names: tuple[str, ...]
-    timeouts: int
-    crashes: int
-    resolution: np.ndarray | float = 0.0
-
-    @property
-    def correct(self) -> np.ndarray:
-        """[N] bool: whether "accuracy" is the full score 1; part credit, which some tasks give, is no right answer."""
-        return self.values[:, self.names.index("accuracy")] > FULL_SCORE
-
-
-class Scorer(Protocol):
-    """What judges completions: a RewardPool, or r1jax.rewards.routing.RoutedRewards."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the rewards, in the order of Scores.values."""
-        ...
-
-    def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Scores:
-        """The rewards of each problem's completion, in their order."""
-        ...
-
-    def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
-        """The score of each problem's answer by the problem's checker, NaN where it takes too long: [N]."""
-        ...
+# The pools of the standard library do not fit. Each completion needs its own deadline, a worker that hangs has to be
+# killed with everything it started, and timeouts and crashes have to be counted per completion. An executor of
+# concurrent.futures cannot stop a running task, and one dead worker breaks it; multiprocessing.Pool waits forever for
+# the task of a dead worker. Both also run the main script again in each worker, or fork a process with JAX threads.
 
 
 class RewardPool:
-    """Computes rewards in worker processes, from entering the context until leaving it.
+    """Computes rewards in worker processes, which start when the context is entered and end when it is left.
 
     specs: the rewards, from parse_rewards.
-    workers: processes; they start at once and load the rewards while the caller goes on.
-    deadline: seconds for all rewards of one completion, from when a worker has begun on it.
+    workers: the number of processes; they load the rewards in the background.
+    deadline: seconds for all rewards of one completion, counted from the start of their computation.
 
-    The workers import no jax, and end with this process in whatever way it ends.
+    The workers do not import JAX, and end with this process, however it ends.
     """
 
     def __init__(self, specs: Sequence[RewardSpec], workers: int, deadline: float) -> None:
@@ -97,33 +57,36 @@ class RewardPool:
                 self._workers.pop().kill()
 
     def score(self, problems: Sequence[Problem], completions: Sequence[Completion]) -> Scores:
-        """The rewards of each problem's completion, in their order; callable from any thread, one call after another.
+        """The rewards of each problem's completion, in the same order. Thread-safe: concurrent calls run in turn.
 
         Raises:
-          RewardError: where a reward raises or returns anything but one finite number.
+          RewardError: if a reward raises, or does not return one finite number.
         """
         values, lost = self._compute(list(zip(problems, completions, strict=True)), len(self._specs))
         weights = np.array([spec.weight for spec in self._specs], np.float32)
         return Scores(values, values @ weights, self.names, lost["timeout"], lost["crash"])
 
     def check(self, problems: Sequence[Problem], answers: Sequence[str]) -> np.ndarray:
-        """The score of each problem's answer by the problem's checker, without any reward: [N] float32.
+        """[N] float32: the score of each answer by its problem's checker, without any other reward.
 
-        The deadline is that of a completion; NaN past it and where the worker died, 0 where the checker raises.
+        The score is NaN if the checker passes the deadline of a completion or its worker dies, and 0 if it raises.
         """
         return self._compute(list(zip(problems, answers, strict=True)), 1, np.nan)[0][:, 0]
 
     def _compute(
         self, items: Sequence[tuple[Problem, Completion | str]], columns: int, lost_value: float = 0.0
     ) -> tuple[np.ndarray, collections.Counter[str]]:
-        """Values of the items [N, columns] float32, and how many items ended a worker's use, by the reason."""
+        """Values of the items [N, columns] float32, and the numbers of "timeout" and "crash" items.
+
+        lost_value: the values of items whose worker was killed or died.
+        """
         with self._lock:
             if not self._workers:
                 raise RuntimeError("the reward pool is closed: use it inside its with block")
             try:
                 return self._distribute(items, np.full((len(items), columns), lost_value, np.float32))
             finally:
-                # After an error or Ctrl-C some still work on items that nobody waits for any more.
+                # After an error or Ctrl-C, some workers still compute items whose values are no longer needed.
                 for i, worker in enumerate(self._workers):
                     if worker.item is not None:
                         self._replace(i)
@@ -131,6 +94,7 @@ class RewardPool:
     def _distribute(
         self, items: Sequence[tuple[Problem, Completion | str]], values: np.ndarray
     ) -> tuple[np.ndarray, collections.Counter[str]]:
+        """Gives items to idle workers until all have a value or are lost."""
         waiting, missing = collections.deque(range(len(items))), len(items)
         lost = collections.Counter[str]()
         while missing:
@@ -149,7 +113,7 @@ class RewardPool:
                     continue
                 if item is None:
                     files = ", ".join(map(str, self._specs))
-                    raise RewardError(f"a reward worker ended or hung while it loaded {files}: see what they import")
+                    raise RewardError(f"a reward worker ended or hung while it loaded {files}: check what these import")
                 if isinstance(outcome, str):
                     lost[outcome] += 1
                     self._replace(i)
@@ -159,5 +123,6 @@ class RewardPool:
         return values, lost
 
     def _replace(self, i: int) -> None:
+        """Kills a worker and starts a new one in its place."""
         self._workers[i].kill()
         self._workers[i] = WorkerProcess(self._specs)

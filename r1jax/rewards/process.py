@@ -1,4 +1,4 @@
-"""One reward worker as RewardPool sees it: a process, the item it is at, and what it said last."""
+"""The parent's side of a reward worker: its process, its current item, and its last message."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from r1jax.rewards.base import Completion, RewardError
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.worker import Failure, Message
 
-LOADING = 120.0  # seconds that a worker may take to start, or to import what a checker needs
+LOADING = 120.0  # seconds for a worker to start, or to import the libraries of a checker
 
-# A fresh interpreter with this one's module path, and not multiprocessing: that would run the main script once more in
-# each worker, jax and all.
+# A new interpreter with the module path of this one. multiprocessing would run the main script again in each worker,
+# which imports JAX.
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from r1jax.rewards.worker import main; main()"
 
 
 class WorkerProcess:
-    """A process in one phase after another: loading, then for each item idle, preparing, running.
+    """A worker process. Its phases are loading, and then idle, preparing and running for each item.
 
-    item: index of the item it is at; None in the first two phases.
-    until: time.monotonic() by which it has to be in its next phase, unless it is idle.
+    item: index of the current item; None while loading or idle.
+    until: time.monotonic() at which the current phase times out, unless the worker is idle.
     """
 
     def __init__(self, specs: Sequence[RewardSpec]) -> None:
         self.connection, theirs = Pipe()
-        lifeline, self._lifeline = os.pipe()  # nothing is written to it: it closes when this process ends
+        lifeline, self._lifeline = os.pipe()  # a pipe without data, which closes when this process ends
         path = [os.path.abspath(folder) for folder in sys.path]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), str(lifeline), *path],
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), lifeline),
-            start_new_session=True,  # out of reach of Ctrl-C, and one group with whatever a reward starts
+            start_new_session=True,  # no Ctrl-C, and one process group with everything a reward starts
         )
         theirs.close()
         os.close(lifeline)
         self.item: int | None = None
         self.phase: Literal["loading", "idle", "preparing", "running"] = "loading"
         self.until = time.monotonic() + LOADING
-        with contextlib.suppress(OSError):  # where it is gone already, advance will tell
+        with contextlib.suppress(OSError):  # if the process has already ended, advance reports it
             self.connection.send(tuple(specs))
 
     def give(self, index: int, item: tuple[Problem, Completion | str]) -> bool:
-        """Hands an idle worker an item; False where the process is gone."""
+        """Sends an item to an idle worker; False if the process has ended."""
         try:
             self.connection.send(item)
         except OSError:
@@ -59,16 +59,18 @@ class WorkerProcess:
         return True
 
     def advance(self, deadline: float) -> list[float] | Literal["timeout", "crash"] | None:
-        """Takes in one message: returns the item's values, what ended the worker's use, or None while it goes on.
+        """Reads one message, if there is one, and returns the values of the item when it is done.
 
-        deadline: seconds for an item, from when the worker says that it has started.
+        Returns "timeout" or "crash" if the worker has to be replaced, and None if the item is not done.
+
+        deadline: seconds for an item, counted from the worker's message "started".
 
         Raises:
-          RewardError: as the worker reports it.
+          RewardError: if the worker reports a failure.
         """
         if self.phase == "idle":
             return None
-        # Messages come before the clock, so that a result is not late because this process was.
+        # Messages are read before the clock, so that a delay of this process does not count as a timeout.
         if self.connection.poll():
             try:
                 message: Message = self.connection.recv()
@@ -91,8 +93,10 @@ class WorkerProcess:
         return "timeout" if time.monotonic() > self.until else None
 
     def kill(self) -> None:
-        """Ends the process and all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS refuses a group of the dead
+        """Kills the process and everything it started."""
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # macOS refuses to signal a group of ended processes
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()

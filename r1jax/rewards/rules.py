@@ -14,9 +14,9 @@ from r1jax.rewards.checkers import check
 
 @reward
 def accuracy(problem: Problem, completion: Completion) -> float:
-    """The score of the answer by the problem's checker; 0 where the template finds no answer.
+    """The score of the answer by the problem's checker; 0 if the template finds no answer.
 
-    In a text without tags the question itself, word by word, is no part of the answer.
+    In a text without tags, a literal copy of the question is removed first, so that its numbers are not the answer.
     """
     if not completion.template.tags and re.search("[0-9]", problem.question) and read_number(problem.question) is None:
         completion = dataclasses.replace(completion, text=completion.text.replace(problem.question, " "))
@@ -26,13 +26,13 @@ def accuracy(problem: Problem, completion: Completion) -> float:
 
 @reward
 def format(problem: Problem, completion: Completion) -> float:
-    """1 where the text is well formed by the template, else 0 (arXiv 2501.12948, section 2.2)."""
+    """1 if the text has the form that the template asks for, else 0 (arXiv 2501.12948, section 2.2)."""
     return float(completion.template.well_formed(completion.text))
 
 
 @reward
 def length(problem: Problem, completion: Completion) -> float:
-    """-tokens / limit, from 0 down to -1 for a completion that fills its limit."""
+    """-tokens / limit: -1 for a completion that reaches its limit."""
     return -completion.tokens / completion.limit
 
 
@@ -40,8 +40,8 @@ def length(problem: Problem, completion: Completion) -> float:
 def language(problem: Problem, completion: Completion) -> float:
     """Share of the reasoning's words that are in the question's language (arXiv 2501.12948, section 2.3.2).
 
-    Reasoning that does not end is judged as far as it came, and text without tags whole. A question without words asks
-    for one language, whichever leads. Formulas and code count neither way, so reasoning without words scores 1.
+    If the text has no complete reasoning, the whole text is judged. If the question has no words, the language is the
+    main language of the reasoning. Formulas and code do not count as words; reasoning without words scores 1.
     """
     text = completion.template.reasoning(completion.text)
     text = completion.text if text is None else text

@@ -1,8 +1,8 @@
-"""The process that computes rewards: it may hang or die, and RewardPool answers for it.
+"""The worker process that computes rewards; RewardPool detects if it hangs or dies.
 
-It reads specs once, then items, and sends: "ready" after loading, "started" when an item's deadline begins, and for
-each item its values or a Failure. An item is a problem with a completion, which has the rewards as its values, or with
-the text of an answer, which has the score of the problem's checker as its only one.
+The worker receives the specs once, and then items. It sends "ready" after loading, "started" when the deadline of an
+item begins, and then the values of the item or a Failure. The values of a problem with a completion are the rewards;
+the only value of a problem with the text of an answer is the score of the problem's checker.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from r1jax.rewards.base import Completion, Reward
 from r1jax.rewards.checkers import check, prepare
 from r1jax.rewards.config import RewardSpec, load_rewards
 
-_LARGEST = 3.4e38  # of float32
+_LARGEST = 3.4e38  # about the largest float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why there are no values, and where it happened."""
+    """Why a worker has no values for an item."""
 
     reason: str
     traceback: str = ""
@@ -43,12 +43,14 @@ Message = Literal["ready", "started"] | list[float] | Failure
 
 
 def main() -> None:
-    """Serves the pool whose connection and lifeline are the file descriptors sys.argv[1:3], until either closes."""
+    """Computes rewards until the connection or the lifeline, the file descriptors in sys.argv[1:3], closes."""
     connection_fd, lifeline = map(int, sys.argv[1:3])
     for fd in (connection_fd, lifeline):
         os.set_inheritable(fd, False)
-    for number in (signal.SIGINT, signal.SIGTERM):  # to a whole job: the parent still scores its last step
-        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which what a reward starts would inherit
+    # Signals to the whole job are ignored, because the parent still needs the scores of its last step. SIG_IGN would be
+    # inherited by processes that a reward starts.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     _end_with_parent(lifeline)
     connection = Connection(connection_fd)
     try:
@@ -77,13 +79,13 @@ def main() -> None:
 
 
 def _end_with_parent(lifeline: int) -> None:
-    """Ends this process and those it started once the parent's end of the pipe closes, however the parent ends."""
+    """Kills this process and those it started when the parent's end of the pipe closes, however the parent ends."""
     if sys.platform == "linux":
-        # The kernel sends the signal: Python code would never run while a reward is stuck in a regular expression.
+        # The kernel sends the signal, because no Python code runs while a reward hangs in a regular expression.
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC)
-        if select.select([lifeline], [], [], 0)[0]:  # closed before the kernel was told
+        if select.select([lifeline], [], [], 0)[0]:  # it closed before F_SETFL
             os.killpg(0, signal.SIGKILL)
         return
 
@@ -97,11 +99,12 @@ def _end_with_parent(lifeline: int) -> None:
 def _values(
     specs: Sequence[RewardSpec], rewards: Sequence[Reward], problem: Problem, completion: Completion
 ) -> list[float] | Failure:
+    """All rewards of a completion, or why one of them has no value."""
     values = []
     for spec, reward in zip(specs, rewards, strict=True):
         try:
             value = _scalar(reward(problem, completion))
-        except BaseException as error:  # sys.exit included: a reward that gives up is no worker that died
+        except BaseException as error:  # including sys.exit, which is an error of the reward, not a crash of the worker
             frames = traceback.extract_tb(error.__traceback__)
             line = next((f" at line {frame.lineno}" for frame in frames if frame.filename == spec.file), "")
             reason = f"raised {type(error).__name__}: {error}{line}"
@@ -113,7 +116,7 @@ def _values(
 
 
 def _checked(problem: Problem, answer: str) -> float:
-    """The checker's score; 0 where it raises: the expected answer may be one that a model gave."""
+    """The checker's score; 0 if it raises, since the expected answer may come from a model."""
     try:
         return check(problem, answer)
     except Exception:
@@ -121,11 +124,11 @@ def _checked(problem: Problem, answer: str) -> float:
 
 
 def _scalar(value: Any) -> float | str:
-    """The value as a float, or where it is not one finite real number how to show it."""
-    if getattr(value, "shape", None) == ():  # a scalar of numpy or of another array library
+    """The value as a float; its repr if it is not one finite real number."""
+    if getattr(value, "shape", None) == ():  # a scalar of NumPy or another array library
         value = value.item()
-    with contextlib.suppress(OverflowError):  # of a whole number beyond every float
-        if isinstance(value, numbers.Real) and abs(float(value)) <= _LARGEST:  # false for nan
+    with contextlib.suppress(OverflowError):  # raised for integers too large for a float
+        if isinstance(value, numbers.Real) and abs(float(value)) <= _LARGEST:  # False for NaN
             return float(value)
     return reprlib.repr(value)
 

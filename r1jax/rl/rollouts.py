@@ -17,7 +17,7 @@ from r1jax.data.problems.schedule import problem_batch
 from r1jax.data.text.template import Template
 from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
-from r1jax.rewards.pool import Scorer
+from r1jax.rewards.scores import Scorer
 from r1jax.rl.batch import Rollout, build_rollout
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling

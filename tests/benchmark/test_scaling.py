@@ -24,7 +24,7 @@ from r1jax.benchmark.workload import SMALL, Bench, Work
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs, prepare
-from r1jax.rewards.pool import Scores
+from r1jax.rewards.scores import Scores
 from r1jax.sharding import make_mesh, param_shapes
 from r1jax.training.loop import Carry, restore
 

@@ -285,5 +285,5 @@ def test_equal_texts_have_equal_scores_where_place_and_width_change_the_rounding
 def test_what_is_no_reward_model_and_what_is_too_long_is_refused(helpful):
     with pytest.raises(UserError, match="no scalar head"):
         ModelReward("helpfulness", language_model(), "summary")
-    with pytest.raises(UserError, match="beyond the model's context of 256"):
+    with pytest.raises(UserError, match="more than the model's context of 256"):
         ModelReward("h", helpful[0], "response").score([Problem("?", "", "self")], [completion("x" * 300)])

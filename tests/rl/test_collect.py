@@ -9,7 +9,7 @@ import pytest
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
-from r1jax.rewards.pool import Scores
+from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.rollouts import Environment, collect, describe, lay_out
 from r1jax.sampling.processors import Sampling
