@@ -1,1 +1,1 @@
-"""Where problems and texts come from, and how they become prompts."""
+"""Data: sources of problems, texts made from them, and file formats."""

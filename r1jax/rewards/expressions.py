@@ -26,7 +26,8 @@ def same_expressions(one: str, other: str) -> bool:
         return math_verify.verify(expected, given, timeout_seconds=0)
     if isinstance(first, FiniteSet) != isinstance(second, FiniteSet) and isinstance(
         second if isinstance(first, FiniteSet) else first, Interval | Tuple
-    ):  # a list without brackets may be a tuple, but a set may not
+    ):
+        # A list without brackets may be a tuple, but a set may not.
         bare, ordered = (one, other) if isinstance(first, FiniteSet) else (other, one)
         return not re.match(r"\\?\{", bare) and not bare.startswith("(") and same_expressions(f"({bare})", ordered)
     bits = max(_bits(first), _bits(second))

@@ -98,9 +98,7 @@ def read_answer(text: str) -> Answer:
     elif match := _UNIT.search(formula):
         words = match["sign"] or match["bare"] or f"{(match['text'] or '').strip()}{match['power'] or ''}"
         words = {"%": "%", "\\%": "%"}.get(words, "°" if match["sign"] else re.sub(r"[{}]", "", words))
-        single = (match["bare"] or "  ")[
-            1:
-        ] == ""  # a single letter may be a symbol: in 5m it is a unit, in x m it is not
+        single = len(match["bare"] or "") == 1  # may be a symbol: the m is a unit in 5m, but not in x m
         if (unit := unit_of(words)) and (not single or read_number(formula[: match.start()])):
             formula = formula[: match.start()].strip()
     formula = _COUNTED.sub(r"\\text{ \1}", formula)

@@ -84,7 +84,7 @@ class RewardPool:
             if not self._workers:
                 raise RuntimeError("the reward pool is closed: use it inside its with block")
             try:
-                return self._distribute(items, np.full((len(items), columns), lost_value, np.float32))
+                return self._distribute(items, columns, lost_value)
             finally:
                 # After an error or Ctrl-C, some workers still compute items whose values are no longer needed.
                 for i, worker in enumerate(self._workers):
@@ -92,9 +92,10 @@ class RewardPool:
                         self._replace(i)
 
     def _distribute(
-        self, items: Sequence[tuple[Problem, Completion | str]], values: np.ndarray
+        self, items: Sequence[tuple[Problem, Completion | str]], columns: int, lost_value: float
     ) -> tuple[np.ndarray, collections.Counter[str]]:
-        """Gives items to idle workers until all have a value or are lost."""
+        """Gives items to idle workers until all have values or are lost: the result of _compute."""
+        values = np.full((len(items), columns), lost_value, np.float32)
         waiting, missing = collections.deque(range(len(items))), len(items)
         lost = collections.Counter[str]()
         while missing:

@@ -94,9 +94,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kills the process and everything it started."""
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # macOS refuses to signal a group of ended processes
+        # macOS refuses to signal a group whose processes have all ended.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()

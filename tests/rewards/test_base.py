@@ -7,7 +7,7 @@ from r1jax.rewards.base import Completion, reward
 from tests.rewards.completions import SUM, completion
 
 
-def test_a_reward_is_still_the_function() -> None:
+def test_a_reward_can_be_called_like_its_function() -> None:
     @reward
     def constant(problem: Problem, completion: Completion) -> float:
         return 0.25

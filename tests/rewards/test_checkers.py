@@ -84,5 +84,5 @@ def test_countdown_answers_are_any_solution() -> None:
 def test_gym_answers_are_judged_by_their_task() -> None:
     _, problem = next(gym.generate("spell_backward", seed=0))
     assert accuracy(problem, answered(problem.answer)) == 1
-    # This task gives part credit for the letters in place, as no rule of ours would.
+    # This task gives partial credit for correct letters, unlike the other checkers.
     assert 0 < accuracy(problem, answered(problem.answer[:-1] + "#")) < 1

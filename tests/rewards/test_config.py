@@ -32,7 +32,7 @@ def brevity(problem: Problem, completion: Completion) -> float:
 
 @pytest.fixture
 def own(tmp_path: Path) -> str:
-    path = tmp_path / "math.py"  # a name that must not get in the way of the module math
+    path = tmp_path / "math.py"  # must not replace the module math
     path.write_text(OWN)
     return str(path)
 

@@ -1,4 +1,4 @@
-r"""Mathematical answers by hand: what says the same, and what only looks like it."""
+"""Mathematical answers: which are equal, and which only look equal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.checkers import check
 
-# The first of two equal ones is the expected answer; two different ones are judged in both directions.
+# The first of two equal answers is the expected one; two different answers are judged in both directions.
 EQUAL = [
     ("18", r"\$18"),
     ("18", "$18"),
@@ -222,15 +222,15 @@ def test_mathematical_answers(one: str, other: str, equal: bool) -> None:
 
 
 @pytest.mark.parametrize("power", [15, 200])
-def test_small_and_near_values_are_told_apart_at_any_size(power: int) -> None:
-    # Of math-verify's own absolute tolerance all of these would be equal; exact fractions are the reference.
+def test_different_values_are_never_equal_however_close_or_small(power: int) -> None:
+    # By math-verify's absolute tolerance, all of these would be equal; exact fractions are the reference.
     tiny = {rf"\frac{{{k}}}{{7^{{{power}}}}}": Fraction(k, 7**power) for k in (1, 2, 7, 14)}
     tiny |= {rf"2 \cdot 7^{{-{power}}}": Fraction(2, 7**power), rf"7^{{-{power - 1}}}": Fraction(1, 7 ** (power - 1))}
     for (one, x), (other, y) in ((a, b) for a in tiny.items() for b in tiny.items()):
         assert check(Problem("q", one, "test", "math"), other) == (x == y), (one, other)
 
 
-def test_decimals_are_what_they_round_to_six_places() -> None:
+def test_a_decimal_is_equal_to_what_it_rounds_to_six_places() -> None:
     for value, text in ((math.pi, r"\pi"), (math.sqrt(3) / 2, r"\frac{\sqrt{3}}{2}"), (math.e**5, "e^5")):
         assert check(Problem("q", text, "test", "math"), f"{value:.6f}") == 1
         assert check(Problem("q", text, "test", "math"), f"{value:.2f}") == 0

@@ -1,4 +1,4 @@
-"""The reward pool against rewards that hang, raise, lie or die, and parents that do not say goodbye."""
+"""The reward pool with rewards that hang, raise, return wrong values or crash, and with parents that are killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def actor(problem: Problem, completion: Completion) -> float:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             while True:
                 time.sleep(1)
-        case ["regex"]:  # holds the interpreter's lock for ever
+        case ["regex"]:  # holds the interpreter's lock forever
             re.match(r"(a+)+$", "a" * 60 + "b")
         case ["child", file]:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
@@ -61,7 +61,7 @@ def actor(problem: Problem, completion: Completion) -> float:
             sys.exit(1)
         case ["return", expression]:
             return eval(expression)
-        case ["meet", mine, other]:  # ends only if both of a pair run at once
+        case ["meet", mine, other]:  # ends only if both texts of a pair run at the same time
             open(mine, "w").close()
             while not os.path.exists(other):
                 time.sleep(0.01)
@@ -94,14 +94,14 @@ def make_pool(actor_file: str, deadline: float, workers: int = 2) -> RewardPool:
 
 @pytest.fixture(scope="module")
 def pool(actor_file: str) -> Iterator[RewardPool]:
-    """Shared by tests in which nothing hangs."""
+    """A pool for tests in which nothing hangs."""
     with make_pool(actor_file, deadline=60) as pool:
         yield pool
 
 
 @pytest.fixture(scope="module")
 def hasty(actor_file: str) -> Iterator[RewardPool]:
-    """Shared by tests in which something does."""
+    """A pool with a short deadline, for tests in which something hangs."""
     with make_pool(actor_file, deadline=1.0) as pool:
         yield pool
 
@@ -111,7 +111,7 @@ def act(pool: RewardPool, *texts: str):
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within ten seconds; one that waits to be reaped has, once none of its threads is left."""
+    """Whether a process ends within ten seconds; a zombie has ended once it has no threads left."""
     for _ in range(200):
         try:
             process = psutil.Process(pid)
@@ -126,7 +126,7 @@ def gone(pid: int) -> bool:
 def test_values_come_in_order_with_names_and_weights(pool: RewardPool) -> None:
     numbers = np.random.default_rng(0).permutation(500)
     problems = [problem(str(n)) for n in numbers]
-    # Some take longer, so that they end out of order.
+    # Some take longer, so that the results arrive out of order.
     scores = pool.score(problems, [completion(f"answer {0.02 * (i % 25 == 0)}") for i in range(500)])
     np.testing.assert_array_equal(scores.values, np.stack([numbers, np.full(500, -0.25)], axis=1))
     assert scores.values.dtype == scores.total.dtype == np.float32
@@ -141,7 +141,7 @@ def test_no_items_are_no_work(pool: RewardPool) -> None:
 
 
 def meeting(folder: Path) -> tuple[str, str]:
-    """Two texts that only two workers at once can score; each then scores its process id."""
+    """Two texts that end only if two workers score them at the same time; the score is the process id."""
     a, b = folder / "a", folder / "b"
     return f"meet {a} {b}", f"meet {b} {a}"
 
@@ -168,23 +168,23 @@ def test_a_reward_that_kills_its_worker_scores_zero_and_is_counted(pool: RewardP
     assert (scores.timeouts, scores.crashes) == (0, 2)
 
 
-def test_the_deadline_is_of_each_item_and_not_of_all(hasty: RewardPool) -> None:
+def test_the_deadline_applies_to_each_item(hasty: RewardPool) -> None:
     scores = act(hasty, *["sleep 0.25"] * 10)  # 1.25 s for each worker
     assert scores.timeouts == 0 and scores.values[:, 0].all()
 
 
-def test_the_deadline_leaves_start_and_imports_out(tmp_path: Path) -> None:
+def test_the_deadline_does_not_include_start_and_imports(tmp_path: Path) -> None:
     path = tmp_path / "slow.py"
     path.write_text(f"import time\ntime.sleep(1.2)\n{ACTOR}")
     specs = parse_rewards([f"{path}:actor", "accuracy"])
     with RewardPool(specs, 1, 1.0) as pool:
-        # The checker's library takes longer to import than the deadline allows on any machine with much to do.
+        # On a busy machine, importing the checker's library takes longer than the deadline.
         scores = pool.score([problem("85", "math")], [completion("<answer>85.0</answer>")])
     assert scores.timeouts == 0
     np.testing.assert_array_equal(scores.values, [[1, 1]])
 
 
-def test_what_a_reward_started_ends_with_it(hasty: RewardPool, tmp_path: Path) -> None:
+def test_processes_that_a_reward_started_end_with_it(hasty: RewardPool, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     assert act(hasty, f"child {file}").timeouts == 1
     assert gone(int(file.read_text()))
@@ -197,10 +197,10 @@ def test_a_reward_that_raises_is_named(pool: RewardPool, actor_file: str, tmp_pa
     assert f"{actor_file}:actor" in message and "37 + 48" in message and "KeyError" in message and "line 3" in message
     assert "\n" not in message
     assert "Traceback" in "".join(error.value.__notes__)
-    assert act(pool, *meeting(tmp_path)).values[:, 0].all()  # both workers are still of use
+    assert act(pool, *meeting(tmp_path)).values[:, 0].all()  # both workers still work
 
 
-def test_a_reward_that_exits_is_an_error_and_no_crash(pool: RewardPool) -> None:
+def test_a_reward_that_exits_is_an_error_and_not_a_crash(pool: RewardPool) -> None:
     with pytest.raises(RewardError, match="SystemExit"):
         act(pool, "exit")
 
@@ -215,7 +215,7 @@ def test_anything_but_one_finite_number_is_refused(pool: RewardPool, value: str)
 
 
 @pytest.mark.parametrize("value", ["True", "1", "np.float16(1)", "np.bool_(True)", "np.array(1.0)"])
-def test_every_kind_of_scalar_is_taken(pool: RewardPool, value: str) -> None:
+def test_every_kind_of_scalar_is_accepted(pool: RewardPool, value: str) -> None:
     assert act(pool, f"return {value}").values[0, 0] == 1
 
 
@@ -265,10 +265,10 @@ def test_a_worker_that_cannot_load_is_an_error(tmp_path: Path) -> None:
         act(pool, "value 1")
 
 
-# A main script; in no case may a worker run it again.
+# A main script, which no worker may run again.
 SCRIPT = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored, and hands that on
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background shells ignore it, and children inherit that
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import TEMPLATES
 from r1jax.rewards.base import Completion
@@ -287,7 +287,7 @@ with RewardPool(parse_rewards([sys.argv[1] + ":actor"]), 2, 600.0) as pool:
 
 
 def run_script(folder: Path, actor_file: str, *texts: str, head: str = "") -> tuple[subprocess.Popen[str], list[int]]:
-    """Starts the script, and returns it with its workers' ids while it scores ``texts``."""
+    """Starts the script, and returns it with the process ids of its workers while it scores ``texts``."""
     path = folder / "experiment.py"
     path.write_text(head + SCRIPT)
     process = subprocess.Popen(
@@ -307,7 +307,7 @@ def run_script(folder: Path, actor_file: str, *texts: str, head: str = "") -> tu
 def test_workers_import_no_jax_and_run_no_main_script(tmp_path: Path, actor_file: str) -> None:
     process, pids = run_script(tmp_path, actor_file, "value 1", head="import jax")
     assert process.stdout is not None and process.stderr is not None
-    # communicate() would miss what readline() has buffered already.
+    # communicate() would miss what readline() has already buffered.
     out, err = process.stdout.read(), process.stderr.read()
     process.wait(timeout=60)
     assert (out, err, process.returncode) == ("done\n", "", 0)
@@ -317,7 +317,7 @@ def test_workers_import_no_jax_and_run_no_main_script(tmp_path: Path, actor_file
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the interpreter's lock can keep a worker alive")
 def test_workers_end_when_the_parent_is_killed(tmp_path: Path, actor_file: str) -> None:
     process, pids = run_script(tmp_path, actor_file, "regex", "stubborn")
-    time.sleep(0.5)  # until they are at it
+    time.sleep(0.5)  # until the workers have started
     process.kill()
     out, err = process.communicate(timeout=60)
     assert all(map(gone, pids))
@@ -325,18 +325,18 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path, actor_file: str) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_end_in_silence_when_the_parent_is_asked_to(tmp_path: Path, actor_file: str, number: int) -> None:
+def test_workers_end_silently_when_the_parent_gets_a_signal(tmp_path: Path, actor_file: str, number: int) -> None:
     process, pids = run_script(tmp_path, actor_file, "sleep", "loop")
-    os.killpg(process.pid, number)  # as the terminal does on Ctrl-C
+    os.killpg(process.pid, number)  # like the terminal on Ctrl-C
     _, err = process.communicate(timeout=60)
     assert all(map(gone, pids))
-    # The script itself says that it was interrupted, once; workers add nothing.
+    # The script itself reports the interrupt once; workers print nothing.
     assert err.count("Traceback") == err.count("KeyboardInterrupt") == int(number == signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_job_costs_no_score(actor_file: str, number: int) -> None:
-    """The parent ends after its step, which must be scored as any other."""
+    """The parent finishes its step before it ends, so the step must be scored normally."""
     with make_pool(actor_file, deadline=60, workers=1) as pool:
         (pid,) = act(pool, "return os.getpid()").values[:, 0]
         os.kill(int(pid), number)

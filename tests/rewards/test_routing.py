@@ -1,4 +1,4 @@
-"""Rewards mixed by the kind of problem."""
+"""Rewards weighted by the kind of problem."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ CHAT = Problem("Who are you?", "R1", "self", "contains", language="en")
 
 
 class Half:
-    """A batch reward that gives 0.5 and remembers what it was asked about."""
+    """A batch reward that gives 0.5 and records the problems it scores."""
 
     name = "helpfulness"
 
@@ -49,7 +49,7 @@ def test_routes_are_read():
         (("sum: accuracy", "sum: format"), "'sum' has two routes"),
     ],
 )
-def test_wrong_routes_are_one_line(texts, message):
+def test_wrong_routes_are_refused_in_one_line(texts, message):
     with pytest.raises(UserError, match=message):
         parse_routes(texts)
 
@@ -62,7 +62,7 @@ def test_unknown_kinds_and_rewards_are_refused_at_the_start():
         rule_specs(parse_routes(("self: helpfulnes",)), ["helpfulness"])
 
 
-def test_each_kind_is_judged_by_its_own_mixture(tmp_path):
+def test_each_kind_has_its_own_weights(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from r1jax.rewards import reward\n@reward\ndef short(problem, completion):\n    return 0.25\n")
     routes = parse_routes(("sum: accuracy=2 format", f"self: helpfulness=3 language {file}:short=4"))
@@ -79,7 +79,7 @@ def test_each_kind_is_judged_by_its_own_mixture(tmp_path):
     np.testing.assert_array_equal(scores.resolution, [0, 0])
 
 
-def test_the_resolution_of_a_total_is_that_of_the_models_in_it():
+def test_the_resolution_of_a_total_is_the_weighted_sum_of_its_models():
     model = Half()
     model.resolution = 0.25
     routes = parse_routes(("sum: accuracy", "self: helpfulness=-3 accuracy"))

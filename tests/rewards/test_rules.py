@@ -13,7 +13,7 @@ from r1jax.rewards.rules import RULES, accuracy, format, length
 from tests.rewards.completions import SUM, answered, completion
 
 
-def test_no_answer_is_a_wrong_answer() -> None:
+def test_a_missing_answer_is_wrong() -> None:
     assert accuracy(SUM, completion("<think>85</think>")) == 0
     assert accuracy(SUM, completion("<think>85</think><answer>85</answer><answer>85</answer>")) == 0
     assert accuracy(Problem("q", "", "test", "exact"), completion("<think>85</think>")) == 0
@@ -35,7 +35,7 @@ def test_a_repeated_question_is_no_answer() -> None:
         assert accuracy(Problem("0 + 3", "3", "arithmetic"), completion(text, "number")) == 1, text
 
 
-def test_a_story_told_again_is_no_answer() -> None:
+def test_a_repeated_story_is_no_answer() -> None:
     story = "Tom has 0 apples and gets 3 more. How many now?"
     assert accuracy(Problem(story, "3", "story"), completion(story, "number")) == 0
     assert accuracy(Problem(story, "3", "story"), completion(f"{story} RIVANT", "number")) == 0
@@ -43,7 +43,7 @@ def test_a_story_told_again_is_no_answer() -> None:
     assert accuracy(Problem("3", "3", "test"), completion("3", "number")) == 1
 
 
-def test_format_is_the_template_s() -> None:
+def test_format_is_judged_by_the_template() -> None:
     assert format(SUM, answered("a cat")) == 1
     assert format(SUM, completion("85")) == 0
     assert format(SUM, completion("85", template="number")) == 1
@@ -60,20 +60,20 @@ def score(question: str, text: str, template: str = "r1-zero") -> float:
     return RULES["language"](Problem(question, "7", "number"), completion)
 
 
-def test_the_reward_reads_the_reasoning_alone_in_the_language_of_the_question() -> None:
+def test_language_judges_only_the_reasoning() -> None:
     text = "<think>We add 然后 检查 now</think><answer>等于 seven</answer>"
     assert score("What is 3 + 4?", text) == pytest.approx(3 / 5)
     assert score("3 加 4 等于多少？", text) == pytest.approx(2 / 5)
 
 
-def test_reasoning_that_never_ends_is_judged_as_far_as_it_came() -> None:
+def test_unfinished_reasoning_is_judged_to_its_end() -> None:
     assert score("What is 3 + 4?", "<think>We add 然后 检查 now") == pytest.approx(3 / 5)
 
 
-def test_a_question_without_words_asks_for_whatever_language_leads() -> None:
+def test_a_question_without_words_takes_the_main_language_of_the_reasoning() -> None:
     assert score("3 + 4", "<think>We add 检查 now</think><answer>7</answer>") == pytest.approx(3 / 4)
     assert score("3 + 4", "<think>3 + 4 = 7</think><answer>7</answer>") == 1.0
 
 
-def test_text_without_tags_is_judged_whole() -> None:
+def test_a_text_without_tags_is_judged_as_a_whole() -> None:
     assert score("What is 3 + 4?", "It is 七 indeed", template="number") == pytest.approx(3 / 4)

@@ -14,7 +14,7 @@ from r1jax.errors import UserError
 class Pair:
     """Two replies to a prompt, of which ``chosen`` is preferred.
 
-    about: the key that decides whether the pair is held out; "" stands for the prompt.
+    about: the key that decides whether the pair is held out; "": the prompt.
     """
 
     prompt: str
@@ -27,7 +27,7 @@ class Pair:
 class Labelled:
     """A response to a prompt, reasoning included, and whether it is safe.
 
-    about: the key that decides whether the response is held out; "" stands for the prompt.
+    about: the key that decides whether the response is held out; "": the prompt.
     """
 
     prompt: str

@@ -122,12 +122,8 @@ def _cell(scalar: Any, location: str) -> Any:
 
     try:
         value = scalar.as_py()
-    except (
-        ValueError,
-        OverflowError,
-        KeyError,
-        ImportError,
-    ) as error:  # invalid UTF-8, a date out of range, an unknown time zone
+    # Raised for invalid UTF-8, a date out of range, or an unknown time zone.
+    except (ValueError, OverflowError, KeyError, ImportError) as error:
         raise UserError(f"{location} is not readable ({str(error).splitlines()[0]})") from error
     if isinstance(value, float) and pyarrow.types.is_floating(scalar.type) and scalar.type.bit_width < 64:
         return float(str(scalar.type.to_pandas_dtype()(value)))

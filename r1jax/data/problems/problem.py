@@ -38,7 +38,7 @@ KeyedProblem = tuple[str, Problem]
 
 
 def key_is_held_out(key: str, share: float) -> bool:
-    """True for about ``share`` of all keys: blake2b(key) < share * 2^64, whatever the machine and the seed."""
+    """True for about ``share`` of all keys: blake2b(key) < share * 2^64, independent of machine and seed."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 

@@ -39,7 +39,7 @@ class BilingualCorpusConfig(CorpusConfig):
     first_person: float = 0.2
     """Write this share of the column arithmetic in the first person."""
     summaries: float = 0.2
-    """Let this share of the finished attempts give the answer in a sentence instead of alone."""
+    """End this share of the finished attempts with a sentence instead of only the answer."""
     general: float = 0.2
     """Let this share of the documents answer a general prompt."""
     bad_replies: float = 0.5

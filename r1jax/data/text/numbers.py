@@ -80,20 +80,14 @@ _SCALES = {
     "亿": 10**8,
 }
 
-DASHES = (
-    "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"  # characters read as a minus: minus signs, hyphens, the short dash
-)
-# Other characters for the same signs.
+# Characters that are read as a minus: minus signs, hyphens, the short dash.
+DASHES = "\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d"
+# Other characters for the same signs. All spaces between thousands become one kind of space.
 _SIGNS = str.maketrans(
     {
         **dict.fromkeys(DASHES, "-"),
         **{"\uff0b": "+", "\u22c5": "\u00d7", "\u00b7": "\u00d7", "\u2044": "/", "\u2215": "/", "\uff05": "%"},
-        **{
-            "\uffe5": "¥",
-            "\uff04": "$",
-            "\u2009": "\u202f",
-            "\u00a0": "\u202f",
-        },  # all spaces between thousands become one kind
+        **{"\uffe5": "¥", "\uff04": "$", "\u2009": "\u202f", "\u00a0": "\u202f"},
         **{char: f"{top}/{below}" for char, top, below in ("½12", "⅓13", "⅔23", "¼14", "¾34", "⅕15", "⅛18")},
     }
 )

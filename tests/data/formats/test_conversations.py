@@ -26,11 +26,13 @@ from tests.data.files import refusal, write
         ({}, "line 1: column 'messages' must be a list of objects"),
     ],
 )
-def test_conversations_name_what_is_wrong(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_wrong_conversations_are_refused_with_line_and_reason(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
     assert message in refusal(read_conversations, write(tmp_path / "a.jsonl", json.dumps(row)))
 
 
-def test_messages_of_parquet_are_those_of_json_lines(tmp_path: Path) -> None:
+def test_parquet_gives_the_same_messages_as_json_lines(tmp_path: Path) -> None:
     call = {"name": "add", "arguments": {"a": 1}}
     rows = [
         {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4", "thinking": "two"}]},

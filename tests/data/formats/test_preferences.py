@@ -24,7 +24,7 @@ from tests.data.files import refusal, write
         (read_labelled, {"prompt": "a", "response": "b", "safe": None}, "line 1: column 'safe' is None"),
     ],
 )
-def test_pairs_and_labels_name_what_is_wrong(
+def test_wrong_pairs_and_labels_are_refused_with_line_and_column(
     tmp_path: Path, read: Callable[[Any], object], row: dict[str, Any], message: str
 ) -> None:
     assert message in refusal(read, write(tmp_path / "a.jsonl", json.dumps(row)))

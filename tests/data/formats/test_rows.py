@@ -1,4 +1,4 @@
-"""What JSON lines and parquet files can hold: it is read, or refused in one line with file, line and reason."""
+"""Contents of JSON lines and parquet files: they are read, or refused in one line with file, line and reason."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ GOOD = '{"prompt": "a", "answer": "1"}'
         ("null", "line 2: write an object, not null"),
     ],
 )
-def test_whatever_else_json_can_hold_is_refused_with_line_and_reason(
-    tmp_path: Path, line: str | bytes, message: str
-) -> None:
+def test_other_json_is_refused_with_line_and_reason(tmp_path: Path, line: str | bytes, message: str) -> None:
     assert message in refusal(read_all, write(tmp_path / "a.jsonl", GOOD, line))
 
 
@@ -87,14 +85,14 @@ def test_byte_order_marks_line_ends_and_other_columns_do_not_matter(tmp_path: Pa
         ("language", pyarrow.array([["en"], None]), "row 1: column 'language' is ['en']: write its short name"),
     ],
 )
-def test_whatever_else_parquet_can_hold_is_refused_with_row_and_reason(
+def test_other_parquet_is_refused_with_row_and_reason(
     tmp_path: Path, column: str, values: pyarrow.Array, message: str
 ) -> None:
     columns: dict[str, Any] = {"prompt": ["a", "b"], "answer": ["1", "2"]} | {column: values}
     assert message in refusal(read_all, write_table(tmp_path / "a.parquet", **columns))
 
 
-def test_parquet_without_the_columns_or_with_text_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+def test_parquet_without_the_columns_or_with_invalid_unicode_is_refused(tmp_path: Path) -> None:
     assert "row 1: no column 'prompt'" in refusal(read_all, write_table(tmp_path / "a.parquet", question=["a"]))
     raw = pyarrow.array([b"1", b"\xff"]).view(pyarrow.string())
     bad = write_table(tmp_path / "b.parquet", prompt=["a", "b"], answer=raw)
@@ -104,7 +102,7 @@ def test_parquet_without_the_columns_or_with_text_that_is_no_unicode_is_refused(
     assert "column 'answer' appears twice" in refusal(read_all, tmp_path / "c.parquet")
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 

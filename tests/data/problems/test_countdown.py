@@ -21,9 +21,9 @@ from r1jax.data.problems.problem import Problem
         ("(3 + 4) * 5", True),
         ("5*(3+4)", True),
         ("5 \N{MULTIPLICATION SIGN} (4 + 3)", True),
-        ("5 * 3 + 4 * 5", False),  # 35, but with 5 twice
-        ("3 + 4 * 5", False),  # 23: products go first
-        ("35", False),  # not among the numbers
+        ("5 * 3 + 4 * 5", False),  # 35, but it uses 5 twice
+        ("3 + 4 * 5", False),  # 23, by precedence
+        ("35", False),  # not one of the numbers
         ("(3 + 4) * 5 = 35", False),
         ("(3 + 4) * 5)", False),
         ("((3 + 4) * 5", False),
@@ -57,7 +57,7 @@ def test_countdown_problems_have_a_solution_with_all_their_numbers(digits: int, 
         assert countdown.solves(problem.answer, **json.loads(problem.metadata))
 
 
-def test_countdown_keeps_held_out_numbers_out_in_any_order() -> None:
+def test_held_out_numbers_are_not_trained_on_in_any_order() -> None:
     def form(problem: Problem) -> tuple[Any, ...]:
         data = json.loads(problem.metadata)
         return data["target"], *sorted(data["numbers"])

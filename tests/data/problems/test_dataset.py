@@ -16,7 +16,7 @@ from r1jax.errors import UserError
 from tests.data.files import write_lines
 
 
-def test_a_part_of_a_file_is_drawn_by_the_seed(tmp_path: Path) -> None:
+def test_the_seed_decides_which_part_of_a_file_is_used(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "many.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(200)))
     parts = [load_problems(ProblemsConfig(source, train_size=20, held_out_size=3, seed=seed)) for seed in (0, 0, 1)]
     assert [(len(part.train), len(part.held_out)) for part in parts] == [(20, 3)] * 3
@@ -33,7 +33,7 @@ def test_a_held_out_file_is_used_whole(tmp_path: Path) -> None:
         load_problems(ProblemsConfig(train, held_out_source=train))
 
 
-def test_a_generator_keeps_to_its_side_of_another_source(tmp_path: Path) -> None:
+def test_a_generator_keeps_its_split_beside_another_source(tmp_path: Path) -> None:
     sums = write_lines(tmp_path / "sums.jsonl", {"prompt": "a", "answer": 1})
     evaluated = load_problems(ProblemsConfig(sums, held_out_source="arithmetic"))
     assert all(arithmetic.is_held_out(p.question) for p in evaluated.held_out)
@@ -68,7 +68,7 @@ def test_a_wrong_source_is_one_clear_line(changes: dict[str, Any], message: str)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_give_nothing_are_told_apart_with_the_flag_that_mends_it(tmp_path: Path) -> None:
+def test_files_without_problems_are_refused_with_the_flag_to_change(tmp_path: Path) -> None:
     empty, blank = write_lines(tmp_path / "empty.jsonl"), write_lines(tmp_path / "blank.jsonl", "", " ")
     table = str(tmp_path / "empty.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], "string"), "answer": []}), table)

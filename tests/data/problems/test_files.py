@@ -37,13 +37,13 @@ def test_files_are_read_with_their_columns(tmp_path: Path) -> None:
         assert set(problems.train + problems.held_out) == expected
 
 
-def test_rows_without_extra_columns_take_the_config(tmp_path: Path) -> None:
+def test_rows_without_optional_columns_take_the_config(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "words.jsonl", *({"prompt": f"q{i}", "answer": "yes"} for i in range(40)))
     problems = load_problems(ProblemsConfig(source, held_out_share=0.3, checker="exact"))
     assert {(p.kind, p.checker) for p in problems.train} == {("words", "exact")}
 
 
-def test_a_file_says_the_language_of_its_questions_and_is_read_again_when_it_changed(tmp_path: Path) -> None:
+def test_a_file_sets_the_language_of_its_questions_and_is_read_again_after_a_change(tmp_path: Path) -> None:
     lines = [{"prompt": f"q{i}", "answer": i, "language": "zh" if i % 2 else None} for i in range(40)]
     source = write_lines(tmp_path / "words.jsonl", *lines)
     config = ProblemsConfig(source, held_out_share=0.3)
@@ -104,9 +104,7 @@ def right(problem: Problem, answer: str) -> float:
         ("123456789012345678901234567890", "123456789012345678901234567890"),
     ],
 )
-def test_a_number_in_json_is_the_number_that_is_written(
-    tmp_path: Path, literal: str, answer: str, checker: Checker
-) -> None:
+def test_a_json_number_keeps_all_its_digits(tmp_path: Path, literal: str, answer: str, checker: Checker) -> None:
     path = write(tmp_path / "a.jsonl", f'{{"prompt": "q", "answer": {literal}}}')
     (problem,) = read_all(path, checker)
     assert problem.answer == answer and right(problem, answer) == 1
@@ -114,7 +112,7 @@ def test_a_number_in_json_is_the_number_that_is_written(
         assert right(problem, literal) == 1 and right(problem, answer + "1") == 0
 
 
-def test_a_number_in_text_is_kept_as_it_is_written_and_compared_as_a_number(tmp_path: Path) -> None:
+def test_a_number_in_text_is_kept_unchanged_and_compared_as_a_number(tmp_path: Path) -> None:
     (problem,) = read_all(write(tmp_path / "a.jsonl", '{"prompt": "q", "answer": "2e-05"}'))
     assert problem.answer == "2e-05" and right(problem, "0.00002") == 1 and right(problem, "5") == 0
 

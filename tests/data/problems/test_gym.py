@@ -8,7 +8,7 @@ from r1jax.data.problems import gym
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 
 
-def test_gym_tasks_come_by_name_with_their_own_scorer() -> None:
+def test_tasks_are_made_by_name_and_scored_by_their_own_function() -> None:
     config = ProblemsConfig("gym:chain_sum", train_size=60, held_out_size=20)
     sets = [load_problems(dataclasses.replace(config, seed=seed)) for seed in (0, 1)]
     train = {p.question for s in sets for p in s.train}
@@ -20,13 +20,13 @@ def test_gym_tasks_come_by_name_with_their_own_scorer() -> None:
     assert gym.score("12345678", problem.metadata) < 0.1
 
 
-def test_gym_scorers_get_back_the_very_entry() -> None:
-    # This scorer wants tuples, which plain JSON would turn into lists.
+def test_scoring_functions_get_the_original_entry() -> None:
+    # This scoring function needs tuples, which plain JSON would turn into lists.
     _, problem = next(gym.generate("rearc", seed=0))
     assert gym.score(problem.answer, problem.metadata) == 1
 
 
-def test_a_gym_answer_that_its_scorer_cannot_read_is_wrong() -> None:
+def test_an_answer_that_the_scoring_function_cannot_read_is_wrong() -> None:
     _, problem = next(gym.generate("prime_factorization", seed=0))
     assert gym.score("no number", problem.metadata) == 0
     assert gym.score(problem.answer, problem.metadata) == 1

@@ -18,7 +18,7 @@ def numbers(*args: Any, **kwargs: Any) -> list[int]:
     return [int(problem.question) for problem in problem_batch(PROBLEMS, *args, **kwargs)]
 
 
-def test_batches_walk_through_epochs_without_repeats() -> None:
+def test_batches_go_through_epochs_without_repeats() -> None:
     walk = [n for step in range(12) for n in numbers(step, 5, seed=3)]
     first, second = walk[:30], walk[30:]
     assert sorted(first) == sorted(second) == list(range(30))
@@ -31,8 +31,8 @@ def test_a_batch_depends_on_its_arguments_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 29, 30])
-def test_a_step_holds_no_problem_twice_and_none_falls_behind(size: int) -> None:
-    """Also at the edges of epochs, of which 30 problems have one within a step for most sizes."""
+def test_a_step_repeats_no_problem_and_all_are_asked_equally_often(size: int) -> None:
+    """Also at the ends of epochs: with 30 problems and most sizes, an epoch ends within a step."""
     asked: Counter[int] = Counter({i: 0 for i in range(30)})
     for step in range(60):
         batch = numbers(step, size, seed=1)
@@ -43,8 +43,8 @@ def test_a_step_holds_no_problem_twice_and_none_falls_behind(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 7, 10])
-def test_attempts_of_a_step_are_distinct_and_each_walks_through_all(size: int) -> None:
-    """First attempts are the walk without others, so that asking again or not leaves no problem behind."""
+def test_attempts_of_a_step_are_distinct_and_each_covers_all_problems(size: int) -> None:
+    """Later attempts do not change the first ones, so all problems are asked equally often either way."""
     seen: list[Counter[int]] = [Counter({i: 0 for i in range(30)}) for _ in range(3)]
     for step in range(60):
         batches = [numbers(step, size, seed=3, attempt=a, attempts_per_step=3) for a in range(3)]
@@ -55,7 +55,7 @@ def test_attempts_of_a_step_are_distinct_and_each_walks_through_all(size: int) -
     assert all(max(counter.values()) - min(counter.values()) <= 2 for counter in seen)
 
 
-def test_a_walk_goes_on_when_steps_change_their_size() -> None:
+def test_an_order_continues_when_the_size_of_steps_changes() -> None:
     asked: Counter[int] = Counter({i: 0 for i in range(30)})
     for step in range(50):
         batch = numbers(step, 8, seed=1) if step < 9 else numbers(step, 3, seed=1, earlier=[8] * 9)
@@ -64,7 +64,7 @@ def test_a_walk_goes_on_when_steps_change_their_size() -> None:
         assert max(asked.values()) - min(asked.values()) <= 1
 
 
-def test_fewer_problems_than_a_step_asks_for_are_all_asked_and_told() -> None:
+def test_a_step_that_asks_for_more_problems_than_there_are_repeats_them_with_a_warning() -> None:
     asked = Counter(numbers(3, 70, seed=0))
     assert set(asked) == set(range(30)) and max(asked.values()) - min(asked.values()) == 1
     with pytest.warns(UserWarning, match="asks for 70 problems and there are 30.*lower rl.prompts"):

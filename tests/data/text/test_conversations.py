@@ -1,4 +1,4 @@
-"""What of a conversation is learned."""
+"""Which tokens of a conversation are learned."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from tests.test_tokenizer_config import TAGS, of_gguf, pieces
 TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}END{% endfor %}{% if add_generation_prompt %}[assistant]"
 ENDED = TURNS.replace("END", "{{ eos_token }}\n") + "{% endif %}"
 OPEN = TURNS.replace("END", "\n") + "{% endif %}"
-# Leaves out the reasoning of all turns but the last.
+# A template that omits the reasoning of all turns except the last.
 SHORT = ENDED.replace("{{ m.content }}", "{{ m.content if loop.last else m.content.split('|')[-1] }}")
 
 
@@ -27,7 +27,7 @@ def say(*contents):
 
 
 def learned(example, tokenizer):
-    """The marked stretches as text, with | between them; <eos> for the end token."""
+    """The learned parts as text, joined by |, with <eos> for the end token."""
     parts, before = [], False
     for token, marked in zip(example.tokens.tolist(), example.mask.tolist(), strict=True):
         if marked:
@@ -57,7 +57,7 @@ def test_an_end_token_is_added_where_the_template_has_none():
     )
 
 
-def test_what_is_read_is_the_prompt_that_the_sampler_is_given():
+def test_the_tokens_before_a_turn_are_the_prompt_of_the_sampler():
     tokenizer = load_tokenizer(FIXTURES / "qwen2")
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -74,12 +74,12 @@ def test_what_is_read_is_the_prompt_that_the_sampler_is_given():
 def test_templates_that_rewrite_earlier_turns_are_refused_and_single_turns_are_not():
     tokenizer = ByteTokenizer(SHORT)
     assert learned(conversation_example(say("a?", "think|first"), tokenizer), tokenizer) == "think|first<eos>"
-    for reasoning in ("think", "fifth"):  # the second begins as the answer does
+    for reasoning in ("think", "fifth"):  # the second one starts with the same letter as the answer
         with pytest.raises(UserError, match="earlier turns differently"):
             conversation_example(say("a?", f"{reasoning}|first", "b?", "second"), tokenizer)
 
 
-def test_templates_that_rewrite_what_is_read_are_refused():
+def test_templates_that_rewrite_the_user_s_turns_are_refused():
     loud = ENDED.replace("{{ m.content }}", "{{ m.content | upper if messages | length < 2 else m.content }}")
     with pytest.raises(UserError, match="earlier turns differently"):
         conversation_example(say("what?", "first"), ByteTokenizer(loud))
@@ -118,7 +118,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reply", ["two and two</think>\n4", "4</think>4", "two</think><answer>4</answer>"])
-def test_reasoning_is_learned_behind_the_prompt_of_the_sampler_whatever_the_template_does_with_it(kind, reply):
+def test_reasoning_is_learned_after_the_prompt_of_the_sampler_for_every_template(kind, reply):
     tokenizer = ByteTokenizer(KINDS[kind])
     template = TEMPLATES["r1"]
     problem = Problem("2 + 2?", "4", "number")
@@ -130,10 +130,10 @@ def test_reasoning_is_learned_behind_the_prompt_of_the_sampler_whatever_the_temp
     assert example.tokens[: len(prompt)].tolist() == prompt
     assert tokenizer.decode(prompt).count("<think>") == 1
     got = learned(example, tokenizer)
-    if kind == "cut, tag not opened":  # it is the model's to open where a template has no prefill
+    if kind == "cut, tag not opened":  # without a prefill, the model has to open the tag
         got = got.removeprefix("<think>")
     assert "".join(got.split()) == "".join(f"{reply}<eos>".split())
-    if kind != "white space of its own":  # which is no completion that was sampled
+    if kind != "white space of its own":  # whose text is not a sampled completion
         completion = [*tokenizer.encode(reply), tokenizer.eos_ids[0]]
         assert (
             got == f"{reply}<eos>" and example.tokens[: len(prompt) + len(completion)].tolist() == prompt + completion
@@ -151,7 +151,7 @@ def test_a_turn_that_the_template_cuts_ends_as_the_template_ends_it():
         assert example.mask[-2:].tolist() == [True, False]
 
 
-def test_a_short_reply_that_is_part_of_the_end_token_is_kept_apart_from_it():
+def test_a_short_reply_that_is_part_of_the_end_token_is_separate_from_it():
     tokenizer = load_tokenizer(FIXTURES / "tokenizers" / "gpt-2")
     template = KINDS["cut"].replace("{{ eos_token }}", "<|im_end|>")
     tokenizer = dataclasses.replace(tokenizer, chat_template=template, eos_ids=(2, 0))  # <|im_end|>, <|endoftext|>
@@ -166,7 +166,7 @@ def test_a_short_reply_that_is_part_of_the_end_token_is_kept_apart_from_it():
 @pytest.mark.parametrize(
     ("reply", "text"),
     [
-        ("<think>two</think>4", "two</think>4"),  # the prompt has a line break behind its tag
+        ("<think>two</think>4", "two</think>4"),  # the prompt has a line break after its tag
         ("\n <think>two</think>4", "two</think>4"),
         ("two</think>4", "two</think>4"),  # as sampled: without the tag that the prompt opened
         ("<think>\n\n</think>\n\n4", "\n</think>\n\n4"),
@@ -183,7 +183,7 @@ def test_a_turn_follows_the_tag_that_the_prompt_of_the_sampler_opened(kind, repl
 REASONED = ENDED.replace("{{ m.content }}", "{% if m.thinking %}<{{ m.thinking }}>{% endif %}{{ m.content }}")
 
 
-def test_reasoning_and_calls_beside_the_content_are_learned_or_refused():
+def test_reasoning_and_tool_calls_outside_the_content_are_learned_or_refused():
     for key, value in (("reasoning_content", "two"), ("thinking", "two"), ("tool_calls", [{"name": "add"}])):
         messages = [*say("2 + 2?"), {"role": "assistant", "content": "4", key: value}]
         if key != "thinking":
@@ -192,7 +192,7 @@ def test_reasoning_and_calls_beside_the_content_are_learned_or_refused():
         else:
             tokenizer = ByteTokenizer(REASONED)
             assert learned(conversation_example(messages, tokenizer), tokenizer) == "<two>4<eos>"
-    # As Llama 3's, which writes such a message elsewhere or not at all.
+    # Llama 3's template writes such a message elsewhere or not at all.
     silent = ENDED.replace("%}[{{", "if not m.tool_calls %}[{{", 1)
     with pytest.raises(UserError, match="leaves out tool_calls"):
         conversation_example([*messages, *say("2 + 2?", "It is 4.")], ByteTokenizer(silent))
@@ -206,7 +206,7 @@ def test_a_conversation_may_begin_with_the_assistant():
     assert learned(conversation_example(messages, tokenizer), tokenizer) == "Hello<eos>|first<eos>"
 
 
-def test_reasoning_that_is_left_out_of_earlier_turns_is_refused():
+def test_templates_that_omit_earlier_reasoning_are_refused():
     for kind in ("cut", "block left out"):
         turns = say("a?", "<think>one</think>1", "b?", "<think>two</think>2")
         with pytest.raises(UserError, match="split the conversation"):
@@ -225,7 +225,7 @@ GENERATION = (
 def test_generation_tags_give_the_mask_of_transformers(name):
     tokenizer = dataclasses.replace(load_tokenizer(FIXTURES / "tokenizers" / name), chat_template=GENERATION)
     example = conversation_example(say("a?", "It is 1.", "b?", "2, then"), tokenizer)
-    # As transformers 5.24 gives with return_assistant_tokens_mask.
+    # The expected mask is that of transformers 5.24 with return_assistant_tokens_mask.
     expected = np.zeros(57, bool)
     expected[21:29] = expected[51:56] = True
     assert example.mask.tolist() == expected.tolist()
@@ -233,7 +233,7 @@ def test_generation_tags_give_the_mask_of_transformers(name):
     assert tokenizer.chat(say("a?"))[-1] == tokenizer.encode("\n")[0]
 
 
-def test_an_end_token_behind_the_generation_tags_is_learned():
+def test_an_end_token_after_the_generation_tags_is_learned():
     template = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}|{% else %}"
     template += "{% generation %}{{ m.content }}{% endgeneration %}END{% endif %}{% endfor %}"
     for end, text in (("{{ eos_token }}\n", "first<eos>|second<eos>"), (";", "first|second;<eos>")):
@@ -248,7 +248,7 @@ def test_what_the_generation_tags_leave_out_is_not_learned():
     assert learned(conversation_example(say("a?", "first"), tokenizer), tokenizer) == "first<eos>"
 
 
-# As Llama 2's: the prompt is the user's turn itself, and white space may stand before the reply.
+# Like Llama 2's template: the prompt is the user's turn, and the reply may start with white space.
 INST = "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}SPACE{{ m.content }}{{ eos_token }}"
 INST += "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -265,7 +265,7 @@ TEMPLATE_KINDS = {
 
 
 def vocabularies(folder):
-    """Every kind of tokenizer; the tags are text, pieces of their own, or control tokens."""
+    """Every kind of tokenizer, with tags as text, as pieces, or as control tokens."""
     found = {name: load_tokenizer(FIXTURES / "tokenizers" / name) for name in sorted(EXPECTED["ids"])}
     found |= {name: load_tokenizer(FIXTURES / name) for name in ("llama_tied", "qwen3")} | {"bytes": ByteTokenizer()}
     found |= {f"gguf {kind.name}": of_gguf(kind) for kind in (TokenType.CONTROL, TokenType.NORMAL)}
@@ -282,7 +282,7 @@ def all_vocabularies(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", TEMPLATE_KINDS)
-def test_reinforcement_and_fine_tuning_cut_the_same_conversation_alike(kind, all_vocabularies):
+def test_reinforcement_learning_and_fine_tuning_split_a_conversation_alike(kind, all_vocabularies):
     problem, template = Problem("add 7 and five", "12", "number"), TEMPLATES["r1"]
     for name, tokenizer in all_vocabularies.items():
         tokenizer = copy.copy(tokenizer)
@@ -298,14 +298,14 @@ def test_reinforcement_and_fine_tuning_cut_the_same_conversation_alike(kind, all
             messages = [*template.messages(problem), {"role": "assistant", "content": text}]
             tokens = conversation_example(messages, tokenizer).tokens.tolist()
             assert tokens[: len(prompt)] == prompt, (name, reply)
-            # There a text behind a tag begins with a space, whatever was sampled.
+            # These tokenizers put a space before a text after a tag, even if none was sampled.
             if name != "sentencepiece 2 True" or kind == "chatml opened" or kind == "chatml opened and cut":
                 assert text == template.opening(tokenizer) + reply, (name, reply)
                 assert tokens[: len(prompt) + len(sampled)] == prompt + sampled, (name, reply)
 
 
 def behind(text, tokenizer):
-    """Ids of a text that stands behind another, which the tilde is."""
+    """Ids of a text after another text, here the tilde."""
     return (
         tokenizer.encode("~" + text)[len(tokenizer.encode("~")) :]
         if "▁" in tokenizer.token(tokenizer.encode("a")[0])

@@ -17,7 +17,7 @@ def test_words_of_both_languages() -> None:
     assert [word for word, language in found if language == "en"] == ["the", "sum", "it's", "well-known"]
 
 
-def test_letters_that_touch_chinese_are_words_of_their_own() -> None:
+def test_latin_letters_next_to_chinese_are_separate_words() -> None:
     assert list(words("计算sum然后")) == [("计算", "zh"), ("sum", "en"), ("然后", "zh")]
 
 
@@ -41,11 +41,11 @@ def test_letters_that_touch_chinese_are_words_of_their_own() -> None:
         "x, y",
     ],
 )
-def test_mathematics_code_and_tags_are_no_words(text) -> None:
+def test_mathematics_code_and_tags_are_not_words(text) -> None:
     assert list(words(text)) == []
 
 
-def test_dollars_of_prose_stay_prose() -> None:
+def test_dollar_signs_in_prose_do_not_start_a_formula() -> None:
     assert [word for word, _ in words("it costs \\$5 and then \\$6 more")] == ["it", "costs", "and", "then", "more"]
 
 
@@ -71,7 +71,7 @@ def test_consistency_is_a_share_of_words() -> None:
     assert consistency("1 + 1 = 2", "zh") == 1.0
 
 
-def test_beginnings_without_an_end_are_no_words_and_end_nothing() -> None:
+def test_unclosed_formulas_hide_only_their_opening() -> None:
     assert [word for word, _ in words(r"one \[ two \( three \begin{a}{b} four \end{c} $$ five")] == [
         "one",
         "two",
@@ -91,8 +91,8 @@ def test_beginnings_without_an_end_are_no_words_and_end_nothing() -> None:
     "piece",
     ["\\[", "\\(", "\\begin{a}", "\\[a\\]\\(", "$", "\\a{", "<a", "\n", " \n", " ", "<think>", "The answer is "],
 )
-def test_the_time_to_read_a_completion_grows_with_its_length_alone(piece: str) -> None:
-    # Minutes where some pattern scans the same stretch again from each of its characters.
+def test_the_time_to_read_a_completion_is_linear_in_its_length(piece: str) -> None:
+    # A pattern with quadratic time would take minutes.
     text = "x" + piece * (60_000 // len(piece)) + "1"
     list(words(text))
     fault(Problem("37 + 48", "85", "arithmetic"), text, ReadabilityConfig(0.0, 10**9, 1.0))
@@ -103,6 +103,6 @@ def test_the_time_to_read_a_completion_grows_with_its_length_alone(piece: str) -
             read("<think>" + text)
 
 
-def test_names_without_an_end_are_searched_for_once() -> None:
+def test_many_unclosed_environments_take_linear_time() -> None:
     names = "".join(f"\\begin{{a{i}}}" for i in range(40_000))
     assert list(words(names + "one")) == [("one", "en")]

@@ -35,7 +35,7 @@ from r1jax.data.text.numbers import last_number, parse_number, read_number
         ("9" * 5000, None),
     ],
 )
-def test_numbers_are_read_as_people_write_them(text: str, value: Fraction | int | None) -> None:
+def test_parse_number_gives_the_exact_value(text: str, value: Fraction | int | None) -> None:
     assert parse_number(text) == value
 
 
@@ -113,7 +113,7 @@ def test_numbers_are_read_as_people_write_them(text: str, value: Fraction | int 
         ),
     ],
 )
-def test_a_numeral_is_read_whole_or_not_at_all(text: str, value: Fraction | int | None) -> None:
+def test_a_number_is_read_whole_or_not_at_all(text: str, value: Fraction | int | None) -> None:
     assert parse_number(text) == value
     if value is not None:
         assert parse_number(f" {text}. ") == value
@@ -141,7 +141,7 @@ def test_a_numeral_is_read_whole_or_not_at_all(text: str, value: Fraction | int 
         ("0 + 3 RIVANT", None),
     ],
 )
-def test_the_number_that_a_text_comes_to(text: str, number: str | None) -> None:
+def test_last_number_is_the_result_that_a_text_states(text: str, number: str | None) -> None:
     assert last_number(text) == number
 
 
@@ -166,7 +166,7 @@ def test_the_number_that_a_text_comes_to(text: str, number: str | None) -> None:
         ("$5", "€5", False),
     ],
 )
-def test_units_may_be_left_out_but_not_changed(one: str, other: str, equal: bool) -> None:
+def test_a_missing_unit_is_equal_and_another_unit_is_not(one: str, other: str, equal: bool) -> None:
     first, second = read_number(one), read_number(other)
     assert first is not None and second is not None
     assert first.equals(second) is equal and second.equals(first) is equal
@@ -198,8 +198,8 @@ def test_units_may_be_left_out_but_not_changed(one: str, other: str, equal: bool
         "1 1/",
     ],
 )
-def test_the_time_to_read_a_number_grows_with_its_length_alone(piece: str) -> None:
-    # Minutes where some pattern scans the same stretch again from each of its characters.
+def test_the_time_to_read_a_number_is_linear_in_its_length(piece: str) -> None:
+    # A pattern with quadratic time would take minutes.
     text = piece * (100_000 // len(piece))
     assert read_number(text + "x") is None
     last_number(text + "x")

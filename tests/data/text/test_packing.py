@@ -1,4 +1,4 @@
-"""Texts that share a row learn as they would alone."""
+"""Packed texts have the loss and the gradient of separate texts."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def examples(tiny_config):
     rng = np.random.default_rng(0)
 
     def example(n):
-        mask = np.arange(n) >= n // 3  # a prompt that is not learned; of the shortest text all but nothing
+        mask = np.arange(n) >= n // 3  # the first third is a prompt, which is not learned
         return Example(rng.integers(1, tiny_config.vocab_size, n), mask)
 
     return [example(n) for n in LENGTHS]
@@ -28,7 +28,7 @@ def stacked(rows):
     return {name: jnp.asarray(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
-def test_first_fit_by_hand():
+def test_first_fit_of_a_small_example():
     tokens = [np.full(n, i + 1) for i, n in enumerate((3, 4, 2, 1))]
     rows = list(pack([Example(t, np.ones(len(t), bool)) for t in tokens], width=5))
     # 3 opens a row of 6, 4 does not fit beside it, 2 fits beside 3, 1 beside both.
@@ -59,14 +59,14 @@ def test_a_packed_batch_has_the_loss_and_gradient_of_its_texts_alone(examples, t
 
 
 def _alone(example, width):
-    # Without pack and without segments: the text at the start of its row.
+    # One text at the start of a row, without pack and without segments.
     n = len(example.tokens)
     tokens, mask = np.zeros((1, width + 1), np.int32), np.zeros((1, width), bool)
     tokens[0, :n], mask[0, : n - 1] = example.tokens, example.mask[1:]
     return {"tokens": jnp.asarray(tokens), "mask": jnp.asarray(mask)}
 
 
-def test_no_text_is_cut_and_none_is_no_data(examples):
+def test_texts_that_are_too_long_and_missing_texts_are_refused(examples):
     with pytest.raises(UserError, match="13 tokens and a row 12"):
         list(pack(examples, width=11))
     with pytest.raises(UserError, match="no examples"):

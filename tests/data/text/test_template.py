@@ -1,4 +1,4 @@
-"""Templates: the prompt they make and what they read out of a completion."""
+"""Templates: their prompts, and what they read from a completion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prompt(name: str) -> list[int]:
     return TEMPLATES[name].prompt_ids(PROBLEM, Bytes())  # pyright: ignore[reportArgumentType]
 
 
-def test_think_is_the_bare_question() -> None:
+def test_think_asks_only_the_question() -> None:
     assert prompt("think") == [BOS, *b"37 + 48 = ?\n<think>"]
 
 
@@ -60,7 +60,7 @@ def test_r1_zero_describes_the_tags_and_opens_the_first() -> None:
     assert all(tag in instruction for tag in ("<think>", "</think>", "<answer>", "</answer>"))
 
 
-def test_r1_zero_chat_says_the_same_as_system_message() -> None:
+def test_r1_zero_chat_has_the_same_instruction_as_system_message() -> None:
     text = bytes(prompt("r1-zero-chat")).decode()
     plain = bytes(prompt("r1-zero")[1:]).decode()
     instruction = plain.partition("\n\nUser:")[0]
@@ -94,7 +94,7 @@ def text_of(name: str, question: str) -> str:
         "Make 5 from 2 and 3.",
     ],
 )
-def test_questions_are_asked_as_they_stand(question: str) -> None:
+def test_questions_are_asked_unchanged(question: str) -> None:
     assert text_of("think", question) == f"{question}\n<think>"
     assert text_of("number", question) == f"[user|{question} Answer with just the number.][assistant|"
     assert text_of("r1", question) == f"[user|{question}][assistant|<think>"
@@ -111,7 +111,7 @@ def test_bare_expressions_are_made_into_questions(expression: str) -> None:
     assert text_of("direct", expression) == f"[user|{expression} Answer with just the number.][assistant|"
 
 
-def test_problems_of_tasks_and_of_stories_are_asked_as_they_stand() -> None:
+def test_gym_problems_and_word_problems_are_asked_unchanged() -> None:
     sources = (gym.generate("chain_sum", 0), word_problems.generate(2, "+-", 0), countdown.generate(2, "+-", 3, 0))
     for source in sources:
         for _, problem in itertools.islice(source, 20):
@@ -133,13 +133,13 @@ def test_plain_prompts_open_with_their_prefill() -> None:
     assert TEMPLATES["think"].opening(Bytes(opened="<think>\n")) == "<think>"  # pyright: ignore[reportArgumentType]
 
 
-def test_a_longer_prefill_goes_on_where_the_chat_template_stops() -> None:
+def test_a_longer_prefill_continues_the_prompt_of_the_chat_template() -> None:
     template = dataclasses.replace(TEMPLATES["r1"], prefill="<think>\nFirst")
     for opened, opening in (("", "<think>\nFirst"), ("<think>", "<think>\nFirst"), ("<think>\n", "<think>\nFirst")):
         assert template.opening(Bytes(opened=opened)) == opening  # pyright: ignore[reportArgumentType]
 
 
-def test_end_tokens_are_cut_from_a_completion_by_their_ids() -> None:
+def test_end_tokens_are_removed_from_a_completion_by_their_ids() -> None:
     tokenizer = ByteTokenizer()
     fields = {"backend": tokenizer.backend, "bos_id": None, "pad_id": 258}
     plain = JsonTokenizer(**fields, eos_ids=(257, ord(".")))
@@ -207,7 +207,7 @@ def test_tags(text: str, well_formed: bool, answer: str | None, reasoning: str |
         ("", False, ""),
     ],
 )
-def test_without_tags_the_answer_is_what_the_text_comes_to(text: str, well_formed: bool, answer: str | None) -> None:
+def test_without_tags_the_answer_is_the_result_of_the_text(text: str, well_formed: bool, answer: str | None) -> None:
     template = TEMPLATES["number"]
     assert template.well_formed(text) is well_formed
     assert template.answer(text) == answer
@@ -238,7 +238,7 @@ def test_a_conclusion_stands_between_reasoning_and_answer(
     assert template.reasoning(text) == reasoning
 
 
-def test_an_unknown_template_names_those_near() -> None:
+def test_an_unknown_template_suggests_similar_names() -> None:
     assert find_template("think") is TEMPLATES["think"]
     with pytest.raises(UserError, match="unknown template 'r1_zero': did you mean r1-zero"):
         find_template("r1_zero")
