@@ -60,6 +60,7 @@ def _check_unicode(value: Any, location: str) -> None:
 
 
 def _json_lines(file: Path, parse_float: Callable[[str], Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (location, object) for each line that is not blank."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -89,6 +90,7 @@ def _json_lines(file: Path, parse_float: Callable[[str], Any]) -> Iterator[tuple
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON parser's pairs; raises ValueError for a repeated key."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -97,6 +99,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (location, row) with those of ``columns`` that the file has."""
     import pyarrow
     import pyarrow.parquet
 

@@ -23,8 +23,9 @@ class ProblemsConfig:
     """The source of problems."""
 
     source: str = "arithmetic"
-    """Take problems from arithmetic, countdown, word-problems or general (both in English and Chinese), gym:NAME (a
-    reasoning-gym task), or a .jsonl or .parquet file with the columns prompt and answer."""
+    """Take problems from arithmetic, countdown, word-problems, general, gym:NAME (a reasoning-gym task), or a file.
+    Problems of word-problems and general are in English and Chinese. A file is a .jsonl or .parquet file with the
+    columns prompt and answer."""
     held_out_source: str | None = None
     """Take held-out problems from this source. None: hold out a share of the source."""
     digits: int = 2

@@ -16,8 +16,8 @@ _NOT_PROSE = re.compile(
     rf"|`[^`\n]*`|(?<!\\)\$[^$\n]*\$|{_COMMAND}|<[^<>\s]+>|https?://\S+"
 )
 _ENDS = {"```": "```", "$$": "$$", "\\[": "\\]", "\\(": "\\)"}
-# A run of letters and marks next to no digit, since 2x and x1 are mathematics.
-_RUN = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|[\u0300-\u036f'’-](?=[^\W\d_]))*(?![\d_])")
+# Consecutive letters and marks next to no digit, since 2x and x1 are mathematics.
+_LETTERS = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|[\u0300-\u036f'’-](?=[^\W\d_]))*(?![\d_])")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+")
 
 
@@ -28,13 +28,13 @@ def words(text: str) -> Iterator[tuple[str, str]]:
     "en". Chinese is segmented by jieba's dictionary. A single Latin letter other than "a" and "I" is a variable, not a
     word.
     """
-    for run in _RUN.findall(_prose(text)):
+    for letters in _LETTERS.findall(_prose(text)):
         end = 0
-        for han in _HAN.finditer(run):
-            yield from _other(run[end : han.start()])
+        for han in _HAN.finditer(letters):
+            yield from _without_han(letters[end : han.start()])
             yield from ((word, "zh") for word in rjieba.cut(han[0], hmm=False))
             end = han.end()
-        yield from _other(run[end:])
+        yield from _without_han(letters[end:])
 
 
 def _prose(text: str) -> str:
@@ -60,14 +60,15 @@ def _prose(text: str) -> str:
     return " ".join([*parts, text[at:]])
 
 
-def _other(run: str) -> Iterator[tuple[str, str]]:
-    if not run:
+def _without_han(letters: str) -> Iterator[tuple[str, str]]:
+    """Yields letters other than Han characters as one word with its language, unless they are empty or a variable."""
+    if not letters:
         return
-    script = unicodedata.name(run[0], "unknown").split()[0].lower()
+    script = unicodedata.name(letters[0], "unknown").split()[0].lower()
     if script != "latin":
-        yield run, script
-    elif len(run) > 1 or run in ("a", "A", "I"):
-        yield run, "en"
+        yield letters, script
+    elif len(letters) > 1 or letters in ("a", "A", "I"):
+        yield letters, "en"
 
 
 def main_language(text: str) -> str | None:

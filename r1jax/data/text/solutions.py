@@ -58,6 +58,7 @@ def response(problem: Problem) -> str | None:
 
 
 def _columns(problem: Problem) -> str | None:
+    """The column arithmetic of a sum or difference of two numbers; None for any other problem."""
     language = language_of(problem)
     given = json.loads(problem.metadata) if problem.metadata else {}
     if {"a", "b", "operation"} <= given.keys():
