@@ -30,7 +30,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template, find_template
-from r1jax.disk import alone, write_whole
+from r1jax.disk import folder_lock, write_whole
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.paired import changes
@@ -362,7 +362,7 @@ def main() -> None:
     check_attention(config)
     console = Console()
     with (
-        nullcontext() if config.preview else alone(out),
+        nullcontext() if config.preview else folder_lock(out),
         RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool,
         jax.set_mesh(mesh),
     ):
