@@ -1,4 +1,4 @@
-"""Which answers to a problem are one and the same vote."""
+"""Classes of equivalent answers to a problem, for the majority vote."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from r1jax.data.problems.problem import Problem
 from r1jax.data.text.numbers import parse_number
 from r1jax.rewards.pool import FULL_SCORE, Scorer
 
-RIGHT, SILENT = 0, -1  # classes: of the answers judged right, and of samples without an answer
+RIGHT, NO_ANSWER = 0, -1  # classes of the right answers and of samples without an answer
 
-Form = Hashable  # what equal spellings of an answer share
+Form = Hashable  # normal form of an answer; equal forms are equivalent
 
-_ASKED = ("number", "math", "contains", "gym")  # checkers by which different forms may still be equivalent
-_PLAIN = re.compile(r"[-+0-9.,/\s]+")  # no unit and no percent sign, by which answers of one value may differ
+_ASKED = ("number", "math", "contains", "gym")  # checkers that may accept answers of different forms
+_PLAIN = re.compile(r"[-+0-9.,/\s]+")  # no unit and no percent sign: with them answers of one value may differ
 
 
 def vote_classes(
     problems: Sequence[Problem], answers: Sequence[Sequence[str | None]], correct: np.ndarray, scorer: Scorer
 ) -> np.ndarray:
-    """Classes of equivalent answers, for maj_at_k: [P, n] int32, RIGHT, SILENT, or from 1 on the wrong ones.
+    """Classes of equivalent answers, for maj_at_k: [P, n] int32, RIGHT, NO_ANSWER, or from 1 on the wrong ones.
 
-    answers: [P][n], None where none could be read. correct: [P, n] bool, by the problem's checker.
+    answers: [P][n], None if no answer could be read. correct: [P, n] bool, by the problem's checker.
 
-    Two answers are one vote where the checker accepts both, or where it rejects both and accepts one with the other as
-    the expected answer (for countdown: where the expressions have one value). That relation need not be transitive, so
-    classes form in order: the most frequent answer not yet in a class, of equally frequent ones the shortest, leads the
-    next class, and all others that are accepted in its place join. The result does not depend on the samples' order.
-    A problem without a right answer loses every vote: its wrong ones are left apart, each form of them a class.
-    Comparisons run in the scorer's workers; one that passes the deadline counts as different, and an answer that the
-    checker cannot judge within it is a class of its own.
+    Two answers are equivalent if the checker accepts both, or if it rejects both and accepts one with the other as the
+    expected answer (for countdown: if the expressions have the same value). That relation need not be transitive, so
+    classes are formed in order: the most frequent answer without a class, and the shortest of equally frequent ones,
+    leads the next class, and all others that are accepted in its place join. The result does not depend on the order
+    of the samples. A problem without a right answer loses every vote, so its wrong answers are not compared: each form
+    is a class. Comparisons run in the scorer's workers. A comparison that misses the deadline counts as different, and
+    an answer that the checker cannot judge within the deadline is a class of its own.
     """
     correct = np.asarray(correct, bool)
-    classes = np.full(correct.shape, SILENT, np.int32)
+    classes = np.full(correct.shape, NO_ANSWER, np.int32)
     classes[correct] = RIGHT
-    spelled: list[dict[Form, str]] = []  # wrong forms of each problem, the first ones first, each with its text
+    spelled: list[dict[Form, str]] = []  # of each problem: wrong form -> text, in the order in which they lead
     for problem, row, right in zip(problems, answers, correct, strict=True):
         wrong = [answer.strip() for answer, ok in zip(row, right, strict=True) if answer and answer.strip() and not ok]
         counts = Counter(_form(problem, text) for text in wrong)
@@ -57,19 +57,19 @@ def vote_classes(
 
 
 def _classes(
-    problems: Sequence[Problem], spelled: Sequence[dict[Form, str]], matters: Sequence[bool], scorer: Scorer
+    problems: Sequence[Problem], spelled: Sequence[dict[Form, str]], compared: Sequence[bool], scorer: Scorer
 ) -> list[dict[Form, int]]:
-    """The class of each wrong form; one leader of every problem is compared at a time, all of them in one batch.
+    """The class of each wrong form; in each round one leader of every problem is compared, all of them in one batch.
 
-    matters: whether the forms of a problem are compared at all.
+    compared: whether the forms of a problem are compared at all.
     """
     found: list[dict[Form, int]] = [{} for _ in problems]
     waiting = [list(forms) for forms in spelled]
-    # What the checker cannot judge in time would be late in every comparison: such an answer is compared with none.
+    # An answer that the checker cannot judge in time would be late in every comparison, so it is not compared.
     asked = [
         (at, form)
         for at, forms in enumerate(waiting)
-        if matters[at] and len(forms) > 1 and problems[at].checker in _ASKED
+        if compared[at] and len(forms) > 1 and problems[at].checker in _ASKED
         for form in forms
     ]
     scores = scorer.check([problems[at] for at, _ in asked], [spelled[at][form] for at, form in asked])
@@ -97,12 +97,12 @@ def _classes(
 
 
 def _differ(a: Form, b: Form) -> bool:
-    """Whether two forms are numbers that no tolerance of a checker would take for each other."""
+    """Whether two forms are numbers further apart than the tolerance of any checker."""
     return isinstance(a, Fraction) and isinstance(b, Fraction) and abs(a - b) > max(abs(a), abs(b)) / 100
 
 
 def _form(problem: Problem, text: str) -> Form:
-    """One value for the spellings of an answer that are known to be equivalent without asking the checker."""
+    """The normal form of an answer: equal for texts that are known to be equivalent without the checker."""
     match problem.checker:
         case "number" | "math":
             found = parse_number(text) if _PLAIN.fullmatch(text) else None
@@ -116,7 +116,7 @@ def _form(problem: Problem, text: str) -> Form:
 
 
 def _expecting(problem: Problem, answer: str) -> Problem:
-    """The problem as if ``answer`` were its right one."""
+    """The problem with ``answer`` as its right answer."""
     if problem.checker == "gym":
         return dataclasses.replace(problem, answer=answer, metadata=gym.expecting(problem.metadata, answer))
     return dataclasses.replace(problem, answer=answer)

@@ -8,30 +8,30 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from r1jax.evaluation.summary import Outcomes, summarise
 from r1jax.pipeline.graph import Stage, run_graph
-from r1jax.report.comparison import summarise
-from r1jax.report.html import fenced, to_html
-from r1jax.report.recipe_run import MODELS, STUDENT_MODELS, with_evaluation, write_report
-from r1jax.report.recipe_tables import answers_table, checkpoint, findings, hacking_watch, main_table
+from r1jax.report.findings import findings
+from r1jax.report.recipe_run import MODELS, with_evaluation, write_report
+from r1jax.report.recipe_tables import answers_table, evaluated_model, main_table
+from r1jax.report.rendering import fenced, to_html
+from r1jax.report.reward_hacking import hacking_signs
+from r1jax.report.style import MODEL_LABELS
 
 
 def evaluation(correct, language=1.0, readable=True, length=10, samples=4, names="abcde", **rewards):
     """What an evaluation stage returns, of 5 problems of which that share of the samples is right."""
     right = np.arange(5 * samples).reshape(5, samples) < round(5 * samples * correct)
     ones = np.ones((5, samples), bool)
-    found = summarise(
-        list(names),
-        np.where(right, 0, 1),
-        right,
-        ones,
-        ones * length,
-        ~ones,
-        ks=range(1, samples + 1),
-        seed=0,
+    outcomes = Outcomes(
+        votes=np.where(right, 0, 1),
+        correct=right,
+        well_formed=ones,
         readable=ones if readable else ~ones,
+        lengths=ones * length,
+        truncated=~ones,
         rewards={name: ones * value for name, value in {"language": language, **rewards}.items()},
-        accuracy_by_kind={"sum": correct},
     )
+    found = summarise(list(names), outcomes, {"sum": correct}, ks=range(1, samples + 1), seed=0)
     return json.loads(json.dumps(dataclasses.asdict(found)))
 
 
@@ -46,7 +46,7 @@ def figures(correct, general=0.5, **more):
 
 
 def model(label, correct, made=(), **more):
-    return checkpoint(label, figures(correct, **more), made)
+    return evaluated_model(label, figures(correct, **more), made)
 
 
 def cells(text):
@@ -98,8 +98,8 @@ def test_claims_hold_fail_or_make_no_difference():
     assert told["The cold start costs accuracy against R1-Zero"].startswith("no difference here")
     assert not any("R1 is above" in claim or "language reward" in claim for claim in told)
     # One problem of five changed, as happens by chance: a third of all resamples leave it out.
-    assert told["Reasoning RL wins accuracy back"].startswith("not told apart** (accuracy: cold 80.0, RL 60.0, change")
-    assert told["Distillation beats RL on the student"].startswith("not told apart")
+    assert told["Reasoning RL wins accuracy back"].startswith("inconclusive** (accuracy: cold 80.0, RL 60.0, change")
+    assert told["Distillation beats RL on the student"].startswith("inconclusive")
 
 
 def test_a_claim_that_does_not_hold_is_told_apart_too():
@@ -114,7 +114,7 @@ def test_what_chance_may_have_made_is_not_called_equal():
     orders = [first.reasoning.by_problem["pass_at_1"], second.reasoning.by_problem["pass_at_1"][::-1]]
     second.reasoning.by_problem["pass_at_1"] = orders[1]
     (line,) = findings({"student_rl": first, "distilled": second})
-    assert orders[0] != orders[1] and line.change.value == 0 and line.verdict == "not told apart"
+    assert orders[0] != orders[1] and line.change.value == 0 and line.verdict == "inconclusive"
 
 
 def test_models_that_answered_other_problems_are_not_compared():
@@ -153,11 +153,12 @@ def row(step, score, own, elsewhere, length=30.0):
 def test_a_reward_that_rises_while_rules_or_length_go_astray_is_told(last, verdict):
     rows = [{"step": 0, "length_mean": 30.0}, *(row(i, 0.5, 1.0, 1.0) for i in range(1, 5))]
     rows += [row(i, **last) for i in range(5, 9)]
-    text = hacking_watch(rows, {"helpfulness": ["facts", "self"]})
+    (text,) = hacking_signs(rows, {"helpfulness": ["facts", "self"]})
     assert verdict in text and f"its reward 0.500 -> {last['score']:.3f}" in text
     assert f"where it judges 100.0 -> {100 * last['own']:.1f}" in text
-    assert hacking_watch(rows[:4], {"helpfulness": ["facts"]}) == ""
-    assert "where it judges no figures, elsewhere" in hacking_watch(rows, {"helpfulness": ["none"]})
+    assert hacking_signs(rows[:4], {"helpfulness": ["facts"]}) == []
+    (text,) = hacking_signs(rows, {"helpfulness": ["none"]})
+    assert "where it judges no figures, elsewhere" in text
 
 
 def test_answers_are_cells_whatever_they_hold():
@@ -270,10 +271,13 @@ def test_a_run_with_a_student_is_reported_from_its_manifests(tmp_path):
     report = (tmp_path / "report.md").read_text()
     table = [line for line in report.partition("Shares in percent")[0].splitlines() if line.startswith("| ")]
     labels = [cell[0] for cell in cells("\n".join(table[2:]))]
-    assert labels == ["R1-Zero", "1 cold start", "5 R1", *(f"small: {STUDENT_MODELS[n][0]}" for n in names)]
+    assert labels == ["R1-Zero", "1 cold start", "5 R1", *(f"small: {MODEL_LABELS[n]}" for n in names)]
     assert "    python r1.py\n    python distill.py\n" in report
     assert "1 x toaster; 2 x kettle" in report
-    assert "helpfulness: 90.0% right on 10 held-out judgements" in report and "who does not look: 50.0%" in report
+    assert (
+        "helpfulness: 90.0% right on 10 held-out judgements" in report
+        and "always answering the most frequent label: 50.0%" in report
+    )
     assert "40 rows: 75.0% of the model's own samples, 25.0% written by rules" in report
     assert "helpfulness: no sign of reward hacking" in report and "kind: looks like reward hacking" in report
     assert "Distillation beats RL on the student: **yes**" in report
