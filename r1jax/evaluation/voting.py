@@ -19,7 +19,7 @@ RIGHT, NO_ANSWER = 0, -1  # classes of the right answers and of samples without 
 
 Form = Hashable  # normal form of an answer; equal forms are equivalent
 
-_ASKED = ("number", "math", "contains", "gym")  # checkers that may accept answers of different forms
+_COMPARING_CHECKERS = ("number", "math", "contains", "gym")  # may accept answers of different forms
 _PLAIN = re.compile(r"[-+0-9.,/\s]+")  # no unit and no percent sign: with them answers of one value may differ
 
 
@@ -39,61 +39,61 @@ def vote_classes(
     an answer that the checker cannot judge within the deadline is a class of its own.
     """
     correct = np.asarray(correct, bool)
-    classes = np.full(correct.shape, NO_ANSWER, np.int32)
-    classes[correct] = RIGHT
-    spelled: list[dict[Form, str]] = []  # of each problem: wrong form -> text, in the order in which they lead
+    votes = np.full(correct.shape, NO_ANSWER, np.int32)
+    votes[correct] = RIGHT
+    wrong_forms: list[dict[Form, str]] = []  # of each problem: form -> text, in the order in which forms lead
     for problem, row, right in zip(problems, answers, correct, strict=True):
         wrong = [answer.strip() for answer, ok in zip(row, right, strict=True) if answer and answer.strip() and not ok]
         counts = Counter(_form(problem, text) for text in wrong)
         texts = {_form(problem, text): text for text in sorted(wrong, key=_shortest, reverse=True)}
         order = sorted(counts, key=lambda form, counts=counts, texts=texts: (-counts[form], _shortest(texts[form])))
-        spelled.append({form: texts[form] for form in order})
-    found = _classes(problems, spelled, [bool(row.any()) for row in correct], scorer)
+        wrong_forms.append({form: texts[form] for form in order})
+    classes = _wrong_classes(problems, wrong_forms, [bool(row.any()) for row in correct], scorer)
     for at, (problem, row) in enumerate(zip(problems, answers, strict=True)):
         for i, answer in enumerate(row):
             if answer and answer.strip() and not correct[at, i]:
-                classes[at, i] = found[at][_form(problem, answer.strip())]
-    return classes
+                votes[at, i] = classes[at][_form(problem, answer.strip())]
+    return votes
 
 
-def _classes(
-    problems: Sequence[Problem], spelled: Sequence[dict[Form, str]], compared: Sequence[bool], scorer: Scorer
+def _wrong_classes(
+    problems: Sequence[Problem], wrong_forms: Sequence[dict[Form, str]], compared: Sequence[bool], scorer: Scorer
 ) -> list[dict[Form, int]]:
     """The class of each wrong form; in each round one leader of every problem is compared, all of them in one batch.
 
     compared: whether the forms of a problem are compared at all.
     """
-    found: list[dict[Form, int]] = [{} for _ in problems]
-    waiting = [list(forms) for forms in spelled]
+    classes: list[dict[Form, int]] = [{} for _ in problems]
+    remaining = [list(forms) for forms in wrong_forms]
     # An answer that the checker cannot judge in time would be late in every comparison, so it is not compared.
-    asked = [
+    candidates = [
         (at, form)
-        for at, forms in enumerate(waiting)
-        if compared[at] and len(forms) > 1 and problems[at].checker in _ASKED
+        for at, forms in enumerate(remaining)
+        if compared[at] and len(forms) > 1 and problems[at].checker in _COMPARING_CHECKERS
         for form in forms
     ]
-    scores = scorer.check([problems[at] for at, _ in asked], [spelled[at][form] for at, form in asked])
-    comparable = {pair for pair, score in zip(asked, scores, strict=True) if not np.isnan(score)}
+    scores = scorer.check([problems[at] for at, _ in candidates], [wrong_forms[at][form] for at, form in candidates])
+    comparable = {pair for pair, score in zip(candidates, scores, strict=True) if not np.isnan(score)}
     number = 0
-    while any(waiting):
+    while any(remaining):
         number += 1
         pairs: list[tuple[int, Form]] = []
         expected: list[Problem] = []
-        for at, forms in enumerate(waiting):
+        for at, forms in enumerate(remaining):
             if not forms:
                 continue
             leader = forms.pop(0)
-            found[at][leader] = number
+            classes[at][leader] = number
             if (at, leader) in comparable:
                 others = [(at, form) for form in forms if (at, form) in comparable and not _differ(leader, form)]
                 pairs += others
-                expected += [_expecting(problems[at], spelled[at][leader])] * len(others)
-        accepted = scorer.check(expected, [spelled[at][form] for at, form in pairs]) > FULL_SCORE
+                expected += [_expecting(problems[at], wrong_forms[at][leader])] * len(others)
+        accepted = scorer.check(expected, [wrong_forms[at][form] for at, form in pairs]) > FULL_SCORE
         for (at, form), same in zip(pairs, accepted, strict=True):
             if same:
-                found[at][form] = number
-                waiting[at].remove(form)
-    return found
+                classes[at][form] = number
+                remaining[at].remove(form)
+    return classes
 
 
 def _differ(a: Form, b: Form) -> bool:
@@ -105,14 +105,14 @@ def _form(problem: Problem, text: str) -> Form:
     """The normal form of an answer: equal for texts that are known to be equivalent without the checker."""
     match problem.checker:
         case "number" | "math":
-            found = parse_number(text) if _PLAIN.fullmatch(text) else None
+            form = parse_number(text) if _PLAIN.fullmatch(text) else None
         case "countdown":
-            found = countdown.value(text)
+            form = countdown.value(text)
         case "contains":
-            found = text.casefold()
+            form = text.casefold()
         case _:
-            found = None
-    return text if found is None else found
+            form = None
+    return text if form is None else form
 
 
 def _expecting(problem: Problem, answer: str) -> Problem:
