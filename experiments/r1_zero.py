@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from r1jax.report.html import fenced, to_html
+from r1jax.report.rendering import fenced, to_html
 from rich.console import Console
 
 from r1jax import cli
