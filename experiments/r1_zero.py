@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from r1jax.report.rendering import fenced, to_html
 from rich.console import Console
 
 from r1jax import cli
@@ -44,6 +43,7 @@ from r1jax.pipeline.manifest import MANIFEST, claim_folder, file_hash, run_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain
 from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
+from r1jax.report.rendering import fenced, to_html
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
