@@ -117,7 +117,8 @@ def _on_other_problems(models: Sequence[EvaluatedModel]) -> list[str]:
 def _title(made: Manifests) -> str:
     """The recipe's name with the base model and the seed, if the manifests have them."""
     model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
-    seed = next((one["settings"]["shared"]["seed"] for one in made.values() if "shared" in one["settings"]), None)
+    settings = [one["settings"].get("shared", one["settings"]) for one in made.values()]
+    seed = next((one["seed"] for one in settings if "seed" in one), None)
     return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
 
 
