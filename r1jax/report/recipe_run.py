@@ -48,11 +48,11 @@ def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
     return (name, *({EVALUATION + name} & {stage.name for stage in stages}))
 
 
-def write_report(out: Path) -> None:
+def write_report(out: Path) -> list[EvaluatedModel]:
     """Writes report.md, report.html, summary.json and pictures of the finished stages in ``out`` and of its students.
 
     report.html embeds its pictures. summary.json leaves out the figures by problem, which are in the manifests. Without
-    an evaluated model nothing is written.
+    an evaluated model nothing is written. Returns the models in the order of the report.
     """
     made = finished(out)
     students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
@@ -61,7 +61,7 @@ def write_report(out: Path) -> None:
     every_model = [(name, one) for models in (teacher, *taught) for name, one in models.items()]
     models = [one for _, one in every_model]
     if not models:
-        return
+        return []
     manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
     commands = list(dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by")))
     found = [finding for group in (teacher, *taught) for finding in findings(group)]
@@ -93,6 +93,7 @@ def write_report(out: Path) -> None:
         "students": {name: _without_problems(stages) for name, stages in students.items()},
     }
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return models
 
 
 def _evaluated_models(made: Manifests, models: Mapping[str, tuple[str, ...]], prefix: str) -> dict[str, EvaluatedModel]:

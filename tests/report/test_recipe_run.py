@@ -71,10 +71,11 @@ def test_a_run_with_a_student_is_reported_from_its_manifests(tmp_path):
     names = {"student": 0.1, "distilled": 0.7, "student_rl": 0.3}
     stages = [stage(f"{e}{name}", correct=c) for name, c in names.items() for e in ("", "evaluation_")]
     run_graph(stages, student, report=lambda _: None, made_by={"command": "python distill.py", "device": "2 x kettle"})
-    write_report(tmp_path)
+    models = write_report(tmp_path)
     report = (tmp_path / "report.md").read_text()
     table = [line for line in report.partition("Shares in percent")[0].splitlines() if line.startswith("| ")]
     labels = [cell[0] for cell in cells("\n".join(table[2:]))]
+    assert labels == [one.label for one in models]
     assert labels == ["R1-Zero", "1 cold start", "5 R1", *(f"small: {MODEL_LABELS[n]}" for n in names)]
     assert "    python r1.py\n    python distill.py\n" in report
     assert "1 x toaster; 2 x kettle" in report
@@ -124,7 +125,7 @@ def test_models_that_were_made_from_an_older_stage_are_not_reported(tmp_path):
 
 def test_without_a_model_there_is_no_report(tmp_path):
     quiet(graph(), tmp_path, until="helpfulness")
-    write_report(tmp_path)
+    assert write_report(tmp_path) == []
     assert not (tmp_path / "report.md").exists()
 
 
