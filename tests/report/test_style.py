@@ -8,7 +8,7 @@ import pytest
 from r1jax.report.style import MODEL_STYLES, model_styles
 
 
-def test_models_without_a_look_take_colours_that_the_others_leave() -> None:
+def test_models_without_a_style_take_colours_that_the_others_leave() -> None:
     found = model_styles(["r1", "mine", "other", "r1"])
     assert found[0] == MODEL_STYLES["r1"] and found[3].colour == found[0].colour and found[3].line != found[0].line
     assert len({style.colour for style in found[:3]}) == 3
