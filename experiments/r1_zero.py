@@ -30,10 +30,11 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template, find_template
-from r1jax.disk import alone, write_whole
+from r1jax.disk import folder_lock, write_whole
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.evaluation.paired import changes
+from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
 from r1jax.models.config import FREE_NUMERICS, Numerics, computed_as
 from r1jax.models.transformer import param_specs
@@ -42,7 +43,8 @@ from r1jax.pipeline.manifest import MANIFEST, claim_folder, file_hash, run_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain
 from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
-from r1jax.report.html import fenced, to_html
+from r1jax.report.rendering import fenced, to_html
+from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig, check_run
@@ -274,7 +276,7 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
         end_tokens=model.tokenizer.eos_ids,
         samples_per_prompt=4,
     )
-    completions = read_completions(samples, model.tokenizer, environment.template, environment.sampling)
+    completions = completions_from_samples(samples, model.tokenizer, environment.template, environment.sampling)
     scores = environment.pool.score([p for p in problems for _ in range(4)], completions)
     for i, (completion, values, total) in enumerate(zip(completions, scores.values, scores.total, strict=True)):
         if i % 4 == 0:
@@ -292,7 +294,7 @@ def finish(
 ) -> None:
     """Writes pictures, report.md, report.html and summary.json, and prints some completions and the table."""
     rows = read_metrics(out)
-    old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
+    old, new = Evaluation.from_json(before["evaluation"]), Evaluation.from_json(after["evaluation"])
     title = f"R1-Zero · {short_name(config.base)} · seed {config.seed}"
     models = {"base": "base", "R1-Zero": "zero"}
     plot_curves({"": rows}, out / "curves.png", title, {"": "zero"})
@@ -338,7 +340,7 @@ def finish(
 
 def show_result(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
     """Prints the table of two evaluations, and last the line that says it all."""
-    old, new = evaluation_from(before["evaluation"]), evaluation_from(after["evaluation"])
+    old, new = Evaluation.from_json(before["evaluation"]), Evaluation.from_json(after["evaluation"])
     console.print(comparison_table(old, new, title="R1-Zero"))
     console.print(headline(old, new), style="bold", markup=False, highlight=False)
 
@@ -362,7 +364,7 @@ def main() -> None:
     check_attention(config)
     console = Console()
     with (
-        nullcontext() if config.preview else alone(out),
+        nullcontext() if config.preview else folder_lock(out),
         RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool,
         jax.set_mesh(mesh),
     ):
@@ -398,7 +400,7 @@ def main() -> None:
             )
 
         before = measure("evaluation_before", model)
-        first = evaluation_from(before["evaluation"])
+        first = Evaluation.from_json(before["evaluation"])
         if not first.format_rate and not first.pass_at[1]:
             console.print(
                 "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
@@ -417,14 +419,12 @@ def measured(
     """An evaluation and its first completions, as figures of the environment's stage."""
     began = time.perf_counter()
     evaluation, judged = evaluate(
-        model.params,
-        model.config,
-        model.tokenizer,
-        environment.template,
+        model,
         problems,
+        environment.template,
         environment.pool,
-        dataclasses.replace(environment.sampling, temperature=config.temperature),
-        config.samples,
+        environment.sampling,
+        config,
         environment.seed,
         environment.stage,
     )

@@ -1,22 +1,25 @@
-"""Files that are whole whenever the process that writes them ends, the lock of a folder, and where caches are kept."""
+"""Files that are replaced whole, the lock of a folder, and the folder of caches."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from r1jax.errors import UserError
+
+LOCK_FILE = ".lock"  # in a folder that one process at a time may write
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, which takes its place, on disk, when the block ends without an exception.
+    """Yields a temporary path beside ``path``, which replaces it on disk when the block ends without an exception.
 
-    A process that is killed leaves the old file, and the new one's part for the next to overwrite.
+    A process that is killed leaves the old file and a partial one, which the next write overwrites.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -30,55 +33,61 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader finds all of it or none."""
+    """Writes a text file so that readers see either the old content or all of the new one."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on disk."""
+    """Waits until a file, or a folder's list of files, is on disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     except OSError:
-        if not path.is_dir():  # some file systems know no sync of folders
+        if not path.is_dir():  # some file systems cannot sync folders
             raise
     finally:
         os.close(opened)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds its lock, which the kernel lets go of when the process ends in whatever way.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock; the kernel releases the lock when the process ends, also when it is killed.
+
+    On a file system without locks nothing is locked.
 
     Raises:
-      UserError: where another process holds it, or the folder cannot be written.
+      UserError: if another process holds the lock, or the folder cannot be written.
     """
+    path = folder / LOCK_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        path.open("a").close()
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): give another --out") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process runs in {folder}: wait for it, or give another --out") from error
-        except OSError:
-            pass  # a file system without locks
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)  # a marker file would outlive a killed process
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another process runs in {folder}: wait for it, or give another --out") from error
+    except OSError:
+        pass  # a file system without locks
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def cache_folder() -> Path:
-    """$R1JAX_CACHE, else ~/.cache/r1jax; without a home that can be written, a folder among the temporary ones.
+    """$R1JAX_CACHE, else ~/.cache/r1jax; if the home folder cannot be written, a folder in the temporary directory.
 
-    The last is made, so that it is the user's own. Raises UserError where it is someone else's.
+    The temporary folder is created here, with access for the user alone. Raises UserError if another user owns it.
     """
     if given := os.environ.get("R1JAX_CACHE"):
         return Path(given)
     try:
         folder = Path.home() / ".cache" / "r1jax"
-    except RuntimeError:  # neither HOME nor an entry in passwd, as in a container with a user id of its own
+    except RuntimeError:  # neither HOME nor an entry in passwd, as in a container that runs under an arbitrary user id
         folder = None
     if folder and os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK):
         return folder

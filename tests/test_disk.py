@@ -1,5 +1,7 @@
 """Files that a kill cannot tear, the lock of a folder, and caches of users without a home."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +17,7 @@ import pytest
 from r1jax import disk
 from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
 from r1jax.checkpoints.native import write_model
-from r1jax.disk import alone, cache_folder, replacing, write_whole
+from r1jax.disk import cache_folder, folder_lock, replacing, write_whole
 from r1jax.errors import UserError
 from r1jax.report.curves import plot_curves
 from r1jax.tokenizer import load_tokenizer
@@ -132,22 +134,34 @@ def test_rows_that_a_kill_tore_anywhere_are_taken_again(tmp_path):
 
 def test_a_folder_is_held_by_one_process_and_free_when_that_was_killed(tmp_path):
     script = (
-        "import pathlib, sys, time; from r1jax.disk import alone\n"
-        "with alone(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+        "import pathlib, sys, time; from r1jax.disk import folder_lock\n"
+        "with folder_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "run")], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match="another process runs in"), alone(tmp_path / "run"):
+    with pytest.raises(UserError, match="another process runs in"), folder_lock(tmp_path / "run"):
         pass
     holder.kill()
     holder.wait()
-    with alone(tmp_path / "run"):
+    with folder_lock(tmp_path / "run"):
         pass
-    with pytest.raises(UserError, match="/proc/none cannot be written"), alone(Path("/proc/none")):
+    with pytest.raises(UserError, match="/proc/none cannot be written"), folder_lock(Path("/proc/none")):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_can_be_written(number, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with folder_lock(tmp_path / "run"):
+            pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def no_home():

@@ -14,7 +14,7 @@ from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.corpus import CorpusConfig
 from r1jax.data.text.template import Template, find_template
-from r1jax.evaluation.evaluate import evaluate
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.recipe import distillation as distill
@@ -91,8 +91,8 @@ def test_stages_and_evaluations_of_one_seed_share_no_stream(stream, tiny_config,
         )
 
     def evaluated(name):
-        arguments = (tiny_params, tiny_config, tokenizer, TEMPLATE, PROBLEMS, Names(), SAMPLING, 2, 0, name)
-        return stream(lambda: evaluate(*arguments))
+        config = EvaluationConfig(samples=2)
+        return stream(lambda: evaluate(model, PROBLEMS, TEMPLATE, Names(), SAMPLING, config, 0, name))
 
     def matched(name):
         one, other = (Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(i)), tokenizer) for i in range(2))

@@ -19,7 +19,7 @@ import r1jax
 from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import read_completions
+from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import END, LENGTH, Samples
 from r1jax.tokenizer import JsonTokenizer, SentencePieceTokenizer, Tokenizer, byte_characters, load_tokenizer
@@ -105,7 +105,7 @@ def test_rewards_read_tags_that_are_control_tokens_and_no_end_token(kind: str, a
     none = jnp.zeros(rows.shape)
     samples = Samples(rows, lengths, jnp.array([END, LENGTH]), none, none, jnp.array(0))
     template = TEMPLATES["think"]
-    for completion in read_completions(samples, tokenizer, template, Sampling(max_tokens=99)):
+    for completion in completions_from_samples(samples, tokenizer, template, Sampling(max_tokens=99)):
         assert template.well_formed(completion.text)
         assert "".join(completion.text.split()) == "<think>" + COMPLETION
         assert completion.answer == "12"

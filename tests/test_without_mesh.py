@@ -8,7 +8,7 @@ import numpy as np
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
-from r1jax.evaluation.evaluate import evaluate
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.graph import Stage, finished, run_graph
@@ -59,9 +59,8 @@ def test_reinforcement_learning_runs_on_one_device(tmp_path):
 def test_a_graph_and_evaluation_run_on_one_device(tmp_path):
     def measured(settings, inputs, folder):
         found = _load(inputs["model"], settings, "float32")
-        evaluation, _ = evaluate(
-            found.params, found.config, found.tokenizer, TEMPLATE, PROBLEMS, Places(), Sampling(max_tokens=1), 2, 0
-        )
+        config = EvaluationConfig(samples=2)
+        evaluation, _ = evaluate(found, PROBLEMS, TEMPLATE, Places(), Sampling(max_tokens=1), config, 0)
         return {"accuracy": evaluation.pass_at[1]}
 
     run_graph([Stage("measured", measured, RecipeConfig(), files={"model": FIXTURES / "qwen2"})], tmp_path)

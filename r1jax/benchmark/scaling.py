@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from filelock import FileLock
 
 from r1jax import cli
 from r1jax.benchmark.collectives import read_trace
@@ -147,9 +147,8 @@ class Results:
         return next((run for run in self.runs() if (run["scaling"], run["mesh"]) == (scaling, mesh)), None)
 
     def add(self, run: Mapping[str, Any]) -> None:
-        """Writes the file with one more run, and all efficiencies anew."""
+        """Adds a run to the file and recomputes all efficiencies."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back as the file closes
+        with FileLock(self.path.with_suffix(".lock")):
             whole = self.header | {"runs": with_efficiency([*self.runs(), run])}
             write_whole(self.path, json.dumps(whole, indent=2) + "\n")

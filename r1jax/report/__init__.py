@@ -1,1 +1,1 @@
-"""Reports: tables, curves and HTML pages of runs."""
+"""Reports of runs: tables, pictures, and Markdown and HTML pages."""

@@ -1,4 +1,4 @@
-"""Pictures: runs as small panels, one a metric, over steps; models as pass@k over k and as bars of pass@1."""
+"""Pictures: training curves with one panel per metric, pass@k over k, and bars of pass@1."""
 
 from __future__ import annotations
 
@@ -13,24 +13,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from r1jax.disk import replacing
 from r1jax.errors import UserError
-from r1jax.report.colours import Look, looks
-from r1jax.report.comparison import Evaluation, shown_ks
+from r1jax.evaluation.summary import Evaluation, shown_ks
+from r1jax.report.style import AXIS, GREY, GRID, INK, PANELS, ModelStyle, model_styles
 
-# Key in metrics.jsonl, title, label of the vertical axis, and whether it is a share.
-_PANELS = (
-    ("reward_accuracy", "Accuracy reward", "mean of the samples", False),
-    ("reward_format", "Format reward", "mean of the samples", False),
-    ("reward_language", "Language consistency", "mean of the samples", False),
-    ("reward_helpfulness", "Helpfulness model", "mean of its prompts", False),
-    ("reward_harmlessness", "Harmlessness model", "mean of its prompts", False),
-    ("length_mean", "Completion length", "tokens", False),
-    ("truncated_share", "Truncated", "share of the samples", True),
-    ("kl", "KL to the reference", "nats a token", False),
-    ("entropy", "Entropy", "nats a token", False),
-    ("gradient_norm", "Gradient norm", "before clipping", False),
-)
-_COLUMNS = 4
-_INK, _GREY = "#24292f", "#57606a"
+_COLUMNS = 4  # of panels
 
 
 def plot_curves(
@@ -39,42 +25,42 @@ def plot_curves(
     title: str = "",
     models: Mapping[str, str] | None = None,
 ) -> None:
-    """Draws the known metrics of runs as small multiples: each step faint, a centred moving average bold.
+    """Draws the metrics in PANELS over steps, one panel each: every step faint, a centred moving average bold.
 
-    runs: name -> the rows of metrics.jsonl; a value that is absent or null leaves a gap, a metric without any value
-    has no panel, and without panels there is no file. title: the run's, with its model and seed. models: run -> its
-    model in r1jax.report.colours; the run's name where not given. The ending of ``path`` chooses the format (png,
-    svg, pdf). Raises UserError where it cannot be written.
+    runs: label -> the rows of metrics.jsonl. A value that is absent or null leaves a gap, a metric without any value
+    has no panel, and without panels no file is written. title: the run's name with its model and seed. models: label ->
+    the name in MODEL_STYLES; the label itself if not given. The suffix of ``path`` chooses the format (png, svg, pdf).
+    Raises UserError if it cannot be written.
     """
     steps = {name: np.array([row["step"] for row in rows]) for name, rows in runs.items()}
     series = {
-        (key, name): np.array([_number(row.get(key)) for row in rows])
-        for key, *_ in _PANELS
+        (panel.metric, name): np.array([_number(row.get(panel.metric)) for row in rows])
+        for panel in PANELS
         for name, rows in runs.items()
     }
-    panels = [panel for panel in _PANELS if any(np.isfinite(series[panel[0], name]).any() for name in runs)]
+    panels = [panel for panel in PANELS if any(np.isfinite(series[panel.metric, name]).any() for name in runs)]
     if not panels:
         return
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    # A Figure of its own and not pyplot's: no display, no state shared with the caller's plots.
+    # Not a pyplot figure: it needs no display and shares no state with the caller's plots.
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.3), dpi=150, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    found = _looks(runs, models)
-    for ax, (key, heading, unit, share) in zip(axes, panels, strict=False):
+    styles = _styles(runs, models)
+    for ax, panel in zip(axes, panels, strict=False):
         for name in runs:
-            if np.isfinite(series[key, name]).any():
-                _draw(ax, steps[name], series[key, name], found[name], name)
-        _settle(ax, heading, unit)
+            if np.isfinite(series[panel.metric, name]).any():
+                _draw_metric(ax, steps[name], series[panel.metric, name], styles[name], name)
+        _finish_axes(ax, panel.title, panel.axis)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-        if share:
+        if panel.percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     for ax in axes[max(0, len(panels) - columns) : len(panels)]:
-        ax.set_xlabel("step", fontsize=8, color=_GREY)
+        ax.set_xlabel("step", fontsize=8, color=GREY)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     if len(runs) > 1:
-        _name(figure, list(axes[: len(panels)]), columns)
+        _legend(figure, list(axes[: len(panels)]), columns)
     window = max(map(_window, steps.values()))
     note = f"faint: each step; bold: mean of {window} steps" if window > 1 else ""
     _title(figure, " · ".join(filter(None, [title, *(runs if len(runs) == 1 else ()), note])))
@@ -86,26 +72,27 @@ def plot_pass_at_k(
 ) -> None:
     """Draws pass@k over k of several models with 95% intervals as bands, k on a logarithmic axis.
 
-    Sharpening shows as lines that meet or cross where k is large, a new ability as lines that stay apart (arXiv
-    2402.03300, section 5.2.2). Arguments and errors as in plot_curves.
+    If training only made right answers more frequent, the lines meet or cross at large k; if it added an ability, they
+    stay apart (arXiv 2402.03300, section 5.2.2). Arguments and errors as in plot_curves.
     """
     figure = Figure(figsize=(7.2, 4.8), dpi=150, facecolor="white", layout="constrained")
     ax = figure.subplots()
-    found = _looks(evaluations, models)
+    styles = _styles(evaluations, models)
     for name, one in evaluations.items():
-        look, ks = found[name], list(one.pass_at)
+        style, ks = styles[name], list(one.pass_at)
         ends = [one.intervals[f"pass_at_{k}"] for k in ks]
-        style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.8, "marker": look.marker, "markersize": 4}
-        ax.plot(ks, list(one.pass_at.values()), label=name, markevery=[k in shown_ks(ks[-1]) for k in ks], **style)
+        line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.8, "marker": style.marker}
+        marked = [k in shown_ks(ks[-1]) for k in ks]
+        ax.plot(ks, list(one.pass_at.values()), label=name, markersize=4, markevery=marked, **line)
         if all(ends):
             low, high = np.array(ends).T
-            ax.fill_between(ks, low, high, color=look.colour, alpha=0.12, linewidth=0)
-    _settle(ax, "pass@k", "share of the problems")
+            ax.fill_between(ks, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    _finish_axes(ax, "pass@k", "share of the problems")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_xlabel("k", fontsize=8, color=_GREY)
-    _name(figure, [ax], 3)
+    ax.set_xlabel("k", fontsize=8, color=GREY)
+    _legend(figure, [ax], 3)
     _title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals over problems"])))
     _save(figure, path)
 
@@ -116,17 +103,17 @@ def plot_headline(
     """Draws pass@1 of several models as bars, each with its value and 95% interval; arguments as in plot_curves."""
     figure = Figure(figsize=(7.2, 1.1 + 0.42 * len(evaluations)), dpi=150, facecolor="white", layout="constrained")
     ax = figure.subplots()
-    found = _looks(evaluations, models)
+    styles = _styles(evaluations, models)
     for at, (name, one) in enumerate(evaluations.items()):
         value, ends = one.pass_at[1], one.intervals["pass_at_1"]
-        ax.barh(at, value, height=0.62, color=found[name].colour)
+        ax.barh(at, value, height=0.62, color=styles[name].colour)
         if ends is not None:
-            ax.plot(ends, [at, at], color=_INK, linewidth=1.4, marker="|", markersize=7)
+            ax.plot(ends, [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
         edge = max(value, ends[1] if ends else 0)
-        ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=_INK)
-    _settle(ax, "pass@1", "")
+        ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=INK)
+    _finish_axes(ax, "pass@1", "")
     ax.grid(visible=False)
-    ax.set_yticks(range(len(evaluations)), list(evaluations), fontsize=9, color=_INK)
+    ax.set_yticks(range(len(evaluations)), list(evaluations), fontsize=9, color=INK)
     ax.set_ylim(len(evaluations) - 0.5, -0.5)
     ax.set_xlim(0, 1.1)
     ax.set_xticks(np.linspace(0, 1, 6))
@@ -136,7 +123,7 @@ def plot_headline(
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred moving average of values [N] over window steps; NaN entries and places beyond the ends do not count."""
+    """Centred moving average of values [N] over window steps, without NaN entries and positions beyond the ends."""
     kernel = np.ones(window)
     known = np.isfinite(values)
     count = np.convolve(known, kernel, mode="full")
@@ -146,8 +133,8 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
         return (total / count)[start : start + len(values)]
 
 
-def _looks(names: Mapping[str, Any], models: Mapping[str, str] | None) -> dict[str, Look]:
-    return dict(zip(names, looks([(models or {}).get(name, name) for name in names]), strict=True))
+def _styles(names: Mapping[str, Any], models: Mapping[str, str] | None) -> dict[str, ModelStyle]:
+    return dict(zip(names, model_styles([(models or {}).get(name, name) for name in names]), strict=True))
 
 
 def _number(value: Any) -> float:
@@ -158,32 +145,32 @@ def _window(steps: np.ndarray) -> int:
     return max(1, len(steps) // 20)
 
 
-def _draw(ax: Axes, steps: np.ndarray, values: np.ndarray, look: Look, name: str) -> None:
+def _draw_metric(ax: Axes, steps: np.ndarray, values: np.ndarray, style: ModelStyle, name: str) -> None:
     window = _window(steps)
     if window > 1:
-        ax.plot(steps, values, color=look.colour, alpha=0.25, linewidth=0.8)
+        ax.plot(steps, values, color=style.colour, alpha=0.25, linewidth=0.8)
     marker = "o" if len(steps) == 1 else ""
-    style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.8, "marker": marker}
-    ax.plot(steps, smooth(values, window), label=name, **style)
+    line = {"color": style.colour, "linestyle": style.line, "linewidth": 1.8, "marker": marker}
+    ax.plot(steps, smooth(values, window), label=name, **line)
 
 
-def _settle(ax: Axes, heading: str, unit: str) -> None:
-    """The looks that all panels share, once their lines are drawn."""
-    ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=_INK)
-    ax.set_ylabel(unit, fontsize=8, color=_GREY)
-    ax.grid(axis="y", color="#d0d7de", linewidth=0.6)
+def _finish_axes(ax: Axes, heading: str, unit: str) -> None:
+    """Title, grid and ticks of a panel whose lines are drawn."""
+    ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
+    ax.set_ylabel(unit, fontsize=8, color=GREY)
+    ax.grid(axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
-    ax.spines["bottom"].set_color("#8c959f")
-    ax.tick_params(labelsize=8, colors=_GREY, length=0)
+    ax.spines["bottom"].set_color(AXIS)
+    ax.tick_params(labelsize=8, colors=GREY, length=0)
     if all(np.nanmin(line.get_ydata()) >= 0 for line in ax.lines):
-        ax.set_ylim(bottom=0)  # a small change must not look like a large one
+        ax.set_ylim(bottom=0)  # so that a small change does not look large
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _name(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
-    """A legend below the figure, of every line once."""
+def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+    """Adds a legend below the figure with each label once."""
     lines = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(
         lines.values(),
@@ -192,13 +179,13 @@ def _name(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
         ncols=columns,
         fontsize=8,
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
         handlelength=3,
     )
 
 
 def _title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontsize=9, color=_GREY)
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9, color=GREY)
 
 
 def _save(figure: Figure, path: Path | str) -> None:

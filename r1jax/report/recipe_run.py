@@ -1,174 +1,131 @@
-"""The report of a run of the recipe, made from the manifests of whichever of its stages are finished."""
+"""The report of a recipe's run, made from the manifests and metrics of its finished stages."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from r1jax import __version__
 from r1jax.disk import write_whole
 from r1jax.pipeline.graph import Stage, finished
-from r1jax.recipe.config import SCORERS
-from r1jax.recipe.stages import DATA, judge_of
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
-from r1jax.report.html import to_html
-from r1jax.report.recipe_tables import Checkpoint, answers_table, checkpoint, findings, hacking_watch, main_table, table
+from r1jax.report.findings import findings
+from r1jax.report.recipe_tables import EvaluatedModel, answers_table, evaluated_model, main_table
+from r1jax.report.rendering import percent, render, to_html
+from r1jax.report.reward_hacking import hacking_signs
+from r1jax.report.style import MODEL_LABELS
 from r1jax.rewards.routing import parse_routes
 from r1jax.rewards.rules import RULES
 from r1jax.training.metrics import read_metrics
 
 Manifest = Mapping[str, Any]
+Manifests = Mapping[str, Manifest]  # by the name of the stage
 
-# stage -> its label in the report, and the stages that its tokens and seconds are the sum of
+# The models of the report, by the stage that makes each: the stages whose tokens and seconds are its cost.
 MODELS = {
-    "base": ("base", ("base",)),
-    "zero": ("R1-Zero", ("zero",)),
-    "cold_start": ("1 cold start", ("cold_start_data", "cold_start")),
-    "reasoning_rl": ("2 reasoning RL", ("reasoning_rl",)),
-    "reasoning_rl_no_language": ("2 without language reward", ("reasoning_rl_no_language",)),
-    "sft": ("4 SFT from base", ("rejection_sampling", "sft")),
-    "r1": ("5 R1", ("r1",)),
+    "base": ("base",),
+    "zero": ("zero",),
+    "cold_start": ("cold_start_data", "cold_start"),
+    "reasoning_rl": ("reasoning_rl",),
+    "reasoning_rl_no_language": ("reasoning_rl_no_language",),
+    "sft": ("rejection_sampling", "sft"),
+    "r1": ("r1",),
 }
-STUDENT_MODELS = {
-    "student": ("student", ("student",)),
-    "distilled": ("student distilled", ("distilled",)),
-    "matched": ("student distilled, then matched", ("matched",)),
-    "student_rl": ("student with RL alone", ("student_rl",)),
-}
-STUDENTS = "students"
-EVALUATION = "evaluation_"  # before the name of the stage that it evaluates
-CURVES = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
+STUDENT_MODELS = {name: (name,) for name in ("student", "distilled", "matched", "student_rl")}
+STUDENTS = "students"  # the folder of the students' runs, in the teacher's
+EVALUATION = "evaluation_"  # prefix of the stage that evaluates a model
+_TRAINED_BY_RL = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
+_REWARD_MODELS = ("helpfulness", "harmlessness")
+_DATA_SETS = ("cold_start_data", "rejection_sampling")
+_DATA_FILE = "conversations.jsonl"
 
 
 def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
-    """A stage's name, and that of its evaluation where it has one."""
+    """The name of a stage, followed by the name of its evaluation if it has one."""
     return (name, *({EVALUATION + name} & {stage.name for stage in stages}))
 
 
-def write_report(out: Path) -> None:
-    """Writes report.md, report.html, summary.json and pictures of what is finished in ``out`` and its students.
+def write_report(out: Path) -> list[EvaluatedModel]:
+    """Writes report.md, report.html, summary.json and pictures of the finished stages in ``out`` and of its students.
 
-    The HTML file holds its pictures. summary.json leaves out figures by problem, which the manifests hold.
+    report.html embeds its pictures. summary.json leaves out the figures by problem, which are in the manifests. Without
+    an evaluated model nothing is written. Returns the models in the order of the report.
     """
     made = finished(out)
     students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
-    found = _checkpoints(made, MODELS, "")
-    taught = {name: _checkpoints(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()}
-    all_models = [(name, one) for models in (found, *taught.values()) for name, one in models.items()]
-    rows = [one for _, one in all_models]
-    if not rows:
-        return
+    teacher = _evaluated_models(made, MODELS, "")
+    taught = [_evaluated_models(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()]
+    every_model = [(name, one) for models in (teacher, *taught) for name, one in models.items()]
+    models = [one for _, one in every_model]
+    if not models:
+        return []
     manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
-    commands = dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by"))
-    text = ["# The R1 recipe\n\n" + "\n".join(f"    {command}" for command in commands) + "\n"]
-    text.append(f"{_setting(rows[0], manifests)}\n\n{main_table(rows)}\n{_LEGEND}{_others(rows)}\n")
-    told = findings(found) + [one for models in taught.values() for one in findings(models)]
-    if told:
-        lines = "\n".join(f"- {one}" for one in told)
-        text.append(f"## The paper's story, as this run tells it\n\n{lines}\n\n{_VERDICTS}\n")
-    if watch := _watch(out, made):
-        text.append(f"## Reward models\n\n{watch}\n")
-    if data := _data(made):
-        text.append(f"## Data sets\n\n{data}\n")
-    text.append(f"## Pictures\n\n{_pictures(out, made, students, all_models)}\n")
-    questions = list(rows[0].answers)
-    text.append("## The same questions\n\nThe first completion of each model to held-out prompts.\n")
-    text += [f"{answers_table(rows, part)}\n" for part in (questions[:4], questions[-6:-2])]
-    page = "\n".join(text)
+    commands = list(dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by")))
+    found = [finding for group in (teacher, *taught) for finding in findings(group)]
+    questions = list(models[0].answers)
+    page = render(
+        "recipe.md.j2",
+        commands=commands,
+        reasoning=models[0].reasoning,
+        general=models[0].general,
+        machines=_machines(manifests),
+        version=__version__,
+        main_table=main_table(models),
+        first_label=models[0].label,
+        not_comparable=_on_other_problems(models),
+        findings=found,
+        reward_models=_reward_models(made),
+        hacking_signs=_hacking_signs(out, made),
+        data_sets=list(_data_sets(made)),
+        rewritten_by=_rewritten_by(made),
+        pictures=_draw_pictures(out, made, students, every_model),
+        answers_tables=[answers_table(models, part) for part in (questions[:4], questions[-6:-2])],
+    )
     write_whole(out / "report.md", page)
     write_whole(out / "report.html", to_html(page, _title(made), out))
     summary = {
-        "commands": list(commands),
-        "findings": [dataclasses.asdict(one) for one in told],
+        "commands": commands,
+        "findings": [dataclasses.asdict(one) for one in found],
         "stages": _without_problems(made),
         "students": {name: _without_problems(stages) for name, stages in students.items()},
     }
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return models
 
 
-_LEGEND = (
-    "Shares in percent, of all samples; in brackets the 95% bootstrap interval over problems. "
-    "Language: share of the reasoning's words in the question's language. Readable and correct: right, in the format, "
-    "in one language, without code, overlong paragraphs or repetition. General tasks: the reply holds the expected "
-    "answer. Helpfulness and harmlessness: the reward models' own scores, 0 to 1. Tokens (sampled or learned) and "
-    "seconds: of the stages that made the model from what came before, evaluation left out."
-)
-
-_VERDICTS = (
-    "Changes are of the same problems in pairs, in brackets the 95% bootstrap interval over problems. Yes, not here: "
-    "the interval leaves 0 out. No difference: the change, or all of an interval around 0, is below one point, for "
-    "lengths below one percent."
-)
-
-
-def _others(rows: Sequence[Checkpoint]) -> str:
-    """A sentence that names the models which answered other problems than the first one; "" if none did."""
-    names = [one.label for one in rows if sorted(one.reasoning.problems) != sorted(rows[0].reasoning.problems)]
-    return f" On other problems, and not to be compared with {rows[0].label}: {', '.join(names)}." if names else ""
-
-
-def _title(made: Mapping[str, Manifest]) -> str:
-    """The recipe's name with base model and seed, those that the manifests tell."""
-    model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
-    seed = next((one["settings"]["shared"]["seed"] for one in made.values() if "shared" in one["settings"]), None)
-    return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
-
-
-def _pictures(
-    out: Path,
-    made: Mapping[str, Manifest],
-    students: Mapping[str, Mapping[str, Manifest]],
-    models: Sequence[tuple[str, Checkpoint]],
-) -> str:
-    """Draws the pictures of a report, and returns the Markdown that shows them."""
-    title = _title(made)
-    evaluations = {one.label: one.reasoning for _, one in models}
-    names = {one.label: name for name, one in models}
-    plot_headline(evaluations, out / "pass-at-1.png", title, names)
-    plot_pass_at_k(evaluations, out / "pass-at-k.png", title, names)
-    shown = ["![pass@1 of each model](pass-at-1.png)", "![pass@k of each model](pass-at-k.png)"]
-    runs = {MODELS[name][0]: read_metrics(out / name) for name in CURVES if name in made}
-    trained = {MODELS[name][0]: name for name in CURVES}
-    for folder, stages in students.items():
-        if "student_rl" in stages:
-            label = f"{folder}: {STUDENT_MODELS['student_rl'][0]}"
-            runs[label], trained[label] = read_metrics(out / STUDENTS / folder / "student_rl"), "student_rl"
-    if runs:
-        plot_curves(runs, out / "curves.png", title, trained)
-        shown.append("![reinforcement learning, step by step](curves.png)")
-    return "\n\n".join(shown)
-
-
-def _without_problems(made: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Manifests without the figures by problem of their evaluations: as many numbers as problems for each figure."""
-
-    def short(value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        whole = "by_problem" in value
-        return {name: short(part) for name, part in value.items() if not (whole and name in ("problems", "by_problem"))}
-
-    return {name: short(manifest) for name, manifest in made.items()}
-
-
-def _checkpoints(
-    made: Mapping[str, Manifest], models: Mapping[str, tuple[str, tuple[str, ...]]], prefix: str
-) -> dict[str, Checkpoint]:
+def _evaluated_models(made: Manifests, models: Mapping[str, tuple[str, ...]], prefix: str) -> dict[str, EvaluatedModel]:
+    """The models that have been evaluated, by the stage that makes them. prefix: of their labels."""
     return {
-        name: checkpoint(
-            prefix + label, made[EVALUATION + name]["figures"], [made[s]["figures"] for s in stages if s in made]
+        name: evaluated_model(
+            prefix + MODEL_LABELS[name],
+            made[EVALUATION + name]["figures"],
+            [made[stage]["figures"] for stage in stages if stage in made],
         )
-        for name, (label, stages) in models.items()
+        for name, stages in models.items()
         if EVALUATION + name in made
     }
 
 
-def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
-    r, g = one.reasoning, one.general
-    machines = dict.fromkeys(
+def _on_other_problems(models: Sequence[EvaluatedModel]) -> list[str]:
+    """Labels of the models that answered other problems than the first one."""
+    first = sorted(models[0].reasoning.problems)
+    return [one.label for one in models if sorted(one.reasoning.problems) != first]
+
+
+def _title(made: Manifests) -> str:
+    """The recipe's name with the base model and the seed, if the manifests have them."""
+    model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
+    settings = [one["settings"].get("shared", one["settings"]) for one in made.values()]
+    seed = next((one["seed"] for one in settings if "seed" in one), None)
+    return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
+
+
+def _machines(manifests: Sequence[Manifest]) -> list[str]:
+    """The devices and library versions that the stages ran with, each combination once."""
+    lines = (
         ", ".join(
             f"{value}" if name == "device" else f"{name} {value}"
             for name, value in manifest["made_by"].items()
@@ -177,50 +134,83 @@ def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
         for manifest in manifests
         if manifest.get("made_by")
     )
-    return (
-        f"{r.n_problems} held-out reasoning problems and {g.n_problems} held-out general prompts, "
-        f"{r.samples_per_problem} samples each; made on {'; '.join(machines)}; r1jax {__version__}."
-    )
+    return list(dict.fromkeys(lines))
 
 
-def _watch(out: Path, made: Mapping[str, Manifest]) -> str:
-    lines = []
-    for name in SCORERS:
-        if name in made and ("r1" not in made or name in made["r1"]["inputs"]):
-            figures = made[name]["figures"]
-            right, guess = (100 * figures[key] for key in ("held_out_accuracy", "held_out_guess"))
-            lines.append(
-                f"- {name}: {right:.1f}% right on {figures['held_out']} held-out judgements, about things that it has "
-                f"not seen judged (who does not look: {guess:.1f}%); {figures['judgements']} learned, "
-                f"{figures['tokens']:,} tokens, {figures['seconds']:.0f} seconds"
-            )
-    if "r1" in made:
-        settings = made["r1"]["settings"]
-        kinds: dict[str, list[str]] = {}
-        for kind, mixture in parse_routes(settings["routes"]).items():
-            for reward in mixture if judge_of(kind) else ():
-                if reward not in RULES:
-                    kinds.setdefault(reward.rpartition(":")[2], []).append(kind)
-        if watch := hacking_watch(read_metrics(out / "r1"), kinds):
-            lines.append(f"\nDuring stage 5:\n\n{watch}")
-    return "\n".join(lines)
+def _draw_pictures(
+    out: Path, made: Manifests, students: Mapping[str, Manifests], models: Sequence[tuple[str, EvaluatedModel]]
+) -> list[tuple[str, str]]:
+    """Draws the pictures of a report, and returns the alternative text and the file name of each."""
+    title = _title(made)
+    evaluations = {one.label: one.reasoning for _, one in models}
+    names = {one.label: name for name, one in models}
+    plot_headline(evaluations, out / "pass-at-1.png", title, names)
+    plot_pass_at_k(evaluations, out / "pass-at-k.png", title, names)
+    pictures = [("pass@1 of each model", "pass-at-1.png"), ("pass@k of each model", "pass-at-k.png")]
+    runs = {MODEL_LABELS[name]: read_metrics(out / name) for name in _TRAINED_BY_RL if name in made}
+    trained = {MODEL_LABELS[name]: name for name in _TRAINED_BY_RL}
+    for folder, stages in students.items():
+        if "student_rl" in stages:
+            label = f"{folder}: {MODEL_LABELS['student_rl']}"
+            runs[label], trained[label] = read_metrics(out / STUDENTS / folder / "student_rl"), "student_rl"
+    if runs:
+        plot_curves(runs, out / "curves.png", title, trained)
+        pictures.append(("reinforcement learning, step by step", "curves.png"))
+    return pictures
 
 
-def _data(made: Mapping[str, Manifest]) -> str:
-    parts = []
-    for name in ("cold_start_data", "rejection_sampling"):
+def _without_problems(made: Manifests) -> dict[str, Any]:
+    """Manifests without the figures by problem of their evaluations, which are long."""
+
+    def short(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        omitted = ("problems", "by_problem") if "by_problem" in value else ()
+        return {name: short(part) for name, part in value.items() if name not in omitted}
+
+    return {name: short(manifest) for name, manifest in made.items()}
+
+
+def _reward_models(made: Manifests) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and figures of the reward models that were trained, and that stage 5 used if it has run."""
+    used = made["r1"]["inputs"] if "r1" in made else _REWARD_MODELS
+    return [(name, made[name]["figures"]) for name in _REWARD_MODELS if name in made and name in used]
+
+
+def _hacking_signs(out: Path, made: Manifests) -> list[str]:
+    """What the metrics of stage 5 say about each reward that is not a rule."""
+    if "r1" not in made:
+        return []
+    judged: dict[str, list[str]] = {}
+    for kind, mixture in parse_routes(made["r1"]["settings"]["routes"]).items():
+        for reward in mixture:
+            if reward not in RULES:
+                judged.setdefault(reward.rpartition(":")[2], []).append(kind)
+    return hacking_signs(read_metrics(out / "r1"), judged)
+
+
+def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
+    """Path, number of rows, shares of their origins, and counts of each data set."""
+    for name in _DATA_SETS:
         if name in made:
             figures = made[name]["figures"]
             counts = figures["counts"]
-            rows = [[what, str(count)] for what, count in counts.items()]
             origins = {
                 "of the model's own samples": counts.get("kept", 0),
                 "written by rules": counts["generated"],
                 "general": counts["general"],
             }
-            shares = ", ".join(f"{100 * n / figures['rows']:.1f}% {what}" for what, n in origins.items() if n)
-            parts.append(f"{name}/{DATA} ({figures['rows']} rows: {shares}):\n\n{table(['', 'count'], rows)}")
-    if "cold_start_data" in made and made["cold_start_data"]["inputs"]:
-        how = "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"
-        parts.append(f"The cold start's own samples were rewritten by {how}.\n")
-    return "\n".join(parts)
+            rows = figures["rows"]
+            yield {
+                "path": f"{name}/{_DATA_FILE}",
+                "rows": rows,
+                "shares": [f"{percent(count / rows)}% {origin}" for origin, count in origins.items() if count],
+                "counts": [[what, str(count)] for what, count in counts.items()],
+            }
+
+
+def _rewritten_by(made: Manifests) -> str:
+    """What rewrote the samples of the cold start; "" if it has none."""
+    if "cold_start_data" not in made or not made["cold_start_data"]["inputs"]:
+        return ""
+    return "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"

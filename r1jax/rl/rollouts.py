@@ -15,8 +15,8 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.problems.schedule import problem_batch
 from r1jax.data.text.template import Template
-from r1jax.evaluation.evaluate import read_completions
 from r1jax.rewards import Completion
+from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.scores import Scorer
 from r1jax.rl.batch import Rollout, build_rollout
 from r1jax.rl.config import RLConfig
@@ -142,7 +142,7 @@ def _sample_groups(
         )
     )
     sampled = time.perf_counter()
-    completions = read_completions(samples, model.tokenizer, environment.template, sampling)
+    completions = completions_from_samples(samples, model.tokenizer, environment.template, sampling)
     scores = environment.pool.score([p for p in problems for _ in range(G)], completions)
     total = np.array(scores.total)
     if config.overlong_buffer:

@@ -98,8 +98,8 @@ def test_what_a_killed_fetch_left_is_removed_and_what_another_process_fetches_is
     for folder in (abandoned, busy):
         folder.mkdir(parents=True)
         (folder / "part").write_bytes(WEIGHTS)
-    held = os.open(busy, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)  # of another opening: as good as another process
+    held = os.open(busy / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(held, fcntl.LOCK_EX)  # a descriptor of its own, like that of another process
     fetch_smollm2()
     os.close(held)
     assert not abandoned.exists() and (busy / "part").exists()

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from r1jax.checkpoints.model import Model
 from r1jax.data.problems import gym
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import find_template
 from r1jax.evaluation.estimators import maj_at_k
-from r1jax.evaluation.evaluate import evaluate
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.evaluation.voting import vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.config import parse_rewards
@@ -102,14 +103,15 @@ def test_an_evaluation_votes_by_value_and_keeps_figures_by_problem(pool, monkeyp
     template = find_template("think")
     completions = [Completion(text, 9, 9, True, template) for text in texts]
     monkeypatch.setattr("r1jax.evaluation.evaluate.sample", lambda *_, **__: None)
-    monkeypatch.setattr("r1jax.evaluation.evaluate.read_completions", lambda *_: completions)
-    found, _ = evaluate(None, None, Words(), template, [half, third], pool, Sampling(), 5, 0)
+    monkeypatch.setattr("r1jax.evaluation.evaluate.completions_from_samples", lambda *_: completions)
+    model, config = Model(None, None, Words()), EvaluationConfig(samples=5)
+    found, _ = evaluate(model, [half, third], template, pool, Sampling(), config, 0)
     assert found.maj_at[5] == 0.5 and found.by_problem["maj_at_5"] == (1.0, 0.0)
     assert found.by_problem["pass_at_1"] == pytest.approx((0.6, 0.4))
     # Of ten triples three of the first problem hold both wrong answers, and three of the second's both right ones.
     assert found.maj_at[3] == pytest.approx((0.7 + 0.3) / 2)
     assert len(set(found.problems)) == 2
-    again, _ = evaluate(None, None, Words(), template, [half, third], pool, Sampling(), 5, 1)
+    again, _ = evaluate(model, [half, third], template, pool, Sampling(), config, 1)
     assert again.problems == found.problems  # the same in every run
 
 

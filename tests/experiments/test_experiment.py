@@ -22,7 +22,8 @@ from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems.dataset import load_problems
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig, evaluation_from
+from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.evaluation.summary import Evaluation
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -477,7 +478,7 @@ def test_an_evaluation_in_parts_shows_progress_and_finds_the_same(finished, pool
     config = EvaluationConfig(problems=6, samples=4)
     whole = measured(model, environment, environment.problems[:6], config)["evaluation"]
     assert " 0/24\n" in capsys.readouterr().err
-    monkeypatch.setattr("r1jax.evaluation.evaluate._PART", 8)
+    monkeypatch.setattr("r1jax.evaluation.evaluate._PART_SEQUENCES", 8)
     monkeypatch.setattr("r1jax.training.progress.LINE_SECONDS", 0.0)
     parts = measured(model, environment, environment.problems[:6], config)["evaluation"]
     shown = [line.split("  ")[0].rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
@@ -513,7 +514,7 @@ def test_problems_that_a_model_cannot_be_made_for_name_the_flag_that_mends_it(pr
 
 def test_evaluations_survive_json(finished):
     figures = json.loads((finished[0] / "evaluation_before" / "manifest.json").read_text())["figures"]
-    evaluation = evaluation_from(figures["evaluation"])
+    evaluation = Evaluation.from_json(figures["evaluation"])
     assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["evaluation"]
     assert set(evaluation.pass_at) == set(range(1, 9))
 

@@ -30,6 +30,7 @@ from r1jax.recipe.config import RecipeConfig as Config
 from r1jax.recipe.judged_samples import Drawn
 from r1jax.recipe.rejection_sampling import SelectConfig
 from r1jax.report.recipe_run import MODELS
+from r1jax.report.style import MODEL_LABELS
 from r1jax.rewards import Completion
 from r1jax.rewards.routing import parse_routes
 from r1jax.sampling.processors import Sampling
@@ -81,7 +82,7 @@ def test_the_first_line_says_device_weights_and_folder(run):
 def test_every_model_is_made_evaluated_and_reported(run):
     summary = json.loads((run / "summary.json").read_text())
     report = (run / "report.md").read_text()
-    for name, (label, _) in MODELS.items():
+    for name, label in ((name, MODEL_LABELS[name]) for name in MODELS):
         figures = summary["stages"][f"evaluation_{name}"]["figures"]
         assert figures["reasoning"]["n_problems"] == 6 and figures["general"]["n_problems"] == 6
         assert {"helpfulness", "accuracy", "language"} <= set(figures["general"]["rewards"])
