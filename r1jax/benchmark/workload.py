@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.chat import Rendered
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
@@ -33,6 +32,7 @@ from r1jax.rl.update import update
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import Params, init_params
+from r1jax.tokenizer.chat import Rendered
 from r1jax.training.loop import Carry
 from r1jax.training.state import init_state, make_optimizer, state_shapes
 

@@ -11,13 +11,13 @@ from typing import Any
 import gguf
 import numpy as np
 
-from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import Architecture, ModelConfig, RopeScaling, check_positive, check_whole
 from r1jax.tokenizer import Tokenizer
+from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
 _ROPE_FACTORS = "rope_freqs.weight"

@@ -19,14 +19,15 @@ from gguf import GGMLQuantizationType as Type
 from gguf import TokenType
 
 from r1jax.checkpoints.gguf import load_gguf, read_config, recover_rope_scaling
-from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
 from r1jax.checkpoints.huggingface import read_config as read_huggingface_config
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.rotary import frequencies
 from r1jax.models.transformer import forward
-from r1jax.tokenizer import byte_characters, load_tokenizer
+from r1jax.tokenizer import load_tokenizer
+from r1jax.tokenizer.byte_level import byte_characters
+from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
@@ -223,7 +224,7 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"llama__expert_count": 8}, "8 experts"),
         ({"llama__block_count": None}, "key llama.block_count is missing"),
         ({"llama__attention__head_count": 0}, "llama.attention.head_count is 0 and must be at least 1"),
-        ({"llama__attention__head_count": [4, 4]}, r"llama.attention.head_count is \[4, 4\] where a whole number"),
+        ({"llama__attention__head_count": [4, 4]}, r"llama.attention.head_count is \[4, 4\] and must be a whole number"),
         ({"llama__attention__head_count_kv": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
         ({"llama__attention__key_length": 7, "llama__rope__dimension_count": None}, "head_dim 7 is odd"),
         ({"llama__rope__freq_base": -1.0}, "llama.rope.freq_base is -1.0 and must be finite and above 0"),
@@ -236,10 +237,10 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ),
         ({"split__count": 3}, "one of 3 parts"),
         ({"tokenizer__ggml__model": "t5"}, "tokenizer.ggml.model=t5 is not supported"),
-        ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre=tekken is not supported; these are: default"),
+        ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre=tekken is not supported; supported: default"),
         ({"tokenizer__ggml__eos_token_id": None}, "no end token is declared"),
-        ({"tokenizer__ggml__merges": ["a c"]}, "vocabulary contradicts itself"),
-        ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary contradicts itself"),
+        ({"tokenizer__ggml__merges": ["a c"]}, "vocabulary is inconsistent"),
+        ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary is inconsistent"),
     ],
 )
 def test_what_is_not_supported_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
