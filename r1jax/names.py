@@ -1,4 +1,4 @@
-"""Names that a person typed, looked up among those that exist."""
+"""Looks up names that a user has typed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def lookup(what: str, name: str, known: Mapping[str, T]) -> T:
-    """``known[name]``; raises UserError that says ``what`` was asked for and which names come near."""
+    """Returns ``known[name]``; raises UserError with similar names if it is unknown. ``what``: what the name denotes."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known)) or 'none'}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
     raise UserError(f"unknown {what} {name!r}: {hint}")

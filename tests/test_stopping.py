@@ -70,14 +70,14 @@ def test_within_training_the_first_signal_waits_for_the_step_and_says_so(number:
     assert process.returncode == status
     assert out == "stopped after a step; the same command goes on from there\n"
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
-    assert err == f"{name}: stops once the work under way is saved; a second one ends at once\n"
+    assert err == f"{name}: the run stops after it has saved its state; a second signal ends it at once\n"
 
 
 def test_the_second_signal_ends_at_once() -> None:
     process = start(TRAINING, "a step of ten minutes")
     line(process.stdout)
     process.send_signal(signal.SIGINT)
-    assert "a second one ends at once" in line(process.stderr)
+    assert "a second signal ends it at once" in line(process.stderr)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "stopped\n"
@@ -218,7 +218,7 @@ def test_signals_in_quick_succession_are_one_request(
     finally:
         signal.signal(signal.SIGTERM, former)
     assert seen == []
-    assert capsys.readouterr().err.count("a second one ends at once") == 1
+    assert capsys.readouterr().err.count("a second signal ends it at once") == 1
 
 
 def test_an_error_of_the_work_is_not_hidden_by_a_request() -> None:

@@ -1,4 +1,4 @@
-"""One frozen description of a decoder, static under jit."""
+"""The config of a decoder: frozen, and static under jit."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         for name in ("factor", "low_freq_factor", "high_freq_factor"):
-            check_positive(f"rope scaling's {name}", getattr(self, name))
-        check_whole("rope scaling's original_context", self.original_context)
+            check_positive(f"rope scaling {name}", getattr(self, name))
+        check_whole("rope scaling original_context", self.original_context)
         if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
-                f"rope scaling's low_freq_factor {self.low_freq_factor} must be below its high_freq_factor "
+                f"rope scaling low_freq_factor {self.low_freq_factor} must be below high_freq_factor "
                 f"{self.high_freq_factor}"
             )
 

@@ -1,4 +1,4 @@
-"""One token for every slot: the decoder of models.transformer, with caches and with weights laid out for reading."""
+"""One decoding step for all slots: the decoder of models.transformer with caches and weights in a decoding layout."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from r1jax.sharding import Params, compiler_mesh, constrain, partition
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
-    """The weights of each layer by themselves: decoding is unrolled, so that each cache is updated in place.
+    """Splits the weights into layers: the decoding loop over layers is unrolled so that each cache is updated in place.
 
-    What reads the same input is one matrix: "qkv" [D, G (H/G + 2) K], a group's queries beside its key and value, with
-    "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis,
-    with "gate_up_bias" [2 F]. The rest is as in param_specs.
+    Matrices with the same input are joined: "qkv" [D, G (H/G + 2) K] holds the queries, key and value of each group,
+    with "qkv_bias" [G, H/G + 2, K]; "gate_up" [D, 2 F] holds, for each shard of the model axis, its part of gate and of
+    up, with "gate_up_bias" [2 F]. All other weights are as in param_specs.
     """
-    # Taken apart first and joined then: the other way there would be joined weights of all layers once more.
+    # Split first, then join: the reverse order would need memory for another copy of the joined weights.
     apart = (jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(config.num_layers))
     return tuple(_decoding_layer(weights, config) for weights in apart)
 
@@ -38,14 +38,14 @@ def _decoding_layer(layer: Params, config: ModelConfig) -> Params:
     D, G = config.hidden_size, config.num_kv_heads
     weights = layer["attention"]
 
-    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], [..., G, K] twice
+    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], 2 x [..., G, K]
         queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
         return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
 
     qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, "kv_heads", None, None)
     mlp = layer["mlp"]
 
-    def halves(*names: str) -> jax.Array:  # each [..., F], together [..., 2 F]
+    def halves(*names: str) -> jax.Array:  # two [..., F] -> [..., 2 F]
         split = [mlp[name].reshape(*mlp[name].shape[:-1], _model_shards(config), -1) for name in names]
         both = jnp.stack(split, axis=-2).reshape(*mlp[names[0]].shape[:-1], -1)
         return constrain(both, *[None] * (both.ndim - 1), "mlp")
@@ -125,7 +125,7 @@ def decode_step(
 
 
 def _mlp(h: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
-    """models.mlp.mlp of h [S, D] on the weights of decoding_layers."""
+    """models.mlp.mlp of h [S, D] with the weights of decoding_layers."""
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]
@@ -141,7 +141,7 @@ def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Arr
 
 
 def _attention(config: ModelConfig) -> Callable[..., Any]:
-    """decode_attention on the entered mesh: a kernel is not partitioned by the compiler, so each shard runs its own."""
+    """decode_attention on the current mesh. The compiler does not partition kernels, so each shard runs its own."""
     attend = partial(decode_attention, kernel=has_kernel(config))
     mesh = compiler_mesh()
     if not has_kernel(config) or mesh is None or mesh.size == 1:

@@ -271,7 +271,7 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
             load_gguf(path)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"# a text file\n" * 9)
-    with pytest.raises(UserError, match="no GGUF file"):
+    with pytest.raises(UserError, match="not a GGUF file"):
         load_gguf(path)
     with pytest.raises(UserError, match=r"nowhere\.gguf cannot be read"):
         load_gguf(tmp_path / "nowhere.gguf")

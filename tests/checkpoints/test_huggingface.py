@@ -135,10 +135,7 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"rope_parameters": LLAMA3 | {"factor": 10**400}}, "rope factor is 10+ and must be finite"),
         ({"rope_parameters": {"rope_theta": [1e4]}}, r"rope_theta is \[10000.0\] and must be a number"),
         ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0 and must be finite and above 0"),
-        (
-            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
-            "separate rope_parameters for full_attention",
-        ),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "separate rope_parameters for full_attention"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear' and must be an object"),
         *(({"rope_parameters": {"rope_type": kind, "factor": 2.0}}, f"rope type {kind} is not") for kind in ROPE_TYPES),
         ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "rope factor is '8' and must be a number"),

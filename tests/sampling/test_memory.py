@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_with_the_parts_and_what_would_help(free):
         return str(error.value)
 
     message = refused(fixed + 20 * one)
-    assert "64 slots of 512 tokens" in message and "cache" in message and "beside them" in message
+    assert "64 slots of 512 tokens" in message and "cache" in message and "for the rest" in message
     assert "slots=16 fits" in message
     message = refused(fixed - 1)
     assert "any number of slots" in message and "slots=" not in message and "weights" in message
