@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def lookup(what: str, name: str, known: Mapping[str, T]) -> T:
-    """Returns ``known[name]``; raises UserError with similar names if it is unknown. ``what``: what the name denotes."""
+    """Returns ``known[name]``; raises UserError, which suggests similar names, if ``name`` is not a known ``what``."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3)

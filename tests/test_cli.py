@@ -148,9 +148,9 @@ MISTAKES = [
     (["--learning-rate", "3"], ["--learning-rate", "--rl.adam.learning-rate?"]),
     (["--eps", "3"], ["--eps", "--rl.adam.eps?"]),
     (["--xyzzy"], ["--xyzzy", "no such flag (see"]),
-    (["stray"], ["stray", "no flag"]),
-    (["--seed", "1", "2"], ["2", "no flag"]),
-    (["-q"], ["-q", "no flag"]),
+    (["stray"], ["stray", "not a flag"]),
+    (["--seed", "1", "2"], ["2", "not a flag"]),
+    (["-q"], ["-q", "not a flag"]),
     (["--warmup=1"], ["--warmup", "no such flag (see"]),  # this part is absent from the preset
     (["--rl.group=1"], ["a group of 1 has no spread: ask for two samples or more"]),
 ]

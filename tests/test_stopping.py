@@ -68,7 +68,7 @@ def test_within_training_the_first_signal_waits_for_the_step_and_says_so(number:
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert out == "stopped after a step; the same command goes on from there\n"
+    assert out == "stopped after a step; the same command resumes from there\n"
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
     assert err == f"{name}: the run stops after it has saved its state; a second signal ends it at once\n"
 
@@ -177,7 +177,7 @@ def test_a_signal_while_a_program_compiles_crashes_nothing(where: str, size: str
         [sys.executable, "-c", COMPILING, where, size], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 130, done.stderr
-    after = "compiled\nstopped after a step; the same command goes on from there\n"
+    after = "compiled\nstopped after a step; the same command resumes from there\n"
     assert done.stdout == {"training": after, "elsewhere": "stopped\n"}[where]
 
 

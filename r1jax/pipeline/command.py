@@ -93,4 +93,4 @@ def run_command(main: Callable[[], None], advice: str) -> None:
             reason = str(error).splitlines()[0][:200]
             raise UserError(f"the device is out of memory: {advice} ({reason})") from error
 
-    cli.call_and_exit(advised, "stopped; the same command goes on from there")
+    cli.call_and_exit(advised, "stopped; the same command resumes from there")
