@@ -18,7 +18,7 @@ from rich.console import Console
 from experiments.scaling import Config, check, meshes_here, results_of
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
-from r1jax.benchmark.mesh_estimate import abstract_rollout, abstract_state, plan, update_program
+from r1jax.benchmark.mesh_estimate import abstract_rollout, abstract_state, estimate, update_program
 from r1jax.benchmark.scaling import Results, time_in_collectives, with_efficiency, work_on
 from r1jax.benchmark.workload import SMALL, Bench, Work
 from r1jax.checkpoints.native import Checkpoints
@@ -359,7 +359,7 @@ def test_a_plan_speaks_of_the_arrays_that_a_step_has():
                 assert (x.shape, x.dtype) == (y.shape, y.dtype) and x.sharding.is_equivalent_to(y.sharding, x.ndim)
         arrays = jax.tree.leaves((bench.carry.state, bench.carry.reference))
     held = sum(x.addressable_shards[0].data.nbytes for x in arrays)
-    wide, narrow = plan(WORK, mesh), plan(WORK, make_mesh("1x1"))
+    wide, narrow = estimate(WORK, mesh), estimate(WORK, make_mesh("1x1"))
     assert wide["resident_bytes"] == held
     assert narrow["resident_bytes"] == sum(x.nbytes for x in arrays)
     state = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(bench.carry.state))
@@ -406,7 +406,7 @@ def test_a_result_file_keeps_every_run_and_refuses_other_settings(tmp_path):
     with pytest.raises(UserError, match=r"settings.repeats was 1, now 2\).*another --out"):
         Results(path, {"model": "tiny", "settings": {"repeats": 2}})
     path.write_text("[")
-    with pytest.raises(UserError, match="no result file"):
+    with pytest.raises(UserError, match="not a result file"):
         Results(path, header)
 
 
@@ -415,7 +415,7 @@ def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypa
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     console = Console(record=True, width=200)
     assert meshes_here(Config(), console) == ["1x1", "2x1"]
-    assert "2 devices here: without 4x1, 8x1, 4x2, 2x4, 1x8" in console.export_text()
+    assert "2 devices found: 4x1, 8x1, 4x2, 2x4, 1x8 skipped" in console.export_text()
     with pytest.raises(UserError, match="--mesh=4x1 needs 4 devices and this machine has 2"):
         meshes_here(Config(meshes=("1x1", "4x1")), console)
 

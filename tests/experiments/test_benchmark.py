@@ -31,7 +31,7 @@ def figures(tmp_path_factory):
     cases = ("rollout", "variable", "long", "step", "parity")
     done = benchmark("--repeats=1", f"--out={out}", "--cases", *cases)
     assert done.returncode == 0, done.stderr
-    assert "the figures say nothing about a chip" in " ".join(done.stdout.split())
+    assert "the results do not describe a chip" in " ".join(done.stdout.split())
     return json.loads((out / "tiny.json").read_text())
 
 
