@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -25,6 +26,15 @@ PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys
 SHARE = 256  # minimum ring entries per program
 
 
+@flax.struct.dataclass
+class Context:
+    """What the new token of each slot attends to: the prefix of its prompt, and the tokens of its sequence."""
+
+    prompt: jax.Array  # [S] int32, index of the prompt
+    prefix_length: jax.Array  # [S] int32, tokens of that prompt in the prefix
+    age: jax.Array  # [S] int32, tokens of the sequence in the ring, below R
+
+
 def has_kernel(config: ModelConfig) -> bool:
     """True if the kernel supports the model on this platform: bfloat16, head size a power of two, a GPU, not "xla"."""
     fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256)
@@ -34,14 +44,11 @@ def has_kernel(config: ModelConfig) -> bool:
 def decode_attention(
     qkv: jax.Array,
     bias: jax.Array | None,
-    cos: jax.Array,
-    sin: jax.Array,
+    rotation: tuple[jax.Array, jax.Array],
     prefix: tuple[jax.Array, jax.Array],
-    prompt: jax.Array,
-    prefix_length: jax.Array,
     ring: tuple[jax.Array, jax.Array],
+    context: Context,
     entry: jax.Array,
-    age: jax.Array,
     kernel: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """softmax(q k^T / sqrt(K)) v over the prefix of the prompt, the tokens of the sequence and the new token.
@@ -49,29 +56,27 @@ def decode_attention(
     Args:
       qkv: [S, G, H/G + 2, K] queries of each group, its new key and its new value, before rotation.
       bias: [G, H/G + 2, K], added to qkv before rotation.
-      cos: [S, K/2] float32, rotary table for the position of the new token.
-      sin: [S, K/2].
+      rotation: cosine and sine [S, K/2] float32 for the position of the new token (rotary.tables).
       prefix: keys and values [P, G, Tp, K] of the prompts, rotated.
-      prompt: [S] int32, index of the prompt of each slot.
-      prefix_length: [S] int32, tokens of that prompt in the prefix.
       ring: keys and values [S, G, R, K] of new tokens, rotated.
+      context: prompt and sequence of each slot. The sequence is the ``age`` entries before ``entry``, modulo R.
       entry: [] int32, the ring entry to which the new token is written.
-      age: [S] int32, tokens of the sequence in the ring: the ``age`` entries before ``entry``, modulo R; below R.
       kernel: use the kernel instead of plain JAX.
 
     Returns:
       [S, G, H/G, K] in the type of qkv, and the ring with the new token in it.
     """
     if kernel:
-        return decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+        return decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry)
     if bias is not None:
         qkv = qkv + bias
     v = qkv[:, :, -1]
+    cos, sin = rotation
     turned = rotate(qkv[:, :, :-1], cos[:, None], sin[:, None])
     q, k = turned[:, :, :-1], turned[:, :, -1]
     keys = jax.lax.dynamic_update_slice_in_dim(ring[0], k[:, :, None], entry, axis=2)
     values = jax.lax.dynamic_update_slice_in_dim(ring[1], v[:, :, None], entry, axis=2)
-    part = _join(_attend_prefix(q, *prefix, prompt, prefix_length), _attend_ring(q, keys, values, entry, age))
+    part = _join(_attend_prefix(q, *prefix, context), _attend_ring(q, keys, values, entry, context.age))
     return _normalise(part).astype(q.dtype), (keys, values)
 
 
@@ -98,9 +103,9 @@ def _normalise(part: _Partial) -> jax.Array:
     return part[0] / part[1][..., None]
 
 
-def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, prompt: jax.Array, length: jax.Array) -> _Partial:
-    valid = jnp.arange(keys.shape[2]) < length[:, None]
-    return _attend(q, keys[prompt], values[prompt], valid)
+def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, context: Context) -> _Partial:
+    valid = jnp.arange(keys.shape[2]) < context.prefix_length[:, None]
+    return _attend(q, keys[context.prompt], values[context.prompt], valid)
 
 
 def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Array, age: jax.Array) -> _Partial:
@@ -127,9 +132,11 @@ def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Ar
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
-def decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age, interpret=False):
+def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, interpret=False):
     """The kernel of decode_attention; ``interpret`` interprets it on a CPU."""
     S, G, rows, K = qkv.shape
+    cos, sin = rotation
+    slots = (context.prompt, context.prefix_length, context.age)
     heads = rows - 2
     splits = max(1, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
     parts = () if splits == 1 else (splits,)  # an axis of size one would cost a copy
@@ -150,7 +157,7 @@ def decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, 
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
         name="decode_attention",
-    )(qkv, cos if bias is None else bias, cos, sin, *prefix, prompt, prefix_length, age, *ring, entry.reshape(1))
+    )(qkv, cos if bias is None else bias, cos, sin, *prefix, *slots, *ring, entry.reshape(1))
     if splits > 1:
         scale = jnp.exp(top - top.max(axis=0))
         out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]

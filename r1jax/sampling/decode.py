@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.kernels.add_norm import add_norm
-from r1jax.kernels.decode_attention import decode_attention, has_kernel
+from r1jax.kernels.decode_attention import Context, decode_attention, has_kernel
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import attention, rotary
 from r1jax.models.cache import Prefix, Ring
@@ -76,31 +76,27 @@ def decode_step(
     layers: tuple[Params, ...],
     tokens: jax.Array,
     prefix: Prefix,
-    prompt: jax.Array,
-    prefix_length: jax.Array,
     ring: Ring,
+    context: Context,
     step: jax.Array,
-    age: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Ring]:
-    """One token for each slot.
+    """Decodes one token per slot.
 
     Args:
-      params: the tree, for the embedding and the final norm.
+      params: the parameters, for the embedding and the final norm.
       layers: decoding_layers(params).
-      tokens: [S] the newest token of each slot.
+      tokens: [S] newest token of each slot.
       prefix: keys and values of the prompts.
-      prompt: [S] which prompt each slot continues.
-      prefix_length: [S] tokens of that prompt in the prefix.
-      ring: keys and values of the slots' own tokens.
-      step: [] counts calls; names the ring's entry that is written.
-      age: [S] tokens of the slot's sequence already in the ring.
+      ring: keys and values of the new tokens.
+      context: prompt and sequence of each slot.
+      step: [] number of the call, which determines the ring entry to write.
       config: the model.
 
     Returns:
-      Final normed state [S, D] and the ring with this token in it.
+      The final normalised states [S, D], and the ring with this token.
     """
-    cos, sin = rotary.tables(prefix_length + age, config)
+    rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
     normed = partial(add_norm, eps=config.norm_eps, kernel=has_kernel(config) and on_one_device())
     keys, values = list(ring.keys), list(ring.values)
@@ -114,9 +110,7 @@ def decode_step(
         if config.qk_norm:
             qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights["attention"], config), None
         cached = (prefix.keys[i], prefix.values[i])
-        y, (keys[i], values[i]) = attend(
-            qkv, bias, cos, sin, cached, prompt, prefix_length, (keys[i], values[i]), entry, age
-        )
+        y, (keys[i], values[i]) = attend(qkv, bias, rotation, cached, (keys[i], values[i]), context, entry)
         y = y.reshape(y.shape[0], config.num_heads, config.head_dim)
         x, h = normed(x, attention.merge_heads(y, weights["attention"], config), weights["mlp_norm"])
         x, h = normed(x, _mlp(h, weights, config), following[i])
@@ -147,14 +141,14 @@ def _attention(config: ModelConfig) -> Callable[..., Any]:
     if not has_kernel(config) or mesh is None or mesh.size == 1:
         return attend
 
-    def on_shards(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age):
+    def on_shards(qkv, bias, rotation, prefix, ring, context, entry):
         slots, heads = partition(qkv.shape[:2], ("slots", "kv_heads"), mesh)
-        S, SG, prompts, all_of_it = P(slots), P(slots, heads), P(None, heads), P()
+        S, SG, prompts = P(slots), P(slots, heads), P(None, heads)
         return jax.shard_map(
             attend,
-            in_specs=(SG, P(heads), S, S, (prompts, prompts), S, S, (SG, SG), all_of_it, S),
+            in_specs=(SG, P(heads), (S, S), (prompts, prompts), (SG, SG), S, P()),
             out_specs=(SG, (SG, SG)),
             check_vma=False,
-        )(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+        )(qkv, bias, rotation, prefix, ring, context, entry)
 
     return on_shards

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
+from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
@@ -206,18 +207,8 @@ def _sample_queue(
     def step(state: _State) -> _State:
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
-        hidden, ring = decode_step(
-            params,
-            layers,
-            state.token,
-            prefix,
-            prompt,
-            queue.prompt_lengths[prompt] - 1,
-            state.ring,
-            state.step,
-            state.age,
-            config,
-        )
+        context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
+        hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = _random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)
