@@ -52,7 +52,7 @@ class Config(Work):
     mesh: str = "1x1"
     """Mesh of devices as DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """Cases to time; long samples 16 sequences of long-tokens, first runs a first step with a cold and a warm cache."""
+    """Cases to time. long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm cache."""
     long_tokens: int = 8192
     """Number of new tokens per sample in the case long."""
     repeats: int = 3
