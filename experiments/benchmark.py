@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.workload import SMALL, Bench, Work, timed
+from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
@@ -46,7 +46,7 @@ Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
+class Config(Workload):
     """The workload and the cases to time."""
 
     mesh: str = "1x1"
@@ -241,7 +241,7 @@ def main() -> None:
     mesh = make_mesh(config.mesh)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **SMALL, long_tokens=128)
+        config = dataclasses.replace(config, **CPU_SETTINGS, long_tokens=128)
         if not child:
             console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     devices = mesh.devices.flatten()

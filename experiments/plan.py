@@ -25,8 +25,8 @@ from rich.table import Table
 
 from r1jax import cli
 from r1jax.benchmark.mesh_estimate import estimate, target_mesh
-from r1jax.benchmark.scaling import Scaling, work_on
-from r1jax.benchmark.workload import Work
+from r1jax.benchmark.scaling import Scaling, scaled_workload
+from r1jax.benchmark.workload import Workload
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.pipeline.manifest import versions
@@ -35,7 +35,7 @@ from r1jax.sharding import make_mesh, parse_mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
+class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the mesh to estimate."""
 
     mesh: str = "8x1"
@@ -83,7 +83,7 @@ def main() -> None:
     presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="plan.py", description=(__doc__ or "").splitlines()[0])
     data, _ = parse_mesh(config.mesh)
-    work = work_on(config, data, config.scaling)
+    work = scaled_workload(config, data, config.scaling)
     check_run(work.rl, work.sampling, data)
     console = Console()
     mesh = target_mesh(config.mesh, config.target) if config.target else mesh_of_devices(config.mesh)

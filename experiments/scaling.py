@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, work_on
-from r1jax.benchmark.workload import SMALL, Work
+from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, scaled_workload
+from r1jax.benchmark.workload import CPU_SETTINGS, Workload
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import keep_compiled
@@ -39,7 +39,7 @@ MESHES = ("1x1", "2x1", "4x1", "8x1", "4x2", "2x4", "1x8")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
+class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the meshes to measure."""
 
     meshes: tuple[str, ...] = MESHES
@@ -63,7 +63,7 @@ def check(config: Config) -> None:
         data, _ = parse_mesh(mesh)
         for scaling in config.scalings:
             try:
-                work = work_on(config, data, scaling)
+                work = scaled_workload(config, data, scaling)
                 check_run(work.rl, work.sampling, data)
             except UserError as error:
                 raise UserError(f"{scaling} scaling on {mesh}: {error}") from error
@@ -113,7 +113,7 @@ def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
     console.print(table)
 
 
-def attempt(work: Work, mesh: str, pool: RewardPool, repeats: int) -> dict[str, Any]:
+def attempt(work: Workload, mesh: str, pool: RewardPool, repeats: int) -> dict[str, Any]:
     """Measures a run; returns an error if it does not fit into memory."""
     try:
         with jax.set_mesh(make_mesh(mesh)):
@@ -135,7 +135,7 @@ def main() -> None:
     meshes = meshes_here(config, console)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **SMALL)
+        config = dataclasses.replace(config, **CPU_SETTINGS)
         console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     keep_compiled()
     results = results_of(config)
@@ -144,7 +144,7 @@ def main() -> None:
             if results.find(scaling, mesh):
                 continue
             data, model = parse_mesh(mesh)
-            work = work_on(config, data, scaling)
+            work = scaled_workload(config, data, scaling)
             same = [r for r in results.runs() if (r["mesh"], r["prompts"]) == (mesh, work.prompts)]
             # With a data axis of size one, both scalings have the same work.
             figures = same[0] if same else attempt(work, mesh, pool, config.repeats)

@@ -14,7 +14,7 @@ from jax.experimental.topologies import get_topology_desc
 from jax.sharding import AxisType, Mesh
 
 from r1jax.benchmark.collectives import program_traffic
-from r1jax.benchmark.workload import Work
+from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import Rollout, width_bucket
@@ -36,12 +36,12 @@ def target_mesh(text: str, target: Path) -> Mesh:
     return Mesh(np.array(found.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def abstract_state(work: Work, mesh: Mesh) -> TrainState:
+def abstract_state(work: Workload, mesh: Mesh) -> TrainState:
     """The training state as shapes with shardings; do not set a mesh of devices that cannot run before."""
     return state_shapes(work.model_config(), work.rl, make_optimizer(work.rl, work.rl.steps), mesh)
 
 
-def abstract_rollout(work: Work) -> Rollout:
+def abstract_rollout(work: Workload) -> Rollout:
     """The rollout as shapes on the current mesh: the result of build_rollout for full lengths."""
     N, T = work.rl.sequences, width_bucket(work.width - 1, work.width - 1)
 
@@ -61,7 +61,7 @@ def abstract_rollout(work: Work) -> Rollout:
     )
 
 
-def update_program(work: Work, state: TrainState) -> jax.stages.Compiled:
+def update_program(work: Workload, state: TrainState) -> jax.stages.Compiled:
     """Compiles the update on the current mesh."""
     passes = work.rl.sequences // work.rl.microbatch_size
     objective = work.rl.objective(work.sampling)
@@ -69,7 +69,7 @@ def update_program(work: Work, state: TrainState) -> jax.stages.Compiled:
     return update.lower(state, abstract_rollout(work), optimizer, objective, work.model_config(), passes).compile()
 
 
-def rollout_program(work: Work, params: Params) -> jax.stages.Compiled:
+def rollout_program(work: Workload, params: Params) -> jax.stages.Compiled:
     """Compiles the sampler on the current mesh, with one loop over all slots."""
     P, N = work.prompts, work.rl.sequences
 
@@ -100,7 +100,7 @@ def describe(program: jax.stages.Compiled) -> dict[str, Any]:
     }
 
 
-def estimate(work: Work, mesh: Mesh) -> dict[str, Any]:
+def estimate(work: Workload, mesh: Mesh) -> dict[str, Any]:
     """Estimates the programs of a step on the mesh, and the peak memory per device.
 
     ``resident_bytes`` is the memory of weights, moments and reference, which stay allocated between programs.

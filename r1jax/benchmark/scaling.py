@@ -16,7 +16,7 @@ import numpy as np
 
 from r1jax import cli
 from r1jax.benchmark.collectives import read_trace
-from r1jax.benchmark.workload import Bench, Work, timed
+from r1jax.benchmark.workload import Bench, Workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.rewards.pool import Scorer
@@ -26,7 +26,7 @@ PARTS = ("rollout", "update", "step")
 TRACED_TOKENS = 16  # decoding steps in a trace; they are alike, and a trace is limited to a million events
 
 
-def work_on(work: Work, data: int, scaling: Scaling) -> Work:
+def scaled_workload(work: Workload, data: int, scaling: Scaling) -> Workload:
     """The work for a mesh with ``data`` devices on its data axis, from the work of one device.
 
     weak: the number of prompts grows with the data axis; strong: it is constant. Microbatch and slots per device are
@@ -38,7 +38,7 @@ def work_on(work: Work, data: int, scaling: Scaling) -> Work:
     )
 
 
-def measure(work: Work, pool: Scorer, repeats: int) -> dict[str, Any]:
+def measure(work: Workload, pool: Scorer, repeats: int) -> dict[str, Any]:
     """Seconds and tokens/s of rollout, update and whole step on the current mesh, and their time in collectives.
 
     For rollout and step, new tokens are counted; for the update, all tokens.

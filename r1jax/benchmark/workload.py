@@ -38,7 +38,7 @@ from r1jax.training.state import init_state, make_optimizer, state_shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class Work(ComputeOptions):
+class Workload(ComputeOptions):
     """Model, batch and compute options of a GRPO step."""
 
     model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
@@ -96,7 +96,7 @@ class Work(ComputeOptions):
 
 
 # Settings that replace the requested work on a CPU.
-SMALL: dict[str, Any] = {
+CPU_SETTINGS: dict[str, Any] = {
     "model": "tiny",
     "prompts": 4,
     "group": 4,
@@ -145,7 +145,7 @@ def with_natural_samples(params: Params, config: ModelConfig) -> Params:
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
+class WordTokenizer:
     """A tokenizer of any vocabulary size, with one word per id and no end token."""
 
     vocab_size: int
@@ -190,7 +190,7 @@ def timed(run: Callable[[], Any], repeats: int) -> float:
 class Bench:
     """A model with random weights, problems and training state, shared by the benchmark cases."""
 
-    def __init__(self, config: Work, pool: Scorer, context: int = 0):
+    def __init__(self, config: Workload, pool: Scorer, context: int = 0):
         self.config, self.mesh = config, jax.sharding.get_mesh()
         self.model_config = config.model_config(context)
         self.rl, self.sampling = config.rl, config.sampling
@@ -208,7 +208,7 @@ class Bench:
         )
         state = init(jax.random.key(0))
         self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
-        tokenizer = Words(self.model_config.vocab_size, config.prompt)
+        tokenizer = WordTokenizer(self.model_config.vocab_size, config.prompt)
         self.model = Model(self.model_config, {}, tokenizer)  # the weights are in the training state
         template = Template("bench", "{question}", prefill="")
         problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]

@@ -65,8 +65,8 @@ class ComputeOptions:
     unroll: bool = False
     """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Gather weights that are split over the data axis once per update, or per layer in each pass. auto gathers once per
-    update up to 16 GiB of weights."""
+    """Gather weights that are split over the data axis once per update, or per layer in each pass. auto gathers once
+    per update up to 16 GiB of weights."""
 
 
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from r1jax.benchmark.scaling import work_on
-from r1jax.benchmark.workload import Work
+from r1jax.benchmark.scaling import scaled_workload
+from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models import cache
 from r1jax.models.config import ModelConfig
@@ -94,10 +94,10 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
 def test_the_estimate_is_what_programs_for_an_h100_take(path):
     """The sampler as compiled for H100s, without kernels: from 2% below it to 10% above."""
     made = json.loads(path.read_text())
-    fields = {field.name for field in dataclasses.fields(Work)}
+    fields = {field.name for field in dataclasses.fields(Workload)}
     mesh = make_mesh(made["mesh"])
-    work = Work(**{name: value for name, value in made["settings"].items() if name in fields})
-    work = work_on(work, mesh.shape["data"], made["scaling"])
+    work = Workload(**{name: value for name, value in made["settings"].items() if name in fields})
+    work = scaled_workload(work, mesh.shape["data"], made["scaling"])
     config, N = work.model_config(), work.rl.sequences
     with jax.set_mesh(mesh):
         request = Request(config, work.sampling, weights(config, work.dtype, mesh), work.prompts, work.prompt, N)
