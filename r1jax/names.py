@@ -16,5 +16,5 @@ def lookup(what: str, name: str, known: Mapping[str, T]) -> T:
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known)) or 'none'}"
     raise UserError(f"unknown {what} {name!r}: {hint}")

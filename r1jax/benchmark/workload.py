@@ -32,7 +32,7 @@ from r1jax.rl.update import update
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import Params, init_params
-from r1jax.tokenizer.chat import Rendered
+from r1jax.tokenizer import Rendered
 from r1jax.training.loop import Carry
 from r1jax.training.state import init_state, make_optimizer, state_shapes
 

@@ -196,7 +196,7 @@ def test_files_are_found_from_the_current_folder(own: str, monkeypatch: pytest.M
     ("texts", "message"),
     [
         (["acuracy"], "unknown reward 'acuracy': did you mean accuracy?"),
-        (["zebra"], "unknown reward 'zebra': known: accuracy, format, language, length"),
+        (["zebra"], "unknown reward 'zebra': known are accuracy, format, language, length"),
         (["accuracy", "accuracy=2"], "two rewards are named 'accuracy'"),
         ([], "no rewards"),
         (["accuracy="], "reward 'accuracy=': write NAME"),
@@ -233,7 +233,7 @@ def test_wrong_workers_are_one_clear_line(settings: dict[str, float], message: s
     [
         (OWN, "brevty", "'brevty': did you mean brevity?"),
         (OWN, "helper", "write @reward (from r1jax.rewards) above helper"),
-        ("x = 1\n", "brevity", "'brevity': known: none"),
+        ("x = 1\n", "brevity", "'brevity': known are none"),
         ("x = 1\nimport no_such_module\n", "brevity", "line 2: ModuleNotFoundError"),
         ("raise ValueError('two\\nlines')\n", "brevity", "line 1: ValueError: two lines"),
         ("import sys\nsys.exit(3)\n", "brevity", "line 2: SystemExit: 3"),

@@ -13,9 +13,7 @@ from r1jax.data.formats.files import rows, shown
 from r1jax.data.text.packing import Example
 from r1jax.data.text.template import TAGS, unopened
 from r1jax.errors import UserError
-from r1jax.tokenizer import Tokenizer
-from r1jax.tokenizer.base import ANCHOR
-from r1jax.tokenizer.chat import Rendered
+from r1jax.tokenizer import ANCHOR, Rendered, Tokenizer
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
