@@ -1,12 +1,12 @@
-"""Speed of a GRPO step and its parts beside what the chip allows.
+"""Measures the speed of a GRPO step and its parts, relative to the limits of the chip.
 
     python experiments/benchmark.py --model qwen2.5-0.5b       32 prompts x 16, 128 + 512 tokens, on one GPU
     python experiments/benchmark.py --model qwen2.5-7b --mesh 4x2
-    python experiments/benchmark.py --profile                  leaves a trace beside the figures
+    python experiments/benchmark.py --profile                  also records a trace
 
-Random weights at the real shapes and no end token: nothing is downloaded, and lengths are what is asked for. The chip's
-own matrix rate and read bandwidth are measured in the same run; the floor of each part is the longer of its operations
-over the one and its bytes over the other. On a CPU it runs a small model and says so.
+Weights are random with real shapes and there is no end token, so nothing is downloaded and lengths are fixed. The same
+run measures matrix rate and read bandwidth of the chip. The floor of each part is its minimum time at these rates: the
+larger of operations / matrix rate and bytes / bandwidth. On a CPU, a small model is used and a message says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.workload import SMALL, Bench, Work, timed
+from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
@@ -46,21 +46,21 @@ Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
-    """The work that is timed."""
+class Config(Workload):
+    """The workload and the cases to time."""
 
     mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
+    """Mesh of devices as DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """What to time; long is 16 sequences of 8,192 tokens, first the first step with a cold and a warm cache."""
+    """Cases to time. long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm cache."""
     long_tokens: int = 8192
-    """New tokens of each of the long case's 16 samples."""
+    """Number of new tokens per sample in the case long."""
     repeats: int = 3
-    """Timed runs of each part, after one that is not; the median is reported."""
+    """Number of timed calls of each part, after one that is not timed; the median is reported."""
     out: Path = Path("runs/benchmark")
-    """Folder of the figures, MODEL.json, and of the trace."""
+    """Folder of the result file MODEL.json and of the trace."""
     profile: bool = False
-    """Leave a trace of a short rollout and an update."""
+    """Record a trace of a short rollout and an update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,34 +68,34 @@ class Config(Work):
             raise UserError("long-tokens and repeats must be at least 1")
 
     def bench(self, pool: RewardPool) -> Bench:
-        """The work on the entered mesh, with room for the longest case."""
+        """The workload on the current mesh, with a context for the longest case."""
         return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens))
 
 
 def chip_rates(small: bool) -> tuple[float, float]:
-    """FLOP/s of a bfloat16 matrix product and bytes/s of reading memory, as measured on one device."""
+    """Measures FLOP/s of a bfloat16 matrix product and bytes/s of memory reads on one device."""
     n, count = (512, 1 << 22) if small else (8192, 1 << 30)
     a, b = (jax.random.normal(jax.random.key(i), (n, n), jnp.bfloat16) for i in range(2))
     product = jax.jit(lambda a, b: a @ b)
     x = jax.random.normal(jax.random.key(2), (count,), jnp.float32)
-    # Sums of rows, and not one sum: a reduction to a single number is slower than memory.
+    # Sums of rows instead of one sum: a reduction to a single number is not limited by memory bandwidth.
     rows = jax.jit(lambda x: x.reshape(-1, 4096).sum(axis=1))
     return 2 * n**3 / _chained(product, a, b), 4 * count / _chained(rows, x)
 
 
 def _chained(run: Callable[..., Any], *args: Any) -> float:
-    """Seconds a call, of ten that wait for one another on the device alone."""
+    """Seconds per call of ten calls that are queued on the device."""
     return timed(lambda: [run(*args) for _ in range(10)], 3) / 10
 
 
 def variable_limits(count: int, longest: int) -> np.ndarray:
-    """Limits drawn lognormal with median 128 and sigma 1.0, clipped to 16..1024, scaled to ``longest`` of 1024."""
+    """Lognormal limits with median 128 and sigma 1.0, clipped to 16..1024, scaled by ``longest`` / 1024."""
     drawn = np.random.default_rng(0).lognormal(np.log(128), 1.0, count)
     return np.clip(drawn * longest / 1024, longest / 64, longest).astype(np.int64)
 
 
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:
-    """Times the rollouts, the passes that learn and the whole step; each figure is kept as soon as it is there."""
+    """Times rollouts, reference pass, update and whole step; ``keep`` stores each result at once."""
     bench = config.bench(pool)
     small = jax.default_backend() == "cpu"
     devices = len(bench.mesh.devices.flatten())
@@ -157,14 +157,14 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         costs = [parts[n] for n in names if n in parts]
         add("step", total, B * config.tokens, Cost(sum(c["flops"] for c in costs), sum(c["bytes"] for c in costs)))
         parts["step"] |= {"floor_seconds": floor, "times_floor": total / floor}
-        # 6 N tokens over the update's time, N with the embedding: how the peers' utilisation was counted.
+        # Model FLOP: 6 N per token, with N including the embedding, as in the compared libraries.
         model_flops = 6 * param_count(param_specs(model)) * B * width
         parts["update"]["mfu_6n"] = model_flops / parts["update"]["seconds"] / (989e12 * devices)
         keep(parts=parts, **{name: rows[-1][name] for name in ("sampler_gap", "sampler_gap_max", "seconds_rewards")})
 
 
 def parity(config: Config, pool: RewardPool) -> dict[str, float]:
-    """Mean and largest gap of sampler and trainer log-probabilities in float32, on fewer prompts."""
+    """Mean and largest difference of sampler and trainer log-probabilities in float32, with fewer prompts."""
     few = dataclasses.replace(config, dtype="float32", prompts=min(config.prompts, 4), microbatch=8)
     with jax.default_matmul_precision("float32"):
         row = few.bench(pool).step(0)
@@ -172,7 +172,7 @@ def parity(config: Config, pool: RewardPool) -> dict[str, float]:
 
 
 def profile(config: Config, pool: RewardPool) -> None:
-    """Leaves a trace of 16 decoding steps in a cache of the full length, and of the passes that learn."""
+    """Records a trace of 16 decoding steps with a full-length cache, and of reference pass and update."""
     bench = config.bench(pool)
     limits = np.full(config.prompts * config.group, min(16, config.tokens))
     batch = bench.batch(0)
@@ -187,7 +187,7 @@ def profile(config: Config, pool: RewardPool) -> None:
 
 
 def first_step(config: Config, pool: RewardPool) -> float:
-    """Seconds from nothing compiled to the end of a step, with weights that are there already."""
+    """Seconds of a first step including compilation, without initialisation of the weights."""
     bench = config.bench(pool)
     jax.block_until_ready(bench.carry.state.params)
     began = time.perf_counter()
@@ -196,14 +196,14 @@ def first_step(config: Config, pool: RewardPool) -> float:
 
 
 def first_steps(config: Config) -> dict[str, float]:
-    """first_step in a process of its own with an empty compilation cache, and in another with what that one left."""
+    """first_step in a new process with an empty compilation cache, and in another with the cache of the first."""
     seconds = {}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "R1JAX_FIRST_STEP": "1"}
         for name in ("first_step_cold", "first_step_warm"):
             done = subprocess.run([sys.executable, *sys.argv], env=environment, stdout=subprocess.PIPE, text=True)
             if done.returncode:
-                raise UserError(f"{name}: the process that takes the first step ended with status {done.returncode}")
+                raise UserError(f"{name}: the process of the first step ended with status {done.returncode}")
             seconds[name] = float(done.stdout.splitlines()[-1])
     return seconds
 
@@ -229,21 +229,21 @@ def show(figures: dict[str, Any], console: Console) -> None:
 
 
 def main() -> None:
-    """Runs the benchmark that the command line asks for."""
-    presets = {"peers": ("the work that peers were measured on", Config())}
+    """Runs the benchmark of the command line."""
+    presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="benchmark.py", description=(__doc__ or "").splitlines()[0])
     console = Console()
     first: dict[str, float] = {}
     child = "R1JAX_FIRST_STEP" in os.environ
     check_run(config.rl, config.sampling, parse_mesh(config.mesh)[0])
     if "first" in config.cases and not child:
-        first = first_steps(config)  # before this process takes the device's memory
+        first = first_steps(config)  # before this process allocates device memory
     mesh = make_mesh(config.mesh)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **SMALL, long_tokens=128)
+        config = dataclasses.replace(config, **CPU_SETTINGS, long_tokens=128)
         if not child:
-            console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
+            console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     devices = mesh.devices.flatten()
     figures: dict[str, Any] = {
         "model": config.model,
@@ -274,4 +274,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.call_and_exit(main)

@@ -1,11 +1,11 @@
-"""What a GRPO step would need on a mesh: bytes and collectives of its programs, compiled and not run.
+"""Estimates memory and collectives of a GRPO step on a mesh, from programs that are compiled and not run.
 
     python experiments/plan.py --model qwen2.5-7b --mesh 8x1
     JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 python experiments/plan.py --mesh 8x1 --target h100_sxm.txtpb
 
-No weight is made: a laptop can plan for a machine that would hold them. The first command compiles for CPU devices,
-which shows how arrays are split, but attention, fusions and bfloat16 products are those of a CPU. With --target the
-programs are those of a GPU, without one being there (docs/performance.md says what it takes).
+No weights are created, so a laptop suffices for large models. The first command compiles for CPU devices: arrays are
+split as on GPUs, but attention, fusions and bfloat16 products are those of a CPU. With --target, the programs are those
+of a GPU, which need not be present (see docs/performance.md).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.mesh_estimate import plan, target_mesh
-from r1jax.benchmark.scaling import Scaling, work_on
-from r1jax.benchmark.workload import Work
+from r1jax.benchmark.mesh_estimate import estimate, target_mesh
+from r1jax.benchmark.scaling import Scaling, scaled_workload
+from r1jax.benchmark.workload import Workload
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.pipeline.manifest import versions
@@ -35,28 +35,28 @@ from r1jax.sharding import make_mesh, parse_mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
-    """The work of one device, and the mesh that is planned for; prompts, microbatch and slots are those of one."""
+class Config(Workload):
+    """The workload of one device (prompts, microbatch and slots are per device) and the mesh to estimate."""
 
     mesh: str = "8x1"
-    """Devices as DATAxMODEL."""
+    """Mesh of devices as DATAxMODEL."""
     scaling: Scaling = "weak"
-    """weak: prompts for each position of the data axis; strong: the same prompts in all."""
+    """weak: the number of prompts grows with the data axis; strong: it is constant."""
     target: Path | None = None
-    """XLA's text about a GPU to compile for; None compiles for this machine's devices."""
+    """File with the XLA description of a GPU to compile for; None compiles for the devices of this machine."""
     out: Path = Path("runs/plan")
-    """Folder of the result file, MODEL-SCALING-MESH.json."""
+    """Folder of the result file MODEL-SCALING-MESH.json."""
 
 
 def mesh_of_devices(text: str) -> Mesh:
-    """The mesh on this machine's devices; a CPU has as many as it takes, unless XLA_FLAGS says how many."""
+    """The mesh on the devices of this machine; CPU devices are emulated unless XLA_FLAGS sets their number."""
     needed = math.prod(parse_mesh(text))
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", needed)
     if jax.default_backend() != "cpu" and needed > len(jax.devices()):
         raise UserError(
             f"--mesh={text} needs {needed} devices and this machine has {len(jax.devices())} "
-            f"({jax.devices()[0].device_kind}): give --target, or compile for CPU devices with JAX_PLATFORMS=cpu"
+            f"({jax.devices()[0].device_kind}): use --target, or compile for CPU devices with JAX_PLATFORMS=cpu"
         )
     return make_mesh(text)
 
@@ -64,34 +64,34 @@ def mesh_of_devices(text: str) -> Mesh:
 def show(figures: dict[str, Any], console: Console) -> None:
     """Prints memory and collectives of each program."""
     table = Table(title=f"{figures['model']}, {figures['scaling']} scaling on {figures['mesh']}, {figures['device']}")
-    for name in ("program", "GiB a device", "in", "collective", "count", "MB"):
+    for name in ("program", "GiB per device", "in", "collective", "count", "MB"):
         table.add_column(name, justify="left" if name in ("program", "in", "collective") else "right")
     for name in ("update", "rollout"):
         program = figures[name]
         size = program["argument_bytes"] + program["new_output_bytes"] + program["temporary_bytes"]
         table.add_row(name, f"{size / 2**30:.2f}", "", "", "", "")
-        for where, label in (("collectives", "all"), ("collectives_of_a_turn", "a token")):
+        for where, label in (("collectives", "all"), ("collectives_of_a_turn", "per token")):
             for kind, count in program[where]["count"].items():
                 table.add_row("", "", label, kind, f"{count:,}", f"{program[where]['bytes'][kind] / 1e6:,.3f}")
     console.print(table)
     resident, peak = figures["resident_bytes"] / 2**30, figures["peak_bytes"] / 2**30
-    console.print(f"weights, moments, reference: {resident:.2f} GiB a device; the whole step: {peak:.2f}")
+    console.print(f"weights, moments, reference: {resident:.2f} GiB per device; the whole step: {peak:.2f}")
 
 
 def main() -> None:
-    """Plans for the mesh that the command line asks for."""
-    presets = {"peers": ("the work that peers were measured on", Config())}
+    """Estimates the step for the mesh of the command line."""
+    presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="plan.py", description=(__doc__ or "").splitlines()[0])
     data, _ = parse_mesh(config.mesh)
-    work = work_on(config, data, config.scaling)
+    work = scaled_workload(config, data, config.scaling)
     check_run(work.rl, work.sampling, data)
     console = Console()
     mesh = target_mesh(config.mesh, config.target) if config.target else mesh_of_devices(config.mesh)
     console.print(f"compiling a step of {config.model} for {mesh.size} x {mesh.devices.flatten()[0].device_kind}")
     began = time.perf_counter()
     try:
-        planned = plan(work, mesh)
-    except jax.errors.JaxRuntimeError as error:  # a compiler without a chip cannot try what it is unsure of
+        estimated = estimate(work, mesh)
+    except jax.errors.JaxRuntimeError as error:  # without a chip, the compiler cannot run its autotuner
         if not config.target:
             raise
         reason = str(error).splitlines()[0][:120]
@@ -101,7 +101,7 @@ def main() -> None:
         "mesh": config.mesh,
         "scaling": config.scaling,
         "device": mesh.devices.flatten()[0].device_kind,
-        **planned,
+        **estimated,
         "seconds": time.perf_counter() - began,
         "settings": json.loads(cli.to_json(config)),
         "versions": versions("jax", "jaxlib", "optax"),
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.call_and_exit(main)

@@ -1,12 +1,13 @@
-"""A GRPO step on one device and on more: rollout, update and whole step over meshes, weak and strong scaling.
+"""Measures weak and strong scaling of a GRPO step: rollout, update and whole step on several meshes.
 
-    python experiments/scaling.py --model qwen2.5-1.5b                   every mesh that this machine has devices for
-    python experiments/scaling.py --meshes 1x1 8x1 --scalings weak       two of them, with prompts for each device
+    python experiments/scaling.py --model qwen2.5-1.5b                   all meshes that fit on this machine
+    python experiments/scaling.py --meshes 1x1 8x1 --scalings weak       two meshes, weak scaling
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/scaling.py       a small model on a CPU
 
-Random weights at the real shapes. weak: the prompts grow with the data axis; strong: they stay. Efficiency is tokens/s
-a device over those of one device. Time in collectives is read from a profile of one update and of a short rollout. The
-result file is written after each mesh: killed, the same command goes on with those that are missing.
+Weights are random with real shapes. weak: the number of prompts grows with the data axis; strong: it is constant.
+Efficiency is tokens/s per device relative to one device. The time in collectives comes from profiles of one update and
+of a short rollout. The result file is written after each mesh; after a kill, the same command measures the missing
+ones.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, work_on
-from r1jax.benchmark.workload import SMALL, Work
+from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, scaled_workload
+from r1jax.benchmark.workload import CPU_SETTINGS, Workload
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import keep_compiled
@@ -38,51 +39,51 @@ MESHES = ("1x1", "2x1", "4x1", "8x1", "4x2", "2x4", "1x8")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Work):
-    """The work of one device, and where it is measured; prompts, microbatch and slots are those of one device."""
+class Config(Workload):
+    """The workload of one device (prompts, microbatch and slots are per device) and the meshes to measure."""
 
     meshes: tuple[str, ...] = MESHES
-    """Each DATAxMODEL; of the default's, those that this machine has devices for."""
+    """Meshes as DATAxMODEL. Default meshes with more devices than this machine has are skipped."""
     scalings: tuple[Scaling, ...] = ("weak", "strong")
-    """weak: prompts for each position of the data axis; strong: the same prompts in all."""
+    """weak: the number of prompts grows with the data axis; strong: it is constant."""
     repeats: int = 3
-    """Timed runs of each part, after one that is not; the median is reported."""
+    """Number of timed calls of each part, after one that is not timed; the median is reported."""
     out: Path = Path("runs/scaling")
-    """Folder of the result file, MODEL.json."""
+    """Folder of the result file MODEL.json."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.repeats < 1 or not self.meshes or not self.scalings:
-            raise UserError("repeats must be at least 1, and meshes and scalings name one at least")
+            raise UserError("repeats must be at least 1, and meshes and scalings must not be empty")
 
 
 def check(config: Config) -> None:
-    """Refuses what no number of devices could run, before any is touched."""
+    """Raises UserError for invalid work before any device is used."""
     for mesh in config.meshes:
         data, _ = parse_mesh(mesh)
         for scaling in config.scalings:
             try:
-                work = work_on(config, data, scaling)
+                work = scaled_workload(config, data, scaling)
                 check_run(work.rl, work.sampling, data)
             except UserError as error:
                 raise UserError(f"{scaling} scaling on {mesh}: {error}") from error
 
 
 def meshes_here(config: Config, console: Console) -> list[str]:
-    """The meshes that there are devices for; raises UserError for another, unless it is one of the default's."""
+    """The meshes that fit on this machine; raises UserError for others, unless they are default meshes."""
     there = len(jax.devices())
     beyond = [mesh for mesh in config.meshes if math.prod(parse_mesh(mesh)) > there]
     if beyond and config.meshes != MESHES:
-        make_mesh(beyond[0])  # says how many devices it needs, and how to get them
+        make_mesh(beyond[0])  # raises UserError
     if beyond:
-        console.print(f"{there} device{'s' * (there > 1)} here: without {', '.join(beyond)}", highlight=False)
+        console.print(f"{there} device{'s' * (there > 1)} found: {', '.join(beyond)} skipped", highlight=False)
     return [mesh for mesh in config.meshes if mesh not in beyond]
 
 
 def results_of(config: Config) -> Results:
-    """The result file of the work on this machine's kind of device."""
+    """The result file for this workload and kind of device."""
     settings = json.loads(cli.to_json(config))
-    for name in ("meshes", "scalings", "out"):  # what may differ between the commands that fill one file
+    for name in ("meshes", "scalings", "out"):  # these may differ between commands with the same result file
         del settings[name]
     device = jax.devices()[0].device_kind
     header = {"model": config.model, "device": device, "settings": settings}
@@ -112,12 +113,12 @@ def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
     console.print(table)
 
 
-def attempt(work: Work, mesh: str, pool: RewardPool, repeats: int) -> dict[str, Any]:
-    """Figures of a run, or why the device could not hold it."""
+def attempt(work: Workload, mesh: str, pool: RewardPool, repeats: int) -> dict[str, Any]:
+    """Measures a run; returns an error if it does not fit into memory."""
     try:
         with jax.set_mesh(make_mesh(mesh)):
             return measure(work, pool, repeats)
-    except UserError as error:  # of the sampler, where its request is beyond what is free
+    except UserError as error:  # from the sampler, if memory does not suffice
         return {"error": str(error)}
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -126,16 +127,16 @@ def attempt(work: Work, mesh: str, pool: RewardPool, repeats: int) -> dict[str, 
 
 
 def main() -> None:
-    """Measures what the command line asks for and is not yet in the result file."""
-    presets = {"peers": ("the work that peers were measured on", Config())}
+    """Measures the runs of the command line that are not in the result file."""
+    presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="scaling.py", description=(__doc__ or "").splitlines()[0])
     check(config)
     console = Console()
     meshes = meshes_here(config, console)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **SMALL)
-        console.print("no GPU or TPU here: a small model and little work; the figures say nothing about a chip")
+        config = dataclasses.replace(config, **CPU_SETTINGS)
+        console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     keep_compiled()
     results = results_of(config)
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool:
@@ -143,9 +144,9 @@ def main() -> None:
             if results.find(scaling, mesh):
                 continue
             data, model = parse_mesh(mesh)
-            work = work_on(config, data, scaling)
+            work = scaled_workload(config, data, scaling)
             same = [r for r in results.runs() if (r["mesh"], r["prompts"]) == (mesh, work.prompts)]
-            # On a data axis of one device both scalings are one piece of work.
+            # With a data axis of size one, both scalings have the same work.
             figures = same[0] if same else attempt(work, mesh, pool, config.repeats)
             what = {
                 "scaling": scaling,
@@ -157,10 +158,10 @@ def main() -> None:
             results.add({**what, **figures, **what})
             told = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
             console.print(f"{scaling} {mesh}: {told}", style="dim", highlight=False)
-            jax.clear_caches()  # programs of one mesh serve no other, and hold device memory
+            jax.clear_caches()  # programs of a mesh are not reused, and take device memory
     show(results.runs(), f"{config.model} on {results.header['device']}", console)
     console.print(f"{results.path}", highlight=False)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.call_and_exit(main)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What a host of eight GPUs is for, in less than 25 minutes: speed over meshes, R1-Zero with the batch grown with the
-# GPUs, the stages of R1, a kill and what opens its checkpoint. Each part leaves a folder and a log under RUNS and is
-# listed in RUNS/parts.tsv (name, status, seconds); RUNS/summary.json compares them. A part that fails or is too slow
-# stops no other. The same command again does what is not yet there.
+# Experiments on a host of eight GPUs in less than 25 minutes: speed on several meshes, R1-Zero with a batch that grows
+# with the number of GPUs, the stages of R1, and a kill followed by resumes on several meshes. Each part writes a folder
+# and a log under RUNS and a line of RUNS/parts.tsv (name, status, seconds); RUNS/summary.json compares the parts. A part
+# that fails or exceeds its time limit does not stop the others. The same command again runs the missing parts.
 #
 #   launch/gpus8.sh                    eight GPUs
 #   N=2 launch/gpus8.sh                two (a power of 2)
-#   SMALL=1 launch/gpus8.sh            the same commands with little work on N CPU devices: proves the script alone
-#   ONLY="zero resume" launch/gpus8.sh some groups of: singles zero resume speed r1 speed7b
+#   SMALL=1 launch/gpus8.sh            the same commands with small models on N CPU devices, to test this script
+#   ONLY="zero resume" launch/gpus8.sh a subset of: singles zero resume speed r1 speed7b
 #   BASE=PATH, PYTHON=python3, RUNS=runs/gpus8, MINUTES=25
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -35,17 +35,17 @@ else
   rl=(--preset=smollm2 "--base=$BASE")
   r1=(--preset=smollm2 "--base=$BASE")
   prompts=64 microbatch=256 steps=80 save=5 killed_at=12
-  # Blocks in a loop and half the prompts, so that compiling and running fit into the time.
+  # A loop over blocks and half the prompts, so that compilation and runs fit into the time.
   speed=(--model=qwen2.5-1.5b --prompts=16 --microbatch=16 --unroll=false --repeats=2)
-  # Does not fit on one GPU with every weight trained; few tokens, since this model decodes slowly.
+  # Training does not fit on one GPU; few tokens, since decoding is slow.
   speed7b=(--model=qwen2.5-7b --prompts=8 --group=8 --microbatch=8 --tokens=128 --beta=0 --remat=block --unroll=false
     --repeats=1)
 fi
-whole=() # the meshes of all N devices: Nx1 first
+whole=() # meshes of all N devices, Nx1 first
 for ((m = 1; m <= N; m *= 2)); do whole+=("$((N / m))x$m"); done
-other=("${whole[1]}" 1x1) # the meshes that open the checkpoint of Nx1: 4x2 and 1x1 of eight
+other=("${whole[1]}" 1x1) # meshes that resume from the checkpoint of Nx1: 4x2 and 1x1 for N=8
 
-part() { # part NAME MINUTES COMMAND...: once, with a limit, its output in a log
+part() { # part NAME MINUTES COMMAND...: runs a command once, with a time limit and a log
   local name=$1 limit=$(($2 * 60)) began=$SECONDS status
   shift 2
   if grep -qP "^$name\t0\t" "$RUNS/parts.tsv" 2>/dev/null; then return 0; fi
@@ -65,12 +65,12 @@ part() { # part NAME MINUTES COMMAND...: once, with a limit, its output in a log
 
 wanted() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 
-zero() { # zero MESH FACTOR STEPS FLAGS...: flags of R1-Zero with FACTOR times the batch, in the array command
+zero() { # zero MESH FACTOR STEPS FLAGS...: sets the array command to R1-Zero with FACTOR times the batch
   command=("$PYTHON" experiments/r1_zero.py "${rl[@]}" "--mesh=$1" "--rl.prompts=$((prompts * $2))"
     "--rl.microbatch=$((microbatch * ${1%x*}))" "--rl.steps=$3" "${@:4}")
 }
 
-meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those that fail together are tried by themselves
+meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed on meshes; after a failure, each mesh is tried separately
   local name=$1 limit=$2 flags=()
   shift 2
   while [ "$1" != -- ]; do flags+=("$1") && shift; done
@@ -80,7 +80,7 @@ meshes() { # meshes NAME MINUTES FLAGS... -- MESH...: speed over meshes; those t
   for mesh in "$@"; do part "$name-$mesh" 4 "${command[@]}" "$mesh"; done
 }
 
-kill_and_resume() { # R1-Zero on Nx1, killed without warning; then the same on Nx1 and, from copies, on other meshes
+kill_and_resume() { # kills R1-Zero on Nx1, then resumes it on Nx1 and copies of it on other meshes
   local out=$RUNS/resume mesh pid command
   if [ ! -e "$RUNS/killed" ]; then
     zero "${whole[0]}" "$N" $((killed_at * 2)) "--save.every=$save" "--out=$out"
@@ -116,23 +116,23 @@ second_gpu() {
   part r1-1x1 11 "$PYTHON" experiments/r1.py "--out=$RUNS/r1-1x1" --mesh=1x1 "${r1[@]}"
 }
 
-gpus_from() { # gpus_from K: K GPUs, the first of which is K
+gpus_from() { # gpus_from K: uses the K GPUs from number K
   local -x CUDA_VISIBLE_DEVICES
   CUDA_VISIBLE_DEVICES=$(seq -s, "$1" $(($1 * 2 - 1)))
   meshes "speed-$1x1" 5 "${speed[@]}" -- "$1x1"
   meshes "speed7b-$1x1" 5 "${speed7b[@]}" --scalings=strong -- "$1x1"
 }
 
-# Side by side, each on GPUs of its own: what one device does, and the meshes that leave some free.
+# In parallel on separate GPUs: runs on one device, and meshes of fewer than N devices.
 if wanted singles; then
   first_gpu &
   second_gpu &
   for ((first = 2; first * 2 <= N; first *= 2)); do gpus_from "$first" & done
   wait
 fi
-# One after another, on all.
+# Sequential runs on all devices.
 if wanted zero; then
-  # Four times the samples of one device: its first steps/N steps are the comparison at equal samples.
+  # Four times the samples of one device; its first steps/N steps are compared at equal samples.
   zero "${whole[0]}" "$N" $((steps * 4 / N)) "--out=$RUNS/zero-${whole[0]}"
   part "zero-${whole[0]}" 6 "${command[@]}"
 fi

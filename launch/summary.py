@@ -1,8 +1,8 @@
-"""What the parts of gpus8.sh say together: one summary.json, from their own files.
+"""Summarises the results of gpus8.sh in one summary.json.
 
     python launch/summary.py OUT N MESH
 
-N devices of MESH (8x1) against one. A part that has no files is left out.
+Compares N devices of MESH (8x1) with one device. Parts without files are skipped.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The metrics of each step; empty where there are none."""
+    """The metrics of each step; empty if there is no file."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def curve(rows: list[dict[str, Any]], factor: int) -> list[dict[str, float]]:
-    """Mean accuracy and seconds so far after each batch of the wide run: a step of it, ``factor`` steps of the other.
+    """Mean accuracy and elapsed seconds after each ``factor`` steps.
 
-    The first step's compilation is in the seconds.
+    The seconds include the compilation of the first step.
     """
     seconds = np.cumsum([row["seconds"] for row in rows])
     accuracy = [row["reward_accuracy"] for row in rows]
@@ -33,7 +33,7 @@ def curve(rows: list[dict[str, Any]], factor: int) -> list[dict[str, float]]:
 
 
 def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> dict[str, Any]:
-    """Curves at equal samples, and seconds until nine tenths of the way to the accuracy that one device ends with."""
+    """Curves at equal samples, and seconds until 90% of the accuracy gain of the run on one device."""
     curves = {"one": curve(one, n), "wide": curve(wide, 1)}
     start, end = (curves["one"][i]["accuracy"] for i in (0, -1))
     aim = start + 0.9 * (end - start)
@@ -49,15 +49,15 @@ def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> d
 
 
 def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
-    """Largest differences between the steps that two runs made after the kill."""
+    """Largest differences between the metrics of two runs in the steps after the kill."""
     pairs = list(zip(rows_of(folder)[killed:], rows_of(other)[killed:], strict=True))
     return {name: max(abs(a[name] - b[name]) for a, b in pairs) for name in ("loss", "reward", "entropy")}
 
 
 def stages(folder: Path) -> dict[str, dict[str, Any]]:
-    """The finished stages of R1, in the order of their names: who made each, its seconds, and those of a step.
+    """The finished stages of R1 by name: function, seconds, and seconds per step.
 
-    The median of the steps after the first, which has the compilation in it; None where no steps were kept.
+    Seconds per step are the median without the first step, which includes compilation; None if there are no metrics.
     """
     found = {}
     for path in sorted(folder.glob("[!.]*/manifest.json")):
@@ -78,7 +78,7 @@ def main() -> None:
         found["parts"] = [line.split("\t") for line in (out / "parts.tsv").read_text().splitlines()]
     for path in sorted(out.glob("*/summary.json")):
         run = json.loads(path.read_text())
-        if "device" in run:  # the stages of R1 name theirs
+        if "device" in run:  # not in the stages of R1
             found.setdefault("runs", {})[path.parent.name] = {name: run[name] for name in ("device", "versions")}
     one, wide = rows_of(out / "zero-1x1"), rows_of(out / f"zero-{mesh}")
     if len(one) >= n and wide:
@@ -89,7 +89,7 @@ def main() -> None:
         found["resume"] = {path.name: differences(out / "resume", path, killed) for path in others}
         found["resume"]["killed_after_step"] = killed
     made = {name: stages(out / f"r1-{name}") for name in ("1x1", mesh)}
-    if both := [stage for stage in made["1x1"] if stage in made[mesh]]:  # a run cut short counts as far as it came
+    if both := [stage for stage in made["1x1"] if stage in made[mesh]]:  # a run may have ended early
         found["r1"] = {name: {stage: made[name][stage] for stage in both} for name in made}
     for path in sorted((out / "scaling").glob("*.json")):
         result = json.loads(path.read_text())

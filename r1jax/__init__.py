@@ -1,6 +1,6 @@
 """The DeepSeek-R1 training recipe in pure-functional JAX.
 
-Shapes, everywhere in comments, docstrings and einsums:
+Letters of shapes in comments, docstrings and einsums:
 
     B  batch                        V  vocabulary
     T  time, in tokens              L  layers
@@ -10,7 +10,7 @@ Shapes, everywhere in comments, docstrings and einsums:
     G  key and value heads          M  new tokens
     K  head size
 
-``import r1jax`` imports nothing heavy: the names below are fetched when they are first used.
+``import r1jax`` is fast: the names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Reward workers import r1jax too, and must not pay for jax.
+    # Reward workers import r1jax too and do not need jax.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""The command line is a frozen dataclass: presets to start from, a flag for every field, one line for a mistake."""
+"""Command lines of frozen dataclasses: presets, a flag for each field, and one-line errors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from r1jax.stopping import Stopped, stoppable
 
 Config = TypeVar("Config")
 
-# A union of dataclasses keeps the kind its preset has, and a switch is --flag, --flag=true or --flag=false.
+# A union of dataclasses keeps the type of the preset, and a boolean is --flag, --flag=true or --flag=false.
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
 _PYTHON_FORMAT = warnings.formatwarning
-# What is wrong with a disk or a folder, and not with the program.
+# Errors of a disk or folder, and not of the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -59,31 +59,38 @@ def parse(
     prog: str | None = None,
     description: str | None = None,
 ) -> Config:
-    """The config that a command line asks for: a preset, changed by ``--field=value`` or ``--field value``.
-
-    presets: name -> (one line about it, its config); the configs are frozen dataclasses of one type.
-    default: the preset where ``--preset`` is not given.
-    args: the words after the program's name; None takes them from sys.argv.
+    """Parses a command line: a preset, changed by ``--field=value`` or ``--field value``.
 
     Nested fields are dotted (``--rl.learning-rate=1e-6``), with - or _. ``--help`` prints the flags with the defaults
-    of the chosen preset and ends the process with status 0. Raises UserError on a wrong flag, value or preset.
+    of the selected preset and ends the process with status 0.
+
+    Args:
+      presets: name -> (one-line description, config); the configs are frozen dataclasses of one type.
+      default: the preset if ``--preset`` is not given.
+      args: the words after the name of the program; None reads sys.argv.
+      prog: name of the program in ``--help``.
+      description: first line of ``--help``.
+
+    Raises:
+      UserError: if a flag, value or preset is wrong.
     """
     given = list(sys.argv[1:] if args is None else args)
     names = [words[1] for words in _by_flag(given) if words[0] == "--preset" and len(words) > 1]
-    chosen = next((n for n in reversed(names) if n in presets), default)  # a wrong name is refused with the values
+    chosen = next((n for n in reversed(names) if n in presets), default)  # a wrong name fails below
 
-    about = "\n".join(["the settings to start from", *(f"{name}: {line}" for name, (line, _) in presets.items())])
+    lines = (f"{name}: {line}" for name, (line, _) in presets.items())
+    about = "\n".join(["The preset whose settings the other flags change.", *lines])
     flags = _flags(presets[chosen][1]) | {"--preset": Literal[tuple(presets)]}
     command: Any = dataclasses.make_dataclass(
         "Command",
         [
             ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help=about)]),
-            ("config", Annotated[type(presets[chosen][1]), tyro.conf.arg(name="")]),  # no prefix of its own
+            ("config", Annotated[type(presets[chosen][1]), tyro.conf.arg(name="")]),  # no prefix
         ],
         frozen=True,
     )
     try:
-        # tyro explains a mistake in a box of many lines; _reason finds the cause anew and says it in one.
+        # tyro reports an error in a box of many lines; _reason determines the cause and describes it in one line.
         with contextlib.redirect_stderr(io.StringIO()):
             result, unknown = tyro.cli(
                 command,
@@ -104,11 +111,11 @@ def parse(
     return result.config
 
 
-def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
+def call_and_exit(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
-    That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed
-    where Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). A warning to users is a line too, printed once.
+    The ``error:`` line reports a UserError, a full disk or a folder without write permission. ``farewell`` is printed
+    when Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings to users are single lines, printed once.
     """
     warnings.filterwarnings("once", category=UserWarning)
     warnings.formatwarning = _format_warning
@@ -123,7 +130,7 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from there")
+        print(f"{stopped}; the same command resumes from there")
         sys.exit(stopped.status)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -131,21 +138,21 @@ def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
 
 
 def to_json(config: Any) -> str:
-    """A config as indented JSON: tuples become lists, paths text, and numbers that JSON lacks ("inf", "nan") text."""
+    """A config as indented JSON: tuples become lists; paths and non-finite numbers ("inf", "nan") become text."""
     return json.dumps(_plain(config), indent=2, allow_nan=False) + "\n"
 
 
 def diff(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    """Dotted path -> (old, new) of each field that differs; either side is a config or the parsed JSON of one.
+    """Dotted path -> (old, new) of each field that differs. Both arguments are configs or the parsed JSON of configs.
 
-    A field that one side lacks is None there.
+    A missing field is None.
     """
     a, b = dict(_leaves(_plain(old))), dict(_leaves(_plain(new)))
     return {path: (a.get(path), b.get(path)) for path in a | b if a.get(path) != b.get(path)}
 
 
 def defaults(config: Any) -> dict[str, Any]:
-    """Dotted path -> default, as JSON, of the fields of a config that have one; those of a part without one, too."""
+    """Dotted path -> default, as JSON, of all fields of a config that have one, including those of nested configs."""
     found: dict[str, Any] = {}
     parts = config if isinstance(config, Mapping) else {}
     if dataclasses.is_dataclass(config):
@@ -160,7 +167,7 @@ def defaults(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A config, or a part of one, in the types of JSON."""
+    """A config, or a part of one, as JSON types."""
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -182,14 +189,14 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
-    """Flag -> type of each field of a config and of the dataclasses inside it."""
+    """Flag -> type for each field of a config and its nested dataclasses."""
     found = {}
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         flag, value, hint = prefix + field.name.replace("_", "-"), getattr(config, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
             found |= _flags(value, f"{flag}.")
-        elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # an absent part has no flags
+        elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # a nested config that is None has no flags
             found[flag] = hint
     return found
 
@@ -207,7 +214,7 @@ def _by_flag(args: Sequence[str]) -> list[list[str]]:
 
 
 def _reason(args: Sequence[str], flags: Mapping[str, Any], stop: BaseException) -> str:
-    """Why tyro refused: the flag whose values do not fit its type, else what the config's own checks raised."""
+    """Why tyro failed: the flag whose values do not match its type, or else the error of the config's checks."""
     for flag, *values in _by_flag(args):
         if flag in flags and not _fits(values, flags[flag]):
             given = f"{flag}={' '.join(values)}" if values else f"{flag} has no value"
@@ -215,11 +222,11 @@ def _reason(args: Sequence[str], flags: Mapping[str, Any], stop: BaseException) 
     error: BaseException | None = stop
     while error and not isinstance(error, ValueError):
         error = error.__context__
-    return _one_line(error or "these flags do not go together")
+    return _one_line(error or "these flags cannot be combined")
 
 
 def _fits(values: Sequence[str], hint: Any) -> bool:
-    """Whether tyro can read values as the type."""
+    """True if tyro can parse the values as the type."""
     probe: Any = dataclasses.make_dataclass("Probe", [("value", hint)])
     try:
         with contextlib.redirect_stderr(io.StringIO()):
@@ -230,19 +237,19 @@ def _fits(values: Sequence[str], hint: Any) -> bool:
 
 
 def _unknown(word: str, flags: Mapping[str, Any]) -> str:
-    """What is wrong with a word that tyro left over."""
+    """Describes the error of a word that tyro did not parse."""
     flag = word.partition("=")[0].replace("_", "-")
     there = explain(flag, flags)
     if not flag.startswith("--"):
-        known = there and (flag.startswith("-") or "=" in word)  # else a value too many, which may be any word
-        return f"{word}: belongs to no flag, write --flag=value or --flag value" + (f"; {there}" if known else "")
+        known = there and (flag.startswith("-") or "=" in word)  # otherwise it may be an extra value
+        return f"{word}: not a flag, write --flag=value or --flag value" + (f"; {there}" if known else "")
     if not there and (near := difflib.get_close_matches(flag, flags, n=1)):
         there = f"did you mean {near[0]}?"
     return f"{flag}: no such flag" + (f"; {there}" if there else "")
 
 
 def _describe(hint: Any) -> str:
-    """A type in words, for the end of a sentence that begins with "expected"."""
+    """A type in words, to follow "expected"."""
     inner = typing.get_args(hint)
     match typing.get_origin(hint):
         case typing.Literal:
@@ -260,7 +267,7 @@ def _describe(hint: Any) -> str:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """One line of a warning to users; others, which are for programmers, as Python has them."""
+    """Formats a UserWarning as one line, and other warnings, which are for developers, as Python does."""
     if category is UserWarning:
         return f"warning: {_one_line(message)}\n"
     return _PYTHON_FORMAT(message, category, filename, lineno, line)

@@ -1,8 +1,8 @@
-"""The one exception that means: the person who typed the command can mend this."""
+"""The exception for mistakes that the user can correct."""
 
 
 class UserError(Exception):
-    """A wrong flag, path, file or combination, in one line that says what to do.
+    """A wrong flag, path, file or combination; the message is one line that says what to do.
 
-    Experiments print the line and exit with status 2; libraries raise it before any device work.
+    Experiments print the message and exit with status 2. It is raised before any device work.
     """

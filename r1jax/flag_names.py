@@ -1,18 +1,18 @@
-"""Names that flags have in other libraries, and what a command of this project has in their place."""
+"""Explains flags of other libraries in terms of the flags of a command."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
 
-# Names, without dashes, then sentences, of which the first is said whose {fields} are all flags of the command. A field
-# is the end of a flag's name ({learning-rate}: --rl.learning-rate); {a|b} are several; {?a} must be there, unsaid.
+# Names without dashes, followed by sentences. The first sentence whose {fields} are all flags of the command is used. A
+# field is the end of a flag ({learning-rate}: --rl.learning-rate); {a|b} inserts both; {?a} is required, not inserted.
 _TABLE: tuple[tuple[str, ...], ...] = (
     # Optimiser
     ("lr peak-lr max-lr actor-lr actor-learning-rate base-lr step-size", "the learning rate is {learning-rate}"),
     (
         "lr-scheduler lr-scheduler-type lr-schedule scheduler lr-decay-style lr-warmup-style min-lr min-lr-rate",
-        "the schedule of the learning rate is {schedule}; cosine falls to a tenth",
+        "the schedule of the learning rate is {schedule}; cosine decays to a tenth",
     ),
     (
         "num-warmup-steps lr-warmup-steps warmup-ratio lr-warmup-ratio lr-warmup-steps-ratio warmup-fraction",
@@ -33,7 +33,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     (
         "kl kl-coef kl-coeff kl-penalty init-kl-coef kl-loss-coef use-kl-loss use-kl-in-reward kl-beta kl-weight "
         "kl-ctrl beta",
-        "the weight of the KL to the reference is {beta}",
+        "the weight of the KL divergence from the reference is {beta}",
     ),
     (
         "clip clip-eps clip-epsilon eps-clip cliprange clip-range clip-ratio clip-ratio-c epsilon delta",
@@ -46,16 +46,13 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "algorithm algo adv-estimator advantage-estimator loss-type loss-fn policy-loss trainer",
         "the algorithm is made of {loss} and {baseline}",
     ),
-    ("loss-agg-mode loss-aggregation", "the mean of the loss is {aggregate}"),
-    ("importance-sampling-level", "the ratio of each token or of the whole sequence is {ratio}"),
+    ("loss-agg-mode loss-aggregation", "the aggregation of the loss is {aggregate}"),
+    ("importance-sampling-level", "the choice between token and sequence ratios is {ratio}"),
     (
         "scale-rewards norm-adv-by-std-in-grpo normalize-advantages normalize-std whiten-advantages std-normalization",
-        "advantages are divided by the deviation unless {normalise-std} is false",
+        "advantages are divided by the standard deviation unless {normalise-std} is false",
     ),
-    (
-        "filter-groups dynamic-sampling dynamic-filtering dapo",
-        "groups of equal rewards are dropped by {drop-equal-groups}",
-    ),
+    ("filter-groups dynamic-sampling dynamic-filtering dapo", "{drop-equal-groups} drops groups with equal rewards"),
     (
         "overlong-buffer-len mask-truncated-completions overlong-filtering",
         "the penalty on long completions is {overlong-buffer}",
@@ -66,37 +63,37 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ),
     (
         "ref-model reference-model ref-model-path ref ref-policy sync-ref-model ref-model-sync-steps update-reference",
-        "the reference is the model as it starts, where {beta} is above 0, and later the policy by {reference-every}",
+        "the reference is the initial model if {beta} is above 0; {reference-every} replaces it by the policy",
     ),
     (
         "critic critic-model critic-lr critic-learning-rate value-model gamma lam lambda gae-lambda vf-coef "
         "cliprange-value",
-        "there is no critic: a sample is compared with its group, as {baseline} says",
+        "there is no critic: the baseline is computed from the group, see {baseline}",
     ),
-    # How much
+    # Batch and length of training
     (
         "num-generations rollout-n n group-size g samples-per-prompt n-samples-per-prompt num-samples-per-prompt "
         "rollouts-per-prompt num-rollouts num-return-sequences generations-per-prompt",
-        "samples of each question are {group}",
-        "samples of each question are {group|samples}",
+        "the number of samples per question is {group}",
+        "the number of samples per question is {group|samples}",
     ),
     (
         "batch-size bs train-batch-size global-batch-size rollout-batch-size per-device-train-batch-size batch gbs "
         "num-prompts prompts-per-step groups-per-batch",
-        "questions of a rollout are {prompts}, and conversations of an update {batch}",
-        "questions of a rollout are {prompts}, each with {group} samples",
+        "the number of questions per rollout is {prompts}, and of conversations per update {batch}",
+        "the number of questions per rollout is {prompts}, each with {group} samples",
     ),
     (
         "micro-batch-size mbs micro-train-batch-size ppo-micro-batch-size ppo-micro-batch-size-per-gpu "
         "train-micro-batch gradient-accumulation-steps grad-accum grad-accum-steps accumulation-steps "
         "accumulate-grad-batches",
-        "sequences of one backward pass, over all devices, are {microbatch}; gradients add up over the rest",
+        "the number of sequences per backward pass, over all devices, is {microbatch}; gradients are accumulated",
     ),
     (
         "mini-batch-size minibatch-size ppo-mini-batch-size num-mini-batches num-ppo-batches",
-        "a rollout is split into {minibatches} updates",
+        "the number of updates per pass over a rollout is {minibatches}",
     ),
-    ("ppo-epochs num-iterations mu update-epochs num-ppo-epochs", "passes over a rollout are {inner-epochs}"),
+    ("ppo-epochs num-iterations mu update-epochs num-ppo-epochs", "{inner-epochs} sets the passes over a rollout"),
     (
         "epochs num-epochs num-train-epochs total-epochs max-epochs n-epochs",
         "the length of training is {epochs} and, in rollouts, {steps}",
@@ -111,43 +108,43 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     (
         "max-completion-length max-new-tokens max-response-length response-length generate-max-len max-gen-len "
         "max-length max-generation-length max-tokens-to-generate total-generation-steps max-tokens max-len",
-        "new tokens of a completion are at most {sampling.max-tokens}",
-        "new tokens of a sample are {tokens}",
-        "lengths are those of the run that {teacher} names",
+        "the maximum length of a completion, in tokens, is {sampling.max-tokens}",
+        "the number of new tokens per sample is {tokens}",
+        "lengths are those of the {teacher} run",
     ),
     (
         "max-prompt-length prompt-max-len max-prompt-len prompt-length prompt-len",
-        "prompts are taken whole, and completions end at {sampling.max-tokens}",
-        "tokens of a prompt are {prompt}",
+        "prompts are not truncated, and completions end at {sampling.max-tokens}",
+        "the number of tokens per prompt is {prompt}",
     ),
     (
         "max-seq-len max-seq-length seq-len seq-length model-max-length cutoff-len max-model-len "
         "max-context-length context-length block-size packing pack",
         "conversations are packed into rows of {width} tokens",
-        "prompts are taken whole, and completions end at {sampling.max-tokens}",
-        "a sequence is {prompt} and {tokens}",
+        "prompts are not truncated, and completions end at {sampling.max-tokens}",
+        "the length of a sequence is the sum of {prompt} and {tokens}",
     ),
     (
         "temp temperature rollout-temperature",
         "the temperature is {sampling.temperature}, and in evaluation {evaluation.temperature}",
-        "the temperature is that of the run that {teacher} names",
+        "the temperature is that of the {teacher} run",
     ),
-    ("top-p top-k min-p", "sampling is as in the run that {teacher} names"),
+    ("top-p top-k min-p", "sampling is as in the {teacher} run"),
     (
         "vllm use-vllm vllm-mode vllm-server-host sglang use-sglang rollout-engine rollout-backend "
         "inference-engine gpu-memory-utilization vllm-gpu-memory-utilization vllm-num-engines async-engine "
         "colocate",
-        "samples are drawn by the training process itself; {sampling.slots} bounds its memory",
-        "samples are drawn by the process itself; {slots} bounds its memory",
-        "samples are drawn by the training process itself{?learning-rate}",
+        "the training process draws the samples itself; {sampling.slots} limits its memory",
+        "the process draws the samples itself; {slots} limits its memory",
+        "the training process draws the samples itself{?learning-rate}",
     ),
-    # Model and how it is computed
+    # Model and computation
     (
         "model model-name model-name-or-path model-path base-model actor-model hf-model hf-checkpoint model-id "
         "model-dir checkpoint ckpt init-from pretrained pretrain policy path actor-path load",
         "the model to start from is {base}",
-        "the model to teach is {student}",
-        "the shapes of the model are {model}",
+        "the model to train is {student}",
+        "the architecture of the model is {model}",
     ),
     ("teacher-model teacher-model-name-or-path", "the teacher is {teacher}"),
     (
@@ -157,7 +154,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ),
     (
         "bf16 fp16 fp32 bfloat16 float16 precision mixed-precision torch-dtype half amp",
-        "the type of computation is {dtype} (float32 or bfloat16) and of stored weights {param-dtype}",
+        "the type of computation is {dtype} (float32 or bfloat16), and that of the stored weights {param-dtype}",
         "the type is {dtype} (float32 or bfloat16)",
         "the type of stored weights is {param-dtype} (float32 or bfloat16)",
     ),
@@ -166,128 +163,128 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "num-processes nproc-per-node devices num-devices world-size nnodes num-nodes nodes ngpu local-rank "
         "tensor-parallel-size tp tp-size data-parallel-size dp dp-size fsdp fsdp-size deepspeed ds-config "
         "zero-stage zero3 sharding strategy",
-        "devices are {mesh}, DATAxMODEL, with weights and moments split over both",
-        "devices are {meshes}, DATAxMODEL each",
+        "the mesh of devices is {mesh}, DATAxMODEL; weights and moments are split over both axes",
+        "the meshes of devices are {meshes}, DATAxMODEL each",
     ),
-    ("device cuda cpu gpu tpu platform backend", "devices are those that JAX finds; JAX_PLATFORMS=cpu chooses the CPU"),
+    ("device cuda cpu gpu tpu platform backend", "JAX selects the devices; JAX_PLATFORMS=cpu selects the CPU"),
     (
         "gradient-checkpointing activation-checkpointing grad-checkpointing recompute remat-policy "
         "enable-gradient-checkpointing",
-        "what the backward pass computes again is {remat}",
+        "what the backward pass recomputes is {remat}",
     ),
     (
         "flash-attn flash-attention use-flash-attn attn attn-implementation attention-implementation",
-        "the kernel of attention is {attention}",
+        "the attention kernel is {attention}",
     ),
     (
         "compile torch-compile jit use-torch-compile",
-        "all is compiled; {unroll} compiles the blocks one by one",
-        "all is compiled",
+        "everything is compiled; {unroll} compiles each block separately",
+        "everything is compiled",
     ),
     (
         "lora use-lora use-peft peft lora-r lora-rank lora-alpha lora-dropout lora-target-modules qlora "
         "load-in-4bit load-in-8bit quantization",
-        "there are no adapters and no quantised training: all weights are trained{?param-dtype}",
+        "there are no adapters and there is no quantised training: all weights are trained{?param-dtype}",
     ),
     # Data and rewards
     (
         "dataset dataset-name dataset-path dataset-name-or-path data data-path data-dir train-file train-files "
         "train-data train-dataset prompt-data input env environment task",
         "the problems are {problems.source}: a JSONL or parquet file with prompt and answer, arithmetic, or gym:NAME",
-        "the data are those of the run that {teacher} names",
+        "the data are those of the {teacher} run",
     ),
     (
         "eval-dataset eval-data eval-file test-file test-data val-file val-files validation-file valid-file "
         "test-dataset",
         "held-out problems are {problems.held-out-source}",
     ),
-    ("dataset-config dataset-split split dataset-train-split", "a split is a file of its own, {problems.source}"),
+    ("dataset-config dataset-split split dataset-train-split", "each split is a separate file, {problems.source}"),
     (
         "input-key prompt-key answer-key label-key prompt-column answer-column dataset-text-field dataset-prompt-field",
-        "the columns of {problems.source} are named prompt and answer",
+        "the columns of {problems.source} must be named prompt and answer",
     ),
-    ("max-samples max-train-samples num-train-samples dataset-size", "problems to train on are {problems.train-size}"),
     (
-        "chat-template prompt-template apply-chat-template system-prompt sys-prompt",
-        "how a problem is asked is {template}",
+        "max-samples max-train-samples num-train-samples dataset-size",
+        "{problems.train-size} sets the number of problems",
     ),
+    ("chat-template prompt-template apply-chat-template system-prompt sys-prompt", "the prompt template is {template}"),
     (
         "reward reward-fn reward-func reward-funcs reward-function custom-reward-function reward-model "
         "reward-model-path reward-model-name-or-path rm reward-pretrain remote-rm-url reward-weights verifier",
-        "rewards, with functions of your own and weights, are {rewards}",
-        "models of what is preferred are {helpfulness} and {harmlessness}",
-        "rewards are those of the run that {teacher} names",
+        "reward functions, also your own, and their weights are {rewards}",
+        "preference models are {helpfulness} and {harmlessness}",
+        "rewards are those of the {teacher} run",
     ),
     (
         "num-workers workers dataloader-num-workers num-proc reward-workers num-cpu num-cpus",
-        "processes that compute rewards are {verifier.workers}",
+        "the number of reward processes is {verifier.workers}",
     ),
-    ("timeout reward-timeout verifier-timeout", "the deadline of a completion's rewards is {verifier.deadline}"),
+    ("timeout reward-timeout verifier-timeout", "the time limit per completion is {verifier.deadline}"),
     # Output
     (
         "output-dir output out-dir save-path save-dir checkpoint-dir ckpt-dir ckpt-path default-local-dir log-dir "
         "logdir logging-dir run-dir exp-dir workdir work-dir results-dir run-name exp-name experiment-name experiment "
         "project project-name name",
         "the folder of the run is {out}",
-        "the folder of the run is {name}, in that of {teacher}",
+        "the folder of the run is {name}, inside that of {teacher}",
     ),
     (
         "resume resume-from resume-from-checkpoint resume-mode resume-path auto-resume load-checkpoint load-ckpt "
         "restore continue continue-from",
-        "the same command goes on from its newest checkpoint in {out}, of which {save.every} says how often one is "
-        "made",
-        "the same command goes on where it was; {force} begins anew",
+        "the same command resumes from its newest checkpoint in {out}; {save.every} is the number of steps between "
+        "checkpoints",
+        "the same command resumes; {force} starts again",
     ),
     (
         "overwrite overwrite-output-dir overwrite-out clobber",
-        "stages are made again with {force}",
-        "a folder is never overwritten: name another {out}, or remove it",
+        "{force} runs finished stages again",
+        "a folder is never overwritten: choose another {out} or remove the folder",
     ),
     (
         "wandb use-wandb wandb-project wandb-run-name wandb-mode report-to tensorboard use-tensorboard "
         "tensorboard-dir log-with logger loggers tracker mlflow swanlab trackio comet neptune clearml",
-        "metrics.jsonl and TensorBoard events are written to the folder that {out} names{?learning-rate}",
-        "metrics.jsonl and TensorBoard events are written to the folder that {name} names{?learning-rate}",
+        "metrics.jsonl and TensorBoard events are written to the folder {out}{?learning-rate}",
+        "metrics.jsonl and TensorBoard events are written to the folder {name}{?learning-rate}",
     ),
     (
         "logging-steps log-every log-interval log-freq log-steps logging-strategy log-completions log-samples",
-        "every step is written to metrics.jsonl, and some completions to completions.jsonl{?learning-rate}",
+        "all steps are written to metrics.jsonl, and some completions to completions.jsonl{?learning-rate}",
     ),
     (
         "save-steps save-every save-freq save-interval save-strategy checkpoint-every checkpoint-interval "
         "ckpt-interval",
-        "steps between checkpoints are {save.every}",
+        "the number of steps between checkpoints is {save.every}",
     ),
     (
         "save-total-limit max-ckpt-num max-ckpt-to-keep max-to-keep keep-checkpoints max-actor-ckpt-to-keep",
-        "checkpoints that are kept are {save.keep-last}",
+        "the number of checkpoints that are kept is {save.keep-last}",
     ),
     (
         "eval-steps eval-every eval-interval eval-freq test-freq eval-strategy evaluation-strategy do-eval "
         "val-before-train",
-        "held-out problems are evaluated before and after training; {evaluation.problems} are how many",
+        "held-out problems are evaluated before and after training; {evaluation.problems} is their number",
     ),
     (
         "max-eval-samples num-eval-samples eval-size num-eval eval-problems",
-        "held-out problems that are evaluated are {evaluation.problems}",
+        "the number of held-out problems is {evaluation.problems}",
     ),
-    ("eval-samples val-n n-eval num-eval-generations", "samples of each held-out problem are {evaluation.samples}"),
+    ("eval-samples val-n n-eval num-eval-generations", "{evaluation.samples} sets the samples per problem"),
     (
         "push-to-hub hub-model-id hub-token hf-token trust-remote-code",
-        "nothing is sent to a hub and no remote code is run; the exported model is in {out}{?learning-rate}",
+        "nothing is uploaded and no remote code is executed; the exported model is in {out}{?learning-rate}",
     ),
     (
         "config config-file config-name config-path yaml",
-        "settings are flags alone, from {preset} on; config.json in the folder that {out} names keeps "
+        "settings are set only by flags, starting from {preset}; config.json in the folder {out} stores "
         "them{?learning-rate}",
-        "settings are flags alone, from {preset} on",
+        "settings are set only by flags, starting from {preset}",
     ),
     (
         "random-seed rng-seed data-seed seed manual-seed",
-        "the seed is {seed}",
-        "the seed is that of the run that {teacher} names",
+        "the random seed is {seed}",
+        "the random seed is that of the {teacher} run",
     ),
-    ("dryrun dry test-run debug sanity-check", "without training: {preview}", "without training: {dry-run}"),
+    ("dryrun dry test-run debug sanity-check", "{preview} stops before training", "{dry-run} stops before training"),
 )
 
 _SENTENCES = {name: sentences for names, *sentences in _TABLE for name in names.split()}
@@ -295,9 +292,9 @@ _FIELD = re.compile(r"\{(\??)([^}]+)\}")
 
 
 def explain(word: str, flags: Collection[str]) -> str | None:
-    """What a command with ``flags`` has in place of a flag that it lacks, in words; None for an unknown name.
+    """A sentence about the flags of a command that replace an unknown flag; None if the name is not in the table.
 
-    The word may be dotted, as in rl.lr: its last part is looked up, and flags with the same beginning are preferred.
+    The word may be dotted, as in rl.lr: the last part is looked up, and flags with the same prefix are preferred.
     """
     prefix, _, name = word.lstrip("-").partition("=")[0].replace("_", "-").lower().rpartition(".")
     for sentence in _SENTENCES.get(name, ()):
@@ -306,13 +303,13 @@ def explain(word: str, flags: Collection[str]) -> str | None:
             return _FIELD.sub(lambda match: "" if match[1] else any_of(fields[match[2]]), sentence)  # noqa: B023
     if same_name := find([name], flags, prefix):
         return f"did you mean {any_of(same_name)}?"
-    return "this command has nothing of the kind" if name in _SENTENCES else None
+    return "this command has no such setting" if name in _SENTENCES else None
 
 
 def find(fields: Iterable[str], flags: Collection[str], prefix: str = "") -> list[str]:
-    """The flags whose names end in one of ``fields``: one of that very name, else those below ``prefix``, else all.
+    """The flags that end in one of ``fields``: the exact name, else those below ``prefix``, else all.
 
-    Flags of the small model that is made where none is given are meant by none but their own prefix.
+    Flags of pretraining are found only with their own prefix.
     """
     found = []
     for field in fields:
@@ -326,5 +323,5 @@ def find(fields: Iterable[str], flags: Collection[str], prefix: str = "") -> lis
 
 
 def any_of(flags: list[str]) -> str:
-    """The flags as a list in words: "--a, --b or --c"."""
+    """The flags as text: "--a, --b or --c"."""
     return " or ".join([", ".join(flags[:-1]), flags[-1]] if len(flags) > 1 else flags)

@@ -1,4 +1,4 @@
-"""Names that a person typed, looked up among those that exist."""
+"""Looks up names that a user has typed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def lookup(what: str, name: str, known: Mapping[str, T]) -> T:
-    """``known[name]``; raises UserError that says ``what`` was asked for and which names come near."""
+    """Returns ``known[name]``; raises UserError, which suggests similar names, if ``name`` is not a known ``what``."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3)

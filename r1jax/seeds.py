@@ -1,4 +1,4 @@
-"""Random streams: seed -> stage -> step -> sequence, so that no two stages of a run draw the same numbers."""
+"""Random keys: seed -> stage -> step -> sequence, so that stages of a run draw different numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-    """The key with a name folded in: its CRC-32, since Python's own hash differs between processes."""
+    """Folds the CRC-32 of a name into the key; Python's hash differs between processes."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def stage_key(seed: int, *names: str) -> jax.Array:
-    """The key of a stage, and within it of what the further names say: seed, with the CRC-32 of each name folded in."""
+    """The key of a stage, and of parts of it by further names: the seed with the CRC-32 of each name folded in."""
     key = jax.random.key(seed)
     for name in names:
         key = named_key(key, name)
@@ -22,6 +22,6 @@ def stage_key(seed: int, *names: str) -> jax.Array:
 
 
 def stage_seed(seed: int, *names: str) -> int:
-    """The same for libraries that take an integer: 32 bits that depend on the seed and on each name."""
+    """stage_key for libraries that take an integer seed: 32 bits that depend on the seed and all names."""
     entropy = (seed, *(zlib.crc32(name.encode()) for name in names))
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])

@@ -1,7 +1,7 @@
-"""Weights described before they exist, and one table from logical axes to mesh axes.
+"""Parameter specs, and the table from logical axes to mesh axes.
 
-The mesh has two axes: ``data`` (batch, and parameters split as in FSDP) and ``model`` (tensor parallel). It is entered
-once with ``jax.set_mesh``; no config holds it.
+The mesh has two axes: ``data`` (batch, and parameters split as in FSDP) and ``model`` (tensor parallelism). It is set
+once with ``jax.set_mesh`` and is not part of any config.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r1jax.seeds import named_key
 Params = Any  # nested dict of arrays
 MESH_AXES = ("data", "model")
 
-# Logical axis -> mesh axis. An axis that is not here, or whose size the mesh axis does not divide, stays whole.
+# Logical axis -> mesh axis. Other axes, and those whose size is not divisible by the mesh axis, are not split.
 RULES = {
     "batch": "data",
     "slots": "data",
@@ -34,15 +34,15 @@ RULES = {
     "mlp": "model",
 }
 
-_THREADS = 4  # of XLA's CPU thread pool for each device
+_THREADS = 4  # threads of XLA's CPU thread pool per device
 
 
 def _enough_threads() -> None:
-    """Sets PJRT_NPROC, unless it is set, so that the CPU devices that were asked for have _THREADS threads each.
+    """Sets PJRT_NPROC, unless it is set, so that each forced CPU device has _THREADS threads.
 
-    XLA:CPU starts a collective in a loop and one after the loop in any order where neither needs the other, and each
-    blocks a thread until all devices have come to it. With a thread for each device, as is the default on few cores,
-    devices that take other orders wait for each other until XLA aborts the process.
+    XLA:CPU may start independent collectives in any order, and each blocks a thread until all devices have reached it.
+    With one thread per device, the default on few cores, devices with different orders deadlock until XLA aborts the
+    process.
     """
     flag = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     devices = max(int(flag[-1]) if flag else 1, jax.config.jax_num_cpu_devices)  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,7 +50,7 @@ def _enough_threads() -> None:
         os.environ.setdefault("PJRT_NPROC", str(max(_THREADS * devices, os.cpu_count() or 1)))
 
 
-_enough_threads()  # on import: the pool is made with jax's backend, before any mesh
+_enough_threads()  # on import: the thread pool is created with the backend of JAX, before any mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ParamSpec:
 
 
 def is_spec(x: Any) -> bool:
-    """True for a leaf of a tree of specs."""
+    """True for a ParamSpec, a leaf of a tree of specs."""
     return isinstance(x, ParamSpec)
 
 
@@ -81,35 +81,35 @@ def map_specs(f: Callable[[ParamSpec], Any], specs: Any) -> Any:
 
 
 def parse_mesh(text: str) -> tuple[int, int]:
-    """Reads "8x1" as (data, model); raises UserError on anything else."""
+    """Parses "8x1" as (data, model); raises UserError for other formats."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise UserError(f"--mesh={text}: write it as DATAxMODEL, two whole numbers from 1, for example --mesh=8x1")
+        raise UserError(f"--mesh={text}: expected DATAxMODEL, two whole numbers of at least 1, for example --mesh=8x1")
     return int(parts[0]), int(parts[1])
 
 
 def make_mesh(text: str) -> Mesh:
-    """Mesh of the first data*model devices; raises UserError when there are fewer."""
+    """Mesh of the first data*model devices; raises UserError if there are fewer."""
     data, model = parse_mesh(text)
     devices = jax.devices()
     if data * model > len(devices):
         raise UserError(
             f"--mesh={text} needs {data * model} devices and this machine has {len(devices)} "
-            f"({devices[0].device_kind}); lower it, or get {data * model} on a CPU with "
+            f"({devices[0].device_kind}); use a smaller mesh, or emulate {data * model} devices on a CPU with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
         )
-    # Auto axes: the compiler places what no constraint names. make_mesh's own default is Explicit.
+    # Auto axes: the compiler shards arrays without constraints. The default of make_mesh is Explicit.
     return jax.make_mesh((data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model])
 
 
 def entered_mesh() -> Mesh:
-    """The mesh that was entered with jax.set_mesh; one of the first device where none was, as in a notebook."""
+    """The mesh of jax.set_mesh, or a mesh of the first device if none is set, as in a notebook."""
     mesh = jax.sharding.get_mesh()
     return make_mesh("1x1") if mesh.empty else mesh
 
 
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
-    """PartitionSpec of an array by RULES; a weight dimension that does not divide stays whole."""
+    """PartitionSpec of an array by RULES; dimensions that are not divisible are not split."""
     names: list[str | None] = []
     for size, axis in zip(shape, axes, strict=True):
         name = RULES.get(axis or "")
@@ -118,11 +118,11 @@ def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -
 
 
 def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
-    """PartitionSpec of a weight: RULES first, then each mesh axis still unused splits the dimension that it best can.
+    """PartitionSpec of a weight: first by RULES, then each unused mesh axis splits the largest divisible dimension.
 
-    So nine heads on eight devices do not leave the weight replicated: another dimension is split, or one is split over
-    both axes. The leading dimension of stacked layers stays whole, since scan walks along it, and so do weights whose
-    dimensions have no names: norms are small, and a split one would split all activations that it scales.
+    A weight with nine heads on eight devices is thus not replicated: another dimension is split, or one dimension over
+    both axes. The leading dimension of stacked layers is not split, since scan iterates over it. Weights without named
+    dimensions are not split either: norms are small, and splitting one would split all activations that it scales.
     """
     if not any(axis for axis in spec.axes if axis != "layers"):
         return PartitionSpec()
@@ -132,7 +132,7 @@ def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
         if mesh.shape[name] == 1 or any(name in taken for taken in names):
             continue
 
-        def left(i: int) -> int:  # size of a shard along dimension i as split so far
+        def left(i: int) -> int:  # current size of a shard along dimension i
             return spec.shape[i] // math.prod(mesh.shape[taken] for taken in names[i])
 
         fits = [i for i, axis in enumerate(spec.axes) if axis != "layers" and left(i) % mesh.shape[name] == 0]
@@ -147,7 +147,7 @@ def param_shardings(specs: Any, mesh: Mesh) -> Any:
 
 
 def param_shapes(specs: Any, dtype: Any, mesh: Mesh | None = None) -> Any:
-    """Tree of ShapeDtypeStruct for a tree of specs, with shardings where a mesh is given: the target of a restore."""
+    """Tree of ShapeDtypeStruct for a tree of specs, with shardings if a mesh is given: the target of a restore."""
 
     def shape(s: ParamSpec) -> jax.ShapeDtypeStruct:
         sharding = NamedSharding(mesh, partition_param(s, mesh)) if mesh else None
@@ -157,12 +157,12 @@ def param_shapes(specs: Any, dtype: Any, mesh: Mesh | None = None) -> Any:
 
 
 def param_count(specs: Any) -> int:
-    """Number of weights."""
+    """Number of parameters."""
     return sum(math.prod(s.shape) for s in jax.tree.leaves(specs, is_leaf=is_spec))
 
 
 def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
-    """Draws each weight from a key that depends on its path alone, so adding one weight moves no other."""
+    """Initialises each weight with a key that depends only on its path, so new weights do not change others."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(specs, is_leaf=is_spec)
 
     def draw(path: Any, spec: ParamSpec) -> jax.Array:
@@ -177,42 +177,42 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
 
 
 def compiler_mesh() -> AbstractMesh | None:
-    """The entered mesh, over which the compiler splits arrays; None without one, and within shard_map.
+    """The current mesh, over which the compiler splits arrays; None if no mesh is set.
 
-    There a program sees what one device has, and speaks of no others.
+    Also None inside shard_map, where a program handles the arrays of one device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.manual_axes else mesh
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to the mesh by its logical axes; does nothing where there is no compiler_mesh."""
+    """Constrains the sharding of an activation by its logical axes; returns it unchanged without a compiler_mesh."""
     mesh = compiler_mesh()
     return x if mesh is None else jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
 
 
 def data_devices() -> int:
-    """Size of the data axis of compiler_mesh; 1 where there is none."""
+    """Size of the data axis of compiler_mesh; 1 without a mesh."""
     mesh = compiler_mesh()
     return 1 if mesh is None else mesh.shape["data"]
 
 
 def batch_sharding() -> NamedSharding | None:
-    """Rows split over the data axis of the entered mesh; None where there is none."""
+    """Sharding of rows over the data axis of the current mesh; None without a mesh."""
     mesh = jax.sharding.get_mesh()
     return None if mesh.empty else NamedSharding(mesh, PartitionSpec("data"))
 
 
 def decoding_partition(spec: ParamSpec, mesh: Any) -> PartitionSpec:
-    """PartitionSpec of a weight in decoding: over the model axis by RULES, and whole otherwise.
+    """PartitionSpec of a weight in decoding: split over the model axis by RULES only.
 
-    Split along another dimension than its own, a weight costs a collective in every product.
+    A split along another dimension would add a collective to every product.
     """
     return _without_data(partition(spec.shape, spec.axes, mesh))
 
 
 def gather_over_data(params: Params, specs: Any, decoding: bool = False) -> Params:
-    """Weights whole along the data axis, and over the model axis as partition_param or decoding_partition says."""
+    """Gathers weights over the data axis; over the model axis, partition_param or decoding_partition applies."""
     mesh = compiler_mesh()
     if mesh is None:
         return params
@@ -230,11 +230,11 @@ def _without_data(split: PartitionSpec) -> PartitionSpec:
 
 
 def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:
-    """Pins a weight, or a moment of it, to where partition_param lays it; does nothing without a compiler_mesh."""
+    """Constrains a weight or its moments to partition_param; returns it unchanged without a compiler_mesh."""
     mesh = compiler_mesh()
     return weight if mesh is None else jax.lax.with_sharding_constraint(weight, partition_param(spec, mesh))
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Moves a tree of arrays onto its shardings."""
+    """Moves a tree of arrays to a tree of shardings."""
     return jax.tree.map(jax.device_put, tree, shardings)

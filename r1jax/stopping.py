@@ -1,4 +1,4 @@
-"""Ending on request: at Ctrl-C and SIGTERM training saves its step first, and everything else ends at once."""
+"""Handling of Ctrl-C and SIGTERM: training saves its step first; all other work ends at once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
-_REPEAT_SECONDS = 0.2  # `timeout` and others signal the process and then its group: two signals, one request
+_SHOW_CURSOR = "\x1b[?25h"  # progress bars hide the cursor
+_REPEAT_SECONDS = 0.2  # `timeout` signals the process and its group: two signals, one request
 _POLL_SECONDS = 0.2
-_FLUSH_SECONDS = 1.0  # for output that nobody may be reading
-_STACK_BYTES = 64 * 2**20  # the compiler recurses, and some systems give a thread less than the main one
+_FLUSH_SECONDS = 1.0  # limit for output to a blocked pipe
+_STACK_BYTES = 64 * 2**20  # the compiler recurses, and threads may have smaller stacks than the main one
 
 
-class Stopped(KeyboardInterrupt):  # no Exception: handlers of those must not take it for a failure
-    """The process was asked to stop by the signal ``number``, and what there was has been saved."""
+class Stopped(KeyboardInterrupt):  # not an Exception, which handlers would treat as a failure
+    """Raised after the signal ``number`` has requested a stop and the state has been saved."""
 
     def __init__(self, message: str, number: int = signal.SIGTERM) -> None:
         super().__init__(message)
@@ -29,19 +29,19 @@ class Stopped(KeyboardInterrupt):  # no Exception: handlers of those must not ta
 
     @property
     def status(self) -> int:
-        """The exit status that a shell reports for the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Exit status of a shell for the signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.number
 
 
 class StopRequest:
-    """While entered, a first Ctrl-C or SIGTERM sets ``number`` for the caller to save and raise Stopped.
+    """A context in which the first Ctrl-C or SIGTERM sets ``number``; the caller then saves and raises Stopped.
 
-    Leaving it without an exception raises Stopped where the signal came too late for the caller to notice. Inside
-    ``stoppable`` a second signal ends the process; elsewhere, as in a notebook, it has its former effect.
+    If the caller has not raised Stopped, the exit of the context does. Inside ``stoppable`` a second signal ends the
+    process; elsewhere, as in a notebook, it has its previous effect.
     """
 
     _entered: StopRequest | None = None
-    _lock = threading.RLock()  # reentrant: one signal's handler may interrupt the other's
+    _lock = threading.RLock()  # reentrant: the handler of one signal may interrupt that of the other
 
     def __init__(self) -> None:
         self.number = 0
@@ -51,13 +51,13 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """True after a signal."""
         return self.number != 0
 
     def __enter__(self) -> StopRequest:
         with self._lock:
             self._outer, StopRequest._entered = StopRequest._entered, self
-        if threading.current_thread() is threading.main_thread():  # only it may set handlers
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             self._former = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
@@ -81,7 +81,7 @@ class StopRequest:
 
     @classmethod
     def offer(cls, number: int) -> bool:
-        """Hands a signal to the entered request; False without one, or if it has already announced a signal."""
+        """Passes a signal to the active request; False if there is none or it has already announced a signal."""
         with cls._lock:
             return cls._entered is not None and cls._entered._take(number)
 
@@ -89,12 +89,12 @@ class StopRequest:
         if self.requested:
             return not self._announced
         self.number = number
-        time.sleep(_REPEAT_SECONDS)  # signals that come meanwhile are handled meanwhile
+        time.sleep(_REPEAT_SECONDS)  # repeated signals are handled during the sleep
         self._announced = True
         name = _SIGNALS[signal.Signals(number)]
-        with contextlib.suppress(RuntimeError):  # where the signal interrupts another write to the same stream
+        with contextlib.suppress(RuntimeError):  # the signal may interrupt another write to the stream
             print(
-                f"{name}: stops once the work under way is saved; a second one ends at once",
+                f"{name}: the run stops after it has saved its state; a second signal ends it at once",
                 file=sys.stderr,
                 flush=True,
             )
@@ -102,15 +102,15 @@ class StopRequest:
 
 
 def stoppable(main: Callable[[], object], farewell: str) -> None:
-    """Calls ``main`` in a thread of its own, while this one waits for Ctrl-C and SIGTERM.
+    """Calls ``main`` in a new thread while the main thread waits for Ctrl-C and SIGTERM.
 
-    Within a StopRequest the first signal is left to it. Otherwise the process prints ``farewell`` and ends at once
-    with 128 + the signal's number: files are written so that they are whole at any time. Python runs handlers in its
-    main thread alone, which a call into XLA may hold up for minutes; and an exception raised from one would leave such
-    a call and end the interpreter while XLA's threads compile, which is a segmentation fault.
+    If a StopRequest is active, it handles the first signal. Otherwise the process prints ``farewell`` and ends at once
+    with status 128 + signal number; this is safe, since files are complete at any time. Python runs signal handlers
+    only in the main thread, which a call into XLA may block for minutes. An exception raised by a handler would end the
+    interpreter while threads of XLA compile, which is a segmentation fault.
 
     Raises:
-      BaseException: what ``main`` raises.
+      BaseException: any exception of ``main``.
     """
     if threading.current_thread() is not threading.main_thread():
         main()
@@ -134,7 +134,7 @@ def stoppable(main: Callable[[], object], farewell: str) -> None:
         thread.start()
         threading.stack_size(size)
         while thread.is_alive():
-            # The system may give the signal to another thread, which does not wake this one.
+            # The signal may be delivered to another thread, which does not wake this one.
             thread.join(_POLL_SECONDS)
     finally:
         for number, handler in former.items():
@@ -144,9 +144,9 @@ def stoppable(main: Callable[[], object], farewell: str) -> None:
 
 
 def _end_at_once(number: int, farewell: str) -> NoReturn:
-    """Ends this process and its children without the interpreter's own end, which waits and unloads."""
+    """Ends this process and its children without the shutdown of the interpreter, which may wait."""
     for one in _SIGNALS:
-        signal.signal(one, signal.SIG_IGN)  # a repeated one would begin again from the farewell
+        signal.signal(one, signal.SIG_IGN)  # a repeated signal must not print the farewell again
 
     def write() -> None:
         with contextlib.suppress(Exception):
@@ -160,7 +160,7 @@ def _end_at_once(number: int, farewell: str) -> NoReturn:
     writer.start()
     writer.join(_FLUSH_SECONDS)
     with contextlib.suppress(Exception):
-        import psutil  # a program that is not stopped does without
+        import psutil  # imported only here, since it is rarely needed
 
         for child in psutil.Process().children(recursive=True):
             child.kill()

@@ -76,7 +76,7 @@ def test_an_export_is_replaced_whole_and_again_after_any_kill(tmp_path):
     save_huggingface(model, run / "model")
     with snapshots(run, tmp_path / "states") as taken:
         save_huggingface(other, run / "model", replace=True)
-    with pytest.raises(UserError, match="there and not empty"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         save_huggingface(model, run / "model")
     new = (run / "model" / "model.safetensors").read_bytes()
     assert len(taken) > 5

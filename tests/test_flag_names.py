@@ -1,4 +1,4 @@
-"""Names of flags that other libraries have, given to each experiment's command line."""
+"""Flags of other libraries, given to the command line of each experiment."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_name_from_elsewhere_leads_to_flags_that_the_command_has(command: str)
         ("r1_zero", "--lr", ["the learning rate is --rl.learning-rate ("]),
         ("r1_zero", "--kl=0.1", ["--rl.beta"]),
         ("r1_zero", "--dataset=gsm8k", ["--problems.source"]),
-        ("r1_zero", "--resume", ["the same command goes on", "--out"]),
+        ("r1_zero", "--resume", ["the same command resumes", "--out"]),
         ("r1_zero", "--wandb", ["TensorBoard", "--out"]),
         ("r1_zero", "--bf16", ["--dtype", "bfloat16"]),
         ("r1_zero", "--batch_size=8", ["--rl.prompts", "--rl.group"]),
@@ -75,7 +75,7 @@ def test_a_name_from_elsewhere_leads_to_flags_that_the_command_has(command: str)
         ("r1_zero", "--output_dir=x", ["--out"]),
         ("r1_zero", "--gpus=8", ["--mesh"]),
         ("r1_zero", "--lora", ["no adapters"]),
-        ("r1_zero", "--vllm", ["training process itself", "--sampling.slots"]),
+        ("r1_zero", "--vllm", ["training process draws", "--sampling.slots"]),
         ("r1", "--lr", ["--zero.learning-rate", "--sft.learning-rate", "--final-rl.learning-rate"]),
         ("r1", "--sft.lr", ["the learning rate is --sft.learning-rate ("]),
         ("r1", "--epochs=1", ["--sft.epochs", "--zero.steps"]),
@@ -84,7 +84,7 @@ def test_a_name_from_elsewhere_leads_to_flags_that_the_command_has(command: str)
         ("distill", "--output_dir=x", ["--name", "--teacher"]),
         ("plan", "--gpus=8", ["--mesh"]),
         ("scaling", "--gpus=8", ["--meshes"]),
-        ("benchmark", "--wandb", ["nothing of the kind"]),
+        ("benchmark", "--wandb", ["no such setting"]),
         ("r1_zero", "trainer.total_epochs=3", ["write --flag=value", "--rl.steps"]),  # as verl's command line
         ("r1_zero", "-lr=3", ["write --flag=value", "--rl.learning-rate"]),
     ],

@@ -10,7 +10,7 @@ import pytest
 from r1jax import sharding
 from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.mesh_estimate import abstract_state, update_program
-from r1jax.benchmark.workload import SMALL, Work
+from r1jax.benchmark.workload import CPU_SETTINGS, Workload
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import is_spec, make_mesh, partition, partition_param
 
@@ -42,7 +42,7 @@ def test_threads_are_set_on_import():
 
 def test_on_both_axes_an_update_gathers_weights_and_no_activations(capfd):
     """2x2: of what is gathered nothing grows with the tokens, and XLA warns of no rematerialisation."""
-    work = Work(**SMALL | {"prompts": 8, "microbatch": 32}, unroll=False)
+    work = Workload(**CPU_SETTINGS | {"prompts": 8, "microbatch": 32}, unroll=False)
     mesh = make_mesh("2x2")
     state = abstract_state(work, mesh)
     with jax.set_mesh(mesh):
@@ -60,7 +60,7 @@ def test_on_both_axes_an_update_gathers_weights_and_no_activations(capfd):
 
 def test_weights_that_no_axis_names_stay_whole():
     """Norms scale the residual stream, which the model axis does not split."""
-    mesh, config = make_mesh("2x4"), dataclasses.replace(Work(model="qwen2.5-1.5b").model_config(), qk_norm=True)
+    mesh, config = make_mesh("2x4"), dataclasses.replace(Workload(model="qwen2.5-1.5b").model_config(), qk_norm=True)
     specs = param_specs(config)
     for norm in (specs["final_norm"], specs["layers"]["mlp_norm"], specs["layers"]["attention"]["query_norm"]):
         assert not any(partition_param(norm, mesh))

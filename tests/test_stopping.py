@@ -28,7 +28,7 @@ def main():
             if stop.requested:
                 raise Stopped("stopped after a step", stop.number)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 ELSEWHERE = """
 import subprocess, time
@@ -40,7 +40,7 @@ def main():
     print(child.pid, file=__import__("sys").stderr, flush=True)
     time.sleep(600)
 
-cli.run(main, "farewell")
+cli.call_and_exit(main, "farewell")
 """
 
 
@@ -68,16 +68,16 @@ def test_within_training_the_first_signal_waits_for_the_step_and_says_so(number:
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert out == "stopped after a step; the same command goes on from there\n"
+    assert out == "stopped after a step; the same command resumes from there\n"
     name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
-    assert err == f"{name}: stops once the work under way is saved; a second one ends at once\n"
+    assert err == f"{name}: the run stops after it has saved its state; a second signal ends it at once\n"
 
 
 def test_the_second_signal_ends_at_once() -> None:
     process = start(TRAINING, "a step of ten minutes")
     line(process.stdout)
     process.send_signal(signal.SIGINT)
-    assert "a second one ends at once" in line(process.stderr)
+    assert "a second signal ends it at once" in line(process.stderr)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and out == "stopped\n"
@@ -102,7 +102,7 @@ def main():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     time.sleep(600)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 
@@ -132,7 +132,7 @@ def main():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(600)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 
@@ -165,7 +165,7 @@ def training():
         if stop.requested:
             raise Stopped("stopped after a step", stop.number)
 
-cli.run({"training": training, "elsewhere": compile}[sys.argv[1]])
+cli.call_and_exit({"training": training, "elsewhere": compile}[sys.argv[1]])
 """
 
 
@@ -177,7 +177,7 @@ def test_a_signal_while_a_program_compiles_crashes_nothing(where: str, size: str
         [sys.executable, "-c", COMPILING, where, size], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 130, done.stderr
-    after = "compiled\nstopped after a step; the same command goes on from there\n"
+    after = "compiled\nstopped after a step; the same command resumes from there\n"
     assert done.stdout == {"training": after, "elsewhere": "stopped\n"}[where]
 
 
@@ -218,7 +218,7 @@ def test_signals_in_quick_succession_are_one_request(
     finally:
         signal.signal(signal.SIGTERM, former)
     assert seen == []
-    assert capsys.readouterr().err.count("a second one ends at once") == 1
+    assert capsys.readouterr().err.count("a second signal ends it at once") == 1
 
 
 def test_an_error_of_the_work_is_not_hidden_by_a_request() -> None:

@@ -1,1 +1,1 @@
-"""What is timed, what runs between devices, and what a mesh that is not here would need."""
+"""Benchmarks: timed workloads, collectives, scaling over meshes, and estimates for meshes without hardware."""

@@ -1,4 +1,4 @@
-"""What runs between devices: its time in a profiler's trace, its count and bytes in a compiled program."""
+"""Collectives: their time in profiler traces, and their number and bytes in compiled programs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 
 
 def kind_of(name: str, hlo_op: str = "") -> str | None:
-    """The collective that a kernel belongs to, by its name and its operation in the program; None for any other.
+    """The kind of collective of a kernel, from its name and its HLO operation; None for other kernels.
 
-    NCCL writes AllGather where XLA writes all-gather, and sends and receives where XLA permutes.
+    NCCL names an all-gather AllGather, and a collective-permute SendRecv.
     """
     plain = re.sub(r"[-_]", "", name.lower())
     for kind in KINDS:
@@ -31,21 +31,21 @@ def kind_of(name: str, hlo_op: str = "") -> str | None:
     return None
 
 
-_CONTAINER = re.compile(r"(while|call|conditional)(\.\d+)?")  # lasts as long as what it runs
+_CONTAINER = re.compile(r"(while|call|conditional)(\.\d+)?")  # these events include the events of their bodies
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceTime:
-    """Seconds that one device of a trace spent."""
+    """Times of one device in a trace, in seconds."""
 
-    by_kind: dict[str, float]  # of each collective, summed over its events
-    collectives: float  # in which at least one collective ran
-    exposed: float  # of them, in which nothing else ran
-    busy: float  # in which anything ran
+    by_kind: dict[str, float]  # sum of the events of each collective
+    collectives: float  # time with at least one running collective
+    exposed: float  # part of it in which nothing else ran
+    busy: float  # time in which anything ran
 
 
 def read_trace(folder: Path) -> dict[str, DeviceTime]:
-    """Times of each device in the newest trace that jax.profiler left in ``folder``; empty where it shows no device."""
+    """Times of each device in the newest trace of jax.profiler in ``folder``; empty if the trace has no devices."""
     traces = sorted(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
     if not traces:
         raise FileNotFoundError(f"{folder}: no .trace.json.gz")
@@ -54,11 +54,11 @@ def read_trace(folder: Path) -> dict[str, DeviceTime]:
 
 
 def device_times(events: Iterable[dict[str, Any]]) -> dict[str, DeviceTime]:
-    """Times of each device of a trace in the viewer's format, whose times are microseconds.
+    """Times of each device in the events of a trace in the Chrome trace format (in microseconds).
 
-    A device is a process "/device:...". Its streams hold what ran; the other rows (modules, steps, operations) are
-    drawn from them and would count everything twice. Where there are no streams, as on a TPU, the row of operations
-    serves. CPU devices have no process: there an operation names its device.
+    A device is a process "/device:...". Its streams hold the kernels; its other rows (modules, steps, operations) are
+    derived from the streams and are ignored. Without streams, as on a TPU, the row of operations is used. CPU devices
+    have no process: there each operation names its device.
     """
     devices: dict[int, str] = {}
     rows: dict[tuple[int, int], str] = {}
@@ -95,12 +95,12 @@ def _device_time(events: Sequence[dict[str, Any]]) -> DeviceTime:
             by_kind[kind] += length / 1e6
         (collectives if kind else others).append(span)
     within, busy = _covered(collectives), _covered([*collectives, *others])
-    exposed = min(busy - _covered(others), within)  # rounding may leave the difference of sums above the sum
+    exposed = min(busy - _covered(others), within)  # rounding may make the difference larger
     return DeviceTime(dict(by_kind), within, exposed, busy)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds that lie in at least one of spans (start, end) in microseconds."""
+    """Length in seconds of the union of spans (start, end) in microseconds."""
     if not spans:
         return 0.0
     starts, ends = np.array(sorted(spans)).T
@@ -111,7 +111,7 @@ def _covered(spans: Sequence[tuple[float, float]]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of a compiled program, on each device: kind -> how often, and bytes of their results."""
+    """Collectives of a compiled program per device: kind -> number, and kind -> bytes of the results."""
 
     count: dict[str, int]
     bytes: dict[str, int]
@@ -119,7 +119,7 @@ class Traffic:
 
 _SIZES = {"pred": 1, "bf16": 2, **{f"{t}{n}": n // 8 for t in "fsu" for n in (8, 16, 32, 64)}}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
-# A pair of start and done is one collective, and what done gives is the result alone.
+# A pair of start and done is one collective, whose result is that of done.
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-done)?\(")
 _CALLED = re.compile(r"(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -127,12 +127,12 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 def program_traffic(hlo: str) -> tuple[Traffic, Traffic]:
-    """Collectives of an optimised program (compiled.as_text()): in all, and in one turn of loops of unknown length.
+    """Collectives of an optimised program (compiled.as_text()): in total, and per iteration of loops of unknown length.
 
-    A loop whose length the compiler knows, as that over blocks or microbatches, counts as often as it turns.
+    A loop whose length the compiler knows, such as that over blocks or microbatches, counts once per iteration.
     """
     own: dict[str, list[tuple[str, int]]] = {}
-    calls: dict[str, list[tuple[str, int | None]]] = {}  # computation -> (called, turns; None where unknown)
+    calls: dict[str, list[tuple[str, int | None]]] = {}  # computation -> (called, iterations; None if unknown)
     entry = here = ""
     for line in hlo.splitlines():
         if found := _COMPUTATION.match(line):
@@ -143,11 +143,11 @@ def program_traffic(hlo: str) -> tuple[Traffic, Traffic]:
             if found := _COLLECTIVE.search(line):
                 own[here].append((found[2], _bytes(found[1])))
             trips = _TRIPS.search(line)
-            turns = (int(trips[1]) if trips else None) if " while(" in line else 1
+            iterations = (int(trips[1]) if trips else None) if " while(" in line else 1
             names = _CALLED.findall(line)
             for branches in _BRANCHES.findall(line):
                 names += [name.strip().lstrip("%") for name in branches.split(",")]
-            calls[here] += [(name, turns) for name in names]
+            calls[here] += [(name, iterations) for name in names]
     totals = (Counter[str](), Counter[str](), Counter[str](), Counter[str]())
 
     def walk(name: str, times: int, unknown: bool) -> None:
@@ -155,8 +155,8 @@ def program_traffic(hlo: str) -> tuple[Traffic, Traffic]:
         for kind, n in own.get(name, ()):
             count[kind] += times
             size[kind] += times * n
-        for called, turns in calls.get(name, ()):
-            walk(called, times * (turns or 1), unknown or turns is None)
+        for called, iterations in calls.get(name, ()):
+            walk(called, times * (iterations or 1), unknown or iterations is None)
 
     walk(entry, 1, False)
     return Traffic(dict(totals[0]), dict(totals[1])), Traffic(dict(totals[2]), dict(totals[3]))

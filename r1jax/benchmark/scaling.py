@@ -1,4 +1,4 @@
-"""The same step on more devices: how the work grows, and the file that keeps what was measured."""
+"""Weak and strong scaling of a GRPO step: work per mesh, measurements, and the result file."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from filelock import FileLock
 
 from r1jax import cli
 from r1jax.benchmark.collectives import read_trace
-from r1jax.benchmark.workload import Bench, Work, timed
+from r1jax.benchmark.workload import Bench, Workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.rewards.scores import Scorer
 
 Scaling = Literal["weak", "strong"]
 PARTS = ("rollout", "update", "step")
-TRACED_TOKENS = 16  # decoding steps in a trace: each is like the next, and a viewer's file holds a million events
+TRACED_TOKENS = 16  # decoding steps in a trace; they are alike, and a trace is limited to a million events
 
 
-def work_on(work: Work, data: int, scaling: Scaling) -> Work:
-    """The work of a mesh with ``data`` devices on its data axis, from that of one device.
+def scaled_workload(work: Workload, data: int, scaling: Scaling) -> Workload:
+    """The work for a mesh with ``data`` devices on its data axis, from the work of one device.
 
-    weak: every position of the data axis has the prompts of one device; strong: they share them. A backward pass and
-    the slots of one device stay as large in both, as far as there are sequences.
+    weak: the number of prompts grows with the data axis; strong: it is constant. Microbatch and slots per device are
+    constant in both, unless there are fewer sequences.
     """
     prompts = work.prompts * data if scaling == "weak" else work.prompts
     return dataclasses.replace(
@@ -38,10 +38,10 @@ def work_on(work: Work, data: int, scaling: Scaling) -> Work:
     )
 
 
-def measure(work: Work, pool: Scorer, repeats: int) -> dict[str, Any]:
-    """Seconds and tokens/s of rollout, update and whole step on the entered mesh, and their time in collectives.
+def measure(work: Workload, pool: Scorer, repeats: int) -> dict[str, Any]:
+    """Seconds and tokens/s of rollout, update and whole step on the current mesh, and their time in collectives.
 
-    Tokens of the rollout and of the step are the new ones; those of the update are all that it reads.
+    For rollout and step, new tokens are counted; for the update, all tokens.
     """
     bench = Bench(work, pool)
     try:
@@ -70,9 +70,9 @@ def measure(work: Work, pool: Scorer, repeats: int) -> dict[str, Any]:
 
 
 def time_in_collectives(run: Callable[[], Any]) -> dict[str, Any]:
-    """What one call of ``run``, already compiled, spends in collectives: means over the devices.
+    """Time that one call of ``run``, already compiled, spends in collectives: means over devices.
 
-    ``exposed_seconds`` are those in which a device did nothing else; one that waits for another is in a collective.
+    ``exposed_seconds`` is the time without other work on the device. Waiting for another device counts as collective.
     """
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -81,7 +81,7 @@ def time_in_collectives(run: Callable[[], Any]) -> dict[str, Any]:
             began = time.perf_counter()
             jax.block_until_ready(run())
             seconds = time.perf_counter() - began
-        kind = f"/device:{jax.default_backend().upper()}"  # the host of a GPU that was not traced is no device
+        kind = f"/device:{jax.default_backend().upper()}"  # if a GPU was not traced, its host must not count
         times = [time for device, time in read_trace(Path(folder)).items() if device.startswith(kind)]
     if not times:
         return {"traced_seconds": seconds, "devices": 0}
@@ -98,9 +98,9 @@ def time_in_collectives(run: Callable[[], Any]) -> dict[str, Any]:
 
 
 def with_efficiency(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The runs, each with its tokens/s a device over those of the fewest devices that were measured in its scaling.
+    """The runs with their efficiency: tokens/s per device relative to the smallest mesh of the same scaling.
 
-    ``baseline`` names that mesh: 1x1, unless one device cannot hold the work.
+    ``baseline`` is that mesh: 1x1, unless the work does not fit on one device.
     """
     done = []
     runs = list(runs)
@@ -121,9 +121,9 @@ def with_efficiency(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Results:
-    """A JSON file of runs that is whole at any time, and to which several processes may add.
+    """A JSON file of runs that is complete at any time; several processes may add runs.
 
-    header: what all runs share (model, device, settings, versions); a file with another is refused.
+    header: model, device, settings and versions of all runs; a file with another header is refused.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -131,19 +131,21 @@ class Results:
         self.runs()
 
     def runs(self) -> list[dict[str, Any]]:
-        """What was measured so far; raises UserError where it was measured otherwise."""
+        """The runs in the file; raises UserError if the file has another header."""
         try:
             found = json.loads(self.path.read_text()) if self.path.exists() else self.header | {"runs": []}
             runs = found.pop("runs")
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{self.path}: no result file of this experiment ({error})") from error
+            raise UserError(f"{self.path}: not a result file of this experiment ({error})") from error
         if differences := cli.diff(found, self.header):
             listed = ", ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(differences.items())[:5])
-            raise UserError(f"{self.path} was measured otherwise ({listed}): give another --out or remove the file")
+            raise UserError(
+                f"{self.path} was measured with other settings ({listed}): use another --out or remove the file"
+            )
         return runs
 
     def find(self, scaling: Scaling, mesh: str) -> dict[str, Any] | None:
-        """The run of a scaling on a mesh, if it was made."""
+        """The run of a scaling on a mesh; None if there is none."""
         return next((run for run in self.runs() if (run["scaling"], run["mesh"]) == (scaling, mesh)), None)
 
     def add(self, run: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""GGUF files in: llama, qwen2 and qwen3 architectures in every quantisation that the gguf library can undo."""
+"""Import of GGUF files: architectures llama, qwen2 and qwen3, in all quantisations that the gguf library reads."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import Any
 import gguf
 import numpy as np
 
-from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import Architecture, ModelConfig, RopeScaling, check_positive, check_whole
 from r1jax.tokenizer import Tokenizer
+from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """Reads the config of a GGUF file without its weights; raises UserError naming what is not supported."""
+    """Reads the config of a GGUF file without its weights; raises UserError if it is not supported."""
     metadata, tensors = _open(Path(path))
     return _config(metadata, tensors, Path(path))
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a GGUF file without its weights; raises UserError naming what is not supported."""
+    """Reads the tokenizer of a GGUF file without its weights; raises UserError if it is not supported."""
     return read_vocabulary(_open(Path(path))[0], Path(path))
 
 
 def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
-    """Model of a GGUF file, dequantised into ``dtype`` ("float32" or "bfloat16").
+    """Loads a GGUF file, dequantised to ``dtype`` ("float32" or "bfloat16").
 
-    Each weight goes to its leaf of ``shardings`` (a tree of NamedSharding like the parameters) where one is given.
-    Raises UserError naming what is missing, misshapen, damaged or not supported.
+    ``shardings``, if given, is a tree of NamedSharding with the structure of the parameters.
+
+    Raises UserError if the file is damaged or not supported, or if a tensor is missing or has the wrong shape.
     """
     path = Path(path)
     metadata, tensors = _open(path)
@@ -56,7 +57,7 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
                 f"{path}: tensor {array.name} is of type {tensor.tensor_type.name}, which gguf cannot dequantise"
             ) from error
         if config.architecture == "llama" and array.path[-1] in ("query", "key", "query_bias", "key_bias"):
-            # llama.cpp turns neighbouring pairs of this architecture, so its files hold the two halves interleaved.
+            # For this architecture llama.cpp rotates neighbouring pairs, so its files interleave the two halves.
             pairs = values.reshape(-1, config.head_dim // 2, 2, *values.shape[1:])
             values = pairs.swapaxes(1, 2).reshape(array.shape)
         return values
@@ -73,14 +74,14 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): name a GGUF file") from error
     except (ValueError, IndexError, KeyError, OverflowError) as error:
-        # The reader has no error of its own: a file that is cut short fails wherever it ends.
+        # The reader defines no exception type: a truncated file fails in various ways.
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is damaged or no GGUF file ({reason}): fetch it again") from error
+        raise UserError(f"{path} is damaged or not a GGUF file ({reason}): download it again") from error
     return metadata, {tensor.name: tensor for tensor in reader.tensors}
 
 
 def _shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
-    return tuple(reversed(tensor.shape.tolist()))  # GGUF names the fastest dimension first
+    return tuple(reversed(tensor.shape.tolist()))  # GGUF lists the fastest dimension first
 
 
 def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], path: Path) -> ModelConfig:
@@ -89,7 +90,7 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
     name = metadata.get("general.architecture")
     architecture: Architecture | None = next((a for a in ARCHITECTURES if a == name), None)
     if architecture is None:
-        raise UserError(f"{path}: architecture {name} is not supported; these are: {', '.join(ARCHITECTURES)}")
+        raise UserError(f"{path}: architecture {name} is not supported; supported: {', '.join(ARCHITECTURES)}")
 
     try:
         return _decoder(metadata, tensors, architecture, path)
@@ -100,7 +101,7 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
 def _decoder(
     metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], architecture: Architecture, path: Path
 ) -> ModelConfig:
-    """The config that the keys of ``architecture`` and the names of the tensors describe."""
+    """The config that the metadata of ``architecture`` and the names of the tensors describe."""
 
     def value(key: str, default: Any = None) -> Any:
         found = metadata.get(f"{architecture}.{key}", default)
@@ -121,7 +122,7 @@ def _decoder(
     heads = whole("attention.head_count")
     head_dim = whole("attention.key_length", whole("embedding_length") // heads)
     if value("rope.dimension_count", head_dim) != head_dim:
-        raise UserError(f"{path}: {architecture}.rope.dimension_count below the head's {head_dim} is not supported")
+        raise UserError(f"{path}: {architecture}.rope.dimension_count below the head size {head_dim} is not supported")
     if (kind := value("rope.scaling.type", "none")) != "none":
         raise UserError(f"{path}: rope type {kind} ({architecture}.rope.scaling.type) is not supported")
     config = ModelConfig(
@@ -146,21 +147,21 @@ def _decoder(
         return config
     scaling = recover_rope_scaling(gguf.dequantize(factors.data, factors.tensor_type), config)
     if scaling is None:
-        raise UserError(f"{path}: tensor {_ROPE_FACTORS} scales positions otherwise than Llama 3.1: not supported")
+        raise UserError(f"{path}: tensor {_ROPE_FACTORS} is not a rotary scaling of Llama 3.1: not supported")
     return dataclasses.replace(config, rope_scaling=scaling)
 
 
 def _decimal(x: float) -> float:
-    """The short decimal that the file's float32 stands for: 1e-05 rather than 9.999999747378752e-06."""
+    """The shortest decimal of a float32: 1e-05 instead of 9.999999747378752e-06."""
     return float(str(np.float32(x)))
 
 
 def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScaling | None:
-    """The Llama-3.1 scaling whose frequencies are those of ``config`` divided by ``factors`` [K/2]; None if none is.
+    """The Llama-3.1 scaling that divides the frequencies of ``config`` by ``factors`` [K/2]; None if there is none.
 
-    Where a pair is blended, the kept share of its frequency is (context / (2 pi) * frequency - low) / (high - low): a
-    straight line in the frequency, whose two coefficients give context and high for low = 1. Only their ratios to low
-    are in the factors, and every published model has low = 1.
+    For a blended pair, the kept share of its frequency is (context / (2 pi) * frequency - low) / (high - low). This is
+    linear in the frequency, and its two coefficients give context and high for low = 1. The factors determine only the
+    ratios context / low and high / low; all published models use low = 1.
     """
     frequencies = rotary.frequencies(config).astype(np.float64)
     if factors.shape != frequencies.shape:
@@ -170,7 +171,7 @@ def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScalin
         return None
     kept = (1 / factors.astype(np.float64) - 1 / factor) / max(1 - 1 / factor, 1e-9)
     blended = (kept > 1e-4) & (kept < 1 - 1e-4)
-    scaling = RopeScaling(factor=factor)  # with Llama 3.1's context and bounds
+    scaling = RopeScaling(factor=factor)  # with the context and bounds of Llama 3.1
     if blended.sum() >= 2:
         slope, intercept = np.polyfit(frequencies[blended], kept[blended], 1)
         if slope <= 0 or intercept >= 0:

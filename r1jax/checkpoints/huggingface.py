@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out: config.json, safetensors in one or many shards, and the tokenizer's files."""
+"""Import and export of Hugging Face folders: config.json, safetensors in one or more shards, tokenizer files."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """The config of a Hugging Face folder, in the spelling of old or new transformers.
+    """Reads the config of a Hugging Face folder, written by old or new versions of transformers.
 
-    Reads config.json, and of the weights, where they are there, whether the output matrix is the embedding: one that is
-    stored and differs is used, with a warning, whatever tie_word_embeddings says, as transformers 5 does. Raises
-    UserError naming what this project cannot compute: another architecture, rope type, activation, sliding window, or
-    quantisation; and a key that is missing, or whose value is of a wrong type or out of range.
+    An output matrix that is stored and differs from the embedding is used even if tie_word_embeddings is true, with a
+    warning, as in transformers 5.
+
+    Raises UserError if the architecture, rope type, activation, attention window or quantisation is not supported, or
+    if a key is missing or has an invalid value.
     """
     folder = Path(folder)
     config = parse_config(folder / "config.json")
@@ -47,23 +48,23 @@ def read_config(folder: str | Path) -> ModelConfig:
         if embedding is None or output is None or embedding.equals(output):
             return config
     warnings.warn(
-        f"{folder}: {_OUTPUT} is not the embedding, which tie_word_embeddings says it is: the file's own is used",
-        stacklevel=1,  # one place, so that Python says it once
+        f"{folder}: {_OUTPUT} is not the embedding although tie_word_embeddings is true: {_OUTPUT} is used",
+        stacklevel=1,  # a fixed place, so that Python shows it once
     )
     return dataclasses.replace(config, tie_embeddings=False)
 
 
 def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json of an export, with rotary settings in both spellings.
+    """The config.json of an export, with the rotary settings of old and new versions of transformers.
 
-    Raises UserError where no Hugging Face architecture computes what this config does.
+    Raises UserError if the Hugging Face architecture does not support this config.
     """
     family = FAMILIES[config.architecture]
     held = (config.attention_bias, config.output_bias) in family.biases and config.qk_norm == family.qk_norm
     if not held or config.mlp_bias > family.mlp_bias:
         raise UserError(
-            f"{family.name} cannot hold attention_bias={config.attention_bias}, output_bias={config.output_bias}, "
-            f"mlp_bias={config.mlp_bias}, qk_norm={config.qk_norm}: export under another ModelConfig.architecture"
+            f"{family.name} does not support attention_bias={config.attention_bias}, output_bias={config.output_bias}, "
+            f"mlp_bias={config.mlp_bias}, qk_norm={config.qk_norm}: change ModelConfig.architecture"
         )
     scaling = None
     if (own := config.rope_scaling) is not None:
@@ -107,11 +108,12 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
 
 
 def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
-    """Model of a folder with config.json, safetensors and tokenizer files; LlamaForCausalLM, Qwen2 and Qwen3.
+    """Loads a folder with config.json, safetensors and tokenizer files of a Llama, Qwen2 or Qwen3 model.
 
-    Parameters come in ``dtype`` ("float32" or "bfloat16"), each on its leaf of ``shardings`` (a tree of NamedSharding
-    like the parameters) where one is given. Raises UserError naming what is missing, misshapen, damaged or not
-    supported.
+    Parameters are cast to ``dtype`` ("float32" or "bfloat16"). ``shardings``, if given, is a tree of NamedSharding with
+    the structure of the parameters.
+
+    Raises UserError if a file is missing, damaged or not supported, or if a tensor is missing or has the wrong shape.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -129,8 +131,11 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
 
 
 def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors without rotary frequencies, which old checkpoints carry, and without an output matrix that is not
-    used: a reward model's, or one that repeats the embedding, whose place it takes where it is stored alone."""
+    """The tensors without rotary frequencies (stored in old checkpoints) and without an unused output matrix.
+
+    The output matrix is unused in reward models, and if it equals the embedding. If only the output matrix is stored,
+    it becomes the embedding.
+    """
     found = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     if config.head == "scalar":
         found.pop(_OUTPUT, None)
@@ -142,30 +147,31 @@ def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> di
 def _check_output(found: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> None:
     if config.head == "vocabulary" and not config.tie_embeddings and _OUTPUT not in found:
         raise UserError(
-            f"{folder}: tensor {_OUTPUT} is missing, and tie_word_embeddings is not set in config.json: the file is "
-            "incomplete, or the embedding serves for it and tie_word_embeddings must be true"
+            f"{folder}: tensor {_OUTPUT} is missing and tie_word_embeddings is not set in config.json: the file is "
+            "incomplete, or the output matrix is the embedding and tie_word_embeddings must be true"
         )
 
 
 def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2**30, replace: bool = False) -> None:
-    """Writes a folder that transformers, and load_huggingface, read back to the same weights, in the parameters' dtype.
+    """Writes a folder that transformers and load_huggingface read, with weights in the dtype of the parameters.
 
-    Safetensors are split where a shard would pass ``shard_bytes``. All is written beside ``folder`` and renamed at the
-    end: a killed export leaves nothing under that name, and what it left beside it the next one removes. Raises
-    UserError where ``folder`` cannot be written, or is there and not empty, unless it is to be replaced.
+    A new shard starts when one would exceed ``shard_bytes``. The files are written to a temporary folder that is
+    renamed at the end, so a killed export leaves no incomplete ``folder``. The next export removes what is left.
+
+    Raises UserError if ``folder`` cannot be written, or if it is not empty and ``replace`` is false.
     """
     folder = Path(folder)
     dtype = str(jax.tree.leaves(model.params)[0].dtype)
     config = config_json(model.config, dtype, model.tokenizer)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not replace)):
-        raise UserError(f"{folder} is there and not empty: remove it or name another folder")
+        raise UserError(f"{folder} exists and is not empty: remove it or choose another folder")
     partial, old = (folder.parent / f".{folder.name}.{uuid.uuid4().hex}" for _ in range(2))
     try:
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}"):
             shutil.rmtree(left)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
+        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
     try:
         model.tokenizer.save(partial)
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -177,7 +183,7 @@ def save_huggingface(model: Model, folder: str | Path, shard_bytes: int = 5 * 2*
         partial.rename(folder)
         sync(folder.parent)
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder} cannot be written ({error}): make room or name another folder") from error
+        raise UserError(f"{folder} cannot be written ({error}): free disk space or choose another folder") from error
     finally:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -203,10 +209,10 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
     names = {}
     for i, shard in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        # transformers refuses files that do not name their origin's format.
+        # transformers refuses files without this metadata.
         arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
-        shutil.copymode(folder / "config.json", folder / file)  # safetensors lets only its owner read it
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors makes the file readable only by its owner
         names |= dict.fromkeys(arrays, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": names}

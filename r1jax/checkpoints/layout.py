@@ -1,4 +1,4 @@
-"""Where foreign checkpoints keep each weight, in one table for import and export."""
+"""Names and layouts of each weight in Hugging Face and GGUF files: one table for import and export."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, ParamSpec
 
-TreePath = tuple[str, ...]  # of a weight in our parameter tree
+TreePath = tuple[str, ...]  # path of a weight in the parameter tree
 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """One weight of a layer as foreign checkpoints know it.
+    """Names and layout of one weight in Hugging Face and GGUF files.
 
-    ``axes`` gives the axes of the stored array, each as the group of our axes that it flattens: ((1, 2), (0,)) stores
-    our [D, H, K] as [H*K, D]. Both formats store matrices as [out, in].
+    ``axes`` lists, for each axis of the stored array, the axes of the parameter tree that it flattens: ((1, 2), (0,))
+    stores [D, H, K] as [H*K, D]. Both formats store matrices as [out, in].
     """
 
-    huggingface: str  # name, with {} for the layer
+    huggingface: str  # name, with {} for the layer index
     gguf: str
     axes: tuple[tuple[int, ...], ...]
 
@@ -73,28 +73,28 @@ TABLE: dict[TreePath, Foreign] = {
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """One array of a foreign file and its place in our tree."""
+    """One array of a Hugging Face or GGUF file and its place in the parameter tree."""
 
     name: str
     path: TreePath
     layer: int | None  # index on the leading axis of the stacked weight
     shape: tuple[int, ...]  # as stored
-    own_shape: tuple[int, ...]  # of one layer in our tree
+    own_shape: tuple[int, ...]  # of one layer in the parameter tree
     axes: tuple[tuple[int, ...], ...]
 
     def to_own(self, array: np.ndarray) -> np.ndarray:
-        """The stored array in our axes."""
+        """Converts a stored array to the layout of the parameter tree."""
         order = [i for group in self.axes for i in group]
         return array.reshape([self.own_shape[i] for i in order]).transpose(np.argsort(order))
 
     def from_own(self, array: np.ndarray) -> np.ndarray:
-        """Our weight of one layer as it is stored, contiguous."""
+        """Converts the weight of one layer to the stored layout, contiguous."""
         order = [i for group in self.axes for i in group]
         return np.ascontiguousarray(array.transpose(order).reshape(self.shape))
 
 
 def stored_arrays(config: ModelConfig, style: str) -> Iterator[Stored]:
-    """Every array that a checkpoint of this config holds; ``style`` names the column of names in TABLE."""
+    """All arrays of a checkpoint of this config; ``style`` ("huggingface" or "gguf") selects the names."""
     specs = cast(dict[TreePath, ParamSpec], flax.traverse_util.flatten_dict(param_specs(config)))
     for path, spec in specs.items():
         entry = TABLE[path]
@@ -107,7 +107,7 @@ def stored_arrays(config: ModelConfig, style: str) -> Iterator[Stored]:
 
 
 def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], source: Path) -> None:
-    """Raises UserError naming the first missing, misshapen or unknown array of ``source``."""
+    """Raises UserError for the first array of ``source`` that is missing, unknown or of the wrong shape."""
     for array in expected:
         if array.name not in found:
             raise UserError(
@@ -116,22 +116,22 @@ def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], s
             )
         if tuple(found[array.name]) != array.shape:
             raise UserError(
-                f"{source}: tensor {array.name} has shape {tuple(found[array.name])} and the config asks for "
+                f"{source}: tensor {array.name} has shape {tuple(found[array.name])} but the config expects "
                 f"{array.shape}: one of the two belongs to another model"
             )
     if unknown := sorted(set(found) - {array.name for array in expected}):
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise UserError(
-            f"{source}: tensor {unknown[0]}{more} has no place in this architecture, which would compute something "
-            "else without it"
+            f"{source}: tensor {unknown[0]}{more} is not part of this architecture, whose results would differ "
+            "without it"
         )
 
 
 def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype: str, shardings: Any | None) -> Params:
-    """Parameter tree of the arrays that ``read`` gives, cast to ``dtype``.
+    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype``.
 
-    One stacked weight at a time is built on the host and placed, on its sharding where a tree of them is given, so the
-    host holds one weight beside the model and never a second model.
+    Stacked weights are built on the host and moved to their shardings, if given, one at a time. The host needs memory
+    for one weight beside the model.
     """
     placements = cast(dict[TreePath, NamedSharding], flax.traverse_util.flatten_dict(shardings or {}))
     params: dict[TreePath, jax.Array] = {}
@@ -145,6 +145,6 @@ def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype
         if not placements:
             params[path] = jnp.asarray(weight)
         else:
-            # Each process and device takes its own part of the host array, whatever the mesh.
+            # Each device takes its part of the host array.
             params[path] = jax.make_array_from_callback(weight.shape, placements[path], weight.__getitem__)
     return flax.traverse_util.unflatten_dict(params)

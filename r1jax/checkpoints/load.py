@@ -1,4 +1,4 @@
-"""One way in for every kind of checkpoint."""
+"""Loads checkpoints of every kind."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from r1jax.models.config import ModelConfig
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 _ACCEPTED = (
-    "give a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
+    "use a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
     "a checkpoint of this project, or the name smollm2"
 )
 
 
 def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "native"]]:
-    """The file or folder that ``path`` names, and its kind; "smollm2" is fetched where it is not yet there.
+    """The file or folder of a checkpoint, and its kind; "smollm2" is downloaded unless it is cached.
 
-    Raises UserError naming the path and what is accepted.
+    Raises UserError, which lists the accepted kinds, if ``path`` is none of them.
     """
     if str(path) == "smollm2" and not Path(path).exists():
         return fetch_smollm2(), "gguf"
@@ -30,7 +30,7 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
     if path.is_file():
         if path.suffix == ".gguf":
             return path, "gguf"
-        raise UserError(f"{path} is no checkpoint: {_ACCEPTED}")
+        raise UserError(f"{path} is not a checkpoint: {_ACCEPTED}")
     if not path.is_dir():
         raise UserError(f"{path} does not exist: {_ACCEPTED}")
     if (path / native.MODEL_FILE).is_file():
@@ -39,17 +39,17 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
         return path, "huggingface"
     if (path.parent / native.MODEL_FILE).is_file():  # one step of a checkpoint
         return path, "native"
-    what = "holds no checkpoint" if any(path.iterdir()) else "is empty"
+    what = "contains no checkpoint" if any(path.iterdir()) else "is empty"
     raise UserError(f"{path} {what}: {_ACCEPTED}")
 
 
 def short_name(path: str | Path) -> str:
-    """What folders and titles call a checkpoint: the last part of its path, without the suffix of a .gguf file."""
+    """Name of a checkpoint in folders and titles: the last part of its path, without the suffix .gguf."""
     return Path(path).name.removesuffix(".gguf")
 
 
 def read_config(path: str | Path) -> ModelConfig:
-    """Config of any checkpoint that load reads, without its weights: to check a run and to lay out its shardings."""
+    """Reads the config of any checkpoint without its weights, to check a run and to compute shardings."""
     path, kind = resolve(path)
     if kind == "native":
         return native.read_config(path if (path / native.MODEL_FILE).is_file() else path.parent)
@@ -57,7 +57,7 @@ def read_config(path: str | Path) -> ModelConfig:
 
 
 def read_tokenizer(path: str | Path) -> Tokenizer:
-    """Tokenizer of any checkpoint that load reads, without its weights: to check prompts before a device is touched."""
+    """Reads the tokenizer of any checkpoint without its weights, to check prompts before any device work."""
     path, kind = resolve(path)
     if kind == "gguf":
         return gguf.read_tokenizer(path)
@@ -67,14 +67,19 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
-    """Model of a Hugging Face folder, a GGUF file, an own checkpoint, or the name "smollm2".
+    """Loads a Hugging Face folder, a GGUF file, a checkpoint of this project, or the model "smollm2".
 
-    Parameters come in ``dtype`` ("float32" or "bfloat16"), which is also what the returned config computes in, each on
-    its leaf of ``shardings`` (a tree of NamedSharding like the parameters) where one is given. Raises UserError naming
-    what is missing, damaged or not supported, and where the tokenizer makes ids that the model has no embedding for.
+    Args:
+      path: file, folder, or "smollm2".
+      dtype: "float32" or "bfloat16", the type of the parameters and of the returned config.
+      shardings: tree of NamedSharding with the structure of the parameters.
+
+    Raises:
+      UserError: if a part is missing, damaged or not supported, or the tokenizer has more ids than the model has
+        embeddings.
     """
     if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype={dtype}: parameters are held in float32 or bfloat16")
+        raise UserError(f"dtype={dtype}: parameters are float32 or bfloat16")
     path, kind = resolve(path)
     if kind == "native":
         model = Model(*native.load_native(path, dtype, shardings))
@@ -83,7 +88,7 @@ def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None)
     else:
         model = huggingface.load_huggingface(path, dtype, shardings)
     if model.tokenizer.vocab_size > model.config.vocab_size:
-        # Indexing clamps under jit: such an id would silently read another row.
+        # Indexing clamps under jit, so such an id would silently read another row.
         raise UserError(
             f"{path}: the tokenizer's ids go up to {model.tokenizer.vocab_size - 1} and the model has "
             f"{model.config.vocab_size} rows of embeddings: one of the two belongs to another model"

@@ -1,4 +1,4 @@
-"""What every checkpoint holds."""
+"""A model: the contents of every checkpoint."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from r1jax.tokenizer import Tokenizer
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Model:
-    """A decoder that can be run, trained and saved: its config, its parameters and its tokenizer."""
+    """A decoder with its config, parameters and tokenizer."""
 
     config: ModelConfig
     params: Params  # tree of r1jax.models.transformer.param_specs(config)
     tokenizer: Tokenizer
 
     def __repr__(self) -> str:
-        """Its shapes, number and type of parameters, and tokenizer, in three lines and without the arrays."""
+        """Three lines: parameters, shapes and tokenizer, without the arrays."""
         config, tokenizer, weights = self.config, self.tokenizer, jax.tree.leaves(self.params)
         dtypes = ", ".join(sorted({str(weight.dtype) for weight in weights})) or "no type"
         kind = "reward model" if config.head == "scalar" else "language model"

@@ -1,7 +1,7 @@
-"""Own checkpoints: a folder of Orbax steps beside the model's config and tokenizer.
+"""Checkpoints of this project: Orbax steps, the model's config and its tokenizer in one folder.
 
-FOLDER/r1jax.json and FOLDER/tokenizer/ say what the weights are; FOLDER/STEP/params holds them, FOLDER/STEP/rest what
-else training carries. A step's folder gets its name only once it is whole.
+FOLDER/r1jax.json is the config, FOLDER/tokenizer/ the tokenizer. FOLDER/STEP/params holds the weights, FOLDER/STEP/rest
+the rest of the training state. The folder of a step gets its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from r1jax.disk import sync, write_whole
 from r1jax.errors import UserError
-from r1jax.models.config import NUMERICS, ModelConfig, RopeScaling
+from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig, RopeScaling
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, param_shapes
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 MODEL_FILE = "r1jax.json"
-for _name in ("absl", "asyncio"):  # Orbax reports each save on them, and each failure in hundreds of lines, also raised
+for _name in ("absl", "asyncio"):  # Orbax logs each save, and each failure in hundreds of lines
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def _without_repeats(report: Any) -> Any:
-    """A sys.unraisablehook without the reads and writes that end after the restore or save they belong to has failed.
+    """A sys.unraisablehook that ignores reads and writes that end after their restore or save has failed.
 
-    What failed first is raised.
+    The first failure of the restore or save is raised.
     """
 
     def hook(unraisable: Any) -> None:
@@ -51,16 +51,16 @@ def _without_repeats(report: Any) -> Any:
 
 sys.unraisablehook = _without_repeats(sys.unraisablehook)
 
-_DELETED = ".deleted"  # steps are moved there first: half removed, one would still be listed as a step
+_DELETED = ".deleted"  # steps are moved here before they are removed: a partly removed one must not be listed
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-# How TensorStore says that a file is missing, short or corrupt; the last of these it leaves unsaid.
+# Statuses of TensorStore for files that are missing, truncated or corrupt.
 _DAMAGED = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
 
 def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Writes what tells a later reader how to use the steps of this folder."""
+    """Writes the config and the tokenizer of the steps of a folder."""
     part = folder / "tokenizer.part"
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(part, ignore_errors=True)  # left by a killed process
     part.mkdir(parents=True)
     tokenizer.save(part)
     (folder / "tokenizer").mkdir(exist_ok=True)
@@ -68,24 +68,24 @@ def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None
         sync(file)
         file.replace(folder / "tokenizer" / file.name)
     part.rmdir()
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in NUMERICS}
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in COMPUTE_OPTIONS}
     write_whole(folder / MODEL_FILE, json.dumps(fields, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The ModelConfig that write_model left."""
+    """Reads the config that write_model wrote."""
     try:
         fields = json.loads((folder / MODEL_FILE).read_text())
         scaling = fields.pop("rope_scaling", None)
         return ModelConfig(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / MODEL_FILE} cannot be read as a model's config: {error}") from error
+        raise UserError(f"{folder / MODEL_FILE} is not a valid model config: {error}") from error
 
 
 class Checkpoints:
-    """The steps of one folder: asynchronous saves, the newest and the best kept, damaged ones passed over.
+    """The steps of one folder: saves asynchronously, keeps the newest and the best, skips damaged ones on restore.
 
-    Use as a context manager; leaving it waits for the save under way.
+    Use it as a context manager; the exit waits for the running save.
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, keep_best: int = 1, best_metric: str = "reward"):
@@ -103,8 +103,8 @@ class Checkpoints:
                 item_names=("params", "rest"),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(keep),
-                    best_fn=metric if keep_best else None,  # else no metrics are saved, and steps without stay for ever
-                    cleanup_tmp_directories=True,  # what a killed save left
+                    best_fn=metric if keep_best else None,  # without metrics, BestN removes no step
+                    cleanup_tmp_directories=True,  # left by killed saves
                     todelete_subdir=_DELETED,
                 ),
             )
@@ -119,7 +119,7 @@ class Checkpoints:
         try:
             self._guard(self._manager.close)
         except UserError:
-            if kind is None:  # else the first error is the one to report
+            if kind is None:  # otherwise the first error is reported
                 raise
 
     def _guard(self, action: Any, *args: Any, **kwargs: Any) -> Any:
@@ -129,22 +129,22 @@ class Checkpoints:
             reason = str(error).splitlines()[0][:200]
             raise UserError(
                 f"cannot write a checkpoint in {self.folder} ({reason}): free some space and run the same command "
-                "again; earlier checkpoints are whole"
+                "again; earlier checkpoints are complete"
             ) from error
 
     def steps(self) -> list[int]:
-        """Steps that are complete on disk, oldest first."""
+        """Complete steps on disk, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, params: Params, rest: Any, metrics: dict[str, float]) -> None:
-        """Starts saving; returns once the arrays may change. A save that failed is reported by the next call."""
+        """Starts a save; returns when the arrays may change. A failed save is reported by the next call."""
         args = ocp.args.Composite(params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest))
         self._guard(self._manager.wait_until_finished)
         self._guard(self._manager.save, step, args=args, metrics=metrics, force=True)
         self._empty_deleted()
 
     def wait(self) -> None:
-        """Returns when the save under way is on disk."""
+        """Waits until the running save is on disk."""
         self._guard(self._manager.wait_until_finished)
         self._empty_deleted()
 
@@ -152,14 +152,14 @@ class Checkpoints:
         shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
 
     def restore(self, params: Any, rest: Any) -> tuple[int, Params, Any] | None:
-        """The newest readable step onto the given shapes, types and shardings; None where there is no step.
+        """Restores the newest readable step with the given shapes, types and shardings; None if there is no step.
 
-        Damaged steps (files missing, short or corrupt, or other arrays than ``params``) are passed over with a warning,
-        and renamed to STEP.damaged once an older one has been read.
+        Damaged steps (files missing, truncated or corrupt, or arrays that differ from ``params``) are skipped with a
+        warning and, once an older step has been read, renamed to STEP.damaged.
 
         Raises:
-          UserError: when there are steps and all are damaged; they are left as they are.
-          Exception: any other failure to read, such as memory or permissions; all steps are left as they are.
+          UserError: if all steps are damaged. They are not renamed.
+          Exception: for other failures, such as memory or permissions. No step is renamed.
         """
         args = ocp.args.Composite(params=ocp.args.StandardRestore(params), rest=ocp.args.StandardRestore(rest))
         damaged: list[Path] = []
@@ -176,7 +176,7 @@ class Checkpoints:
                 continue
             for path in damaged:
                 aside = path.with_name(f"{path.name}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)  # where the step was damaged before
+                shutil.rmtree(aside, ignore_errors=True)  # the step may have been damaged before
                 path.rename(aside)
             if damaged:
                 self._manager.reload()
@@ -187,11 +187,11 @@ class Checkpoints:
 
 
 def _is_damage(error: BaseException | None) -> bool:
-    """Whether a step could not be read because of what is on disk; memory, permissions and the like pass."""
+    """True if the files of a step cause the error; False for other causes, such as memory or permissions."""
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, _MISSING):
             return False
-        # Orbax wraps the errors of TensorStore in plain exceptions; RuntimeError is what XLA raises.
+        # Orbax wraps the errors of TensorStore in plain exceptions. XLA raises RuntimeError.
         known = isinstance(error, (*_MISSING, ValueError, KeyError, EOFError, StopIteration))
         wraps = type(error) is Exception and error.__cause__ is not None
         status = re.match(r"([A-Z]+(?:_[A-Z]+)*): ", str(error))
@@ -203,23 +203,23 @@ def _is_damage(error: BaseException | None) -> bool:
 
 def _warn(step: Path, error: Exception) -> None:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    warnings.warn(f"checkpoint {step} is damaged ({reason}): passed over", stacklevel=3)
+    warnings.warn(f"checkpoint {step} is damaged ({reason}) and is skipped", stacklevel=3)
 
 
 def _check(target: Any, restored: Any) -> None:
     def one(path: Any, want: Any, got: Any) -> None:
         if (want.shape, want.dtype) != (got.shape, got.dtype):
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"{name} is {got.dtype}{got.shape} where {want.dtype}{want.shape} was expected")
+            raise ValueError(f"{name} is {got.dtype}{got.shape}, expected {want.dtype}{want.shape}")
 
     jax.tree_util.tree_map_with_path(one, target, restored)
 
 
 def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelConfig, Params, Tokenizer]:
-    """Config, weights and tokenizer of FOLDER (its newest step) or of FOLDER/STEP.
+    """Loads config, weights and tokenizer of FOLDER (its newest readable step) or of FOLDER/STEP.
 
     Raises:
-      UserError: for a folder without steps, or one whose steps are all damaged.
+      UserError: if there are no steps, or all are damaged.
     """
     folder, steps = (path, None) if (path / MODEL_FILE).exists() else (path.parent, [path.name])
     config = read_config(folder)
@@ -232,7 +232,7 @@ def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelCon
         shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
     names = steps or sorted((p.name for p in folder.iterdir() if p.name.isdigit()), key=int, reverse=True)
     if not names:
-        raise UserError(f"{folder} holds no checkpoint yet")
+        raise UserError(f"{folder} contains no checkpoint yet")
     for name in names:
         try:
             with ocp.StandardCheckpointer() as reader:

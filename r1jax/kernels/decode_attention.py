@@ -1,7 +1,7 @@
-"""Attention of one new token for each slot, over its prompt and its own tokens so far.
+"""Attention of one new token per slot, over its prompt and the tokens of its sequence so far.
 
-Plain JAX writes the new key and value, scores the whole ring and masks what is not the slot's own. The kernel reads
-the slot's own tokens alone, in one pass, and does the rotation and the write on the way: cost follows live tokens.
+Plain JAX writes the new key and value, scores the whole ring and masks the entries of other sequences. The kernel fuses
+rotation, write and attention in one pass, and reads only the tokens of the sequence: its cost grows with live tokens.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -19,14 +20,23 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.rotary import rotate
 
-BLOCK = 32  # keys that a program of the kernel reads at a time
-WARPS, STAGES = 2, 3  # of a program
-PROGRAMS = 512  # below this many (slot, head) pairs, several programs share the keys of one,
-SHARE = 256  # each at least this many of the ring's entries
+BLOCK = 32  # keys that a program of the kernel reads per iteration
+WARPS, STAGES = 2, 3  # per program
+PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys of one pair
+SHARE = 256  # minimum ring entries per program
+
+
+@flax.struct.dataclass
+class Context:
+    """What the new token of each slot attends to: the prefix of its prompt, and the tokens of its sequence."""
+
+    prompt: jax.Array  # [S] int32, index of the prompt
+    prefix_length: jax.Array  # [S] int32, tokens of that prompt in the prefix
+    age: jax.Array  # [S] int32, tokens of the sequence in the ring, below R
 
 
 def has_kernel(config: ModelConfig) -> bool:
-    """Whether the kernel serves a model here: 16-bit types, heads of a power of two, a GPU, attention not "xla"."""
+    """True if the kernel supports the model on this platform: bfloat16, head size a power of two, a GPU, not "xla"."""
     fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256)
     return fits and config.attention != "xla" and has_kernels()
 
@@ -34,49 +44,44 @@ def has_kernel(config: ModelConfig) -> bool:
 def decode_attention(
     qkv: jax.Array,
     bias: jax.Array | None,
-    cos: jax.Array,
-    sin: jax.Array,
+    rotation: tuple[jax.Array, jax.Array],
     prefix: tuple[jax.Array, jax.Array],
-    prompt: jax.Array,
-    prefix_length: jax.Array,
     ring: tuple[jax.Array, jax.Array],
+    context: Context,
     entry: jax.Array,
-    age: jax.Array,
     kernel: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """softmax(q k^T / sqrt(K)) v over the prompt's prefix, the slot's own tokens and the new one.
+    """softmax(q k^T / sqrt(K)) v over the prefix of the prompt, the tokens of the sequence and the new token.
 
     Args:
-      qkv: [S, G, H/G + 2, K] the queries of each group, its new key and its new value, none rotated yet.
-      bias: [G, H/G + 2, K], added to it first.
-      cos: [S, K/2] float32 table of the new token's position.
-      sin: [S, K/2].
+      qkv: [S, G, H/G + 2, K] queries of each group, its new key and its new value, before rotation.
+      bias: [G, H/G + 2, K], added to qkv before rotation.
+      rotation: cosine and sine [S, K/2] float32 for the position of the new token (rotary.tables).
       prefix: keys and values [P, G, Tp, K] of the prompts, rotated.
-      prompt: [S] int32, the prompt that each slot continues.
-      prefix_length: [S] int32, tokens of that prompt in the prefix.
-      ring: keys and values [S, G, R, K] of the slots' own tokens, rotated.
-      entry: [] int32, the ring's entry that the new token is written to.
-      age: [S] int32, the slot's own tokens before it: the ``age`` entries before ``entry``, modulo R; below R.
-      kernel: use the kernel, or plain JAX.
+      ring: keys and values [S, G, R, K] of new tokens, rotated.
+      context: prompt and sequence of each slot. The sequence is the ``age`` entries before ``entry``, modulo R.
+      entry: [] int32, the ring entry to which the new token is written.
+      kernel: use the kernel instead of plain JAX.
 
     Returns:
       [S, G, H/G, K] in the type of qkv, and the ring with the new token in it.
     """
     if kernel:
-        return decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+        return decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry)
     if bias is not None:
         qkv = qkv + bias
     v = qkv[:, :, -1]
+    cos, sin = rotation
     turned = rotate(qkv[:, :, :-1], cos[:, None], sin[:, None])
     q, k = turned[:, :, :-1], turned[:, :, -1]
     keys = jax.lax.dynamic_update_slice_in_dim(ring[0], k[:, :, None], entry, axis=2)
     values = jax.lax.dynamic_update_slice_in_dim(ring[1], v[:, :, None], entry, axis=2)
-    part = _join(_attend_prefix(q, *prefix, prompt, prefix_length), _attend_ring(q, keys, values, entry, age))
+    part = _join(_attend_prefix(q, *prefix, context), _attend_ring(q, keys, values, entry, context.age))
     return _normalise(part).astype(q.dtype), (keys, values)
 
 
-# A partial softmax: weighted values, sum of weights and the maximum they are relative to. Partial results over disjoint
-# keys join exactly, so prefix and ring need not be one array.
+# A partial softmax: weighted values, sum of weights, and the maximum that both are relative to. Partial results over
+# disjoint keys can be combined exactly, so prefix and ring need not be one array.
 _Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S, G, R], float32
 
 
@@ -98,21 +103,21 @@ def _normalise(part: _Partial) -> jax.Array:
     return part[0] / part[1][..., None]
 
 
-def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, prompt: jax.Array, length: jax.Array) -> _Partial:
-    valid = jnp.arange(keys.shape[2]) < length[:, None]
-    return _attend(q, keys[prompt], values[prompt], valid)
+def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, context: Context) -> _Partial:
+    valid = jnp.arange(keys.shape[2]) < context.prefix_length[:, None]
+    return _attend(q, keys[context.prompt], values[context.prompt], valid)
 
 
 def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Array, age: jax.Array) -> _Partial:
     length, chunk = keys.shape[2], cache.RING_CHUNK
 
-    def valid(entries: jax.Array) -> jax.Array:  # an entry's distance back from the newest is at most the slot's age
+    def valid(entries: jax.Array) -> jax.Array:  # the distance from the newest entry is at most the age
         return (entry - entries) % length <= age[:, None]
 
     if length <= chunk:
         return _attend(q, keys, values, valid(jnp.arange(length)))
 
-    # Walk back from the newest chunk to the oldest that any slot still needs.
+    # Iterate from the newest chunk back to the oldest that any slot needs.
     newest = entry // chunk
     needed = jnp.minimum((age.max() + chunk - 1 - entry % chunk) // chunk + 1, length // chunk)
 
@@ -127,12 +132,14 @@ def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Ar
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
-def decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age, interpret=False):
-    """As decode_attention; ``interpret`` runs the kernel's own steps on a CPU."""
+def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, interpret=False):
+    """The kernel of decode_attention; ``interpret`` interprets it on a CPU."""
     S, G, rows, K = qkv.shape
+    cos, sin = rotation
+    slots = (context.prompt, context.prefix_length, context.age)
     heads = rows - 2
     splits = max(1, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
-    parts = () if splits == 1 else (splits,)  # an axis of one would be copied away
+    parts = () if splits == 1 else (splits,)  # an axis of size one would cost a copy
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*parts, S, G, heads, *sizes), dtype)
@@ -150,7 +157,7 @@ def decode_attention_kernel(qkv, bias, cos, sin, prefix, prompt, prefix_length, 
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
         name="decode_attention",
-    )(qkv, cos if bias is None else bias, cos, sin, *prefix, prompt, prefix_length, age, *ring, entry.reshape(1))
+    )(qkv, cos if bias is None else bias, cos, sin, *prefix, *slots, *ring, entry.reshape(1))
     if splits > 1:
         scale = jnp.exp(top - top.max(axis=0))
         out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
@@ -182,10 +189,10 @@ def _kernel(
     s, g, part = pl.program_id(0), pl.program_id(1), pl.program_id(2)
     heads, K = qkv_ref.shape[2] - 2, qkv_ref.shape[3]
     half, R = K // 2, keys.shape[2]
-    rows = jnp.arange(max(16, pl.next_power_of_2(heads)))  # a matrix unit takes no fewer than 16
+    rows = jnp.arange(max(16, pl.next_power_of_2(heads)))  # matrix units need at least 16 rows
     real = rows < heads
     column = jnp.arange(K)
-    other = (column + half) % K  # the other of each rotated pair
+    other = (column + half) % K  # the other dimension of each rotated pair
     cos = cos_ref[s, column % half]
     sin = jnp.where(column < half, -sin_ref[s, column % half], sin_ref[s, column % half])
     scale = K**-0.5
@@ -207,7 +214,7 @@ def _kernel(
     entry, age = entry_ref[0], age_ref[s]
 
     own = (q.astype(jnp.float32) * new_key.astype(jnp.float32)).sum(axis=1) * scale
-    first = part == 0  # the new token belongs to the first program alone
+    first = part == 0  # only the first program processes the new token
     top = jnp.where(first, own, LEAST)
     total = jnp.where(first, jnp.ones_like(own), jnp.zeros_like(own))
     out = jnp.broadcast_to(new_value.astype(jnp.float32), (rows.shape[0], K))
@@ -248,6 +255,6 @@ def _kernel(
     triton.store(out_ref.at[(*at, rows[:, None], column[None])], out.astype(out_ref.dtype), mask=real[:, None])
 
     @pl.when(first)
-    def _write():  # no program reads this entry: its token was taken from qkv
+    def _write():  # no program reads this entry: the new token comes from qkv
         triton.store(keys.at[s, g, entry, column], new_key)
         triton.store(values.at[s, g, entry, column], new_value)

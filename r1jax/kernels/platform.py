@@ -1,4 +1,4 @@
-"""What kernels share: the import that may be missing, the question whether to use one, and the lowest score."""
+"""Shared by the kernels: the optional import of Triton, checks of the platform, and the lowest score."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from r1jax.sharding import compiler_mesh
 
-LEAST = float(jnp.finfo(jnp.float32).min)  # of a maximum over nothing: finite, since -inf - -inf is no number
+LEAST = float(jnp.finfo(jnp.float32).min)  # maximum of an empty set: finite, since -inf - -inf is NaN
 
-try:  # deprecated since jax 0.11, so it may be gone one day: plain JAX serves then
+try:  # deprecated since jax 0.11; without it plain JAX is used
     from jax.experimental.pallas import triton
 except ImportError:
     triton = None
 
 
 def has_kernels() -> bool:
-    """Whether hand-written kernels can run on this process's devices."""
+    """True if hand-written kernels run on the devices of this process."""
     return triton is not None and jax.default_backend() == "gpu"
 
 
 def on_one_device() -> bool:
-    """Whether the program is one device's, on a mesh of one or within shard_map: the compiler splits no kernels."""
+    """True on a mesh of one device and inside shard_map. The compiler cannot partition kernels over devices."""
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1

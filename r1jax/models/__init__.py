@@ -1,1 +1,1 @@
-"""The decoder: its config, its weights as data, and its forward pass."""
+"""The decoder: config, parameter specs and forward pass."""

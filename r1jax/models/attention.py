@@ -1,4 +1,4 @@
-"""Grouped-query attention: projections, and the causal attention of training and prefill."""
+"""Grouped-query attention: projections, and causal attention for training and prefill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig, Numerics
+from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
@@ -16,7 +16,7 @@ from r1jax.sharding import ParamSpec, constrain
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
-    """Weights of one attention block."""
+    """Parameter specs of one attention block."""
     D, H, G, K = config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim
     tree = {
         "query": ParamSpec((D, H, K), ("embed", "heads", None)),
@@ -39,7 +39,7 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
 def project(
     x: jax.Array, weights: dict[str, jax.Array], cos: jax.Array, sin: jax.Array, config: ModelConfig
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries [..., H, K], keys and values [..., G, K] of x [..., D], normed and rotated."""
+    """Queries [..., H, K], keys and values [..., G, K] of x [..., D], normalised (qk_norm) and rotated."""
     q = jnp.einsum("...d,dhk->...hk", x, weights["query"])
     k = jnp.einsum("...d,dgk->...gk", x, weights["key"])
     v = jnp.einsum("...d,dgk->...gk", x, weights["value"])
@@ -57,14 +57,14 @@ def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig
     return add_bias(y, weights["output_bias"]) if config.output_bias else y
 
 
-def check_attention(numerics: Numerics) -> None:
-    """Raises UserError for a kernel that this process's devices do not have."""
-    if numerics.attention == "cudnn" and jax.default_backend() != "gpu":
-        raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
+def check_attention(options: ComputeOptions) -> None:
+    """Raises UserError if the devices of this process do not support the attention kernel."""
+    if options.attention == "cudnn" and jax.default_backend() != "gpu":
+        raise UserError("--attention=cudnn needs an NVIDIA GPU: use --attention=auto")
 
 
 def implementation(config: ModelConfig) -> str:
-    """The kernel of causal_attention: cuDNN where it runs, unless the config names one."""
+    """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise."""
     if config.attention != "auto":
         return config.attention
     fits = config.dtype == "bfloat16" and config.head_dim % 8 == 0 and config.head_dim <= 128
@@ -74,16 +74,16 @@ def implementation(config: ModelConfig) -> str:
 def causal_attention(
     q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig, segments: jax.Array | None = None
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v over positions up to the query's own: [B, T, H, K] for k, v [B, T, G, K].
+    """softmax(q k^T / sqrt(K)) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
 
-    With segments [B, T] int32, over those positions that are in the query's own segment.
+    With segments [B, T] int32, only positions in the segment of the query count.
     """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
     if kernel == "cudnn" and q.shape[1] % 2:
-        # cuDNN's backward pass takes even lengths alone; what is added at the end, nothing attends to.
+        # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
         segments = None if segments is None else jnp.pad(segments, ((0, 0), (0, 1)), constant_values=-1)
         return _attend(q, k, v, segments, kernel)[:, :-1]

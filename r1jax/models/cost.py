@@ -1,6 +1,6 @@
-"""Operations and bytes that a model cannot do without, counted from its configuration.
+"""Minimum floating-point operations and memory traffic of a model, computed from its config.
 
-A product of [m, k] and [k, n] is 2 m k n operations; norms, activations and softmax are left out, being a hundredth.
+A product of [m, k] and [k, n] is 2 m k n operations. Norms, activations and softmax, about 1%, are not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Cost:
     bytes: float
 
     def seconds(self, flops_per_second: float, bytes_per_second: float) -> float:
-        """The least time on a chip of these rates: the longer of the two."""
+        """Minimum time on a chip with these rates: the larger of compute time and memory time."""
         return max(self.flops / flops_per_second, self.bytes / bytes_per_second)
 
 
@@ -32,41 +32,44 @@ def head_flops(config: ModelConfig) -> float:
 
 
 def block_flops(config: ModelConfig) -> float:
-    """Operations of all blocks' products with weights for one token, without attention's own."""
+    """Operations of the weight products of all blocks for one token, without the products of attention."""
     D, F = config.hidden_size, config.intermediate_size
     attention = D * (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     return 2.0 * config.num_layers * (attention + 3 * D * F)
 
 
 def attention_flops(config: ModelConfig, keys: float) -> float:
-    """Operations of scores and weighted values in all blocks for one token that attends to ``keys`` positions."""
+    """Operations of attention scores and weighted values in all blocks for one token and ``keys`` positions."""
     return 4.0 * config.num_layers * config.num_heads * config.head_dim * keys
 
 
 def cache_entry_bytes(config: ModelConfig, size: int) -> int:
-    """Bytes of keys and values of one token in all blocks, at ``size`` bytes a number."""
+    """Bytes of keys and values of one token in all blocks, with ``size`` bytes per number."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * size
 
 
 def training_bytes(config: ModelConfig, stored: int, copies: int = 0, cached: int = 0) -> int:
-    """Bytes that training holds over all devices, but for activations: weights, gradient, AdamW's moments, and more.
+    """Bytes of training without activations, over all devices: weights, gradient, moments of AdamW, copies, cache.
 
-    stored: bytes of a number. copies: of the weights besides, such as a reference. cached: tokens whose keys and values
-    a rollout keeps.
+    Args:
+      config: the model.
+      stored: bytes per number.
+      copies: further copies of the weights, such as a reference model.
+      cached: tokens in the key/value cache of a rollout.
     """
     weights = param_count(param_specs(config)) * stored
     return weights * (4 + copies) + cached * cache_entry_bytes(config, stored)
 
 
 def logits_bytes(config: ModelConfig, chunk: int) -> int:
-    """Bytes of the float32 logits of ``chunk`` tokens with their gradient."""
+    """Bytes of the float32 logits of ``chunk`` tokens and of their gradient."""
     return 2 * 4 * chunk * config.vocab_size
 
 
 def forward_cost(config: ModelConfig, sequences: int, width: int, completion: int, size: int = 2) -> Cost:
-    """One pass over sequences of ``width`` tokens with log-probabilities of the last ``completion``; weights read once.
+    """Forward pass over sequences of ``width`` tokens with log-probabilities of the last ``completion`` tokens.
 
-    Causal attention: position t attends to t + 1 keys.
+    The weights are read once. With causal attention, position t attends to t + 1 keys.
     """
     tokens = sequences * width
     flops = tokens * block_flops(config) + sequences * completion * head_flops(config)
@@ -75,16 +78,16 @@ def forward_cost(config: ModelConfig, sequences: int, width: int, completion: in
 
 
 def update_cost(config: ModelConfig, sequences: int, width: int, completion: int, size: int = 2) -> Cost:
-    """Forward, backward at twice its operations, and AdamW's pass over weights, gradients and both moments."""
+    """Forward pass, backward pass (twice its operations), and AdamW over weights, gradients and both moments."""
     forward = forward_cost(config, sequences, width, completion, size)
-    optimiser = param_count(param_specs(config)) * size * 7  # read weight, gradient, two moments; write all but it
+    optimiser = param_count(param_specs(config)) * size * 7  # 4 reads: weight, gradient, 2 moments; 3 writes
     return Cost(3 * forward.flops, 3 * forward.bytes + optimiser)
 
 
 def rollout_cost(config: ModelConfig, limits: np.ndarray, group: int, prompt: int, size: int = 2) -> Cost:
-    """Prefill of each prompt once, and decoding of ``limits`` [N] tokens, ``group`` rows to a prompt, all side by side.
+    """Prefill of each prompt, and decoding of ``limits`` [N] tokens, ``group`` sequences per prompt, all in parallel.
 
-    Each step reads the weights, the live sequences' own keys and values, and those of a prompt once for its group.
+    Each step reads the weights, the keys and values of the live sequences, and those of each prompt once per group.
     """
     limits = np.asarray(limits, np.float64)
     prompts = len(limits) // group

@@ -11,7 +11,7 @@ from r1jax.sharding import ParamSpec
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
-    """Weights of one feed-forward block."""
+    """Parameter specs of one feed-forward block."""
     D, F = config.hidden_size, config.intermediate_size
     tree = {
         "gate": ParamSpec((D, F), ("embed", "mlp")),
@@ -25,14 +25,14 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     return tree
 
 
-@jax.checkpoint  # the backward pass keeps gate and up alone
+@jax.checkpoint  # the backward pass stores only gate and up
 def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
     """silu(gate) * up."""
     return jax.nn.silu(gate) * up
 
 
 def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
-    """down(silu(gate x) * up x), each with a bias where config.mlp_bias: [..., D] (SwiGLU, arXiv 2002.05202)."""
+    """down(silu(gate x) * up x), each with a bias if config.mlp_bias: [..., D] (SwiGLU, arXiv 2002.05202)."""
     gate = jnp.einsum("...d,df->...f", x, weights["gate"])
     up = jnp.einsum("...d,df->...f", x, weights["up"])
     if config.mlp_bias:

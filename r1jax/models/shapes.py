@@ -1,4 +1,4 @@
-"""Shapes of published models, for runs that need no weights."""
+"""Configs of published models, for benchmarks that need no weights."""
 
 from __future__ import annotations
 

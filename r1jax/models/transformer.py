@@ -1,4 +1,4 @@
-"""The decoder as data (param_specs) and as a function (forward)."""
+"""The decoder: parameter specs (param_specs) and the forward pass (forward)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, gather_over_data, map_specs, param_count
 
-GATHERED_BYTES = 2**34  # of weights that gather "auto" has whole on a device; decoding has them so, twice
+GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
 
 
 def param_specs(config: ModelConfig) -> dict[str, Any]:
-    """Tree of every weight; blocks are stacked on a leading axis of num_layers so that scan can walk them."""
+    """Tree of ParamSpec of all weights; blocks are stacked on a leading axis of size num_layers for scan."""
     V, D = config.vocab_size, config.hidden_size
     block = {
         "attention_norm": ParamSpec((D,), (None,), init="ones"),
@@ -46,15 +46,16 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
 
 
 def cast(params: Params, config: ModelConfig) -> Params:
-    """The parameters in the type that enters products (config.dtype)."""
+    """Casts the parameters to config.dtype, the type of matrix products."""
     return jax.tree.map(lambda w: w.astype(config.dtype), params)
 
 
 def prepare(params: Params, config: ModelConfig) -> Params:
-    """The parameters as a program of several passes over them begins: cast, and collected as config.gather says.
+    """Casts the parameters and gathers them according to config.gather, once for several passes.
 
-    Weights that the data axis splits are collected before each use otherwise, in every pass forward and backward.
-    Whole, they take their size in config.dtype over that of the model axis on each device, while the program runs.
+    Otherwise weights that are split over the data axis are gathered before each use, in every forward and backward
+    pass. While the program runs, each device holds the gathered weights in config.dtype, divided by the size of the
+    model axis.
     """
     params = cast(params, config)
     specs, mesh = param_specs(config), compiler_mesh()
@@ -64,12 +65,12 @@ def prepare(params: Params, config: ModelConfig) -> Params:
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
-    """Residual stream [..., D] of tokens [...].
+    """Embeddings [..., D] of tokens [...].
 
-    The gradient of the embedding is summed over tokens in float32 and rounded to config.dtype once: in bfloat16 the
-    sum of a frequent token stops growing after a few hundred terms.
+    The gradient of the embedding is summed over tokens in float32 and rounded to config.dtype once. In bfloat16, the
+    sum of a frequent token would stop growing after a few hundred terms.
     """
-    # Whole rows: with its columns split over the data axis too, a device would look up the tokens of all others.
+    # Whole rows: if columns were split over the data axis too, each device would look up the tokens of all devices.
     table = constrain(params["embedding"].astype(config.dtype), "vocab", None)
     return constrain(_rows(table, tokens, config.vocab_size), "batch", *[None] * tokens.ndim)
 
@@ -83,7 +84,7 @@ def _rows_forward(embedding: jax.Array, tokens: jax.Array, vocab_size: int) -> t
     return embedding[tokens], tokens
 
 
-# The shape [V, D] of the gradient must be known without keeping the weights.
+# The shape [V, D] of the gradient must be known without storing the weights.
 def _rows_backward(vocab_size: int, tokens: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
     total = jnp.zeros((vocab_size, gradient.shape[-1]), jnp.float32).at[tokens].add(gradient.astype(jnp.float32))
     return total.astype(gradient.dtype), None
@@ -93,12 +94,12 @@ _rows.defvjp(_rows_forward, _rows_backward)
 
 
 def unembedding(params: Params, config: ModelConfig) -> jax.Array:
-    """Output matrix [D, V]: the embedding transposed where the two are tied.
+    """Output matrix [D, V], the transposed embedding if the two are tied.
 
-    Raises UserError for a reward model, which has none.
+    Raises UserError for a reward model, which has no output matrix.
     """
     if config.head == "scalar":
-        raise UserError("this is a reward model, which gives scores and no tokens: name a language model")
+        raise UserError("this is a reward model, which computes scores and no tokens: use a language model")
     return params["embedding"].T if config.tie_embeddings else params["unembedding"]
 
 
@@ -110,7 +111,7 @@ def block(
     config: ModelConfig,
     segments: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """One decoder block over whole sequences: x [B, T, D], and its keys and values [B, T, G, K]."""
+    """One decoder block over whole sequences: returns x [B, T, D], and keys and values [B, T, G, K]."""
     h = _normed(x, weights["attention_norm"], config)
     q, k, v = attention.project(h, weights["attention"], cos, sin, config)
     y = attention.causal_attention(q, k, v, config, segments)
@@ -123,11 +124,11 @@ def block(
 def hidden_states(
     params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False, segments: jax.Array | None = None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-    """Final normed states [B, T, D] of tokens [B, T]; with_cache also keys and values [L, B, T, G, K].
+    """Final normalised states [B, T, D] of tokens [B, T]; with_cache also returns keys and values [L, B, T, G, K].
 
-    Attention is causal, so padding belongs on the right, where nothing attends to it. Where rows hold several texts,
-    segments [B, T] int32 numbers them and keeps each to itself; positions run on from text to text, since rotary
-    attention sees only how far apart two tokens are.
+    Attention is causal, so padding must be on the right, where no token attends to it. If rows hold several texts,
+    segments [B, T] int32 numbers them, and each token attends only to its own text. Positions continue from text to
+    text, since rotary attention depends only on the distance between tokens.
     """
     chex.assert_rank(tokens, 2)
     params = cast(params, config)
@@ -158,9 +159,9 @@ def forward(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array
 
 
 def scores(params: Params, tokens: jax.Array, lengths: jax.Array, config: ModelConfig) -> jax.Array:
-    """The scalar head at each sequence's last token: [B] float32 of tokens [B, T] and lengths [B] int32.
+    """Scalar head at the last token of each sequence: [B] float32 of tokens [B, T] and lengths [B] int32.
 
-    What lies beyond a sequence's length is not seen. config.head must be "scalar".
+    Tokens beyond the length are ignored. config.head must be "scalar".
     """
     x, _ = hidden_states(params, tokens, config)
     last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]

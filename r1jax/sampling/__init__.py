@@ -1,1 +1,1 @@
-"""Drawing samples from the policy."""
+"""The sampler: prefill, decoding, token processing and memory estimates."""

@@ -1,4 +1,4 @@
-"""One token for every slot: the decoder of models.transformer, with caches and with weights laid out for reading."""
+"""One decoding step for all slots: the decoder of models.transformer with caches and weights in a decoding layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.kernels.add_norm import add_norm
-from r1jax.kernels.decode_attention import decode_attention, has_kernel
+from r1jax.kernels.decode_attention import Context, decode_attention, has_kernel
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import attention, rotary
 from r1jax.models.cache import Prefix, Ring
@@ -23,13 +23,13 @@ from r1jax.sharding import Params, compiler_mesh, constrain, partition
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
-    """The weights of each layer by themselves: decoding is unrolled, so that each cache is updated in place.
+    """Splits the weights into layers: the decoding loop over layers is unrolled so that each cache is updated in place.
 
-    What reads the same input is one matrix: "qkv" [D, G (H/G + 2) K], a group's queries beside its key and value, with
-    "qkv_bias" [G, H/G + 2, K], and "gate_up" [D, 2 F], half a gate and half an up for each shard of the model axis,
-    with "gate_up_bias" [2 F]. The rest is as in param_specs.
+    Matrices with the same input are joined: "qkv" [D, G (H/G + 2) K] holds the queries, key and value of each group,
+    with "qkv_bias" [G, H/G + 2, K]; "gate_up" [D, 2 F] holds, for each shard of the model axis, its part of gate and of
+    up, with "gate_up_bias" [2 F]. All other weights are as in param_specs.
     """
-    # Taken apart first and joined then: the other way there would be joined weights of all layers once more.
+    # Split first, then join: the reverse order would need memory for another copy of the joined weights.
     apart = (jax.tree.map(lambda w, i=i: w[i], params["layers"]) for i in range(config.num_layers))
     return tuple(_decoding_layer(weights, config) for weights in apart)
 
@@ -38,14 +38,14 @@ def _decoding_layer(layer: Params, config: ModelConfig) -> Params:
     D, G = config.hidden_size, config.num_kv_heads
     weights = layer["attention"]
 
-    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], [..., G, K] twice
+    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], 2 x [..., G, K]
         queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
         return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
 
     qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, "kv_heads", None, None)
     mlp = layer["mlp"]
 
-    def halves(*names: str) -> jax.Array:  # each [..., F], together [..., 2 F]
+    def halves(*names: str) -> jax.Array:  # two [..., F] -> [..., 2 F]
         split = [mlp[name].reshape(*mlp[name].shape[:-1], _model_shards(config), -1) for name in names]
         both = jnp.stack(split, axis=-2).reshape(*mlp[names[0]].shape[:-1], -1)
         return constrain(both, *[None] * (both.ndim - 1), "mlp")
@@ -76,31 +76,27 @@ def decode_step(
     layers: tuple[Params, ...],
     tokens: jax.Array,
     prefix: Prefix,
-    prompt: jax.Array,
-    prefix_length: jax.Array,
     ring: Ring,
+    context: Context,
     step: jax.Array,
-    age: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Ring]:
-    """One token for each slot.
+    """Decodes one token per slot.
 
     Args:
-      params: the tree, for the embedding and the final norm.
+      params: the parameters, for the embedding and the final norm.
       layers: decoding_layers(params).
-      tokens: [S] the newest token of each slot.
+      tokens: [S] newest token of each slot.
       prefix: keys and values of the prompts.
-      prompt: [S] which prompt each slot continues.
-      prefix_length: [S] tokens of that prompt in the prefix.
-      ring: keys and values of the slots' own tokens.
-      step: [] counts calls; names the ring's entry that is written.
-      age: [S] tokens of the slot's sequence already in the ring.
+      ring: keys and values of the new tokens.
+      context: prompt and sequence of each slot.
+      step: [] number of the call, which determines the ring entry to write.
       config: the model.
 
     Returns:
-      Final normed state [S, D] and the ring with this token in it.
+      The final normalised states [S, D], and the ring with this token.
     """
-    cos, sin = rotary.tables(prefix_length + age, config)
+    rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
     normed = partial(add_norm, eps=config.norm_eps, kernel=has_kernel(config) and on_one_device())
     keys, values = list(ring.keys), list(ring.values)
@@ -114,9 +110,7 @@ def decode_step(
         if config.qk_norm:
             qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights["attention"], config), None
         cached = (prefix.keys[i], prefix.values[i])
-        y, (keys[i], values[i]) = attend(
-            qkv, bias, cos, sin, cached, prompt, prefix_length, (keys[i], values[i]), entry, age
-        )
+        y, (keys[i], values[i]) = attend(qkv, bias, rotation, cached, (keys[i], values[i]), context, entry)
         y = y.reshape(y.shape[0], config.num_heads, config.head_dim)
         x, h = normed(x, attention.merge_heads(y, weights["attention"], config), weights["mlp_norm"])
         x, h = normed(x, _mlp(h, weights, config), following[i])
@@ -125,7 +119,7 @@ def decode_step(
 
 
 def _mlp(h: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
-    """models.mlp.mlp of h [S, D] on the weights of decoding_layers."""
+    """models.mlp.mlp of h [S, D] with the weights of decoding_layers."""
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]
@@ -141,20 +135,20 @@ def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Arr
 
 
 def _attention(config: ModelConfig) -> Callable[..., Any]:
-    """decode_attention on the entered mesh: a kernel is not partitioned by the compiler, so each shard runs its own."""
+    """decode_attention on the current mesh. The compiler does not partition kernels, so each shard runs its own."""
     attend = partial(decode_attention, kernel=has_kernel(config))
     mesh = compiler_mesh()
     if not has_kernel(config) or mesh is None or mesh.size == 1:
         return attend
 
-    def on_shards(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age):
+    def on_shards(qkv, bias, rotation, prefix, ring, context, entry):
         slots, heads = partition(qkv.shape[:2], ("slots", "kv_heads"), mesh)
-        S, SG, prompts, all_of_it = P(slots), P(slots, heads), P(None, heads), P()
+        S, SG, prompts = P(slots), P(slots, heads), P(None, heads)
         return jax.shard_map(
             attend,
-            in_specs=(SG, P(heads), S, S, (prompts, prompts), S, S, (SG, SG), all_of_it, S),
+            in_specs=(SG, P(heads), (S, S), (prompts, prompts), (SG, SG), S, P()),
             out_specs=(SG, (SG, SG)),
             check_vma=False,
-        )(qkv, bias, cos, sin, prefix, prompt, prefix_length, ring, entry, age)
+        )(qkv, bias, rotation, prefix, ring, context, entry)
 
     return on_shards

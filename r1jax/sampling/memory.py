@@ -1,4 +1,4 @@
-"""What a sampling request needs, before it is made."""
+"""Memory estimates of sampling requests, and the choice of the number of slots."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
 
-PREFILL_TOKENS = 16_384  # prompts' tokens in one prefill pass
-NARROWEST = 32  # slots that the last loop has at least
+PREFILL_TOKENS = 16_384  # tokens in one prefill pass
+NARROWEST = 32  # minimum number of slots of the last loop
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of the sampler on the entered mesh."""
+    """A sampling request on the current mesh."""
 
     config: ModelConfig
     sampling: Sampling
-    params: Params  # weights, or their shapes, as they are stored
-    prompts: int  # distinct ones, whose keys and values are all held
-    width: int  # tokens each is padded to
+    params: Params  # stored weights, or their shapes
+    prompts: int  # number of distinct prompts, all of which are cached
+    width: int  # tokens of each padded prompt
     sequences: int  # rows of the result
 
 
-def queues_of_their_own(prompts: int, sequences: int) -> int:
-    """Devices that can each have a queue of their own on the entered mesh; 1 where they share one."""
+def device_queues(prompts: int, sequences: int) -> int:
+    """Number of devices with separate queues on the current mesh; 1 if they share one queue."""
     mesh = compiler_mesh()
     if mesh is None or mesh.shape["model"] > 1:
         return 1
@@ -47,7 +47,7 @@ def queues_of_their_own(prompts: int, sequences: int) -> int:
 
 
 def phases(slots: int, devices: int = 1) -> tuple[int, ...]:
-    """Widths of the loops that slots go through as sequences end: quarters, down to at least 32 on each device."""
+    """Numbers of slots of the successive decoding loops: each a quarter of the one before, at least 32 per device."""
     widths = [-(-slots // devices)]
     while widths[-1] // 4 >= NARROWEST:
         widths.append(widths[-1] // 4)
@@ -60,18 +60,18 @@ def prefill_rows(prompts: int, width: int) -> int:
 
 
 def fixed_bytes(request: Request) -> dict[str, int]:
-    """Bytes that a device needs beside the stored weights, whatever the slots, by what they are for.
+    """Bytes per device that do not depend on the number of slots, without the stored weights, by purpose.
 
-    weights: gathered over the data axis and in the type of products, where they are stored otherwise; and the layers by
-    themselves, as decoding_layers makes them. prompts: their keys and values, as computed and laid out by layer.
-    prefill: activations of a pass. results: the rows of a device, and all of them, which every device has in the end.
+    weights: copies that are gathered over the data axis and cast, unless they are stored like that, and the layers of
+    decoding_layers. prompts: their keys and values, as computed and per layer. prefill: activations of one pass.
+    results: the rows of one device, and all rows, which every device has at the end.
     """
     config, size = request.config, _size(request.config)
-    own = queues_of_their_own(request.prompts, request.sequences)
+    own = device_queues(request.prompts, request.sequences)
     prompts, width = request.prompts // own, request.width
     rows = prefill_rows(prompts, width)
     passes = -(-prompts // rows)
-    computed = (passes + (passes > 1)) * rows  # and those of the present pass
+    computed = (passes + (passes > 1)) * rows  # the extra term is the current pass
     spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
     heads = _shard(config.num_heads)
     token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + 3 * heads * config.head_dim
@@ -86,10 +86,10 @@ def fixed_bytes(request: Request) -> dict[str, int]:
 
 
 def slot_bytes(request: Request, slots: int) -> dict[str, int]:
-    """Bytes that ``slots`` slots of a device need, by what they are for; never fewer for more slots.
+    """Bytes for ``slots`` slots of a device, by purpose; monotonic in ``slots``.
 
-    cache: the rings, with those of the next, narrower loop. logits: the head's, what is computed from them, and
-    activations. attention: a layer's scores and gathered prompts, where plain JAX has them in memory.
+    cache: the rings, and those of the next, narrower loop. logits: the logits, arrays computed from them, and
+    activations. attention: scores and gathered prompts of one layer, which plain JAX stores.
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens)
@@ -105,7 +105,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
 
 
 def free_bytes() -> int:
-    """Bytes that may still be taken on the fullest device of the entered mesh; of the host's memory, a CPU's share."""
+    """Free bytes on the fullest device of the current mesh; for CPU devices, their share of the host's free memory."""
     mesh = jax.sharding.get_mesh()
     devices = jax.devices()[:1] if mesh.empty else [d for d in mesh.devices.flatten() if d in jax.local_devices()]
     stats = [d.memory_stats() for d in devices]
@@ -117,21 +117,21 @@ def free_bytes() -> int:
 def choose_slots(
     config: ModelConfig, sampling: Sampling, params: Params, *, prompts: int, width: int, sequences: int
 ) -> int:
-    """The slots asked for, or as many as there are sequences and memory for; as many on each device of the data axis.
+    """The configured number of slots, or as many as sequences and memory allow; equal on all devices of the data axis.
 
-    A fifth of what slots may take is left free, since what else is held changes from step to step. More than 8 slots of
-    a device are a multiple of 8, as matrix units want them, unless all sequences have one.
+    A fifth of the memory for slots stays free, since other memory use changes from step to step. More than 8 slots per
+    device are rounded down to a multiple of 8 for matrix units, unless there are as many slots as sequences.
 
     Args:
       config: the model.
-      sampling: gives the slots asked for, and the longest completion.
-      params: the weights, or their shapes, as they are stored.
-      prompts: distinct prompts.
-      width: tokens each is padded to.
+      sampling: the configured slots and the longest completion.
+      params: the stored weights, or their shapes.
+      prompts: number of distinct prompts.
+      width: tokens of each padded prompt.
       sequences: rows of the result.
 
     Raises:
-      UserError: when the slots asked for, or a single one, need more than is free, with the numbers.
+      UserError: with the numbers, if the configured slots, or a single slot, need more memory than is free.
     """
     request = Request(config, sampling, params, prompts, width, sequences)
     devices, free = data_devices(), free_bytes()
@@ -140,7 +140,7 @@ def choose_slots(
     if left < 0:
         largest = max(fixed, key=lambda name: fixed[name])
         raise UserError(
-            f"sampling needs {_gib(fixed)} on a device with any number of slots, and {free / 2**30:.2f} GiB are free: "
+            f"sampling needs {_gib(fixed)} per device with any number of slots, and {free / 2**30:.2f} GiB are free: "
             f"{_ADVICE[largest]}"
         )
 
@@ -153,20 +153,20 @@ def choose_slots(
     slots = -(-asked // devices) if asked else max(1, most(0.8 * left))
     if sum(slot_bytes(request, slots).values()) > left:
         fits = most(left) * devices
-        advice = f"slots={fits} fits, or lower max-tokens" if fits else "lower max-tokens, or take more devices"
+        advice = f"slots={fits} fits, or lower max-tokens" if fits else "lower max-tokens, or use more devices"
         raise UserError(
-            f"sampling with {slots * devices} slots of {sampling.max_tokens} tokens needs on a device "
-            f"{_gib(slot_bytes(request, slots))} for slots and {_gib(fixed)} beside them, and {free / 2**30:.2f} GiB "
-            f"are free: {advice}"
+            f"sampling with {slots * devices} slots of {sampling.max_tokens} tokens needs per device "
+            f"{_gib(slot_bytes(request, slots))} for the slots and {_gib(fixed)} for the rest, and "
+            f"{free / 2**30:.2f} GiB are free: {advice}"
         )
     return slots * devices
 
 
 _ADVICE = {
-    "weights": "hold less beside it, or split the model over more devices, as --mesh=1x2 does",
-    "prompts": "take fewer or shorter prompts at a time, or more devices",
-    "prefill": "take shorter prompts, or more devices",
-    "results": "take fewer sequences at a time, or lower max-tokens",
+    "weights": "keep fewer other arrays, or split the model over more devices, for example with --mesh=1x2",
+    "prompts": "use fewer or shorter prompts per call, or more devices",
+    "prefill": "use shorter prompts, or more devices",
+    "results": "use fewer sequences per call, or lower max-tokens",
 }
 
 
@@ -180,14 +180,14 @@ def _size(config: ModelConfig) -> int:
 
 
 def _shard(size: int) -> int:
-    """The part of a dimension that a device of the model axis has; all of it where it does not split evenly."""
+    """Size of a dimension on one device of the model axis; the whole size if it does not divide evenly."""
     mesh = compiler_mesh()
     shards = 1 if mesh is None else mesh.shape["model"]
     return size if size % shards else size // shards
 
 
 def _entry(config: ModelConfig) -> int:
-    """Bytes of one token's keys and values in all layers on a device."""
+    """Bytes of the keys and values of one token in all layers on a device."""
     return cache_entry_bytes(config, _size(config)) // config.num_kv_heads * _shard(config.num_kv_heads)
 
 

@@ -1,4 +1,4 @@
-"""From logits to one token: temperature, truncation, and the draw itself."""
+"""From logits to a token: temperature, truncation and the random draw."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from r1jax.kernels.platform import has_kernels, on_one_device
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn."""
+    """How the sampler draws tokens."""
 
     temperature: float = 1.0
-    """0 is greedy."""
+    """Sampling temperature; 0 decodes greedily."""
     top_k: int = 0
-    """Keep the k most likely tokens; 0 keeps all."""
+    """Keep the k most likely tokens; 0 keeps all tokens."""
     top_p: float = 1.0
-    """Keep the smallest set of most likely tokens whose probability reaches this (arXiv 1904.09751)."""
+    """Keep the smallest set of most likely tokens whose total probability reaches this value (arXiv 1904.09751)."""
     min_p: float = 0.0
-    """Drop tokens less likely than this share of the most likely one (arXiv 2407.01082)."""
+    """Drop tokens whose probability is below this fraction of the highest one (arXiv 2407.01082)."""
     max_tokens: int = 128
-    """Longest completion, in tokens, the end token included."""
+    """Maximum length of a completion in tokens, including the end token."""
     slots: int = 0
-    """Sequences decoded side by side on all devices; 0 is all of them, or as many as memory holds."""
+    """Number of sequences decoded in parallel on all devices; 0 decodes all, or as many as fit into memory."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, message: str) -> None:
@@ -36,27 +36,27 @@ class Sampling:
 
         check(self.temperature >= 0, f"temperature {self.temperature} is below 0 (0 is greedy)")
         check(self.top_k >= 0, f"top-k {self.top_k} is below 0 (0 keeps all tokens)")
-        check(0 < self.top_p <= 1, f"top-p {self.top_p} must lie above 0 and at most at 1")
-        check(0 <= self.min_p < 1, f"min-p {self.min_p} must lie from 0 to below 1")
+        check(0 < self.top_p <= 1, f"top-p {self.top_p} must be above 0 and at most 1")
+        check(0 <= self.min_p < 1, f"min-p {self.min_p} must be at least 0 and below 1")
         check(self.max_tokens >= 1, f"max-tokens {self.max_tokens} must be at least 1")
-        check(self.slots >= 0, f"slots {self.slots} is below 0 (0 chooses)")
+        check(self.slots >= 0, f"slots {self.slots} is below 0 (0 chooses the number)")
 
     @property
     def policy_temperature(self) -> float:
-        """Temperature of the policy that the trainer sees: greedy decoding still has the policy of temperature 1."""
+        """Temperature of the policy in training; 1 for greedy decoding."""
         return self.temperature or 1.0
 
     @property
     def truncates(self) -> bool:
-        """Whether some tokens are left out of the distribution."""
+        """True if top-k, top-p or min-p drop tokens."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     """Logits [S, V], already divided by the temperature, with -inf where top-k, top-p or min-p drop the token.
 
-    The three apply to the whole distribution, not one to what another left: a token stays if each of them keeps it.
-    The most likely token always stays.
+    Each of the three applies to the whole distribution, and a token is kept if all three keep it. The most likely token
+    is always kept.
     """
     keep = jnp.ones(logits.shape, bool)
     if sampling.min_p > 0:
@@ -68,18 +68,18 @@ def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
             keep &= logits >= descending[:, top_k - 1, None]
         if sampling.top_p < 1:
             p = jax.nn.softmax(descending, axis=-1)
-            before = jnp.cumsum(p, axis=-1) - p  # mass of all tokens more likely than this one
+            before = jnp.cumsum(p, axis=-1) - p  # total probability of the tokens that are more likely
             kept = jnp.sum(before < sampling.top_p, axis=-1, keepdims=True)
             keep &= logits >= jnp.take_along_axis(descending, jnp.maximum(kept - 1, 0), axis=-1)
     return jnp.where(keep, logits, -jnp.inf)
 
 
 def draw(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A token [S] of softmax(logits [S, V]) for each pair of random words bits [S, 2] uint32, and log sum exp [S].
+    """Draws a token [S] from softmax(logits [S, V]) with random words bits [S, 2] uint32; also returns log sum exp [S].
 
-    The first word chooses a block of tokens, the second a token of the block, each as in _quantile: two random numbers
-    a token instead of V, no prefix sum over the vocabulary, and nothing of its size but the logits themselves. A token
-    is drawn as often as its probability p says, to within 2^-30 and the rounding of p in float32; never at p = 0.
+    The first word selects a block of tokens and the second a token of the block, both with _quantile. This needs two
+    random numbers per token instead of V, no prefix sum over the vocabulary, and no array of its size except the
+    logits. The probability of each token is exact to within 2^-30 and its rounding in float32; 0 stays 0.
     """
     S, V = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
@@ -88,23 +88,23 @@ def draw(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
     sums = sums * jnp.exp(tops - top[:, None])
     block = _quantile(sums, bits[:, 0])[:, None]
     inside = jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0]
-    # Relative to the block's own maximum: far below that of the row, all of a block would round to 0.
+    # Relative to the maximum of the block: relative to that of the row, a whole block could round to 0.
     inside = jnp.exp(inside - jnp.take_along_axis(tops, block, axis=-1))
     token = block[:, 0] * BLOCK + _quantile(inside, bits[:, 1])
     return token, top + jnp.log(sums.sum(axis=-1))
 
 
 def _quantile(weights: jax.Array, bits: jax.Array) -> jax.Array:
-    """The entry [S] of weights [S, n] float32 at quantile (bits + 1/2) / 2^32 of their prefix sums; bits [S] uint32.
+    """Index [S] of weights [S, n] float32 at quantile (bits + 1/2) / 2^32 of their prefix sums; bits [S] uint32.
 
-    The prefix sums are of whole numbers, in units of about 2^-32 of the sum, and so exact: in float32 they would carry
-    the rounding of large weights, up to 2^-24, into the small ones that follow. An entry has the units whose midpoints
-    lie within its part, and each unit is hit by one or two values of bits.
+    The prefix sums are integers in units of about 2^-32 of the sum and therefore exact. In float32, the rounding of
+    large weights, up to 2^-24, would shift the small weights that follow. An entry gets the units whose midpoints lie
+    within its interval, and each unit is selected by one or two values of bits.
     """
-    # A little less than 2^32 in all, so that rounding of the sum and of the products does not carry beyond it.
+    # Slightly less than 2^32 in total, so that rounding of the sum and of the products cannot overflow.
     units = weights * ((2.0**32 - 2.0**22) / weights.sum(axis=-1, keepdims=True))
     whole = units.astype(jnp.uint32)
-    parts = ((units - whole.astype(jnp.float32)) * 2**16).astype(jnp.uint32)  # of a unit; few enough of them to add up
+    parts = ((units - whole.astype(jnp.float32)) * 2**16).astype(jnp.uint32)  # in 2^-16 units; no overflow
     whole, parts = jnp.cumsum(jnp.stack([whole, parts]), axis=-1, dtype=jnp.uint32)
     ends = whole + ((parts + 2**15) >> 16)
     return jnp.argmax(ends > _multiply_high(bits, ends[:, -1])[:, None], axis=-1).astype(jnp.int32)
@@ -122,8 +122,8 @@ def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tupl
     """Draws a token from logits [S, V] float32 with random words bits [S, 2] uint32.
 
     Returns:
-      token [S] int32; its log-probability [S] under the policy softmax(logits / temperature); and under the
-      distribution it was drawn from, truncated and renormalised (0 when greedy).
+      The token [S] int32; its log-probability [S] under the policy softmax(logits / temperature); and its
+      log-probability [S] under the truncated and renormalised distribution it was drawn from (0 if greedy).
     """
     z = logits / sampling.policy_temperature
 

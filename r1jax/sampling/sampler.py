@@ -1,11 +1,10 @@
 """Samples from the policy: prefill, decoding and refilling of slots in one compiled program.
 
-A queue of (prompt, sample) pairs feeds a fixed number of slots. When a sequence ends, its slot takes the next pair at
-the same step, so that a long sample holds nobody else. Once the queue is empty and few slots are live, these move to a
-narrower loop; the last ends when every slot is idle.
-The host is asked nothing in between.
+A queue of sequences feeds a fixed number of slots. When a sequence ends, its slot takes the next sequence in the same
+step, so a long sequence does not block other slots. When the queue is empty and few slots are live, these move to a
+loop with fewer slots; the last loop ends when all slots are idle. There is no host round trip.
 
-A token depends on (key, sequence id, position) and on the policy alone: never on slots, batch or mesh.
+A token depends only on (key, sequence id, position) and the policy, and not on slots, batch or mesh.
 """
 
 from __future__ import annotations
@@ -21,47 +20,48 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
+from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
-from r1jax.sampling.memory import choose_slots, phases, prefill_rows, queues_of_their_own
+from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sharding import Params, constrain, data_devices, gather_over_data
 
-END, LENGTH = 0, 1  # finish reasons: an end token was drawn; the limit came first
+END, LENGTH = 0, 1  # finish reasons: an end token was drawn, or the limit was reached
 
 
 @flax.struct.dataclass
 class Samples:
-    """What was drawn, a row a sequence."""
+    """Completions, one row per sequence."""
 
-    tokens: jax.Array  # [N, M] int32, the end token included, then zeros
+    tokens: jax.Array  # [N, M] int32, including the end token, padded with zeros
     lengths: jax.Array  # [N] int32
     finish: jax.Array  # [N] int32, END or LENGTH
-    logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature): what the trainer computes
-    sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution drawn from
-    steps: jax.Array  # [] int32, decoding steps that were run, by the device that ran most
+    logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature), as in training
+    sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution
+    steps: jax.Array  # [] int32, decoding steps, maximum over devices
 
 
 @flax.struct.dataclass
 class Queue:
-    """The work: N sequences over P prompts, in the order in which slots take them."""
+    """N sequences of P prompts, in the order in which slots take them."""
 
     prompts: jax.Array  # [P, Tp] int32, padded on the right
     prompt_lengths: jax.Array  # [P] int32
-    prompt_of: jax.Array  # [N] int32: in the order of the prompts, as many of each
-    limits: jax.Array  # [N] int32, longest completion
-    ids: jax.Array  # [N] int32, what the sequence's randomness is folded from
+    prompt_of: jax.Array  # [N] int32: sorted, with the same number of sequences per prompt
+    limits: jax.Array  # [N] int32, maximum length of the completion
+    ids: jax.Array  # [N] int32, folded into the random key
 
 
 @flax.struct.dataclass
 class _State:
     step: jax.Array  # [] int32
-    next: jax.Array  # [] int32, head of the queue
-    sequence: jax.Array  # [S] int32, row of the queue in each slot; N when idle
-    token: jax.Array  # [S] int32, the next token to be read
+    next: jax.Array  # [] int32, next row of the queue
+    sequence: jax.Array  # [S] int32, row of the queue in each slot; N if idle
+    token: jax.Array  # [S] int32, next input token
     age: jax.Array  # [S] int32, tokens of the sequence in the ring
     ring: Ring
     samples: Samples
@@ -83,24 +83,24 @@ def sample(
     """Draws ``samples_per_prompt`` completions of each prompt; row p * samples_per_prompt + i is sample i of prompt p.
 
     Args:
-      params: weights of any type; computed in config.dtype.
-      prompts: token ids, each at least one.
+      params: weights of any type, cast to config.dtype.
+      prompts: token ids, at least one per prompt.
       config: the model.
-      key: randomness, folded with the seed and step by the caller.
+      key: random key; the caller folds seed and step into it.
       sampling: temperature, truncation, slots, and max_tokens (M, the width of the result).
-      end_tokens: ids that end a sequence; none for fixed lengths.
+      end_tokens: ids that end a sequence; empty for fixed lengths.
       samples_per_prompt: group size.
-      limits: longest completion of each sequence, 1..M; max_tokens where not given.
-      sequence_ids: N ids; arange(N) where not given. Two calls with other ids continue one stream of sequences.
-      prompt_width: prompts are padded to this many tokens, so that calls with other prompts reuse one program.
+      limits: maximum length of each completion, 1..M; max_tokens if not given.
+      sequence_ids: N ids for the random keys; arange(N) if not given. Calls with distinct ids draw distinct samples.
+      prompt_width: minimum padded length of prompts, so that calls with other prompts reuse the compiled program.
 
     Raises:
-      UserError: for an empty prompt, a prompt and limit beyond the context, or more memory than there is.
+      UserError: if a prompt is empty, a prompt and its limit exceed the context, or memory does not suffice.
     """
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
     slots = choose_slots(config, sampling, params, prompts=P, width=width, sequences=len(queue.limits))
-    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
+    return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
 
 
 def make_queue(
@@ -112,7 +112,7 @@ def make_queue(
     sequence_ids: Sequence[int] | np.ndarray | None = None,
     prompt_width: int = 0,
 ) -> Queue:
-    """Checks the request and lays it out as arrays (arguments and errors as in sample)."""
+    """Checks the arguments of sample and converts them to arrays; raises UserError as sample does."""
     lengths = np.array([len(p) for p in prompts], np.int32)
     if not len(lengths) or not lengths.min():
         raise UserError("every prompt needs at least one token")
@@ -125,11 +125,11 @@ def make_queue(
             f"limits {limits.shape} and sequence_ids {ids.shape} must each have one entry for {N} sequences"
         )
     if limits.min() < 1 or limits.max() > sampling.max_tokens:
-        raise UserError(f"limits run from {limits.min()} to {limits.max()}, outside 1..{sampling.max_tokens}")
+        raise UserError(f"limits range from {limits.min()} to {limits.max()}, outside 1..{sampling.max_tokens}")
     total = int((np.repeat(lengths, samples_per_prompt) + limits).max())
     if total > config.context_length:
         raise UserError(
-            f"a prompt of {lengths.max()} tokens and {limits.max()} new ones make {total}, "
+            f"a prompt of {lengths.max()} tokens and {limits.max()} new ones are {total}, "
             f"but the model's context is {config.context_length}: lower max-tokens or shorten the prompt"
         )
     rows = np.zeros((len(prompts), width), np.int32)
@@ -144,12 +144,12 @@ def make_queue(
     )
 
 
-# Products of a decoding step are small, and cuBLAS serves them better than what XLA generates and then has to add up.
+# For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates.
 _COMPILER = {"xla_gpu_enable_triton_gemm": False}
 
 
 @partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=_COMPILER)
-def run_queue(
+def sample_queue(
     params: Params,
     queue: Queue,
     key: jax.Array,
@@ -160,20 +160,20 @@ def run_queue(
 ) -> Samples:
     """Samples for every row of the queue, in one compiled program.
 
-    ``widths`` are numbers of slots, falling: the loop of each but the last ends once the queue is empty and the live
-    sequences fit into the next. Where the mesh splits the data axis alone and the prompts evenly, each device has a
-    queue and slots of its own, and waits for no other; otherwise the compiler splits one queue's slots.
+    ``widths`` are decreasing numbers of slots, one per loop. Each loop but the last ends when the queue is empty and
+    the live sequences fit into the next one. If the mesh has only a data axis that divides the prompts, each device has
+    its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
     """
-    # Decoding reads every weight once a token: gathered before the loop, none is gathered at each step.
+    # Decoding reads every weight once per token, so weights are gathered once, before the loop.
     params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
-    data = queues_of_their_own(len(queue.prompts), len(queue.prompt_of))
+    data = device_queues(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
-        return _run_queue(params, queue, key, config, sampling, end_tokens, widths)
+        return _sample_queue(params, queue, key, config, sampling, end_tokens, widths)
 
     def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
-        first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of their sequences
+        first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
         own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
-        samples = _run_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
+        samples = _sample_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
         return dataclasses.replace(samples, steps=samples.steps[None])
 
     split = jax.shard_map(
@@ -184,10 +184,10 @@ def run_queue(
     )
     samples = split(params, queue, key)
     samples = dataclasses.replace(samples, steps=samples.steps.max())
-    return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # whole on every host
+    return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # replicated on every host
 
 
-def _run_queue(
+def _sample_queue(
     params: Params,
     queue: Queue,
     key: jax.Array,
@@ -205,20 +205,10 @@ def _run_queue(
         return (state.sequence < N).sum()
 
     def step(state: _State) -> _State:
-        row = jnp.minimum(state.sequence, N - 1)  # idle slots compute on a row that exists; nothing of it is kept
+        row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
-        hidden, ring = decode_step(
-            params,
-            layers,
-            state.token,
-            prefix,
-            prompt,
-            queue.prompt_lengths[prompt] - 1,
-            state.ring,
-            state.step,
-            state.age,
-            config,
-        )
+        context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
+        hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = _random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)
@@ -235,7 +225,7 @@ def _run_queue(
 
 
 def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
-    """Two uint32 words for each (sequence, position), which no other slot or mesh can change: [S, 2]."""
+    """Two random uint32 words [S, 2] for each (sequence, position), independent of slots and mesh."""
 
     def one(sequence: jax.Array, position: jax.Array) -> jax.Array:
         return jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, sequence), position), (2,))
@@ -245,7 +235,7 @@ def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.A
 
 def _is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
     found = jnp.zeros(tokens.shape, bool)
-    for i in ids:  # and no array of them: an empty one within shard_map ends jax 0.11's compiler
+    for i in ids:  # a loop, since an empty array in shard_map crashes the compiler of jax 0.11
         found |= tokens == i
     return found
 
@@ -283,7 +273,7 @@ def _record(
     state: _State, token: jax.Array, logprob: jax.Array, sampling_logprob: jax.Array, done: jax.Array, ended: jax.Array
 ) -> Samples:
     old = state.samples
-    at = (state.sequence, state.age)  # idle slots point at row N, which drop leaves out
+    at = (state.sequence, state.age)  # idle slots have row N, which mode="drop" ignores
     finished = jnp.where(done, state.sequence, old.lengths.shape[0])
     return Samples(
         tokens=old.tokens.at[at].set(token, mode="drop"),
@@ -296,8 +286,8 @@ def _record(
 
 
 def _narrow(state: _State, width: int) -> _State:
-    """The state with its live sequences, at most ``width`` of them, in as many slots."""
-    kept = jnp.argsort(state.sequence)[:width]  # idle slots have the highest number of all
+    """Moves the live sequences, at most ``width``, to a state with ``width`` slots."""
+    kept = jnp.argsort(state.sequence)[:width]  # idle slots sort last
     ring = jax.tree.map(lambda x: constrain(x[kept], "slots", "kv_heads", None, None), state.ring)
     return dataclasses.replace(
         state, sequence=state.sequence[kept], token=state.token[kept], age=state.age[kept], ring=ring
@@ -305,7 +295,7 @@ def _narrow(state: _State, width: int) -> _State:
 
 
 def _refill(state: _State, token: jax.Array, done: jax.Array, queue: Queue) -> _State:
-    """Gives each slot whose sequence is done the next row of the queue; the others go on with their token."""
+    """Assigns the next rows of the queue to slots whose sequence is done; other slots continue with their token."""
     N = queue.prompt_of.shape[0]
     place = state.next + jnp.cumsum(done) - 1
     sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)

@@ -18,9 +18,9 @@ from rich.console import Console
 from experiments.scaling import Config, check, meshes_here, results_of
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
-from r1jax.benchmark.mesh_estimate import abstract_rollout, abstract_state, plan, update_program
-from r1jax.benchmark.scaling import Results, time_in_collectives, with_efficiency, work_on
-from r1jax.benchmark.workload import SMALL, Bench, Work
+from r1jax.benchmark.mesh_estimate import abstract_rollout, abstract_state, estimate, update_program
+from r1jax.benchmark.scaling import Results, scaled_workload, time_in_collectives, with_efficiency
+from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs, prepare
@@ -30,7 +30,7 @@ from r1jax.training.loop import Carry, restore
 
 ROOT = Path(__file__).parents[2]
 # Heads and vocabulary do not split evenly over every model axis here, and a rollout makes two backward passes.
-WORK = Work(**SMALL | {"prompts": 2, "group": 8, "prompt": 8, "tokens": 6}, unroll=False)
+WORK = Workload(**CPU_SETTINGS | {"prompts": 2, "group": 8, "prompt": 8, "tokens": 6}, unroll=False)
 
 
 class Parity:
@@ -99,12 +99,12 @@ def test_a_checkpoint_of_eight_devices_opens_on_other_meshes(alone, tmp_path):
 
 
 def test_work_grows_with_the_data_axis_or_stays():
-    work = Work(prompts=32, group=16, microbatch=64, slots=100)
+    work = Workload(prompts=32, group=16, microbatch=64, slots=100)
     sizes = {
         (scaling, data): (w.prompts, w.rl.microbatch_size, w.slots)
         for scaling in ("weak", "strong")
         for data in (1, 4, 8)
-        for w in [work_on(work, data, scaling)]
+        for w in [scaled_workload(work, data, scaling)]
     }
     assert sizes == {
         ("weak", 1): (32, 64, 100),
@@ -115,7 +115,7 @@ def test_work_grows_with_the_data_axis_or_stays():
         ("strong", 8): (32, 512, 800),
     }
     # No backward pass has more sequences than there are.
-    assert work_on(dataclasses.replace(work, prompts=4), 8, "strong").microbatch == 64
+    assert scaled_workload(dataclasses.replace(work, prompts=4), 8, "strong").microbatch == 64
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_an_update_gathers_weights_once_or_for_each_pass():
     ],
 )
 def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
-    config = Work(model="qwen2.5-7b", dtype=dtype, gather=gather).model_config()
+    config = Workload(model="qwen2.5-7b", dtype=dtype, gather=gather).model_config()
     with jax.set_mesh(make_mesh(mesh)):
         params = param_shapes(param_specs(config), dtype, make_mesh(mesh))
         prepared = jax.jit(lambda p: prepare(p, config)).lower(params).compile().output_shardings
@@ -359,7 +359,7 @@ def test_a_plan_speaks_of_the_arrays_that_a_step_has():
                 assert (x.shape, x.dtype) == (y.shape, y.dtype) and x.sharding.is_equivalent_to(y.sharding, x.ndim)
         arrays = jax.tree.leaves((bench.carry.state, bench.carry.reference))
     held = sum(x.addressable_shards[0].data.nbytes for x in arrays)
-    wide, narrow = plan(WORK, mesh), plan(WORK, make_mesh("1x1"))
+    wide, narrow = estimate(WORK, mesh), estimate(WORK, make_mesh("1x1"))
     assert wide["resident_bytes"] == held
     assert narrow["resident_bytes"] == sum(x.nbytes for x in arrays)
     state = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(bench.carry.state))
@@ -406,7 +406,7 @@ def test_a_result_file_keeps_every_run_and_refuses_other_settings(tmp_path):
     with pytest.raises(UserError, match=r"settings.repeats was 1, now 2\).*another --out"):
         Results(path, {"model": "tiny", "settings": {"repeats": 2}})
     path.write_text("[")
-    with pytest.raises(UserError, match="no result file"):
+    with pytest.raises(UserError, match="not a result file"):
         Results(path, header)
 
 
@@ -415,7 +415,7 @@ def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypa
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     console = Console(record=True, width=200)
     assert meshes_here(Config(), console) == ["1x1", "2x1"]
-    assert "2 devices here: without 4x1, 8x1, 4x2, 2x4, 1x8" in console.export_text()
+    assert "2 devices found: 4x1, 8x1, 4x2, 2x4, 1x8 skipped" in console.export_text()
     with pytest.raises(UserError, match="--mesh=4x1 needs 4 devices and this machine has 2"):
         meshes_here(Config(meshes=("1x1", "4x1")), console)
 
@@ -442,7 +442,7 @@ def experiment(name, *flags):
 def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
     """Of two runs one is there: it is left as it is, the other is made, and the figures cover both."""
     made = run_of("weak", "1x1", 1000.0, prompts=4, collectives={"rollout": {}, "update": {}})
-    results_of(Config(**SMALL, repeats=1, out=tmp_path)).add(made)
+    results_of(Config(**CPU_SETTINGS, repeats=1, out=tmp_path)).add(made)
     flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")
     done = experiment("scaling", *flags)
     assert done.returncode == 0, done.stderr

@@ -19,14 +19,15 @@ from gguf import GGMLQuantizationType as Type
 from gguf import TokenType
 
 from r1jax.checkpoints.gguf import load_gguf, read_config, recover_rope_scaling
-from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
 from r1jax.checkpoints.huggingface import read_config as read_huggingface_config
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.rotary import frequencies
 from r1jax.models.transformer import forward
-from r1jax.tokenizer import byte_characters, load_tokenizer
+from r1jax.tokenizer import load_tokenizer
+from r1jax.tokenizer.byte_level import byte_characters
+from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
@@ -217,29 +218,29 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"general__architecture": "gemma"}, "architecture gemma is not supported; these are: llama, qwen2, qwen3"),
+        ({"general__architecture": "gemma"}, "architecture gemma is not supported; supported: llama, qwen2, qwen3"),
         ({"llama__rope__scaling__type": "yarn"}, "rope type yarn"),
-        ({"llama__rope__dimension_count": 4}, "rope.dimension_count below the head's 8"),
+        ({"llama__rope__dimension_count": 4}, "rope.dimension_count below the head size 8"),
         ({"llama__expert_count": 8}, "8 experts"),
         ({"llama__block_count": None}, "key llama.block_count is missing"),
         ({"llama__attention__head_count": 0}, "llama.attention.head_count is 0 and must be at least 1"),
-        ({"llama__attention__head_count": [4, 4]}, r"llama.attention.head_count is \[4, 4\] where a whole number"),
-        ({"llama__attention__head_count_kv": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"llama__attention__head_count": [4, 4]}, r"llama.attention.head_count is \[4, 4\] and must be a whole"),
+        ({"llama__attention__head_count_kv": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"llama__attention__key_length": 7, "llama__rope__dimension_count": None}, "head_dim 7 is odd"),
         ({"llama__rope__freq_base": -1.0}, "llama.rope.freq_base is -1.0 and must be finite and above 0"),
-        ({"llama__embedding_length": "32"}, "llama.embedding_length is '32' where a whole number belongs"),
+        ({"llama__embedding_length": "32"}, "llama.embedding_length is '32' and must be a whole number"),
         ({"llama__block_count": 3}, r"tensor blk\.2\.attn_k\.weight of shape \(32, 32\) is missing"),
-        ({"llama__block_count": 1}, r"tensor blk\.1\.attn_k\.bias and 12 more has no place"),
+        ({"llama__block_count": 1}, r"tensor blk\.1\.attn_k\.bias and 12 more is not part of this architecture"),
         (
             {"llama__feed_forward_length": 48},
-            r"ffn_down\.weight has shape \(32, 64\) and the config asks for \(32, 48\)",
+            r"ffn_down\.weight has shape \(32, 64\) but the config expects \(32, 48\)",
         ),
         ({"split__count": 3}, "one of 3 parts"),
         ({"tokenizer__ggml__model": "t5"}, "tokenizer.ggml.model=t5 is not supported"),
-        ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre=tekken is not supported; these are: default"),
+        ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre=tekken is not supported; supported: default"),
         ({"tokenizer__ggml__eos_token_id": None}, "no end token is declared"),
-        ({"tokenizer__ggml__merges": ["a c"]}, "vocabulary contradicts itself"),
-        ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary contradicts itself"),
+        ({"tokenizer__ggml__merges": ["a c"]}, "vocabulary is inconsistent"),
+        ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary is inconsistent"),
     ],
 )
 def test_what_is_not_supported_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -266,11 +267,11 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     # Inside the magic, the counts, the metadata, the tensors' table, and the last tensor.
     for cut in (0, 3, 20, 200, 2000, len(whole) // 4, len(whole) - 32):
         path.write_bytes(whole[:cut])
-        with pytest.raises(UserError, match=r"model\.gguf is damaged or no GGUF file") as caught:
+        with pytest.raises(UserError, match=r"model\.gguf is damaged or not a GGUF file") as caught:
             load_gguf(path)
         assert "\n" not in str(caught.value)
     path.write_bytes(b"# a text file\n" * 9)
-    with pytest.raises(UserError, match="no GGUF file"):
+    with pytest.raises(UserError, match="not a GGUF file"):
         load_gguf(path)
     with pytest.raises(UserError, match=r"nowhere\.gguf cannot be read"):
         load_gguf(tmp_path / "nowhere.gguf")

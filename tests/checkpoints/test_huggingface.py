@@ -108,7 +108,7 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM is not supported; these are: LlamaForCausalLM"),
+        ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM is not supported; supported: LlamaForCausalLM"),
         ({"architectures": None}, "architecture none named is not supported"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_parameters": None}, "rope type yarn"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 4.0}}, "key 'low_freq_factor' is missing"),
@@ -117,44 +117,41 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}, "sliding-window"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised by gptq"),
         ({"hidden_size": None}, "key 'hidden_size' is missing"),
-        ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two' where a whole number belongs"),
-        ({"num_key_value_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers is 'two' and must be a whole number"),
+        ({"num_key_value_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         *(({key: 0}, f"{key} is 0 and must be at least 1") for key in WHOLE),
         *(({key: -2}, f"{key} is -2 and must be at least 1") for key in WHOLE),
-        *(({key: "8"}, f"{key} is '8' where a whole number belongs") for key in WHOLE),
-        *(({key: 8.5}, f"{key} is 8.5 where a whole number belongs") for key in WHOLE),
-        *(({key: True}, f"{key} is True where a whole number belongs") for key in WHOLE),
-        *(({key: "no"}, f"{key} is 'no' where true or false belongs") for key in SWITCHES),
-        *(({key: 0}, f"{key} is 0 where true or false belongs") for key in SWITCHES),
+        *(({key: "8"}, f"{key} is '8' and must be a whole number") for key in WHOLE),
+        *(({key: 8.5}, f"{key} is 8.5 and must be a whole number") for key in WHOLE),
+        *(({key: True}, f"{key} is True and must be a whole number") for key in WHOLE),
+        *(({key: "no"}, f"{key} is 'no' and must be true or false") for key in SWITCHES),
+        *(({key: 0}, f"{key} is 0 and must be true or false") for key in SWITCHES),
         ({"head_dim": 7}, "head_dim 7 is odd"),
-        ({"head_dim": None, "hidden_size": 30}, "hidden_size 30 is no multiple of num_attention_heads 4"),
-        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6' where a number belongs"),
+        ({"head_dim": None, "hidden_size": 30}, "hidden_size 30 is not a multiple of num_attention_heads 4"),
+        ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6' and must be a number"),
         ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06 and must be finite and above 0"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan and must be finite"),
         ({"rms_norm_eps": 10**400}, "rms_norm_eps is 10+ and must be finite"),
         ({"rope_parameters": LLAMA3 | {"factor": 10**400}}, "rope factor is 10+ and must be finite"),
-        ({"rope_parameters": {"rope_theta": [1e4]}}, r"rope_theta is \[10000.0\] where a number belongs"),
+        ({"rope_parameters": {"rope_theta": [1e4]}}, r"rope_theta is \[10000.0\] and must be a number"),
         ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0 and must be finite and above 0"),
-        (
-            {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
-            "rope_parameters of their own for full_attention",
-        ),
-        ({"rope_scaling": "linear"}, "rope_scaling is 'linear' where an object belongs"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "separate rope_parameters for full_attention"),
+        ({"rope_scaling": "linear"}, "rope_scaling is 'linear' and must be an object"),
         *(({"rope_parameters": {"rope_type": kind, "factor": 2.0}}, f"rope type {kind} is not") for kind in ROPE_TYPES),
-        ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "rope factor is '8' where a number belongs"),
+        ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "rope factor is '8' and must be a number"),
         ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor 1.0 must be below"),
         (
             {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": -1}},
             "original_max_position_embeddings is -1",
         ),
-        ({"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM' where a list of names belongs"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is 'LlamaForCausalLM' and must be a list of names"),
         ({"architectures": [3]}, r"architectures is \[3\]"),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "layers of type chunked_attention"),
         ({"use_sliding_window": True, "max_window_layers": 0}, "sliding-window"),
         ({"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}, "sliding-window"),
         ({"quantization_config": {"bits": 4}}, "quantised by unknown"),
-        ({"quantization_config": "awq"}, "quantization_config is 'awq' where an object belongs"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "classifier of 2 labels"),
+        ({"quantization_config": "awq"}, "quantization_config is 'awq' and must be an object"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "classifier with 2 labels"),
     ],
 )
 def test_what_is_not_supported_is_named(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -167,7 +164,7 @@ def test_what_is_not_supported_is_named(config: dict[str, Any], message: str, tm
 def test_a_config_that_is_no_object_is_one_line(text: str, tmp_path: Path) -> None:
     folder = copy_of("llama_tied", tmp_path / "model")
     (folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json: holds .* where an object belongs"):
+    with pytest.raises(UserError, match=r"config\.json: holds .* and must hold an object"):
         read_config(folder)
 
 
@@ -205,8 +202,8 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
 
     ones = np.ones(3, np.float32)
     fails(r"model\.norm\.weight of shape \(32,\) is missing", model__norm__weight=None)
-    fails(r"norm\.weight has shape \(3,\) and the config asks for \(32,\)", model__norm__weight=ones)
-    fails(r"tensor extra\.weight and 1 more has no place", extra__weight=ones, other__weight=ones)
+    fails(r"norm\.weight has shape \(3,\) but the config expects \(32,\)", model__norm__weight=ones)
+    fails(r"tensor extra\.weight and 1 more is not part of this architecture", extra__weight=ones, other__weight=ones)
     fails(r"norm\.weight is of type I32", model__norm__weight=np.ones(32, np.int32))
 
 
@@ -227,7 +224,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors cannot be read"):
         load_huggingface(folder)
     shard.unlink()
-    with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors is missing.*: fetch it again"):
+    with pytest.raises(UserError, match=r"model-00002-of-00004\.safetensors of .* is missing.*: download it again"):
         load_huggingface(folder)
     for text in ("{}", "[" * 100_000):
         (folder / "model.safetensors.index.json").write_text(text)
@@ -309,7 +306,7 @@ def test_a_single_file_is_read_before_older_shards_with_a_warning(tmp_path: Path
     for shard in sorted(folder.glob("*.safetensors")):
         arrays |= load_file(shard)
     save_file({name: array + 1 for name, array in arrays.items()}, folder / "model.safetensors")
-    with pytest.warns(UserWarning, match=r"model\.safetensors is read, as transformers does") as warned:
+    with pytest.warns(UserWarning, match=r"model\.safetensors is read, as in transformers") as warned:
         params = load_huggingface(folder).params
     assert len(warned) == 1
     old = load_huggingface(FIXTURES / "llama_bias").params
@@ -321,7 +318,7 @@ def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
     shutil.copy(sharded / "model-00001-of-00004.safetensors", sharded / "model-00001-of-00003.safetensors")
     shutil.copy(single / "model.safetensors", single / "adapter_model.safetensors")
     for folder, name in ((sharded, r"model-00001-of-00003\.safetensors"), (single, r"adapter_model\.safetensors")):
-        with pytest.warns(UserWarning, match=f"{name} is no part of the model and not read"):
+        with pytest.warns(UserWarning, match=f"{name} is not part of the model and is not read"):
             load_huggingface(folder)
 
 
@@ -358,22 +355,22 @@ def test_shards_that_contradict_each_other_or_their_index_are_refused(tmp_path: 
         (folder / second).unlink()
 
     fails(f"is in {first} and in {second}: shards of two models are mixed", twice)
-    fails(f"in {second}, and it is in {first}: the index belongs to other shards", moved)
+    fails(f"in {second}, but it is in {first}: the index belongs to other shards", moved)
     fails(r"tensor .* of shape .* is missing", without)
     fails(r"index\.json is damaged", empty)
     fails(r"index\.json is damaged", number)
-    fails(f"{second} is missing, which model.safetensors.index.json names", lost)
+    fails(f"file {second} of model.safetensors.index.json is missing", lost)
 
 
 def test_shards_without_their_index_and_adapters_are_named(tmp_path: Path) -> None:
     folder = copy_of("llama_bias", tmp_path / "model")
     (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(UserError, match=r"index\.json is missing beside its shards"):
+    with pytest.raises(UserError, match=r"index\.json is missing although there are shards"):
         load_huggingface(folder)
     folder = copy_of("llama_tied", tmp_path / "adapter")
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="this is an adapter, merge it into its base model"):
+    with pytest.raises(UserError, match="this folder is an adapter; merge it into its base model"):
         load_huggingface(folder)
 
 
@@ -448,7 +445,7 @@ def test_export_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.Mon
 
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="there and not empty"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         save_huggingface(model, tmp_path / "export")
     assert (tmp_path / "export" / "notes.txt").read_text() == "mine"
 
@@ -456,10 +453,10 @@ def test_export_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.Mon
 def test_export_refuses_what_the_architecture_cannot_hold(tmp_path: Path) -> None:
     config = ModelConfig(attention_bias=True)  # and none on the output
     model = Model(config, {"embedding": jnp.zeros(1)}, ByteTokenizer())
-    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot hold attention_bias=True, output_bias=False"):
+    with pytest.raises(UserError, match=r"LlamaForCausalLM does not support attention_bias=True, output_bias=False"):
         save_huggingface(model, tmp_path / "export")
     qwen = dataclasses.replace(model, config=ModelConfig(architecture="qwen2", attention_bias=True, mlp_bias=True))
-    with pytest.raises(UserError, match=r"Qwen2ForCausalLM cannot hold .*mlp_bias=True"):
+    with pytest.raises(UserError, match=r"Qwen2ForCausalLM does not support .*mlp_bias=True"):
         save_huggingface(qwen, tmp_path / "export")
 
 
@@ -492,10 +489,10 @@ def test_load_finds_the_kind_by_itself(tmp_path: Path) -> None:
 
     (tmp_path / "empty").mkdir()
     for path, message in (
-        (tmp_path / "nowhere", "nowhere does not exist: give a Hugging Face folder"),
-        (tmp_path / "empty", "is empty: give"),
-        (FIXTURES, "holds no checkpoint: give"),
-        (FIXTURES / "chats.json", r"chats\.json is no checkpoint: give"),
+        (tmp_path / "nowhere", "nowhere does not exist: use a Hugging Face folder"),
+        (tmp_path / "empty", "is empty: use"),
+        (FIXTURES, "contains no checkpoint: use"),
+        (FIXTURES / "chats.json", r"chats\.json is not a checkpoint: use"),
     ):
         with pytest.raises(UserError, match=message):
             r1jax.load(path)

@@ -105,7 +105,7 @@ def main():
         noise = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(64, 64)))}
         checkpoints.save(2, noise, noise, {"reward": 0.0})
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 
@@ -178,7 +178,7 @@ def test_damaged_steps_are_passed_over_and_set_aside(tmp_path, damage):
             if file.parent.name == "d":
                 file.unlink()
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.warns(UserWarning, match="2 is damaged .* passed over"):
+        with pytest.warns(UserWarning, match="2 is damaged .* skipped"):
             assert_step(restored(checkpoints), 1)
         assert checkpoints.steps() == [1] and (tmp_path / "2.damaged").is_dir()
         save(checkpoints, 2)
@@ -251,7 +251,7 @@ def test_a_step_may_be_damaged_more_than_once(tmp_path, again):
             checkpoints.wait()
             for file in (tmp_path / "2" / "rest").rglob("manifest.ocdbt"):
                 file.write_bytes(b"")
-            with pytest.warns(UserWarning, match="passed over"):
+            with pytest.warns(UserWarning, match="skipped"):
                 assert_step(restored(checkpoints), 1)
 
 

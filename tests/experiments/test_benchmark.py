@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import variable_limits
-from r1jax.benchmark.workload import SMALL, Bench, Work
+from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload
 from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -31,7 +31,7 @@ def figures(tmp_path_factory):
     cases = ("rollout", "variable", "long", "step", "parity")
     done = benchmark("--repeats=1", f"--out={out}", "--cases", *cases)
     assert done.returncode == 0, done.stderr
-    assert "the figures say nothing about a chip" in " ".join(done.stdout.split())
+    assert "the results do not describe a chip" in " ".join(done.stdout.split())
     return json.loads((out / "tiny.json").read_text())
 
 
@@ -53,7 +53,7 @@ def test_tokens_have_natural_frequencies(tie, monkeypatch):
     """Prompts and samples in bfloat16 follow 1 / (rank + 2.7): the first ids and each octave have their share."""
     shape = dataclasses.replace(SHAPES["tiny"], tie_embeddings=tie)
     monkeypatch.setitem(SHAPES, "tiny", shape)
-    work = Work(**SMALL | {"dtype": "bfloat16", "prompt": 64, "tokens": 64, "prompts": 4, "group": 16})
+    work = Workload(**CPU_SETTINGS | {"dtype": "bfloat16", "prompt": 64, "tokens": 64, "prompts": 4, "group": 16})
     with RewardPool(parse_rewards(["format"]), 1, 60.0) as pool, jax.set_mesh(make_mesh("1x1")):
         rollout = jax.device_get(Bench(work, pool).batch(0))
     below = np.cumsum([0.0, *(1 / (rank + 2.7) for rank in range(1, shape.vocab_size + 1))])

@@ -9,7 +9,7 @@ import pytest
 
 from r1jax.kernels.add_norm import add_norm, add_norm_kernel
 from r1jax.kernels.block_sums import block_sums, block_sums_kernel
-from r1jax.kernels.decode_attention import decode_attention, decode_attention_kernel
+from r1jax.kernels.decode_attention import Context, decode_attention, decode_attention_kernel
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import Cost, forward_cost, logits_bytes, rollout_cost, training_bytes, update_cost
@@ -29,18 +29,14 @@ def request(ring, biased=True):
 
     age = jnp.array([0, ring - 1, ring // 3, ring // 2, 1], jnp.int32)
     length = jnp.array([1, PREFIX, 33, 64, 32], jnp.int32)
-    cos, sin = rotary.tables(length + age, ModelConfig(head_dim=K))
     return (
         normal(S, G, HEADS + 2, K),
         normal(G, HEADS + 2, K) if biased else None,
-        cos,
-        sin,
+        rotary.tables(length + age, ModelConfig(head_dim=K)),
         (normal(PROMPTS, G, PREFIX, K), normal(PROMPTS, G, PREFIX, K)),
-        jnp.array([0, 3, 1, 3, 2], jnp.int32),
-        length,
         (normal(S, G, ring, K), normal(S, G, ring, K)),
+        Context(jnp.array([0, 3, 1, 3, 2], jnp.int32), length, age),
         jnp.int32(ring // 4),
-        age,
     )
 
 
@@ -57,12 +53,11 @@ def test_decode_attention_equals_plain_jax(ring, biased):
 
 def test_decode_attention_by_hand():
     """One slot, in float64: the prompt's two tokens, its own newest three around the ring's end, and the new one."""
-    qkv, _, cos, sin, prefix, _, _, ring, _, _ = request(96, biased=False)
+    qkv, _, (cos, sin), prefix, ring, _, _ = request(96, biased=False)
     ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 are its own, 2 is written
     age, entry, length = jnp.array([3], jnp.int32), jnp.int32(2), jnp.array([2], jnp.int32)
-    out, _ = decode_attention(
-        qkv[:1], None, cos[:1], sin[:1], prefix, jnp.array([1]), length, ring, entry, age, kernel=False
-    )
+    context = Context(jnp.array([1]), length, age)
+    out, _ = decode_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry, kernel=False)
     turned = np.asarray(rotary.rotate(qkv[:1], cos[:1, None], sin[:1, None]), np.float64)[0]
     for g in range(G):
         own = np.array([3, 0, 1])

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from r1jax.benchmark.scaling import work_on
-from r1jax.benchmark.workload import Work
+from r1jax.benchmark.scaling import scaled_workload
+from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models import cache
 from r1jax.models.config import ModelConfig
@@ -19,7 +19,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory
 from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, phases, slot_bytes
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import Queue, run_queue
+from r1jax.sampling.sampler import Queue, sample_queue
 from r1jax.sharding import make_mesh, param_count, param_shapes
 
 PLANS = Path(__file__).parents[2] / "docs" / "results"
@@ -83,7 +83,7 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
     with jax.set_mesh(mesh):
         request = Request(SMALL, sampling, weights(SMALL, stored, mesh), prompts, width, sequences)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        program = run_queue.lower(request.params, queue, key, SMALL, sampling, (), (sequences,)).compile()
+        program = sample_queue.lower(request.params, queue, key, SMALL, sampling, (), (sequences,)).compile()
         counted = total(request, sequences // mesh.shape["data"])
     found = program.memory_analysis()
     taken = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
@@ -94,10 +94,10 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
 def test_the_estimate_is_what_programs_for_an_h100_take(path):
     """The sampler as compiled for H100s, without kernels: from 2% below it to 10% above."""
     made = json.loads(path.read_text())
-    fields = {field.name for field in dataclasses.fields(Work)}
+    fields = {field.name for field in dataclasses.fields(Workload)}
     mesh = make_mesh(made["mesh"])
-    work = Work(**{name: value for name, value in made["settings"].items() if name in fields})
-    work = work_on(work, mesh.shape["data"], made["scaling"])
+    work = Workload(**{name: value for name, value in made["settings"].items() if name in fields})
+    work = scaled_workload(work, mesh.shape["data"], made["scaling"])
     config, N = work.model_config(), work.rl.sequences
     with jax.set_mesh(mesh):
         request = Request(config, work.sampling, weights(config, work.dtype, mesh), work.prompts, work.prompt, N)
@@ -206,7 +206,7 @@ def test_what_does_not_fit_is_refused_with_the_parts_and_what_would_help(free):
         return str(error.value)
 
     message = refused(fixed + 20 * one)
-    assert "64 slots of 512 tokens" in message and "cache" in message and "beside them" in message
+    assert "64 slots of 512 tokens" in message and "cache" in message and "for the rest" in message
     assert "slots=16 fits" in message
     message = refused(fixed - 1)
     assert "any number of slots" in message and "slots=" not in message and "weights" in message

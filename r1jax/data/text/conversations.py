@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.chat import Rendered
 from r1jax.data.formats.conversations import check_messages
 from r1jax.data.text.packing import Example
 from r1jax.data.text.template import TAGS, unopened
 from r1jax.errors import UserError
-from r1jax.tokenizer import ANCHOR, Tokenizer
+from r1jax.tokenizer import ANCHOR, Rendered, Tokenizer
 
 
 def conversation_example(messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> Example:

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from r1jax.chat import Rendered
 from r1jax.data.problems import countdown, gym, word_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import TEMPLATES, completion_text, find_template
 from r1jax.errors import UserError
-from r1jax.tokenizer import ByteTokenizer, JsonTokenizer
+from r1jax.tokenizer import ByteTokenizer, JsonTokenizer, Rendered
 
 PROBLEM = Problem("37 + 48", "85", "arithmetic")
 BOS = 256

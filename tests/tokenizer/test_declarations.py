@@ -1,8 +1,7 @@
-"""What a tokenizer's configs declare: read as transformers reads it, kept by a save, refused where it cannot hold."""
+"""Declarations of a tokenizer's config files: read as in transformers, kept by a save, refused if inconsistent."""
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -11,21 +10,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
-import sentencepiece
 import tokenizers
 from gguf import TokenType
 
 import r1jax
-from r1jax.checkpoints.gguf_vocabulary import read_vocabulary
 from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import END, LENGTH, Samples
-from r1jax.tokenizer import JsonTokenizer, SentencePieceTokenizer, Tokenizer, byte_characters, load_tokenizer
-from tests.test_tokenizer import FIXTURES
+from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
+from tests.tokenizer.helpers import FIXTURES, TAGS, of_gguf, pieces
 
-TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 COMPLETION = "seven</think><answer>12</answer>"
 
 
@@ -42,36 +38,6 @@ def words(tmp_path: Path, *added: dict[str, Any], vocabulary: dict[str, int] | N
     for name, value in {"tokenizer_config": {"eos_token": "<eos>"}, **files}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     return tmp_path
-
-
-def pieces(tmp_path: Path, config: dict[str, Any] | None = None, **settings: Any) -> Path:
-    """A tokenizer.model of SentencePiece's BPE with byte fallback, as Llama's."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["seven and five make twelve", "[ 7 + 5 = 12 ]", "add the two numbers"] * 9),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=310,
-        hard_vocab_limit=False,
-        pad_id=3,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        **{"byte_fallback": True, **settings},
-    )
-    tmp_path.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "tokenizer.model").write_bytes(model.getvalue())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config or {}))
-    return tmp_path
-
-
-def of_gguf(kind: TokenType, **metadata: Any) -> JsonTokenizer:
-    """A GGUF vocabulary: the bytes, the tags as tokens of a kind, and <eos>, <s>."""
-    tokens = [*byte_characters(), *TAGS, "<eos>", "<s>"]
-    types = [int(TokenType.NORMAL)] * 256 + [int(kind)] * 4 + [int(TokenType.CONTROL)] * 2
-    ids = {"tokenizer.ggml.eos_token_id": 260, "tokenizer.ggml.bos_token_id": 261}
-    base = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
-    return read_vocabulary({**base, "tokenizer.ggml.pre": "gpt-2", **ids, **metadata}, Path("model.gguf"))
 
 
 def saved(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
@@ -176,9 +142,9 @@ def test_control_tokens_that_a_gguf_file_marks_as_ordinary_words_are_cut_as_one(
         ({"eos_token": "<eos>", "added_tokens_decoder": {"105": entry("<t>")}}, "'<t>' is declared with id 105"),
         ({"eos_token": "<eos>", "added_tokens_decoder": {"x": entry("<t>")}}, "added tokens cannot be read"),
         ({"eos_token": "<eos>", "added_tokens_decoder": [1]}, "added tokens cannot be read"),
-        ({"eos_token": 5}, "token 5 is no text"),
-        ({"eos_token": "<eos>", "additional_special_tokens": [["<s>"]]}, "is no text"),
-        ({"eos_token": "<eos>", "chat_template": [{"name": "a"}]}, "entry without name and template"),
+        ({"eos_token": 5}, "token 5 is not text"),
+        ({"eos_token": "<eos>", "additional_special_tokens": [["<s>"]]}, "is not text"),
+        ({"eos_token": "<eos>", "chat_template": [{"name": "a"}]}, "entry without name or template"),
         ({"eos_token": "<eos>", "chat_template": 5}, "chat_template is int"),
     ],
 )
@@ -190,9 +156,9 @@ def test_declarations_that_cannot_hold_are_refused(config: dict[str, Any], messa
 
 @pytest.mark.parametrize("ids", [400, [95, 400], "95", [True]])
 def test_end_ids_outside_of_the_vocabulary_are_refused(ids: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id .* is no id of the vocabulary"):
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id .* is not in the vocabulary"):
         load_tokenizer(words(tmp_path / "a", generation_config={"eos_token_id": ids}))
-    with pytest.raises(UserError, match=r"config\.json: eos_token_id .* is no id of the vocabulary"):
+    with pytest.raises(UserError, match=r"config\.json: eos_token_id .* is not in the vocabulary"):
         folder = pieces(tmp_path / "b")
         (folder / "config.json").write_text(json.dumps({"eos_token_id": ids}))
         load_tokenizer(folder)

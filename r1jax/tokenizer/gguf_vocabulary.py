@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from r1jax.errors import UserError
-from r1jax.tokenizer import JsonTokenizer, bos_processor
-from r1jax.tokenizer_config import add_control_tokens
+from r1jax.tokenizer.declarations import add_control_tokens
+from r1jax.tokenizer.json_tokenizer import JsonTokenizer, bos_processor
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = "|".join(
@@ -28,7 +28,7 @@ _LLAMA3 = "|".join(
 )
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
 
-# tokenizer.ggml.pre -> patterns that cut the text into words, one after the other: llama.cpp's, by its names.
+# tokenizer.ggml.pre -> patterns that split the text into words, applied in order. The names are those of llama.cpp.
 PRE_TOKENIZERS = {
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
     "gpt-2": (_GPT2,),
@@ -41,36 +41,35 @@ PRE_TOKENIZERS = {
 
 
 def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
-    """Tokenizer of a GGUF file's metadata: byte-level BPE ("gpt2") or SentencePiece's BPE with scores ("llama").
+    """Builds the tokenizer of a GGUF file: byte-level BPE ("gpt2") or SentencePiece's BPE with scores ("llama").
 
-    Raises UserError naming ``source`` and the kind of vocabulary or pre-tokenizer that is not supported, or what is
-    missing.
+    Raises UserError, which names the file ``source``, if the vocabulary or its pre-tokenizer is not supported.
     """
     model = metadata.get("tokenizer.ggml.model")
     tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
     types: list[int] = metadata.get("tokenizer.ggml.token_type") or [int(TokenType.NORMAL)] * len(tokens)
     if model not in ("gpt2", "llama"):
-        raise UserError(f"{source}: vocabulary tokenizer.ggml.model={model} is not supported; gpt2 and llama are")
+        raise UserError(f"{source}: vocabulary tokenizer.ggml.model={model} is not supported; supported: gpt2, llama")
     if model == "gpt2" and (pre := metadata.get("tokenizer.ggml.pre", "default")) not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
-        raise UserError(f"{source}: pre-tokenizer tokenizer.ggml.pre={pre} is not supported; these are: {known}")
+        raise UserError(f"{source}: pre-tokenizer tokenizer.ggml.pre={pre} is not supported; supported: {known}")
     try:
         backend = _byte_level(tokens, metadata) if model == "gpt2" else _sentencepiece(tokens, types, metadata)
-        # Ids keep: each of these strings is in the vocabulary already. Control tokens are left out of decoded text.
+        # These strings are in the vocabulary, so ids do not change. Decoding skips control tokens.
         backend.add_special_tokens(_added(tokens, types, TokenType.CONTROL))
         backend.add_tokens(_added(tokens, types, TokenType.USER_DEFINED))
     except Exception as error:  # the library raises bare Exception
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise UserError(f"{source}: its vocabulary contradicts itself ({reason}): fetch or convert it again") from error
+        raise UserError(f"{source}: its vocabulary is inconsistent ({reason}): convert the file again") from error
 
     ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
-    ids = {name: id for name, id in ids.items() if id is not None and id < len(tokens)}  # some write -1 for none
+    ids = {name: id for name, id in ids.items() if id is not None and id < len(tokens)}  # some files write -1 for none
     eos_ids = tuple(dict.fromkeys(ids[name] for name in ("eos", "eot", "eom") if name in ids))
     if not eos_ids:
         raise UserError(f"{source}: no end token is declared: set tokenizer.ggml.eos_token_id in the file")
-    # llama.cpp's defaults where the file says nothing.
+    # Defaults of llama.cpp for missing keys.
     adds_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3")
-    add_control_tokens(backend, [tokens[id] for id in ids.values()])  # some files mark theirs as ordinary words
+    add_control_tokens(backend, [tokens[id] for id in ids.values()])  # some files mark them as normal
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", len(tokens))
     bos_id = ids.get("bos") if metadata.get("tokenizer.ggml.add_bos_token", adds_bos) else None
     if bos_id is not None:
@@ -94,14 +93,14 @@ def _added(tokens: list[str], types: list[int], kind: TokenType) -> list[AddedTo
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
     name = metadata.get("tokenizer.ggml.pre", "default")
     merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
-    # Llama 3's merges do not reach every token of its vocabulary, so whole words are looked up first.
+    # The merges of Llama 3 do not produce every token of its vocabulary, so whole words are looked up first.
     whole_words = PRE_TOKENIZERS[name] == (_LLAMA3,)
     backend = Backend(models.BPE(vocab=_ids(tokens), merges=merges, ignore_merges=whole_words))
     cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PRE_TOKENIZERS[name]]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
     if PRE_TOKENIZERS[name] == (_QWEN2,):
-        backend.normalizer = normalizers.NFC()  # Qwen's own; the file does not say
+        backend.normalizer = normalizers.NFC()  # as in Qwen's tokenizer.json; GGUF files do not store it
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -109,8 +108,8 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
 def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, Any]) -> Backend:
     scores = metadata["tokenizer.ggml.scores"]
     unknown = next((t for t, kind in zip(tokens, types, strict=True) if kind == TokenType.UNKNOWN), None)
-    # SentencePiece joins the neighbours whose union scores highest; BPE joins those of the lowest rank. So every way
-    # to cut a piece in two becomes a merge, ranked by the score of the whole.
+    # SentencePiece merges the neighbours whose union has the highest score; BPE merges those with the lowest rank. So
+    # each split of a piece into two pieces becomes a merge, ranked by the score of the whole.
     ids = _ids(tokens)
     mergeable = {t for t, kind in zip(tokens, types, strict=True) if kind in (TokenType.NORMAL, TokenType.USER_DEFINED)}
     merges = [
@@ -131,5 +130,5 @@ def _sentencepiece(tokens: list[str], types: list[int], metadata: Mapping[str, A
 def _ids(tokens: list[str]) -> dict[str, int]:
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) < len(tokens):
-        raise ValueError(f"{next(token for id, token in enumerate(tokens) if ids[token] != id)!r} is there twice")
+        raise ValueError(f"{next(token for id, token in enumerate(tokens) if ids[token] != id)!r} occurs twice")
     return ids

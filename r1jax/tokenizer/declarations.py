@@ -1,4 +1,4 @@
-"""What stands beside a vocabulary: tokenizer_config.json and its like, in and out."""
+"""Reading and writing the files beside a vocabulary: tokenizer_config.json, generation_config.json and others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json of a folder, over what special_tokens_map.json says."""
+    """Merges special_tokens_map.json and tokenizer_config.json of a folder; the second one takes precedence."""
     return {**read_json(folder / "special_tokens_map.json"), **read_json(folder / "tokenizer_config.json")}
 
 
 def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Tokens by id that tokenizer_config.json, or added_tokens.json of old, adds to the vocabulary.
+    """Tokens, by id, that tokenizer_config.json or the older added_tokens.json adds to the vocabulary.
 
-    Raises UserError where they are not written as transformers writes them.
+    Raises UserError if they are not in the format of transformers.
     """
     try:
         found = {int(id): AddedToken(token) for token, id in read_json(folder / "added_tokens.json").items()}
@@ -37,9 +37,9 @@ def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToke
 
 
 def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
-    """Adds to a tokenizer.json the tokens that its config declares, so that each is cut as one.
+    """Adds the tokens that the config declares to a tokenizer.json, so that each is encoded as one id.
 
-    Raises UserError where one cannot have the id that it is declared with.
+    Raises UserError if a token does not get the id that it is declared with.
     """
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     for id, token in added_tokens(folder, config).items():
@@ -47,7 +47,7 @@ def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, A
             backend.add_tokens([token])
         if (own := backend.token_to_id(token.content)) != id:
             raise UserError(
-                f"{folder}: token {token.content!r} is declared with id {id} and tokenizer.json gives it {own}: save "
+                f"{folder}: token {token.content!r} is declared with id {id} but has id {own} in tokenizer.json: save "
                 "the tokenizer again from transformers"
             )
     names = [content(config.get(f"{name}_token")) for name in _NAMES]
@@ -59,7 +59,7 @@ def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, A
 
 
 def add_control_tokens(backend: tokenizers.Tokenizer, names: Sequence[str]) -> None:
-    """Makes words of the vocabulary control tokens, where they are no added tokens yet."""
+    """Marks entries of the vocabulary as control tokens unless they are added tokens already."""
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in names if n not in known])
 
@@ -71,18 +71,24 @@ def read_declarations(
     token_of: Callable[[int], str | None],
     own: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """What a tokenizer declares, by the names of the tokenizer's fields.
+    """Declared tokens, chat template and config files as keyword arguments of BaseTokenizer.
 
-    own: the bos, eos and pad tokens that the vocabulary itself declares or adds.
+    Args:
+      folder: holds the files.
+      config: read_config(folder).
+      id_of: id of a token; None if the vocabulary lacks it.
+      token_of: token of an id; None if the vocabulary lacks it.
+      own: the bos, eos and pad tokens that the vocabulary itself declares or adds.
 
-    Raises UserError where no end token is declared, or a token has no id.
+    Raises:
+      UserError: if no end token is declared, or a declared token has no id.
     """
     declared = {name: content(config.get(f"{name}_token")) or own.get(name) for name in ("bos", "eos", "pad")}
     ids = {name: None if token is None else id_of(token) for name, token in declared.items()}
     generation = read_json(folder / "generation_config.json")
     ends = [ids["eos"], *_end_ids(folder, generation, token_of)]
     eos_ids = tuple(dict.fromkeys(i for i in ends if i is not None))
-    # The vocabulary's own habit decides, unless the config says otherwise: SmolLM2 declares a bos and never adds it.
+    # add_bos_token decides; without it, whether the vocabulary adds bos itself. SmolLM2 declares bos and never adds it.
     asked = config.get("add_bos_token")
     adds_bos = "bos" in own if asked is None else asked
     template = _chat_template(folder, config)
@@ -90,11 +96,11 @@ def read_declarations(
     for name, used in needed.items():
         if used and declared[name] is not None and ids[name] is None:
             raise UserError(
-                f"{folder}: {name}_token {declared[name]!r} has no id in the vocabulary: correct its "
+                f"{folder}: {name}_token {declared[name]!r} has no id in the vocabulary: correct "
                 "tokenizer_config.json, or save the tokenizer again"
             )
     if not eos_ids:
-        raise UserError(f"{folder}: no end token is declared: put eos_token into its tokenizer_config.json")
+        raise UserError(f"{folder}: no end token is declared: add eos_token to tokenizer_config.json")
     return {
         "bos_id": ids["bos"] if adds_bos else None,
         "bos_token": declared["bos"] or "",
@@ -111,11 +117,11 @@ def _end_ids(folder: Path, generation: Mapping[str, Any], token_of: Callable[[in
     for name, source in (("generation_config.json", generation), ("config.json", read_json(folder / "config.json"))):
         value = source.get("eos_token_id")
         for id in value if isinstance(value, list) else [value]:
-            if id is None or id == -1:  # some write -1 for none
+            if id is None or id == -1:  # some files write -1 for none
                 continue
             if isinstance(id, bool) or not isinstance(id, int) or token_of(id) is None:
                 raise UserError(
-                    f"{folder / name}: eos_token_id {id!r} is no id of the vocabulary: correct it, or copy the "
+                    f"{folder / name}: eos_token_id {id!r} is not in the vocabulary: correct it, or copy the "
                     "tokenizer that belongs to the model"
                 )
             found.append(id)
@@ -129,40 +135,40 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     try:
         return file.read_text(encoding="utf-8")
     except ValueError as error:
-        raise UserError(f"{file} is no UTF-8 text ({error}): replace it") from error
+        raise UserError(f"{file} is not UTF-8 text ({error}): replace it") from error
 
 
 def chosen_template(configured: Any, folder: Path) -> str | None:
-    """The chat template that a config gives; of several by name the default, else the first."""
+    """The chat template of a config; of several named ones, "default" or else the first."""
     if isinstance(configured, list):
         try:
             named = {t["name"]: t["template"] for t in configured}
         except (KeyError, TypeError) as error:
-            raise UserError(f"{folder}: chat_template has an entry without name and template: correct it") from error
+            raise UserError(f"{folder}: chat_template has an entry without name or template: correct it") from error
         configured = named.get("default") or next(iter(named.values()), None)
     if configured is not None and not isinstance(configured, str):
-        raise UserError(f"{folder}: chat_template is {type(configured).__name__} where a text belongs: correct it")
+        raise UserError(f"{folder}: chat_template is {type(configured).__name__} and must be text: correct it")
     return configured
 
 
 def content(token: Any) -> str | None:
-    """The text of a token, which a config may give with its flags; raises UserError for what is none."""
+    """The text of a token, given as text or as an object with flags; raises UserError for other types."""
     text = token.get("content") if isinstance(token, Mapping) else token
     if text is not None and not isinstance(text, str):
-        raise UserError(f"tokenizer_config.json: token {text!r} is no text: correct it")
+        raise UserError(f"tokenizer_config.json: token {text!r} is not text: correct it")
     return text
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where the file is not there."""
+    """The object in a JSON file; empty if the file does not exist."""
     if not file.is_file():
         return {}
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
-            raise ValueError(f"a {type(value).__name__} where an object belongs")
+            raise ValueError(f"it holds a {type(value).__name__} and must hold an object")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is no valid JSON ({error}): replace it") from error
+        raise UserError(f"{file} is not valid JSON ({error}): replace it") from error
     return value
 
 
@@ -178,15 +184,18 @@ def write_declarations(
     generation: Mapping[str, Any],
     ids: Mapping[str, Any],
 ) -> None:
-    """Writes tokenizer_config.json, and generation_config.json: only there can several end ids stand.
+    """Writes tokenizer_config.json and generation_config.json; only the latter can hold several end ids.
 
-    config, generation: the files as they came, of which all is kept that is not this project's.
-    own: keys of tokenizer_config.json that are; a token keeps the flags that it came with.
-    ids: keys of generation_config.json that are; those that are None stay as they came.
+    Args:
+      folder: gets the files.
+      config: tokenizer_config.json as it was read; keys outside ``own`` are kept.
+      own: keys to set in tokenizer_config.json; an unchanged token keeps its flags.
+      generation: generation_config.json as it was read; keys outside ``ids`` are kept.
+      ids: keys to set in generation_config.json; None keeps the old value.
     """
     tokens = {f"{name}_token" for name in _NAMES}
     same = {k for k in tokens & set(own) if own[k] is not None and content(config.get(k)) == own[k]}
-    rest = {k: v for k, v in config.items() if k != "auto_map"}  # its code is not among the files
+    rest = {k: v for k, v in config.items() if k != "auto_map"}  # the code that it names is not saved
     merged = {"clean_up_tokenization_spaces": False, **rest, **{k: v for k, v in own.items() if k not in same}}
     came = config.get("chat_template")
     if isinstance(came, list) and chosen_template(came, folder) == own.get("chat_template"):

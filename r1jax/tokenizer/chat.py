@@ -1,4 +1,4 @@
-"""Chat templates: messages to text by the Jinja source that comes with a tokenizer."""
+"""Chat templates: Jinja source that comes with a tokenizer and turns messages into text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import jinja2.sandbox
 
 from r1jax.errors import UserError
 
-# Around what stands in generation tags, until the text is rendered. Noncharacters: no text has them.
+# Mark the generation tags in the rendered text until it is split. Unicode noncharacters do not occur in text.
 _BEGIN, _END = "\ufdd0(generation\ufdd1", "\ufdd0generation)\ufdd1"
 
 
@@ -26,8 +26,8 @@ _BEGIN, _END = "\ufdd0(generation\ufdd1", "\ufdd0generation)\ufdd1"
 class Rendered:
     """Messages as text.
 
-    generated: (begin, end) in characters of what the template marks as the assistant's by its generation tags, in
-      order; empty where it has no such tags.
+    generated: (begin, end) in characters of each part inside the template's generation tags, which mark the
+      assistant's text; in order, and empty if the template has no such tags.
     """
 
     text: str
@@ -35,12 +35,12 @@ class Rendered:
 
 
 class _Generation(jinja2.ext.Extension):
-    """``{% generation %}`` ... ``{% endgeneration %}``: the assistant's part, rendered as it stands and marked."""
+    """``{% generation %}`` ... ``{% endgeneration %}``: renders the body and marks it as the assistant's text."""
 
     tags: ClassVar = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        """The block as a call of _mark."""
+        """Parses the block as a call of _mark."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
@@ -51,8 +51,8 @@ class _Generation(jinja2.ext.Extension):
 
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
-    # A template comes with the weights, from anyone: hence the sandbox. The settings are those that templates are
-    # written for, transformers' own.
+    # Templates come with downloaded weights and are untrusted, so they run in a sandbox. The settings are those of
+    # transformers, for which templates are written.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
     )
@@ -67,14 +67,14 @@ def _compile(template: str) -> jinja2.Template:
         return json.dumps(value, **{"ensure_ascii": False, **options})
 
     environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
-    environment.filters["tojson"] = tojson  # jinja's own escapes for HTML
+    environment.filters["tojson"] = tojson  # jinja's own filter escapes HTML
     return environment.from_string(template)
 
 
 def render(
     template: str, messages: Sequence[Mapping[str, str]], bos_token: str, eos_token: str, add_generation_prompt: bool
 ) -> Rendered:
-    """Messages in a chat template; raises UserError where the template is broken or refuses them."""
+    """Renders messages with a chat template; raises UserError if the template is broken or refuses them."""
     try:
         marked = _compile(template).render(
             messages=[dict(m) for m in messages],
@@ -84,7 +84,7 @@ def render(
             tools=None,
             documents=None,
         )
-    except Exception as error:  # a template can raise whatever Python can, while it is compiled too
+    except Exception as error:  # a template may raise any exception, also while it is compiled
         roles = ", ".join(str(m.get("role", "?")) for m in messages)
         kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
         reason = kind + " ".join(str(error).split())
@@ -102,7 +102,7 @@ def _without_marks(marked: str) -> Rendered:
             open_at.append(length)
         elif part == _END:
             begin = open_at.pop()
-            if not open_at:  # of nested blocks the outermost says it all
+            if not open_at:  # only the outermost of nested blocks counts
                 spans.append((begin, length))
         else:
             parts.append(part)
