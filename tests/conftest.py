@@ -29,6 +29,29 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
 
+# Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
+# first the workers end at the same time.
+LONGEST = (
+    "test_r1.py",
+    "test_experiment.py",
+    "test_update.py",
+    "test_sampler.py",
+    "test_scaling.py",
+    "test_benchmark.py",
+    "test_sft.py",
+    "test_huggingface.py",
+    "test_reward_model.py",
+    "test_reward_pool.py",
+    "test_native.py",
+    "test_stopping.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of the longest files to the front."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
