@@ -32,18 +32,19 @@ from r1jax.sharding import Params, init_params
 # Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
 # first the workers end at the same time.
 LONGEST = (
-    "test_r1.py",
     "test_experiment.py",
+    "test_r1.py",
     "test_update.py",
-    "test_sampler.py",
     "test_scaling.py",
-    "test_benchmark.py",
     "test_sft.py",
-    "test_huggingface.py",
+    "test_sampler.py",
+    "test_benchmark.py",
     "test_reward_model.py",
     "test_reward_pool.py",
-    "test_native.py",
     "test_stopping.py",
+    "test_transformer.py",
+    "test_config.py",
+    "test_native.py",
 )
 
 
