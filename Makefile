@@ -37,7 +37,7 @@ lint: $(INSTALLED)
 pytest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/compiled
 pytest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 pytest: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 pytest-other: $(INSTALLED)
 	@$(find_other); \

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import functools
 import hashlib
 import importlib
 import io
@@ -162,11 +161,6 @@ class Experiment:
     def call(self, run: Path) -> None:
         """The command within this process, where programs that are compiled stay."""
         main = importlib.import_module(f"experiments.{self.name}").main
-        # Equal optimisers: no new traces.
-        for name in ("recipe.pretraining", "recipe.sft", "recipe.reward_models", "recipe.distillation", "rl.train"):
-            stage = importlib.import_module(f"r1jax.{name}")
-            if not hasattr(stage.make_optimizer, "cache_info"):
-                stage.make_optimizer = functools.lru_cache(stage.make_optimizer)
         before, sys.argv = sys.argv, [self.name, *self.words(run)]
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

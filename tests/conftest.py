@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 # Read once, when jax starts its backend; child processes of a test inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-# Compiling these small programs takes longer than running them: half of the suite's time without optimisations.
+# Compiling these small programs takes longer than running them. Without optimisations and with the older emitter of
+# fused loops it takes a tenth of the time; with two workers on two cores, parallel compilation only costs more.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "host_platform_device_count=8" not in (flags := os.environ.get("XLA_FLAGS", "")):  # else: set by the parent process
+    flags = f"{flags} --xla_force_host_platform_device_count=8"
+    quick = f"{flags} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    # XLA aborts the process if it does not know a flag, so a child process tries these two.
+    attempt = [sys.executable, "-c", "from jaxlib import _jax; _jax.CompileOptions()"]
+    known = subprocess.run(attempt, env=os.environ | {"XLA_FLAGS": quick}, capture_output=True).returncode == 0
+    os.environ["XLA_FLAGS"] = quick if known else flags
 
 import jax
 import pytest
@@ -19,6 +28,30 @@ import pytest
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
+
+# Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
+# first the workers end at the same time.
+LONGEST = (
+    "test_experiment.py",
+    "test_r1.py",
+    "test_update.py",
+    "test_scaling.py",
+    "test_sft.py",
+    "test_sampler.py",
+    "test_benchmark.py",
+    "test_reward_model.py",
+    "test_reward_pool.py",
+    "test_stopping.py",
+    "test_transformer.py",
+    "test_config.py",
+    "test_native.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of the longest files to the front."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

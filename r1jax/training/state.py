@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import warnings
 from typing import Any, Literal, NamedTuple, get_args
@@ -96,6 +97,7 @@ def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule
     return optax.join_schedules([lambda count: peak * (count + 1) / warmup, rate], [warmup])
 
 
+@functools.cache  # jit compiles once for each optimiser: equal settings must give the same one
 def make_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
     """The optimiser for a run of ``total_updates`` updates; ``seed`` is of the stochastic rounding."""
     rate = learning_rate(config, total_updates)

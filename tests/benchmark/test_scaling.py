@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -27,8 +26,8 @@ from r1jax.models.transformer import param_specs, prepare
 from r1jax.rewards.scores import Scores
 from r1jax.sharding import make_mesh, param_shapes
 from r1jax.training.loop import Carry, restore
+from tests.commands import ROOT, call
 
-ROOT = Path(__file__).parents[2]
 # Heads and vocabulary do not split evenly over every model axis here, and a rollout makes two backward passes.
 WORK = Workload(**CPU_SETTINGS | {"prompts": 2, "group": 8, "prompt": 8, "tokens": 6}, unroll=False)
 
@@ -434,18 +433,13 @@ def test_work_that_no_mesh_could_do_is_refused(settings, message):
     check(Config())
 
 
-def experiment(name, *flags):
-    command = [sys.executable, f"experiments/{name}.py", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
 def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
     """Of two runs one is there: it is left as it is, the other is made, and the figures cover both."""
     made = run_of("weak", "1x1", 1000.0, prompts=4, collectives={"rollout": {}, "update": {}})
     results_of(Config(**CPU_SETTINGS, repeats=1, out=tmp_path)).add(made)
     flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")
-    done = experiment("scaling", *flags)
-    assert done.returncode == 0, done.stderr
+    status, stdout, stderr = call("scaling.py", *flags)
+    assert status == 0, stderr
     runs = json.loads((tmp_path / "tiny.json").read_text())["runs"]
     assert made.items() <= runs[0].items()
     run = runs[1]
@@ -455,7 +449,7 @@ def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
     assert run["efficiency"]["step"] == pytest.approx(run["step"]["tokens_per_second"] / 2 / 500)
     for part in ("rollout", "update"):
         assert run["collectives"][part]["devices"] == 2 and run["collectives"][part]["seconds"] > 0
-    assert "weak 1x1" in done.stdout and "weak 2x1" in done.stdout
+    assert "weak 1x1" in stdout and "weak 2x1" in stdout
 
 
 def test_the_mesh_that_a_plan_is_for_by_default_is_there_on_any_cpu():
@@ -477,9 +471,9 @@ def test_the_mesh_that_a_plan_is_for_by_default_is_there_on_any_cpu():
     ],
 )
 def test_wrong_settings_end_in_one_line(name, flags, tmp_path):
-    done = experiment(name, *flags, f"--out={tmp_path}/out")
-    assert done.returncode == 2 and not done.stdout
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    status, stdout, stderr = call(f"{name}.py", *flags, f"--out={tmp_path}/out")
+    assert status == 2 and not stdout
+    assert len(stderr.strip().splitlines()) == 1, stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,8 +15,7 @@ from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
-
-ROOT = Path(__file__).parents[2]
+from tests.commands import ROOT, call
 
 
 def benchmark(*flags):
@@ -99,7 +97,7 @@ def test_limits_are_those_that_the_peers_were_given():
 
 @pytest.mark.parametrize("flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"]])
 def test_wrong_settings_end_in_one_line(flags, tmp_path):
-    done = benchmark(*flags, f"--out={tmp_path}/out")
-    assert done.returncode == 2 and not done.stdout
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    status, stdout, stderr = call("benchmark.py", *flags, f"--out={tmp_path}/out")
+    assert status == 2 and not stdout
+    assert len(stderr.strip().splitlines()) == 1, stderr
     assert not (tmp_path / "out").exists()

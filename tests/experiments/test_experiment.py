@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -33,8 +32,8 @@ from r1jax.rl.train import reinforce
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
 from tests.check_kills import snapshots
+from tests.commands import ROOT, call
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "--pretrain.steps=6",
     "--pretrain.batch=8",
@@ -57,21 +56,16 @@ SMALL = [
 ]
 
 
-def command(out, *flags):
-    return [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
-
-
-def start(out, *flags):
+def start(out):
+    command = [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command(out, *flags), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 def run(out, *flags):
-    process = start(out, *flags)
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+    return call("r1_zero.py", f"--out={out}", *SMALL, *flags)
 
 
 def steps_of(out):
@@ -93,8 +87,9 @@ def wait_for_step(out, process, step):
 def finished(tmp_path_factory):
     """A run from start to end without interruption, and what it printed."""
     out = tmp_path_factory.mktemp("experiment") / "run"
-    status, stdout, stderr = run(out)
-    assert status == 0, stderr
+    process = start(out)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
     return out, stdout
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -35,8 +36,8 @@ from r1jax.rewards import Completion
 from r1jax.rewards.routing import parse_routes
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import make_mesh
+from tests.commands import ROOT, call
 
-ROOT = Path(__file__).parents[2]
 RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
 ARGUMENTS = " ".join(
     [
@@ -50,20 +51,12 @@ ARGUMENTS = " ".join(
 ).split()
 
 
-def command(script, *arguments):
-    return [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)]
-
-
-def environment():
-    # One device: the stages' shapes are too small to be split.
-    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "").strip()
-    return os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "COLUMNS": "160"}
-
-
 def execute(script, *arguments):
-    done = subprocess.run(command(script, *arguments), env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    """What a command prints that ends well; wide enough for the rows of a plan."""
+    with mock.patch.dict(os.environ, COLUMNS="160"):
+        status, stdout, stderr = call(script, *arguments)
+    assert status == 0, stderr[-2000:]
+    return stdout
 
 
 @pytest.fixture(scope="session")
@@ -128,10 +121,11 @@ def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows
 
 
 def killed(out, file, lines):
-    """Starts the command and kills it once ``file`` has so many lines; whether it was still running then."""
+    """Starts the command in a process, which it kills once ``file`` has so many lines; whether it was still running."""
     process = subprocess.Popen(
-        command("r1.py", "--out", out, *ARGUMENTS, "--until", "reasoning_rl"),
-        env=environment(),
+        [sys.executable, "experiments/r1.py", "--out", str(out), *ARGUMENTS, "--until", "reasoning_rl"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -85,6 +85,8 @@ def close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
+SGD = optax.apply_if_finite(optax.sgd(1.0), 5)
+SMALL_SGD = optax.apply_if_finite(optax.sgd(1e-4), 5)
 OBJECTIVE = Objective(temperature=0.8, on_policy=True, max_tokens=M, chunk=16)
 
 
@@ -151,9 +153,8 @@ def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_conf
 
     want = jax.jit(jax.grad(surrogate))(tiny_params)
     state, _, _ = fresh(tiny_params, tiny_config)
-    sgd = optax.apply_if_finite(optax.sgd(1.0), 5)
-    state = state.replace(opt_state=sgd.init(state.params))
-    after, sums, _ = update(state, rollout, sgd, OBJECTIVE, tiny_config, 1)
+    state = state.replace(opt_state=SGD.init(state.params))
+    after, sums, _ = update(state, rollout, SGD, OBJECTIVE, tiny_config, 1)
     close(jax.tree.map(jnp.subtract, tiny_params, after.params), want, atol=2e-6)
     norm = float(optax.tree.norm(want))
     assert reduce_metrics(sums)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
@@ -310,13 +311,12 @@ def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_pa
     rollout = rollout.replace(
         mask=rollout.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,))
     )
-    sgd = optax.apply_if_finite(optax.sgd(1e-4), 5)
     moved = {}
     for minibatches in (1, 8):
         config = RLConfig(prompts=4, group=4, minibatches=minibatches, aggregate=aggregate)
         state, _, _ = fresh(tiny_params, tiny_config)
-        carry = Carry(state.replace(opt_state=sgd.init(state.params)))
-        row = learn(carry, rollout, sgd, config, config.objective(SAMPLING), tiny_config, jax.random.key(0))
+        carry = Carry(state.replace(opt_state=SMALL_SGD.init(state.params)))
+        row = learn(carry, rollout, SMALL_SGD, config, config.objective(SAMPLING), tiny_config, jax.random.key(0))
         moved[minibatches] = jnp.concatenate(
             [(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (carry.state.params, tiny_params)), strict=True)]
         )
