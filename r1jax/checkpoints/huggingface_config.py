@@ -55,7 +55,7 @@ def _config_of(raw: Any) -> ModelConfig:
     Raises KeyError for a missing key, ValueError for an invalid value, and UserError for an unsupported one.
     """
     if not isinstance(raw, dict):
-        raise ValueError(f"holds {type(raw).__name__} and must hold an object")
+        raise ValueError(f"contains {type(raw).__name__} instead of an object")
     architecture, scalar = _read_architecture(raw)
     family = FAMILIES[architecture]
     _refuse_unsupported(raw)

@@ -166,7 +166,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
-            raise ValueError(f"it holds a {type(value).__name__} and must hold an object")
+            raise ValueError(f"it contains {type(value).__name__} instead of an object")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not valid JSON ({error}): replace it") from error
     return value

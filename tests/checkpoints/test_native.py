@@ -162,7 +162,7 @@ def test_an_error_of_the_run_is_not_hidden_by_a_failed_save(tmp_path, disk_of):
 
 
 @pytest.mark.parametrize("damage", ["cut", "removed", "shape"])
-def test_damaged_steps_are_passed_over_and_set_aside(tmp_path, damage):
+def test_damaged_steps_are_skipped_and_set_aside(tmp_path, damage):
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
         if damage == "shape":

@@ -200,7 +200,7 @@ def test_stopped_it_finishes_the_step_saves_it_and_goes_on(finished, tmp_path):
         stdout, stderr = process.communicate(timeout=120)
         with Checkpoints(out) as checkpoints:
             saved = checkpoints.steps()[-1]
-        assert process.returncode == status and f"{name}: stops once" in stderr, stderr
+        assert process.returncode == status and f"{name}: the run stops after" in stderr, stderr
         assert f"stopped after step {saved} of 6; the same command resumes from there" in stdout
         assert saved == len(steps_of(out)) < 6
     status, *_ = run(out)
@@ -360,8 +360,8 @@ def test_verifiers_end_what_takes_too_long(finished, tmp_path):
     assert row["verifier_timeouts"] > 0
 
 
-def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
-    """The newest step's largest file is cut in half: the run goes on from the one before, to the same end."""
+def test_a_damaged_checkpoint_is_skipped(finished, tmp_path):
+    """The newest step's largest file is cut in half: the run resumes from the one before, with the same result."""
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     (out / "summary.json").unlink()
