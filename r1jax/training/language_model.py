@@ -12,8 +12,8 @@ import optax
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
-from r1jax.rl.update import accumulate
 from r1jax.sharding import Params
+from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.algorithms import advantages, losses
+from r1jax.algorithms import advantages, kl, ratios, reductions
 
 
 def test_group_advantages_by_hand():
@@ -87,16 +87,16 @@ def test_grpo_loss_by_hand():
     reference = jnp.log(jnp.array([[0.5, 0.4], [0.3, 1.0]]))
     mask = jnp.array([[True, True], [True, False]])
     adv = jnp.array([[1.0, 1.0], [-2.0, -2.0]])
-    ratios = losses.log_ratio(logp, old, mask)
-    np.testing.assert_allclose(jnp.exp(ratios), [[2.0, 0.8], [0.6, 1.0]], rtol=1e-6)
-    values, clipped = losses.clipped_surrogate(ratios, adv, 0.2, 0.3)
+    log_ratios = ratios.log_ratio(logp, old, mask)
+    np.testing.assert_allclose(jnp.exp(log_ratios), [[2.0, 0.8], [0.6, 1.0]], rtol=1e-6)
+    values, clipped = ratios.clipped_surrogate(log_ratios, adv, 0.2, 0.3)
     # min(2, 1.3) = 1.3; min(0.8, 0.8) = 0.8; min(-1.2, -1.6) = -1.6
     np.testing.assert_allclose(values[mask], [-1.3, -0.8, 1.6], rtol=1e-6)
     np.testing.assert_array_equal(clipped[mask], [True, False, True])
-    kl = losses.k3_kl(logp, reference)
-    np.testing.assert_allclose(kl[mask], [0, 2 - np.log(2) - 1, 0], atol=1e-6)
+    k3 = kl.k3_kl(logp, reference)
+    np.testing.assert_allclose(k3[mask], [0, 2 - np.log(2) - 1, 0], atol=1e-6)
     beta = 0.1
-    total = values + beta * kl
+    total = values + beta * k3
     middle = -0.8 + 0.1 * (1 - np.log(2))
     expected = {
         "sequence": (((-1.3 + middle) / 2 + 1.6), 2),
@@ -104,14 +104,14 @@ def test_grpo_loss_by_hand():
         "constant": (-1.3 + middle + 1.6, 2 * 10),
     }
     for aggregate, (value, count) in expected.items():
-        got = losses.reduce_tokens(total, mask, aggregate, max_tokens=10)
+        got = reductions.reduce_tokens(total, mask, aggregate, max_tokens=10)
         np.testing.assert_allclose(got, (value, count), rtol=1e-6)
 
 
 def test_k3_is_never_negative_and_estimates_the_kl():
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet(np.ones(5), size=2)
-    k3 = losses.k3_kl(jnp.log(p), jnp.log(q))
+    k3 = kl.k3_kl(jnp.log(p), jnp.log(q))
     assert (k3 >= 0).all()
     np.testing.assert_allclose((p * k3).sum(), (p * np.log(p / q)).sum(), rtol=1e-5)
 
@@ -120,13 +120,13 @@ def test_sequence_ratio_is_the_geometric_mean():
     logp = jnp.log(jnp.array([[0.4, 0.1, 0.9]]))
     old = jnp.log(jnp.array([[0.1, 0.1, 0.3]]))
     mask = jnp.array([[True, True, False]])
-    got = jnp.exp(losses.log_ratio(logp, old, mask, "sequence"))
+    got = jnp.exp(ratios.log_ratio(logp, old, mask, "sequence"))
     np.testing.assert_allclose(got, [[2.0, 2.0, 1.0]], rtol=1e-6)
 
 
 def test_clip_stops_the_gradient_on_the_side_of_the_advantage():
     def loss(log_ratio, advantage):
-        return losses.clipped_surrogate(log_ratio[None, None], jnp.full((1, 1), advantage), 0.2, 0.2)[0].sum()
+        return ratios.clipped_surrogate(log_ratio[None, None], jnp.full((1, 1), advantage), 0.2, 0.2)[0].sum()
 
     slope = jax.grad(loss)
     assert slope(jnp.log(1.5), 1.0) == 0 and slope(jnp.log(0.5), -1.0) == 0
@@ -139,22 +139,22 @@ def test_clip_stops_the_gradient_on_the_side_of_the_advantage():
 def test_a_ratio_of_one_is_never_clipped(low, high, advantage):
     """So that the first update of a rollout does not depend on the interval, not even on an empty one."""
     adv = jnp.full((1, 1), advantage)
-    gradient = jax.grad(lambda x: losses.clipped_surrogate(x, adv, low, high)[0].sum())(jnp.zeros((1, 1)))
+    gradient = jax.grad(lambda x: ratios.clipped_surrogate(x, adv, low, high)[0].sum())(jnp.zeros((1, 1)))
     assert gradient == -advantage
 
 
 def test_cispo_keeps_the_gradient_of_clipped_tokens():
     def loss(logp):
         ratio = logp - jnp.log(0.1)
-        return losses.cispo_surrogate(ratio, logp, jnp.ones((1, 1)), 0.2, 0.2)[0].sum()
+        return ratios.cispo_surrogate(ratio, logp, jnp.ones((1, 1)), 0.2, 0.2)[0].sum()
 
     np.testing.assert_allclose(jax.grad(loss)(jnp.log(jnp.full((1, 1), 0.5))), -1.2, rtol=1e-6)
 
 
 def test_truncated_importance_by_hand_and_without_gradient():
     old, sampled = jnp.log(jnp.array([[0.5, 0.1]])), jnp.log(jnp.array([[0.1, 0.2]]))
-    np.testing.assert_allclose(losses.truncated_importance(old, sampled, 2.0), [[2.0, 0.5]], rtol=1e-6)
-    assert not jax.grad(lambda x: losses.truncated_importance(x, sampled, 2.0).sum())(old).any()
+    np.testing.assert_allclose(ratios.truncated_importance(old, sampled, 2.0), [[2.0, 0.5]], rtol=1e-6)
+    assert not jax.grad(lambda x: ratios.truncated_importance(x, sampled, 2.0).sum())(old).any()
 
 
 EXTREMES = [-np.inf, -400.0, -90.0, -20.0, -6.0, 0.0, 3.0, 6.0, 6.1, 20.0, 90.0, 400.0]
@@ -166,14 +166,14 @@ def test_no_log_difference_gives_a_token_more_than_its_bound(difference):
     x = jnp.array([[difference]], jnp.float32)
     inside, slope = min(difference, 6.0), np.exp(min(difference, 6.0))
     ratio = np.exp(inside) + np.exp(6.0) * max(difference - 6.0, 0.0)
-    k3, of_logp = jax.value_and_grad(lambda logp: losses.k3_kl(logp, x).sum())(jnp.zeros((1, 1)))
+    k3, of_logp = jax.value_and_grad(lambda logp: kl.k3_kl(logp, x).sum())(jnp.zeros((1, 1)))
     np.testing.assert_allclose(k3, ratio - 1 - difference, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(of_logp, 1 - slope, rtol=1e-5, atol=1e-6)
     for advantage in (1.0, -1.0):
         adv = jnp.full((1, 1), advantage)
 
         def surrogate(x, adv=adv):
-            return losses.clipped_surrogate(x, adv, 0.2, 0.2)[0].sum()
+            return ratios.clipped_surrogate(x, adv, 0.2, 0.2)[0].sum()
 
         value, gradient = jax.value_and_grad(surrogate)(x)
         clipped = (ratio > 1.2) if advantage > 0 else (ratio < 0.8)
@@ -182,7 +182,7 @@ def test_no_log_difference_gives_a_token_more_than_its_bound(difference):
         )
         np.testing.assert_allclose(gradient, 0 if clipped else -advantage * slope, rtol=1e-5, atol=1e-30)
         # CISPO's weight is a constant, and it is the gradient of log pi.
-        of_logp = jax.grad(lambda y, adv=adv: losses.cispo_surrogate(x, y, adv, 1.0, 1e9)[0].sum())(jnp.zeros((1, 1)))
+        of_logp = jax.grad(lambda y, adv=adv: ratios.cispo_surrogate(x, y, adv, 1.0, 1e9)[0].sum())(jnp.zeros((1, 1)))
         np.testing.assert_allclose(of_logp, -advantage * slope, rtol=1e-5, atol=1e-30)
-    np.testing.assert_allclose(losses.truncated_importance(x, jnp.zeros((1, 1)), 1e9), slope, rtol=1e-5, atol=1e-30)
-    assert losses.beyond_bound(x, jnp.zeros((1, 1)))[0, 0] == (difference > 6.0)
+    np.testing.assert_allclose(ratios.truncated_importance(x, jnp.zeros((1, 1)), 1e9), slope, rtol=1e-5, atol=1e-30)
+    assert ratios.beyond_bound(x, jnp.zeros((1, 1)))[0, 0] == (difference > 6.0)
