@@ -15,6 +15,7 @@ from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
+from r1jax.algorithms.table import ALGORITHMS
 from r1jax.data.problems.dataset import load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
@@ -276,6 +277,20 @@ def test_the_variants_of_the_readme_are_those_of_their_papers(name):
     settings = vars(config.rl) | vars(config.rl.algorithm) | {"updates": config.rl.updates}
     assert {key: settings[key] for key in VARIANTS[name]} == VARIANTS[name]
     assert without_effect(config.rl) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
+def test_a_named_algorithm_has_the_settings_of_the_readme_s_variant(name):
+    """The other flags of a variant are settings of the rollout, and no algorithm's."""
+    variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
+    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+    rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
+    named = cli.parse(PRESETS, "tiny", [f"--rl.algorithm={name}", *(f for f in flags if f.startswith(rollout))])
+    assert named == cli.parse(PRESETS, "tiny", flags) and named.rl.algorithm == ALGORITHMS[name]
+    plain = PRESETS["tiny"][1]
+    assert dataclasses.replace(named.rl, algorithm=plain.rl.algorithm, group=8, minibatches=1) == plain.rl
+    other = dataclasses.replace(ALGORITHMS[name], entropy=0.5)
+    assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
 
 
 def test_every_flag_of_the_readme_s_variants_is_looked_at():
