@@ -8,24 +8,16 @@ from typing import Literal
 import jax
 import numpy as np
 
-from r1jax.algorithms.advantages import Baseline, group_advantages, overlong_penalty
-from r1jax.algorithms.interface import Algorithm, PolicyTokens, Values
+from r1jax.algorithms import ratios
+from r1jax.algorithms.advantages import Baseline, group_advantages
+from r1jax.algorithms.interface import PolicyTokens, Values
 from r1jax.algorithms.kl import k3_kl
-from r1jax.algorithms.ratios import (
-    Ratio,
-    beyond_bound,
-    cispo_surrogate,
-    clip_metrics,
-    clipped_surrogate,
-    log_ratio,
-    truncated_importance,
-)
 from r1jax.algorithms.reductions import Aggregate, reduce_tokens
-from r1jax.errors import UserError
+from r1jax.algorithms.rollout_terms import RolloutTerms
 
 
 @dataclasses.dataclass(frozen=True)
-class GRPO(Algorithm):
+class GRPO(RolloutTerms):
     """Per token: -surrogate(pi / pi_old, A) * importance + beta * k3(pi, pi_ref) - entropy * H(pi)."""
 
     loss: Literal["clip", "cispo"] = "clip"
@@ -45,34 +37,18 @@ class GRPO(Algorithm):
     """Divide advantages by the standard deviation; Dr. GRPO does not."""
     aggregate: Aggregate = "sequence"
     """Mean of the loss: over each sequence first (GRPO), over tokens (DAPO), over max-tokens (Dr. GRPO)."""
-    ratio: Ratio = "token"
+    ratio: ratios.Ratio = "token"
     """Ratio of each token (GRPO) or of the whole sequence (GSPO); they differ only with several updates a rollout or
     with importance-cap."""
     importance_cap: float = 0.0
     """Cap of truncated importance sampling between sampler and trainer; 0 turns it off."""
-    overlong_buffer: int = 0
-    """Tokens before the limit over which a penalty grows to -1 (DAPO); 0 turns it off."""
-    drop_equal_groups: bool = False
-    """Leave groups without spread out of the loss and its mean, and sample others instead (DAPO)."""
-    max_resamples: int = 2
-    """Most additional rollouts a step when equal groups are dropped."""
 
     smallest_group = 2
-    needs_reference = property(lambda self: self.beta > 0)
-    drops_equal_groups = property(lambda self: self.drop_equal_groups)
-    attempts = property(lambda self: 1 + self.max_resamples * self.drop_equal_groups)
 
-    def check(self, max_tokens: int) -> None:
-        """Raises UserError if the overlong buffer is longer than a completion."""
-        if self.overlong_buffer > max_tokens:
-            raise UserError(
-                f"overlong-buffer={self.overlong_buffer} is beyond max-tokens={max_tokens}; DAPO's is a fifth of it"
-            )
-
-    def shape_rewards(self, rewards: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
-        """Rewards with the overlong penalty: [B]."""
-        buffer = self.overlong_buffer
-        return rewards + overlong_penalty(lengths, max_tokens, buffer) if buffer else rewards
+    @property
+    def needs_reference(self) -> bool:
+        """True if the loss has a KL term."""
+        return self.beta > 0
 
     def advantages(self, rewards: np.ndarray, resolution: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Each sample against the others of its group: [P, G]."""
@@ -81,15 +57,15 @@ class GRPO(Algorithm):
     def token_loss(self, tokens: PolicyTokens) -> tuple[jax.Array, Values, Values]:
         """The loss per token [B, T]; bounded_share marks log-differences above ratios.BOUND in one of the terms."""
         logp, old, advantages = tokens.logprobs, tokens.old_logprobs, tokens.advantages
-        log_ratios = log_ratio(logp, old, tokens.mask, self.ratio)
+        log_ratios = ratios.log_ratio(logp, old, tokens.mask, self.ratio)
         clip = (self.eps_low, self.eps_high)
         if self.loss == "cispo":
-            loss, clipped = cispo_surrogate(log_ratios, logp, advantages, *clip)
+            loss, clipped = ratios.cispo_surrogate(log_ratios, logp, advantages, *clip)
         else:
-            loss, clipped = clipped_surrogate(log_ratios, advantages, *clip)
-        differences, metrics = [log_ratios], clip_metrics(log_ratios, clipped, advantages)
+            loss, clipped = ratios.clipped_surrogate(log_ratios, advantages, *clip)
+        differences, metrics = [log_ratios], ratios.clip_metrics(log_ratios, clipped, advantages)
         if self.importance_cap:
-            loss *= truncated_importance(old, tokens.sampling_logprobs, self.importance_cap)
+            loss *= ratios.truncated_importance(old, tokens.sampling_logprobs, self.importance_cap)
             differences.append(old - tokens.sampling_logprobs)
         if self.beta:
             kl = k3_kl(logp, tokens.reference_logprobs)
@@ -97,7 +73,7 @@ class GRPO(Algorithm):
             differences.append(tokens.reference_logprobs - logp)
         if self.entropy:
             loss -= self.entropy * tokens.entropy
-        metrics["bounded_share"] = beyond_bound(*differences)
+        metrics["bounded_share"] = ratios.beyond_bound(*differences)
         return loss, metrics, {"ratio_max": metrics["ratio_mean"]}
 
     def reduce(self, values: jax.Array, mask: jax.Array, max_tokens: int) -> tuple[jax.Array, jax.Array]:

@@ -150,7 +150,7 @@ BY_RUNNING = {
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
         save.every save.keep_last pretrain.steps pretrain.batch""",
     "test_native.py": "save.keep_best",
-    "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
+    "test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "test_update.py": "rl.microbatch rl.rounding pretrain.rounding",
     "test_scaling.py": "gather",
     "test_problems.py": "problems.source problems.held_out_source problems.checker",
