@@ -163,7 +163,7 @@ class Experiment:
         """The command within this process, where programs that are compiled stay."""
         main = importlib.import_module(f"experiments.{self.name}").main
         # Equal optimisers: no new traces.
-        for name in ("recipe.pretraining", "recipe.sft", "recipe.reward_models", "recipe.distillation", "rl.train"):
+        for name in ("recipe.pretraining", "recipe.sft", "recipe.reward_models", "recipe.distillation", "rl.setup"):
             stage = importlib.import_module(f"r1jax.{name}")
             if not hasattr(stage.make_optimizer, "cache_info"):
                 stage.make_optimizer = functools.lru_cache(stage.make_optimizer)

@@ -127,7 +127,8 @@ def whole(tmp_path_factory):
 
 def test_learned_models_are_trained_and_logged_and_saved(whole):
     rows, (params, rest) = whole
-    assert rows[0]["critic_loss"] == pytest.approx(0.5, abs=0.1) > rows[-1]["critic_loss"]  # half of the rewards are 1
+    assert rows[0]["critic_loss"] == pytest.approx(0.5, abs=0.2)  # half of the rewards are 1, and values begin at 0
+    assert rows[-1]["critic_loss"] < 0.8 * rows[0]["critic_loss"]
     assert rows[0]["judge_loss"] == pytest.approx(np.log(2), abs=0.01) and rows[0]["judge_gradient_norm"] > 0
     assert {"critic_gradient_norm", "critic_empty_updates"} <= rows[0].keys()
     assert (
