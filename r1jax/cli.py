@@ -92,13 +92,12 @@ def parse(
 
     about = "\n".join(["the settings to start from", *(f"{name}: {line}" for name, (line, _) in presets.items())])
     preset_names = Literal[tuple(presets)]
-    choices = {flag: Literal[tuple(dict(named.settings))] for flag, named in parts.items()}
-    flags = _flags(config) | choices | {"--preset": preset_names}
+    flags = _flags(config) | {"--preset": preset_names}
     command: Any = dataclasses.make_dataclass(
         "Command",
         [
             ("preset", Annotated[preset_names, tyro.conf.arg(help=about)]),
-            *(_choice(flag, choices[flag]) for flag in parts),
+            *(_choice(flag, flags[flag]) for flag in parts),
             ("config", Annotated[type(config), tyro.conf.arg(name="")]),  # no prefix of its own
         ],
         frozen=True,
@@ -208,8 +207,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
-    """Flag -> type of each field of a config and of the dataclasses inside it."""
-    found = {}
+    """Flag -> type of each field of a config and of the dataclasses inside it, and of the names of parts."""
+    found: dict[str, Any] = {flag: Literal[tuple(dict(named.settings))] for flag, named in _named_parts(config, prefix)}
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         flag, value, hint = prefix + field.name.replace("_", "-"), getattr(config, field.name), hints[field.name]

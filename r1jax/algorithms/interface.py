@@ -6,7 +6,7 @@ r1jax.algorithms.table.
 
 One step of training (r1jax.rl.step) calls, in this order:
 
-1. ``shape_rewards`` and ``advantages`` on the host, for the groups of a rollout;
+1. ``shape_rewards``, ``keeps`` and ``advantages`` on the host, for the groups of a rollout;
 2. ``prepare`` on the devices, only if the algorithm has ``learned`` models: advantages per token, and the targets of
    the models, from their outputs;
 3. ``token_loss`` and ``reduce`` in each update of the policy, and ``learned_loss`` in each update of a learned model.
@@ -87,13 +87,8 @@ class Algorithm:
 
     @property
     def attempts(self) -> int:
-        """Most rollouts of a step: above 1, groups without spread are dropped and others are sampled instead."""
+        """Most rollouts of a step; further ones are made while fewer groups are kept than a step has prompts."""
         return 1
-
-    @property
-    def drops_equal_groups(self) -> bool:
-        """True if groups without spread do not count."""
-        return False
 
     @property
     def learned(self) -> Mapping[str, LearnedModel]:
@@ -107,10 +102,14 @@ class Algorithm:
         """Rewards [B] of completions of ``lengths`` [B] tokens, with the algorithm's own terms: [B] float32."""
         return rewards
 
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """The groups to learn from: [P] bool. rewards: [P, G]; spread: [P] bool, False where they are equal."""
+        return np.ones(len(rewards), bool)
+
     def advantages(self, rewards: np.ndarray, resolution: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Advantages [P, G] float32 of rewards [P, G].
 
-        resolution: [P], the smallest difference of rewards that is not noise. counts: [P] bool, groups that count.
+        resolution: [P], the smallest difference of rewards that is not noise. counts: [P] bool, groups that are kept.
         """
         raise NotImplementedError
 

@@ -23,11 +23,6 @@ class RolloutTerms(Algorithm):
     """Most additional rollouts a step when equal groups are dropped."""
 
     @property
-    def drops_equal_groups(self) -> bool:
-        """True if groups without spread do not count."""
-        return self.drop_equal_groups
-
-    @property
     def attempts(self) -> int:
         """Most rollouts of a step."""
         return 1 + self.max_resamples if self.drop_equal_groups else 1
@@ -38,6 +33,10 @@ class RolloutTerms(Algorithm):
             raise UserError(
                 f"overlong-buffer={self.overlong_buffer} is beyond max-tokens={max_tokens}; DAPO's is a fifth of it"
             )
+
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """All groups, or those with spread: [P] bool."""
+        return spread if self.drop_equal_groups else np.ones(len(spread), bool)
 
     def shape_rewards(self, rewards: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
         """Rewards with the overlong penalty: [B]."""

@@ -123,7 +123,7 @@ def without_effect(config: RLConfig) -> list[str]:
         ),
         (not algorithm.needs_reference, ("reference_every",), "without a reference: set rl.beta"),
         (
-            not algorithm.drops_equal_groups,
+            not values.get("drop_equal_groups"),
             ("max_resamples",),
             "unless equal groups are dropped: set rl.drop-equal-groups",
         ),

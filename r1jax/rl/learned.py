@@ -97,7 +97,7 @@ def prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: AnyAlgorith
     )
     advantages, targets = algorithm.prepare(rollout)
     targets = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), targets)
-    return batch.replace(advantages=constrain(advantages, "batch", None), targets=targets)
+    return dataclasses.replace(batch, advantages=constrain(advantages, "batch", None), targets=targets)
 
 
 @partial(jax.jit, static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")

@@ -28,6 +28,7 @@ class Group:
     rewards: np.ndarray  # [G, R], a column a rule
     total: np.ndarray  # [G], the weighted sum, with the algorithm's own terms
     spread: bool  # False if the totals are equal
+    kept: bool  # True if it is learned from
     resolution: float = 0.0  # differences of the totals below it are noise
 
     @property
@@ -72,26 +73,25 @@ class Rollout:
 
 
 def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Array, setup: StepSetup) -> Rollout:
-    """The groups of a step: of the first attempt or, if the algorithm drops groups without spread, of several.
+    """The groups of a step: P that the algorithm keeps, from as many attempts as that takes.
 
-    problems: P of each attempt. The attempts end when there are P groups with spread. If there are fewer after the last
-    one, groups without spread fill the batch, whose shape is fixed, and do not count.
+    problems: P of each attempt. If fewer groups are kept after the last one, others fill the batch, whose shape is
+    fixed, and do not count.
     """
-    drop, P = setup.config.algorithm.drops_equal_groups, setup.config.prompts
+    P = setup.config.prompts
     sampled: list[Group] = []
     scores: list[Scores] = []
     for attempt, asked in enumerate(problems):
         groups, judged = _groups(params, asked, key, attempt, setup)
         sampled += groups
         scores.append(judged)
-        wanted = [g for g in sampled if g.spread or not drop]
-        if len(wanted) >= P:
+        kept = [g for g in sampled if g.kept]
+        if len(kept) >= P:
             break
-    spare = [g for g in sampled if drop and not g.spread]
-    groups = [*wanted[:P], *spare[: max(P - len(wanted), 0)]]
+    groups = [*kept, *(g for g in sampled if not g.kept)][:P]
     return Rollout(
         groups,
-        counts=np.array([g.spread or not drop for g in groups]),
+        counts=np.array([g.kept for g in groups]),
         attempts=len(scores),
         sampled=len(sampled),
         equal=sum(not g.spread for g in sampled),
@@ -107,10 +107,11 @@ def _groups(
     G, algorithm = setup.config.group, setup.config.algorithm
     prompts, samples = setup.sample(params, problems, key, attempt)
     completions, scores = setup.score(problems, samples)
-    total = algorithm.shape_rewards(np.array(scores.total), samples.lengths, setup.context.max_tokens)
+    total = algorithm.shape_rewards(np.array(scores.total), np.asarray(samples.lengths), setup.context.max_tokens)
     resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)
     spread = groups_with_spread(total.reshape(-1, G), resolution)
-    rows = [slice(i * G, (i + 1) * G) for i in range(len(problems))]
+    kept = algorithm.keeps(total.reshape(-1, G), spread)
+    rows = [slice(i * G, (i + 1) * G) for i in range(len(problems))]  # of each problem
     groups = [
         Group(
             problem=problem,
@@ -119,9 +120,10 @@ def _groups(
             samples=jax.tree.map(lambda x, at=at: x[at] if np.ndim(x) else x, samples),
             rewards=scores.values[at],
             total=total[at],
-            spread=bool(has_spread),
-            resolution=float(finest),
+            spread=bool(spread[i]),
+            kept=bool(kept[i]),
+            resolution=float(resolution[i]),
         )
-        for problem, prompt, at, has_spread, finest in zip(problems, prompts, rows, spread, resolution, strict=True)
+        for i, (problem, prompt, at) in enumerate(zip(problems, prompts, rows, strict=True))
     ]
     return groups, scores

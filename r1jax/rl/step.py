@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +82,9 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         return jnp.where(batch.mask, found, 0.0)
 
     if state.reference is not None:
-        batch = batch.replace(reference_logprobs=logprobs(state.reference))
+        batch = dataclasses.replace(batch, reference_logprobs=logprobs(state.reference))
     if not context.on_policy:
-        batch = batch.replace(old_logprobs=logprobs(state.policy.params))
+        batch = dataclasses.replace(batch, old_logprobs=logprobs(state.policy.params))
         total, weight, largest = _gap(batch.old_logprobs, batch.sampler_logprobs, batch.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": largest})
@@ -117,6 +117,6 @@ def _row(sums: list[Metrics], maxima: list[Maxima]) -> dict[str, float]:
 
 
 @jax.jit
-def _gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[Any, Any, Any]:
+def _gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     gap = jnp.where(mask, jnp.abs(old - sampler), 0.0)
     return gap.sum(), mask.sum().astype(jnp.float32), gap.max()
