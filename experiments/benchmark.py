@@ -38,8 +38,8 @@ from r1jax.models.transformer import param_specs
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from r1jax.rl.batch import score
 from r1jax.rl.config import check_run
+from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 
 Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
@@ -136,10 +136,10 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         add("long", seconds, 16 * config.long_tokens, cost)
     if "step" in config.cases:
         batch = bench.batch(0)
-        passes = bench.rl.sequences // bench.rl.microbatch_size
 
         def reference() -> Any:
-            return score(bench.carry.reference, batch.tokens, model, 1.0, passes, bench.objective.chunk, batch.first)
+            chunk, passes = bench.rl.logprob_chunk, bench.rl.passes
+            return batch_logprobs(bench.state.reference, batch.tokens, model, 1.0, passes, chunk, batch.first)
 
         trained = forward_cost(model, B, width, config.tokens, size)
         if config.beta:
@@ -189,7 +189,7 @@ def profile(config: Config, pool: RewardPool) -> None:
 def first_step(config: Config, pool: RewardPool) -> float:
     """Seconds of a first step including compilation, without initialisation of the weights."""
     bench = config.bench(pool)
-    jax.block_until_ready(bench.carry.state.params)
+    jax.block_until_ready(bench.state.policy.params)
     began = time.perf_counter()
     bench.step(0)
     return time.perf_counter() - began

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
@@ -27,8 +28,8 @@ from r1jax.recipe.pretraining import PretrainConfig
 from r1jax.recipe.sft import SFTConfig, check_sft
 from r1jax.report.recipe_run import EVALUATION, STUDENTS
 from r1jax.rl.config import RLConfig, check_run
-from r1jax.rl.update import check_microbatch
 from r1jax.sharding import parse_mesh
+from r1jax.training.gradients import check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ PRESETS = {
                 minibatches=16,
                 microbatch=16,
                 learning_rate=3e-6,
-                beta=0.001,
+                algorithm=GRPO(beta=0.001),
                 reference_every=25,
             ),
         ),

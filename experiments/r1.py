@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
 from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.formats.preferences import read_labelled, read_pairs
@@ -64,9 +65,10 @@ _PAPER_RL = RLConfig(
     minibatches=16,
     microbatch=16,
     learning_rate=3e-6,
-    beta=0.001,
+    algorithm=GRPO(beta=0.001),
     reference_every=25,
 )
+_PAPER_LATER = GRPO(beta=0.001, eps_low=10.0, eps_high=10.0)  # of reasoning RL and the last stage
 _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600,000 rows and names no number of prompts
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
 
@@ -102,9 +104,9 @@ PRESETS = {
             problems=ProblemsConfig(source="gym:gsm_symbolic", train_size=_PAPER_PROMPTS),
             sampling=_LONG,
             zero=_PAPER_RL,
-            reasoning_rl=dataclasses.replace(_PAPER_RL, eps_low=10.0, eps_high=10.0),
+            reasoning_rl=dataclasses.replace(_PAPER_RL, algorithm=_PAPER_LATER),
             # 1,700 steps of 512 outputs are 106 rollouts here, the last 400 of them 25.
-            final_rl=dataclasses.replace(_PAPER_RL, steps=106, eps_low=10.0, eps_high=10.0),
+            final_rl=dataclasses.replace(_PAPER_RL, steps=106, algorithm=_PAPER_LATER),
             general_steps=25,
             cold_start_rows=5_000,
             cold_start_select=SelectConfig(
@@ -170,7 +172,7 @@ def stages(config: RecipeConfig) -> list[Stage]:
     ) -> None:
         settings = RLSettings(shared, rl, routes, template, temperature, **late)
         longest = rl.sequences * config.sampling.max_tokens
-        memory = _memory(config, shapes, rl.param_dtype, rl.logprob_chunk, bool(rl.beta), longest)
+        memory = _memory(config, shapes, rl.param_dtype, rl.logprob_chunk, rl.algorithm.needs_reference, longest)
         tokens = f"{rl.steps * longest:,} at most"
         add(name, recipe.rl_stage, settings, start, files, steps=f"{rl.steps}", tokens=tokens, memory=memory)
         add_evaluation(name, template)

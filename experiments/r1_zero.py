@@ -24,6 +24,7 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.huggingface import save_huggingface
 from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve, short_name
 from r1jax.checkpoints.model import Model
@@ -48,8 +49,8 @@ from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig, check_run
-from r1jax.rl.rollouts import Environment
-from r1jax.rl.train import reinforce
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
@@ -141,7 +142,7 @@ PRESETS = {
                 minibatches=16,
                 microbatch=16,
                 learning_rate=3e-6,
-                beta=0.001,
+                algorithm=GRPO(beta=0.001),
                 reference_every=25,
             ),
             verifier=VerifierConfig(workers=16),
@@ -407,7 +408,7 @@ def main() -> None:
                 style="yellow",
                 markup=False,
             )
-        trained = reinforce(model, environment, config.rl, config.save, out)
+        trained = train_policy(model, environment, config.rl, config.save, out)
         after = measure("evaluation_after", trained)
         save_huggingface(trained, out / "model", replace=True)  # killed before the summary, it comes here again
         finish(config, out, before, after, base_seconds, console)

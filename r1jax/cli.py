@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
 import io
 import json
 import math
@@ -32,6 +33,16 @@ _TYPES = ConstructorRegistry()
 _PYTHON_FORMAT = warnings.formatwarning
 # Errors of a disk or folder, and not of the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Annotates a part of a config that ``--PART=NAME`` replaces as a whole, before other flags change its fields.
+
+    settings: pairs of a name and a frozen dataclass.
+    """
+
+    settings: tuple[tuple[str, Any], ...]
 
 
 @_TYPES.primitive_rule
@@ -61,8 +72,9 @@ def parse(
 ) -> Config:
     """Parses a command line: a preset, changed by ``--field=value`` or ``--field value``.
 
-    Nested fields are dotted (``--rl.learning-rate=1e-6``), with - or _. ``--help`` prints the flags with the defaults
-    of the selected preset and ends the process with status 0.
+    Nested fields are dotted (``--rl.learning-rate=1e-6``), with - or _. Fields of a part annotated with
+    tyro.conf.arg(name="") have no prefix of that part, and ``--PART=NAME`` selects the settings of a part annotated
+    with Named. ``--help`` prints the flags with the defaults of the selection and ends the process with status 0.
 
     Args:
       presets: name -> (one-line description, config); the configs are frozen dataclasses of one type.
@@ -72,20 +84,27 @@ def parse(
       description: first line of ``--help``.
 
     Raises:
-      UserError: if a flag, value or preset is wrong.
+      UserError: if a flag, value or name is wrong.
     """
     given = list(sys.argv[1:] if args is None else args)
     names = [words[1] for words in _by_flag(given) if words[0] == "--preset" and len(words) > 1]
     chosen = next((n for n in reversed(names) if n in presets), default)  # a wrong name fails below
+    config = presets[chosen][1]
+    parts = dict(_named_parts(config))
+    for flag, *values in _by_flag(given):
+        if flag in parts and values and (settings := dict(parts[flag].settings).get(values[0])) is not None:
+            config = _replace(config, flag.removeprefix("--").replace("-", "_").split("."), settings)
 
     lines = (f"{name}: {line}" for name, (line, _) in presets.items())
     about = "\n".join(["The preset whose settings the other flags change.", *lines])
-    flags = _flags(presets[chosen][1]) | {"--preset": Literal[tuple(presets)]}
+    preset_names = Literal[tuple(presets)]
+    flags = _flags(config) | {"--preset": preset_names}
     command: Any = dataclasses.make_dataclass(
         "Command",
         [
-            ("preset", Annotated[Literal[tuple(presets)], tyro.conf.arg(help=about)]),
-            ("config", Annotated[type(presets[chosen][1]), tyro.conf.arg(name="")]),  # no prefix
+            ("preset", Annotated[preset_names, tyro.conf.arg(help=about)]),
+            *(_choice(flag, flags[flag]) for flag in parts),
+            ("config", Annotated[type(config), tyro.conf.arg(name="")]),  # no prefix
         ],
         frozen=True,
     )
@@ -97,7 +116,7 @@ def parse(
                 prog=prog,
                 description=description or "",
                 args=given,
-                default=command(chosen, presets[chosen][1]),
+                default=command(chosen, *[None] * len(parts), config),
                 return_unknown_args=True,
                 config=_MARKERS,
                 registry=_TYPES,
@@ -157,19 +176,24 @@ def defaults(config: Any) -> dict[str, Any]:
     parts = config if isinstance(config, Mapping) else {}
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
+            path = "" if _is_flat(config, field.name) else field.name
             if field.default is not dataclasses.MISSING:
-                found |= dict(_leaves(_plain(field.default), field.name))
+                found |= dict(_leaves(_plain(field.default), path))
             elif field.default_factory is not dataclasses.MISSING:
-                found |= dict(_leaves(_plain(field.default_factory()), field.name))
+                found |= dict(_leaves(_plain(field.default_factory()), path))
             else:
                 parts = {**parts, field.name: getattr(config, field.name)}
     return found | {f"{name}.{path}": value for name, part in parts.items() for path, value in defaults(part).items()}
 
 
 def _plain(value: Any) -> Any:
-    """A config, or a part of one, as JSON types."""
+    """A config, or a part of one, in the types of JSON; the fields of parts without a prefix are beside the others."""
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            inner = _plain(getattr(value, field.name))
+            found |= inner if _is_flat(value, field.name) else {field.name: inner}
+        return found
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
@@ -189,16 +213,55 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
-    """Flag -> type for each field of a config and its nested dataclasses."""
-    found = {}
+    """Flag -> type of each field of a config and of the dataclasses inside it, and of the names of parts."""
+    found: dict[str, Any] = {flag: Literal[tuple(dict(named.settings))] for flag, named in _named_parts(config, prefix)}
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         flag, value, hint = prefix + field.name.replace("_", "-"), getattr(config, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
-            found |= _flags(value, f"{flag}.")
-        elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # a nested config that is None has no flags
+            found |= _flags(value, prefix if _is_flat(config, field.name) else f"{flag}.")
+        elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # an absent part has no flags
             found[flag] = hint
     return found
+
+
+@functools.cache
+def _annotations(kind: type) -> dict[str, tuple[Any, ...]]:
+    """What the fields of a dataclass are annotated with, beside their types."""
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except NameError:  # of types that only the function that defines the class knows
+        return {}
+    return {name: hint.__metadata__ for name, hint in hints.items() if typing.get_origin(hint) is Annotated}
+
+
+def _is_flat(config: Any, name: str) -> bool:
+    """True for a field whose flags have no prefix of their own."""
+    return any(getattr(extra, "name", None) == "" for extra in _annotations(type(config)).get(name, ()))
+
+
+def _named_parts(config: Any, prefix: str = "--") -> Iterator[tuple[str, Named]]:
+    """Flag and names of each part of a config that may be chosen by name."""
+    for field in dataclasses.fields(config):
+        flag, value = prefix + field.name.replace("_", "-"), getattr(config, field.name)
+        for extra in _annotations(type(config)).get(field.name, ()):
+            if isinstance(extra, Named):
+                yield flag, extra
+        if dataclasses.is_dataclass(value):
+            yield from _named_parts(value, f"{flag}.")
+
+
+def _choice(flag: str, names: Any) -> tuple[str, Any]:
+    """A field that shows the flag of a part that may be chosen by name; ``parse`` reads its value beforehand."""
+    name = flag.removeprefix("--")
+    about = "Named settings that replace those of the preset; single flags are applied after them."
+    return name.replace("-", "_").replace(".", "_"), Annotated[names | None, tyro.conf.arg(name=name, help=about)]
+
+
+def _replace(config: Any, path: Sequence[str], value: Any) -> Any:
+    """The config with another value of the field at ``path``."""
+    inner = _replace(getattr(config, path[0]), path[1:], value) if len(path) > 1 else value
+    return dataclasses.replace(config, **{path[0]: inner})
 
 
 def _by_flag(args: Sequence[str]) -> list[list[str]]:

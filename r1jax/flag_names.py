@@ -44,7 +44,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ("entropy-coef entropy-coeff ent-coef entropy-bonus entropy-loss-coef", "the weight of the entropy is {entropy}"),
     (
         "algorithm algo adv-estimator advantage-estimator loss-type loss-fn policy-loss trainer",
-        "the algorithm is made of {loss} and {baseline}",
+        "the algorithm is {algorithm}",
     ),
     ("loss-agg-mode loss-aggregation", "the aggregation of the loss is {aggregate}"),
     ("importance-sampling-level", "the choice between token and sequence ratios is {ratio}"),

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+import tyro
 
 from r1jax import cli
 from r1jax.errors import UserError
@@ -41,6 +42,34 @@ class RL:
     def __post_init__(self) -> None:
         if self.group < 2:
             raise ValueError("a group of 1 has no spread:\nask for two samples or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """An interval."""
+
+    low: float = 0.2
+    high: float = 0.2
+    """The upper end."""
+
+
+CLIPS = (("plain", Clip()), ("wide", Clip(high=0.5)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step, whose algorithm has no prefix of its own."""
+
+    group: int = 16
+    algorithm: Annotated[Clip, tyro.conf.arg(name=""), cli.Named(CLIPS)] = Clip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Two of them."""
+
+    rl: Step = Step()
+    last_rl: Step = Step(4, Clip(low=0.1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,3 +274,36 @@ def test_the_command_line_answers_before_any_array_library_is_loaded() -> None:
     code = "import sys, r1jax.cli; print(sorted({'jax', 'numpy', 'flax', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def parse_steps(*args: str) -> Steps:
+    return cli.parse({"two": ("two steps", Steps())}, "two", args, prog="steps.py")
+
+
+def test_a_part_without_a_prefix_has_the_flags_of_its_parent() -> None:
+    config = parse_steps("--rl.low=0.3", "--last-rl.group", "8")
+    assert config == Steps(Step(algorithm=Clip(low=0.3)), Step(8, Clip(low=0.1)))
+    assert json.loads(cli.to_json(config))["rl"] == {"group": 16, "low": 0.3, "high": 0.2}
+    assert cli.diff(Steps(), config) == {"rl.low": (0.2, 0.3), "last_rl.group": (4, 8)}
+    assert cli.defaults(Step()) == {"group": 16, "low": 0.2, "high": 0.2}
+    assert cli.defaults(Steps())["last_rl.low"] == 0.1
+
+
+@pytest.mark.parametrize("flags", [["--last-rl.algorithm=wide", "--last-rl.low=0"], ["--last_rl.low", "0"]])
+def test_a_name_replaces_the_settings_of_a_part_and_flags_change_them(flags: list[str]) -> None:
+    named = parse_steps(*flags, "--last-rl.algorithm", "wide")
+    assert named == Steps(last_rl=Step(4, Clip(0.0, 0.5)))  # the other settings of the preset stay
+    assert parse_steps("--rl.algorithm=wide", "--rl.algorithm=plain") == Steps()
+
+
+def test_a_wrong_name_is_one_line_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"^--rl.algorithm=wid: expected one of plain, wide \(see --help\)$"):
+        parse_steps("--rl.algorithm=wid")
+    with pytest.raises(UserError, match=r"^--rl.algorithm has no value: expected one of plain, wide"):
+        parse_steps("--rl.algorithm")
+    with pytest.raises(UserError, match=r"^--rl.algorithm.low: no such flag; did you mean --rl"):
+        parse_steps("--rl.algorithm.low=1")
+    with pytest.raises(SystemExit):
+        parse_steps("--rl.algorithm=wide", "--help")
+    shown = capsys.readouterr().out
+    assert "--rl.algorithm {None,plain,wide}" in shown and "The upper end. (default: 0.5)" in shown

@@ -26,8 +26,12 @@ from r1jax.recipe import stages as recipe
 from r1jax.recipe.pretraining import PretrainConfig
 from r1jax.recipe.reward_models import RewardModelConfig
 from r1jax.recipe.sft import SFTConfig
-from r1jax.rl import rollouts as collect
+from r1jax.rl import environment as sampling_of
 from r1jax.rl.config import RLConfig
+from r1jax.rl.environment import Environment
+from r1jax.rl.rollouts import collect
+from r1jax.rl.setup import make_setup
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import init_params, make_mesh
@@ -56,7 +60,7 @@ def stream(monkeypatch):
     def sample(params, prompts, config, key, **_):
         raise Sampled(tuple(jax.random.key_data(key).tolist()))
 
-    for module in (collect, distill, draw):
+    for module in (sampling_of, distill, draw):
         monkeypatch.setattr(module, "sample", sample)
     monkeypatch.setattr("r1jax.evaluation.evaluate.sample", sample)
 
@@ -82,13 +86,14 @@ def test_keys_and_seeds_are_apart_by_seed_and_by_every_name():
 def test_stages_and_evaluations_of_one_seed_share_no_stream(stream, tiny_config, tiny_params, tmp_path):
     tokenizer = ByteTokenizer("{{ messages[0].content }}")
     model = Model(tiny_config, tiny_params, tokenizer)
-    environment = collect.Environment(PROBLEMS, TEMPLATE, Names(), SAMPLING, 0, prompt_width=2)
+    environment = Environment(PROBLEMS, TEMPLATE, Names(), SAMPLING, 0, prompt_width=2)
     rl = RLConfig(prompts=2, group=2)
 
     def rolled_out(stage, step):
-        return stream(
-            lambda: collect.collect(tiny_params, model, dataclasses.replace(environment, stage=stage), rl, step)
-        )
+        setup = make_setup(model, dataclasses.replace(environment, stage=stage), rl)
+        problems = [environment.batch(step, rl.prompts, 0, 1)]
+        keys = step_keys(dataclasses.replace(environment, stage=stage), step)
+        return stream(lambda: collect(tiny_params, problems, keys.samples, setup))
 
     def evaluated(name):
         config = EvaluationConfig(samples=2)

@@ -16,8 +16,8 @@ from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.stages import _load
 from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
-from r1jax.rl.rollouts import Environment
-from r1jax.rl.train import reinforce
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import init_params
 from r1jax.tokenizer import ByteTokenizer
@@ -51,7 +51,7 @@ def test_reinforcement_learning_runs_on_one_device(tmp_path):
     before = jax.device_get(model.params["embedding"])
     environment = Environment(PROBLEMS, TEMPLATE, Places(), SAMPLING, 0, 4)
     config = RLConfig(steps=1, prompts=2, group=2, learning_rate=1e-2)
-    params = reinforce(model, environment, config, SaveConfig(), tmp_path).params
+    params = train_policy(model, environment, config, SaveConfig(), tmp_path).params
     assert np.abs(params["embedding"] - before).max() > 1e-3
     assert {device for w in jax.tree.leaves(params) for device in w.devices()} == {jax.devices()[0]}
 

@@ -1,1 +1,1 @@
-"""Array functions of reinforcement learning: no model, no input or output."""
+"""Algorithms of reinforcement learning and their terms: functions of arrays, without models or I/O."""

@@ -9,8 +9,7 @@ import numpy as np
 
 Baseline = Literal["group", "leave_one_out", "batch"]
 
-
-_ROUNDING = 1e-6  # of float32 totals: sums of the same weighted rewards in another order differ by less than this
+_ROUNDING = 1e-6  # relative: float32 sums of the same rewards in another order differ by less
 
 
 def group_advantages(
@@ -24,14 +23,22 @@ def group_advantages(
     """Advantage of each sample against the others of its prompt: [P, G] float32 for rewards [P, G].
 
     - group: (r_i - mean_j r_j) / std_j r_j, GRPO (arXiv 2402.03300); without std: Dr. GRPO (arXiv 2503.20783).
-    - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740), which is never divided by a deviation: that would
-      leave GRPO times G / (G - 1).
+    - leave_one_out: r_i - mean_{j != i} r_j, RLOO (arXiv 2402.14740), without a division by a deviation, which would
+      make it GRPO times G / (G - 1).
     - batch: (r_i - mean_j r_j) / std over the whole batch of the centred rewards, REINFORCE++ with a group baseline
-      (arXiv 2501.03262). Of the batch are the groups in ``counts`` [P] bool; None: all.
+      (arXiv 2501.03262).
 
-    The standard deviation is the population's. Groups without spread (groups_with_spread) get zeros. resolution: of the
-    rewards, [P] or one for all; no deviation below it is divided by, since noise would become advantages of +-1.
-    ``normalise_std=False`` leaves the division out.
+    Args:
+      rewards: [P, G].
+      baseline: see above.
+      normalise_std: divide by the population's standard deviation.
+      eps: added to it.
+      resolution: smallest difference of rewards that is not noise, [P] or one for all. Deviations below it are replaced
+        by it, since noise would become advantages of +-1.
+      counts: [P] bool, the groups over which "batch" takes its deviation; None: all.
+
+    Returns:
+      [P, G]; zeros for groups without spread (groups_with_spread).
 
     Raises:
       ValueError: for a group of one, or rewards that are not finite.
@@ -58,9 +65,9 @@ def group_advantages(
 
 
 def groups_with_spread(rewards: np.ndarray, resolution: np.ndarray | float = 0.0) -> np.ndarray:
-    """True where the rewards of a group differ by more than their resolution: [P] bool for [P, G].
+    """True for groups whose rewards differ by more than their resolution: [P] bool for rewards [P, G].
 
-    resolution: [P] or one for all; at least the rounding of float32 totals, 1e-6 of the largest reward or of 1.
+    resolution: [P] or one for all; it is at least the rounding of float32 sums, 1e-6 max(largest reward, 1).
     """
     r = np.asarray(rewards, np.float64)
     rounding = _ROUNDING * np.maximum(np.abs(r).max(axis=1), 1.0)

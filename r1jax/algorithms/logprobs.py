@@ -1,7 +1,7 @@
-"""Log-probabilities and entropy of tokens without ever holding [tokens, vocabulary].
+"""Log-probabilities and entropy of tokens, in chunks: [tokens, vocabulary] is never in memory.
 
-The trainer, the reference pass and the tests of the sampler all come here, so that one definition of the policy,
-softmax(logits / temperature), serves every side.
+The update, the old and reference log-probabilities and the tests of the sampler use the same function, so the policy
+is softmax(logits / temperature) in all of them.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def token_logprobs(
     """Log-probability of each target and entropy of its distribution, in nats.
 
     With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
-    Tokens are taken ``chunk`` at a time on each device of the data axis, forward and backward, so the largest array is
-    [chunk, V] in float32. More devices take as many turns with more tokens each, and not more turns: the gradient of
-    the unembedding is added up between the devices once a turn.
+    Each device of the data axis takes ``chunk`` tokens at a time, forward and backward, so the largest array is
+    [chunk, V] in float32. The number of chunks does not grow with the number of devices: the gradient of the
+    unembedding is summed over the devices once a chunk.
 
     Args:
       hidden: [B, T, D] final states.
       unembedding: [D, V].
       targets: [B, T] int32, the token that follows each state.
       temperature: of the policy, above 0.
-      chunk: tokens whose logits exist at one time on a device (at least one column of the batch is taken).
+      chunk: tokens whose logits are in memory at one time on a device (at least one column of the batch).
 
     Returns:
       logp [B, T] and entropy [B, T], float32.
@@ -41,7 +41,7 @@ def token_logprobs(
     chex.assert_equal_shape_prefix([hidden, targets], 2)
     B, T, _ = hidden.shape
     n = -(-T // max(1, chunk * data_devices() // B))
-    columns = -(-T // n)  # even parts: little is padded
+    columns = -(-T // n)  # even parts need little padding
 
     def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]: the batch keeps its sharding
         x = jnp.pad(x, [(0, 0), (0, n * columns - T)] + [(0, 0)] * (x.ndim - 2))
@@ -61,12 +61,12 @@ def _logits(hidden: jax.Array, unembedding: jax.Array, temperature: float) -> ja
 
 
 def _gathered(unembedding: jax.Array) -> jax.Array:
-    # Before the loop over chunks and not in it: one gather over the data axis serves them all.
+    # Gathered over the data axis once, before the loop over chunks.
     return constrain(unembedding, None, "vocab")
 
 
 def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
-    # A comparison and not a gather: it stays local where the vocabulary is sharded.
+    # A comparison and not a gather, which would communicate if the vocabulary is sharded.
     return targets[..., None] == jnp.arange(vocab)
 
 
@@ -81,8 +81,7 @@ def _chunked_forward(hidden, unembedding, targets, temperature):
     def one(chunk):
         h, y = chunk
         z = _logits(h, gathered, temperature)
-        # Relative to the largest logit, so that no sum loses digits to large terms, and in two readings of the logits:
-        # one for the maximum and one for the three sums.
+        # Relative to the largest logit, for precision. The logits are read twice: for the maximum and for three sums.
         top = z.max(axis=-1)
         z = z - top[..., None]
         weights = jnp.exp(z)

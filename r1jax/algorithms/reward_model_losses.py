@@ -1,4 +1,4 @@
-"""Losses of reward models: sums over a batch, to be divided once."""
+"""Losses of reward models, as sums over a batch."""
 
 from __future__ import annotations
 

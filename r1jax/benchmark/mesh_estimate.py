@@ -17,11 +17,12 @@ from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
-from r1jax.rl.batch import Rollout, width_bucket
+from r1jax.rl.batch import Batch, width_bucket
 from r1jax.rl.update import update
 from r1jax.sampling.sampler import Queue, sample_queue
 from r1jax.sharding import MESH_AXES, Params, batch_sharding, param_shapes, parse_mesh
-from r1jax.training.state import TrainState, make_optimizer, state_shapes
+from r1jax.training.optimizer import make_optimizer
+from r1jax.training.state import TrainState, state_shapes
 
 
 def target_mesh(text: str, target: Path) -> Mesh:
@@ -41,32 +42,32 @@ def abstract_state(work: Workload, mesh: Mesh) -> TrainState:
     return state_shapes(work.model_config(), work.rl, make_optimizer(work.rl, work.rl.steps), mesh)
 
 
-def abstract_rollout(work: Workload) -> Rollout:
-    """The rollout as shapes on the current mesh: the result of build_rollout for full lengths."""
+def abstract_batch(work: Workload) -> Batch:
+    """The batch of ``work`` as shapes on the entered mesh: that of build_batch for completions of full length."""
     N, T = work.rl.sequences, width_bucket(work.width - 1, work.width - 1)
 
     def array(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding())
 
-    per_token = array(jnp.float32, N, T)
-    return Rollout(
-        array(jnp.int32, N, T + 1),
-        array(jnp.bool_, N, T),
-        array(jnp.float32, N),
-        per_token,
-        per_token,
-        per_token,
-        per_token,
+    per_sequence, per_token = array(jnp.float32, N), array(jnp.float32, N, T)
+    return Batch(
+        tokens=array(jnp.int32, N, T + 1),
+        mask=array(jnp.bool_, N, T),
+        rewards=per_sequence,
+        advantages=per_sequence,
+        sampler_logprobs=per_token,
+        sampling_logprobs=per_token,
+        old_logprobs=per_token,
+        reference_logprobs=per_token,
         first=(work.prompt - 1) // 32 * 32,
     )
 
 
 def update_program(work: Workload, state: TrainState) -> jax.stages.Compiled:
-    """Compiles the update on the current mesh."""
-    passes = work.rl.sequences // work.rl.microbatch_size
-    objective = work.rl.objective(work.sampling)
-    optimizer = make_optimizer(work.rl, work.rl.steps)
-    return update.lower(state, abstract_rollout(work), optimizer, objective, work.model_config(), passes).compile()
+    """The update of ``work`` on the entered mesh."""
+    rl, optimizer = work.rl, make_optimizer(work.rl, work.rl.steps)
+    static = (optimizer, rl.algorithm, rl.context(work.sampling), work.model_config(), rl.passes)
+    return update.lower(state, abstract_batch(work), *static).compile()
 
 
 def rollout_program(work: Workload, params: Params) -> jax.stages.Compiled:

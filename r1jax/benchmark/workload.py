@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
@@ -24,17 +25,21 @@ from r1jax.models.config import ComputeOptions, ModelConfig, with_compute_option
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.scores import Scorer
-from r1jax.rl.batch import Rollout
+from r1jax.rl.batch import Batch
 from r1jax.rl.config import RLConfig
-from r1jax.rl.rollouts import Collected, Environment, collect, lay_out
-from r1jax.rl.train import copy_reference, learn
+from r1jax.rl.environment import Environment
+from r1jax.rl.rollouts import Rollout, collect
+from r1jax.rl.setup import make_setup
+from r1jax.rl.state import RLState, copy_reference, rl_shapes
+from r1jax.rl.step import StepKeys, batch_of, learn, rl_step
 from r1jax.rl.update import update
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params, init_params
 from r1jax.tokenizer import Rendered
-from r1jax.training.loop import Carry
-from r1jax.training.state import init_state, make_optimizer, state_shapes
+from r1jax.training.state import init_state
+from r1jax.training.stopwatch import Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Workload(ComputeOptions):
             steps=1000,
             prompts=self.prompts,
             group=self.group,
-            beta=self.beta,
+            algorithm=GRPO(beta=self.beta),
             param_dtype=self.dtype,
             microbatch=min(self.microbatch, self.prompts * self.group),
         )
@@ -194,31 +199,33 @@ class Bench:
         self.config, self.mesh = config, jax.sharding.get_mesh()
         self.model_config = config.model_config(context)
         self.rl, self.sampling = config.rl, config.sampling
-        self.objective = self.rl.objective(self.sampling)
-        self.optimizer = make_optimizer(self.rl, 1000)
-        shapes = state_shapes(self.model_config, self.rl, self.optimizer, self.mesh)
-        specs = param_specs(self.model_config)
-        dtype, place = jnp.dtype(config.dtype), jax.tree.map(lambda s: s.sharding, shapes)
-        # One program: creating weights first and copying them into a state would fragment the memory.
-        init = jax.jit(
-            lambda key: init_state(
-                with_natural_samples(init_params(specs, key, dtype), self.model_config), self.optimizer, shapes
-            ),
-            out_shardings=place,
-        )
-        state = init(jax.random.key(0))
-        self.carry = Carry(state, copy_reference(state.params, self.model_config) if config.beta else None)
         tokenizer = WordTokenizer(self.model_config.vocab_size, config.prompt)
-        self.model = Model(self.model_config, {}, tokenizer)  # the weights are in the training state
         template = Template("bench", "{question}", prefill="")
-        problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]
-        self.prompts = [template.prompt_ids(p, tokenizer) for p in problems]
-        self.environment = Environment(problems, template, pool, self.sampling, 0, config.prompt)
+        self.problems = [Problem(f"{i} + {i}", str(2 * i), "number") for i in range(config.prompts)]
+        self.prompts = [template.prompt_ids(p, tokenizer) for p in self.problems]
+        self.environment = Environment(self.problems, template, pool, self.sampling, 0, config.prompt)
+        model = Model(self.model_config, {}, tokenizer)  # the weights are in the state
+        setup = make_setup(model, self.environment, self.rl)
+        self._watch = watch = Stopwatch()
+        self.setup = dataclasses.replace(
+            setup, sample=watch.timed("sampling", setup.sample), score=watch.timed("rewards", setup.score)
+        )
+        shapes = rl_shapes(setup).policy
+        specs = param_specs(self.model_config)
+        dtype = jnp.dtype(config.dtype)
+
+        def init(key: jax.Array) -> Any:
+            params = with_natural_samples(init_params(specs, key, dtype), self.model_config)
+            return init_state(params, setup.optimizer, shapes)
+
+        # One program: weights that are made first and then copied into a state would fragment the memory.
+        policy = jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(jax.random.key(0))
+        self.state = RLState(policy, copy_reference(policy.params, self.model_config) if config.beta else None)
 
     def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
         """Samples ``group`` completions of the first ``prompts`` prompts."""
         return sample(
-            self.carry.state.params,
+            self.state.policy.params,
             self.prompts[:prompts],
             self.model_config,
             jax.random.key(1),
@@ -228,34 +235,50 @@ class Bench:
             limits=limits,
         )
 
-    def collected(self, step: int) -> Collected:
-        """Samples and scores the rollout of a step."""
-        return collect(self.carry.state.params, self.model, self.environment, self.rl, step)
+    def collected(self, step: int) -> Rollout:
+        """Prompts, samples and rewards of a step."""
+        problems = [self.environment.batch(step, self.rl.prompts, 0, 1)]
+        return collect(self.state.policy.params, problems, self._samples_key(step), self.setup)
 
-    def learn(self, rollout: Rollout, step: int) -> dict[str, float]:
-        """Runs the reference pass and the update; returns their metrics."""
-        key = jax.random.key(step)
-        return learn(self.carry, rollout, self.optimizer, self.rl, self.objective, self.model_config, key)
+    def learn(self, batch: Batch, step: int) -> dict[str, float]:
+        """Reference pass and update; their metrics."""
+        self.state, metrics = learn(self.state, batch, jax.random.key(step), self.setup)
+        return metrics
 
-    def batch(self, step: int) -> Rollout:
-        """The rollout of a step as arrays for the update."""
-        return lay_out(self.collected(step).groups, self.rl, self.config.width)
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        rollout = self.collected(step)
+        advantages = self.rl.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
+        return batch_of(rollout, advantages, self.setup)
 
-    def update(self, batch: Rollout) -> jax.Array:
-        """Updates the state with a rollout; returns the summed loss."""
-        passes = self.rl.sequences // self.rl.microbatch_size
-        self.carry.state, sums, _ = update(
-            self.carry.state, batch, self.optimizer, self.objective, self.model_config, passes
+    def update(self, batch: Batch) -> jax.Array:
+        """One update of the state on a batch; its summed loss."""
+        setup = self.setup
+        policy, sums, _ = update(
+            self.state.policy,
+            batch,
+            setup.optimizer,
+            self.rl.algorithm,
+            setup.context,
+            self.model_config,
+            self.rl.passes,
         )
+        self.state = dataclasses.replace(self.state, policy=policy)
         return sums["loss"][0]
 
     def step(self, step: int) -> dict[str, float]:
-        """Runs a whole GRPO step as in the experiments; returns its metrics."""
-        found = self.collected(step)
-        row = self.learn(lay_out(found.groups, self.rl, self.config.width), step)
-        return row | {"seconds_sampling": found.seconds_sampling, "seconds_rewards": found.seconds_rewards}
+        """A whole GRPO step, as the experiments run it; its metrics."""
+        problems = [self.environment.batch(step, self.rl.prompts, 0, 1)]
+        keys = StepKeys(self._samples_key(step), jax.random.key(step))
+        self._watch.take()
+        self.state, result = rl_step(self.state, problems, keys, self.setup)
+        seconds = self._watch.take()
+        return result.metrics | {f"seconds_{name}": seconds[name] for name in ("sampling", "rewards")}
+
+    def _samples_key(self, step: int) -> jax.Array:
+        return jax.random.fold_in(stage_key(self.environment.seed, self.environment.stage, "samples"), step)
 
     def free(self) -> None:
         """Frees the memory of weights, moments and reference."""
-        for array in jax.tree.leaves((self.carry.state, self.carry.reference)):
+        for array in jax.tree.leaves(self.state):
             array.delete()

@@ -45,6 +45,15 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
     return tree
 
 
+def with_scalar_head(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
+    """Weights and config of the same blocks with a scalar head, zero at the start, in place of the output matrix."""
+    config = dataclasses.replace(config, head="scalar")
+    specs = param_specs(config)
+    kept = {name: params[name] for name in specs if name != "score"}
+    dtype = jax.tree.leaves(kept)[0].dtype
+    return {**kept, "score": jnp.zeros(specs["score"].shape, dtype)}, config
+
+
 def cast(params: Params, config: ModelConfig) -> Params:
     """Casts the parameters to config.dtype, the type of matrix products."""
     return jax.tree.map(lambda w: w.astype(config.dtype), params)

@@ -11,37 +11,28 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from r1jax.algorithms.divergence import Direction, kl_sum
+from r1jax.algorithms.kl import Direction, kl_sum
 from r1jax.checkpoints.model import Model
-from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.problems.schedule import problem_batch, warn_of_repeats
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
-from r1jax.rl.batch import build_rollout
-from r1jax.rl.update import accumulate
+from r1jax.rl.batch import build_batch
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
-from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
-from r1jax.training.progress import ProgressBar
-from r1jax.training.state import (
-    OptimizerConfig,
-    TrainState,
-    apply_gradients,
-    init_state,
-    make_optimizer,
-    state_shapes,
-    warn_of_rounding,
-)
+from r1jax.training.gradients import accumulate
+from r1jax.training.loop import SaveConfig, TrainingLoop
+from r1jax.training.metrics import Metrics, reduce_metrics, totals
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer, warn_of_rounding
+from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +159,7 @@ def match(
     microbatches = config.sequences // config.microbatch_size
     write_model(folder, student.config, student.tokenizer)
 
-    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+    def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         began = time.perf_counter()
         own = config.source == "student"
         prompts = [
@@ -178,7 +169,7 @@ def match(
         key = jax.random.fold_in(stage_key(seed, name, "samples"), step)
         samples = jax.device_get(
             sample(
-                carry.state.params if own else teacher.params,
+                state.params if own else teacher.params,
                 prompts,
                 student.config if own else teacher.config,
                 key,
@@ -188,19 +179,11 @@ def match(
                 prompt_width=width,
             )
         )
-        rollout = build_rollout(
-            prompts=[prompt for prompt in prompts for _ in range(config.samples)],
-            tokens=samples.tokens,
-            lengths=samples.lengths,
-            logprobs=samples.logprobs,
-            sampling_logprobs=samples.sampling_logprobs,
-            advantages=np.zeros(config.sequences, np.float32),
-            counts=np.ones(config.sequences, bool),
-            longest=width + sampling.max_tokens,
-        )
-        carry.state, metrics = _update(
-            carry.state,
-            (rollout.tokens, rollout.mask),
+        repeated = [prompt for prompt in prompts for _ in range(config.samples)]
+        batch = build_batch(repeated, samples, width + sampling.max_tokens)
+        state, metrics = _update(
+            state,
+            (batch.tokens, batch.mask),
             teacher.params,
             optimizer,
             (student.config, teacher.config),
@@ -210,18 +193,10 @@ def match(
         )
         tokens = float(samples.lengths.sum())
         row = reduce_metrics(metrics) | {"tokens": tokens, "length_mean": tokens / config.sequences}
-        return carry, row | {"tokens_per_second": tokens / (time.perf_counter() - began)}
+        return state, row | {"tokens_per_second": tokens / (time.perf_counter() - began)}
 
-    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
-        carry = restore(checkpoints, Carry(shapes))
-        if carry is None:
-            carry = Carry(init_state(student.params, optimizer, shapes))
-        for weight in jax.tree.leaves(student.params):
-            weight.delete()
-        start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
-            carry = run(
-                carry, step_fn, steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress
-            )
+    with TrainingLoop(folder, name, config.steps, save) as loop:
+        state = loop.start(shapes, lambda: init_state(student.params, optimizer, shapes), student.params)
+        state = loop.fit(state, step_fn)
     figures = {"steps": config.steps} | totals(folder, "tokens", "seconds")
-    return dataclasses.replace(student, params=carry.state.params), figures
+    return dataclasses.replace(student, params=state.params), figures

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import sentencepiece
 
-from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.problems.problem import HELD_OUT_SHARE, Problem
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig, bilingual_documents
@@ -26,10 +26,10 @@ from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import batch_sharding, entered_mesh, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
-from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
-from r1jax.training.progress import ProgressBar
-from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
+from r1jax.training.loop import SaveConfig, TrainingLoop
+from r1jax.training.metrics import reduce_metrics, totals
+from r1jax.training.optimizer import OptimizerConfig, Schedule, make_optimizer, warn_of_rounding
+from r1jax.training.state import TrainState, init_state, state_shapes
 
 # Messages a line each, in turn; an end token after each of the assistant's.
 CHAT = (
@@ -151,26 +151,21 @@ def pretrain(
     optimizer = make_optimizer(config, config.steps, stage_seed(seed, name, "rounding"))
     shapes = state_shapes(model, config, optimizer, mesh)
     write_model(folder, model, tokenizer)
-    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
-        carry = restore(checkpoints, Carry(shapes))
-        if carry is None:
-            params = init_params(specs, stage_key(seed, name, "weights"))
-            carry = Carry(init_state(params, optimizer, shapes))
-        start = int(carry.state.step)
 
-        def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
-            began = time.perf_counter()
-            picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
-            batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
-            carry.state, metrics = language_model_update(carry.state, batch, optimizer, model)
-            row = reduce_metrics(metrics)
-            learned = float(mask[picked].sum())
-            return carry, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
+    def initial() -> TrainState:
+        return init_state(init_params(specs, stage_key(seed, name, "weights")), optimizer, shapes)
 
-        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
-            run(
-                carry, step_fn, steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress
-            )
+    def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
+        began = time.perf_counter()
+        picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
+        batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
+        state, metrics = language_model_update(state, batch, optimizer, model)
+        row = reduce_metrics(metrics)
+        learned = float(mask[picked].sum())
+        return state, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
+
+    with TrainingLoop(folder, name, config.steps, save) as loop:
+        loop.fit(loop.start(shapes, initial), step_fn)
     return {"parameters": param_count(specs), "documents": len(texts)} | totals(folder, "tokens", "seconds")
 
 

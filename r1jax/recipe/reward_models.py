@@ -16,7 +16,7 @@ import optax
 
 from r1jax.algorithms.reward_model_losses import pairwise_loss, pointwise_loss
 from r1jax.checkpoints.model import Model
-from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.checkpoints.native import write_model
 from r1jax.data.formats.preferences import Labelled, Pair
 from r1jax.data.problems.problem import key_is_held_out
 from r1jax.data.text.conversations import check_reasoning_is_kept, judged_ids
@@ -24,21 +24,13 @@ from r1jax.errors import UserError
 from r1jax.models import transformer
 from r1jax.models.config import ModelConfig
 from r1jax.rewards.model import pad_rows
-from r1jax.rl.update import accumulate, check_microbatch
 from r1jax.seeds import stage_seed
-from r1jax.sharding import Params, batch_sharding, data_devices, entered_mesh, init_params
-from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import Metrics, MetricsWriter, reduce_metrics, totals
-from r1jax.training.progress import ProgressBar
-from r1jax.training.state import (
-    OptimizerConfig,
-    TrainState,
-    apply_gradients,
-    init_state,
-    make_optimizer,
-    state_shapes,
-    warn_of_rounding,
-)
+from r1jax.sharding import Params, batch_sharding, data_devices, entered_mesh
+from r1jax.training.gradients import accumulate, check_microbatch
+from r1jax.training.loop import SaveConfig, TrainingLoop
+from r1jax.training.metrics import Metrics, reduce_metrics, totals
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer, warn_of_rounding
+from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
 
 Judgement = Pair | Labelled
 Batch = dict[str, Any]
@@ -81,12 +73,8 @@ def scalar_model(model: Model) -> Model:
     """The language model with a scalar head, zero at the start, in place of its output matrix."""
     if model.config.head == "scalar":
         return model
-    config = dataclasses.replace(model.config, head="scalar")
-    specs = transformer.param_specs(config)
-    head = init_params({"score": specs["score"]}, jax.random.key(0))
-    kept = {name: model.params[name] for name in specs if name != "score"}
-    dtype = jax.tree.leaves(kept)[0].dtype
-    return dataclasses.replace(model, config=config, params={**kept, "score": head["score"].astype(dtype)})
+    params, config = transformer.with_scalar_head(model.params, model.config)
+    return dataclasses.replace(model, config=config, params=params)
 
 
 def check_reward_model(config: RewardModelConfig, data_axis: int) -> None:
@@ -171,29 +159,19 @@ def train_reward_model(
     def batch_of(items: Sequence[dict[str, Any]], rows: int) -> Batch:
         return jax.device_put(_batch(items, rows, longest), batch_sharding())
 
-    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+    def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         epoch, part = divmod(step, per_epoch)
         start = epoch * len(learned)
         places = range(start + part * config.batch, min(start + (part + 1) * config.batch, start + len(learned)))
         items = [learned[cast(int, order[i])] for i in places]
-        carry.state, metrics = _update(
-            carry.state, batch_of(items, config.batch), optimizer, settings, config.batch // rows
-        )
-        return carry, reduce_metrics(metrics)
+        state, metrics = _update(state, batch_of(items, config.batch), optimizer, settings, config.batch // rows)
+        return state, reduce_metrics(metrics)
 
-    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
-        carry = restore(checkpoints, Carry(shapes))
-        if carry is None:
-            carry = Carry(init_state(model.params, optimizer, shapes))
-        for weight in jax.tree.leaves(model.params):
-            weight.delete()
-        start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, ProgressBar(name, updates, start) as progress:
-            carry = run(
-                carry, step_fn, steps=updates, checkpoints=checkpoints, save=save, writer=writer, progress=progress
-            )
+    with TrainingLoop(folder, name, updates, save) as loop:
+        state = loop.start(shapes, lambda: init_state(model.params, optimizer, shapes), model.params)
+        state = loop.fit(state, step_fn)
     parts = [held_out[i : i + rows] for i in range(0, len(held_out), rows)]
-    right = sum(float(_sums(carry.state.params, batch_of(part, rows), settings)[1][1]) for part in parts)
+    right = sum(float(_sums(state.params, batch_of(part, rows), settings)[1][1]) for part in parts)
     figures = {
         "judgements": len(learned),
         "held_out": len(held_out),
@@ -204,7 +182,7 @@ def train_reward_model(
         "tokens": config.epochs * sum(len(ids) for one in learned for ids in one["ids"]),
         **totals(folder, "seconds"),
     }
-    return dataclasses.replace(model, params=carry.state.params), figures
+    return dataclasses.replace(model, params=state.params), figures
 
 
 def _laid_out(

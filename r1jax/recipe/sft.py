@@ -13,21 +13,21 @@ import jax
 import numpy as np
 
 from r1jax.checkpoints.model import Model
-from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.problem import key_is_held_out
 from r1jax.data.text.conversations import conversation_example
 from r1jax.data.text.packing import Example, pack
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import cast
-from r1jax.rl.update import check_microbatch
 from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, batch_sharding, entered_mesh
+from r1jax.training.gradients import check_microbatch
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
-from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import MetricsWriter, reduce_metrics, totals
-from r1jax.training.progress import ProgressBar
-from r1jax.training.state import OptimizerConfig, Schedule, init_state, make_optimizer, state_shapes, warn_of_rounding
+from r1jax.training.loop import SaveConfig, TrainingLoop
+from r1jax.training.metrics import reduce_metrics, totals
+from r1jax.training.optimizer import OptimizerConfig, Schedule, make_optimizer, warn_of_rounding
+from r1jax.training.state import TrainState, init_state, state_shapes
 
 Conversation = Sequence[Mapping[str, str]]
 Batch = dict[str, np.ndarray]
@@ -134,38 +134,28 @@ def sft(
     microbatches = config.batch // config.microbatch_size
     current: tuple[int, list[Batch]] = (-1, [])
 
-    def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
+    def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         nonlocal current
         began = time.perf_counter()
         row: dict[str, float] = {}
         if tests and step == 0:
-            row["held_out_loss_before"] = held_out_loss(carry.state.params, tests, settings, config.logprob_chunk)
+            row["held_out_loss_before"] = held_out_loss(state.params, tests, settings, config.logprob_chunk)
         epoch = int(np.searchsorted(starts, step, side="right")) - 1
         if current[0] != epoch:
             current = (epoch, epoch_batches(epoch))
         part = current[1][step - starts[epoch]]
         batch = jax.device_put(part, batch_sharding())
-        carry.state, metrics = language_model_update(
-            carry.state, batch, optimizer, settings, microbatches, config.logprob_chunk
-        )
+        state, metrics = language_model_update(state, batch, optimizer, settings, microbatches, config.logprob_chunk)
         row |= reduce_metrics(metrics)
         row["tokens"] = float(part["mask"].sum())
         row["tokens_per_second"] = row["tokens"] / (time.perf_counter() - began)
         if tests and ((step + 1) % config.evaluate_every == 0 or step + 1 == updates):
-            row["held_out_loss"] = held_out_loss(carry.state.params, tests, settings, config.logprob_chunk)
-        return carry, row
+            row["held_out_loss"] = held_out_loss(state.params, tests, settings, config.logprob_chunk)
+        return state, row
 
-    with Checkpoints(folder, save.keep_last, keep_best=0) as checkpoints:
-        carry = restore(checkpoints, Carry(shapes))
-        if carry is None:
-            carry = Carry(init_state(model.params, optimizer, shapes))
-        for weight in jax.tree.leaves(model.params):
-            weight.delete()
-        start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, ProgressBar(name, updates, start) as progress:
-            carry = run(
-                carry, step_fn, steps=updates, checkpoints=checkpoints, save=save, writer=writer, progress=progress
-            )
+    with TrainingLoop(folder, name, updates, save) as loop:
+        state = loop.start(shapes, lambda: init_state(model.params, optimizer, shapes), model.params)
+        state = loop.fit(state, step_fn)
     figures = {
         "examples": len(learned),
         "held_out": len(held_out),
@@ -174,7 +164,7 @@ def sft(
         "tokens": config.epochs * int(sum(e.mask.sum() for e in learned)),
         **totals(folder, "seconds"),
     }
-    return dataclasses.replace(model, params=carry.state.params), figures
+    return dataclasses.replace(model, params=state.params), figures
 
 
 def _examples(

@@ -50,8 +50,8 @@ from r1jax.recipe.sft import sft
 from r1jax.rewards.model import ModelReward
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import RoutedRewards, check_kinds, parse_routes, rule_specs
-from r1jax.rl.rollouts import Environment
-from r1jax.rl.train import reinforce
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_seed
 from r1jax.sharding import entered_mesh, param_shardings
@@ -97,7 +97,7 @@ def rl_stage(settings: RLSettings, inputs: Inputs, folder: Path) -> Figures:
             settings.general_from,
             settings.general_share,
         )
-        reinforce(model, environment, settings.rl, shared.save, folder, name=folder.name)
+        train_policy(model, environment, settings.rl, shared.save, folder, name=folder.name)
     return {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
 
 

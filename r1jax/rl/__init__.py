@@ -1,1 +1,1 @@
-"""Reinforcement learning: rollouts, batches, updates and the step that joins them."""
+"""Reinforcement learning: a step on a page, its rollouts, batches and updates, and the training around it."""

@@ -1,4 +1,4 @@
-"""From samples and rewards to the batch that the update reads."""
+"""The batch that updates read: its layout, and its split into minibatches."""
 
 from __future__ import annotations
 
@@ -6,148 +6,103 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.algorithms.logprobs import token_logprobs
-from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import hidden_states, prepare, unembedding
-from r1jax.sharding import Params, batch_sharding, constrain
+from r1jax.sampling.sampler import Samples
+from r1jax.sharding import batch_sharding, constrain
 
 
 @flax.struct.dataclass
-class Rollout:
-    """Sequences to learn from. Position t of every [B, T] field speaks of the token tokens[:, t + 1]."""
+class Batch:
+    """Sequences to learn from, split over the data axis. Position t of each [B, T] belongs to tokens[:, t + 1]."""
 
     tokens: jax.Array  # [B, T + 1] int32: prompt, completion, then padding
-    mask: jax.Array  # [B, T] bool: the completion's tokens, of the sequences that count
-    advantages: jax.Array  # [B] float32
-    sampler_logprobs: jax.Array  # [B, T] float32, the sampler's word for the policy's log-probabilities
-    sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that was drawn from
-    old_logprobs: jax.Array  # [B, T] float32, the trainer's, before the first update; zeros until known
+    mask: jax.Array  # [B, T] bool: the tokens of completions, in sequences that count
+    rewards: jax.Array  # [B] float32
+    advantages: jax.Array  # [B] float32, or [B, T] if the algorithm has prepared advantages per token
+    sampler_logprobs: jax.Array  # [B, T] float32, of the policy, as computed by the sampler
+    sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that the tokens were sampled from
+    old_logprobs: jax.Array  # [B, T] float32, of the policy before the first update; zeros until known
     reference_logprobs: jax.Array  # [B, T] float32; zeros until known
-    first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in every row
+    targets: dict[str, Any] = flax.struct.field(default_factory=dict)  # of learned models: trees of [B, ...]
+    first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in all rows
 
 
 def width_bucket(width: int, longest: int) -> int:
-    """Positions that a batch is padded to: quarters of the longest possible, so that few programs are compiled.
+    """Positions that a batch is padded to: a quarter of ``longest`` or a multiple, so that few programs are compiled.
 
-    Multiples of 8, which attention kernels want, up to at most 7 more than ``longest``.
+    Rounded up to a multiple of 8 for attention kernels, so at most 7 more than ``longest``.
     """
     quarter = -(-longest // 4)
     return -(-min(-(-width // quarter) * quarter, longest) // 8) * 8
 
 
-def build_rollout(
+def build_batch(
     prompts: Sequence[Sequence[int]],
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    logprobs: np.ndarray,
-    sampling_logprobs: np.ndarray,
-    advantages: np.ndarray,
-    counts: np.ndarray,
+    samples: Samples,
     longest: int,
-) -> Rollout:
-    """Lays out sequences as prompt and completion side by side, and moves them to the devices split over ``data``.
+    *,
+    counts: np.ndarray | None = None,
+    rewards: np.ndarray | None = None,
+    advantages: np.ndarray | None = None,
+) -> Batch:
+    """Prompts and completions side by side, on the devices of the entered mesh, split over the data axis.
 
     Args:
-      prompts: B prompts as token ids.
-      tokens: [B, M] completions.
-      lengths: [B] their tokens.
-      logprobs: [B, M] the sampler's, under the policy.
-      sampling_logprobs: [B, M] the sampler's, under the distribution drawn from.
-      advantages: [B].
-      counts: [B] bool; a sequence that does not count gives no loss and enters no mean.
+      prompts: token ids of the prompt of each of the B samples.
+      samples: B samples on the host.
       longest: tokens of the longest possible prompt and completion together.
+      counts: [B] bool; a sequence that does not count has no loss and enters no mean. None: all count.
+      rewards, advantages: [B]; None: zeros.
     """
-    B = len(prompts)
-    chex.assert_shape([lengths, advantages, counts], (B,))
-    starts = np.array([len(p) for p in prompts])
+    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
+    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
     T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
-    rows = np.zeros((B, T + 1), np.int32)
-    mask = np.zeros((B, T), bool)
-    policy = np.zeros((B, T), np.float32)
-    drawn = np.zeros((B, T), np.float32)
-    for i, (prompt, n) in enumerate(zip(prompts, lengths, strict=True)):
-        start = len(prompt)
-        rows[i, :start] = prompt
-        rows[i, start : start + n] = tokens[i, :n]
-        span = slice(start - 1, start - 1 + n)
-        mask[i, span] = counts[i]
-        policy[i, span] = logprobs[i, :n]
-        drawn[i, span] = sampling_logprobs[i, :n]
-    nothing = np.zeros((B, T), np.float32)
+    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
+    sampled = np.arange(M) < lengths[:, None]  # [B, M]
+    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
+    within = (place >= 0) & (place < lengths[:, None])
+
+    def laid_out(values: Any) -> np.ndarray:  # [B, M] -> [B, T]
+        out = np.zeros((B, T), values.dtype)
+        out[within] = np.asarray(values)[sampled]
+        return out
+
+    tokens = np.zeros((B, T + 1), np.int32)
+    tokens[:, 1:] = laid_out(samples.tokens)
+    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
+    zeros = np.zeros((B, T), np.float32)
     fields: dict[str, Any] = {
-        "tokens": rows,
-        "mask": mask,
-        "advantages": advantages.astype(np.float32),
-        "sampler_logprobs": policy,
-        "sampling_logprobs": drawn,
-        "old_logprobs": nothing,
-        "reference_logprobs": nothing,
+        "tokens": tokens,
+        "mask": within if counts is None else within & counts[:, None],
+        "rewards": zeros[:, 0] if rewards is None else rewards.astype(np.float32),
+        "advantages": zeros[:, 0] if advantages is None else advantages.astype(np.float32),
+        "sampler_logprobs": laid_out(samples.logprobs),
+        "sampling_logprobs": laid_out(samples.sampling_logprobs),
+        "old_logprobs": zeros,
+        "reference_logprobs": zeros,
     }
-    # In steps of 32, since every other value is another program.
-    first = (int(starts.min()) - 1) // 32 * 32
-    return jax.device_put(Rollout(**fields, first=first), batch_sharding())
-
-
-def split_microbatches(tree, n: int):
-    """Leading axis [B, ...] as [n, B/n, ...], each part spread over the data axis."""
-
-    def split(x: jax.Array) -> jax.Array:
-        # Row b goes to part b % n: a part then takes rows from every device and moves none.
-        x = jnp.swapaxes(x.reshape(-1, n, *x.shape[1:]), 0, 1)
-        return constrain(x, None, "batch", *[None] * (x.ndim - 2))
-
-    return jax.tree.map(split, tree)
+    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
+    return jax.device_put(Batch(**fields, first=first), batch_sharding())
 
 
 @partial(jax.jit, static_argnames="n")
 def split_minibatches(key: jax.Array, counts: jax.Array, n: int) -> jax.Array:
-    """Rows of a rollout in a random order, dealt to n minibatches: [n, B / n] int32 for counts [B] bool.
+    """Rows of a batch in a random order, split into n minibatches: [n, B / n] int32 for counts [B] bool.
 
-    The K rows that count are dealt first, so that a minibatch has K / n of them, rounded down or up, and min(K, n) have
-    some. The others fill up the shapes.
+    The K rows that count are distributed evenly: each minibatch has K / n of them, rounded down or up.
     """
     order = jax.random.permutation(key, len(counts))
     order = order[jnp.argsort(~counts[order], stable=True)]
     return constrain(order.reshape(-1, n).T, None, None)  # whole on every host
 
 
-def completion_logprobs(
-    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability of tokens[:, 1:] and entropy [B, T], as token_logprobs; zeros before position ``first``.
-
-    The output head is the dearest product of a small model, and prompts need none of it.
-    """
-    h, _ = hidden_states(params, tokens[:, :-1], config)
-    pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
-    logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
-    return logp, entropy
-
-
-@partial(jax.jit, static_argnames=("config", "temperature", "microbatches", "chunk", "first"))
-def score(
-    params: Params,
-    tokens: jax.Array,
-    config: ModelConfig,
-    temperature: float,
-    microbatches: int,
-    chunk: int,
-    first: int = 0,
-) -> jax.Array:
-    """The trainer's log-probabilities [B, T] of tokens[:, 1:], for the old policy and the reference; no gradient.
-
-    Zero before position ``first``.
-    """
-    params = prepare(params, config)
-
-    def one(rows: jax.Array) -> jax.Array:
-        return completion_logprobs(params, rows, config, temperature, chunk, first)[0]
-
-    parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
-    return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+def minibatches(batch: Batch, key: jax.Array, n: int) -> list[Batch]:
+    """The batch in n parts, at random; the batch itself if n is 1."""
+    if n == 1:
+        return [batch]
+    parts = split_minibatches(key, batch.mask.any(axis=1), n)
+    return [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in parts]

@@ -1,91 +1,30 @@
-"""Reinforcement learning from rule rewards: sample, score, compare within the group, update."""
+"""Training of a policy: the loop around r1jax.rl.step."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from r1jax.checkpoints.model import Model
-from r1jax.checkpoints.native import Checkpoints, write_model
+from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.schedule import warn_of_repeats
-from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import cast
-from r1jax.rl.batch import Rollout, score, split_minibatches
 from r1jax.rl.config import RLConfig, warn_without_effect
-from r1jax.rl.rollouts import Environment, collect, describe, excerpt, lay_out
-from r1jax.rl.update import Objective, minibatch_divisor, update
+from r1jax.rl.environment import Environment, sample_groups
+from r1jax.rl.metrics import describe, excerpt
+from r1jax.rl.setup import make_setup
+from r1jax.rl.state import RLState, init_rl_state, rl_shapes
+from r1jax.rl.step import StepKeys, rl_step
 from r1jax.sampling.memory import choose_slots
-from r1jax.seeds import stage_key, stage_seed
-from r1jax.sharding import Params, entered_mesh
-from r1jax.training.loop import Carry, SaveConfig, restore, run
-from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
-from r1jax.training.progress import ProgressBar
-from r1jax.training.state import init_state, make_optimizer, state_shapes, warn_of_rounding
+from r1jax.seeds import stage_key
+from r1jax.training.loop import SaveConfig, TrainingLoop
+from r1jax.training.optimizer import warn_of_rounding
+from r1jax.training.stopwatch import Stopwatch
 
 
-@jax.jit
-def _gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    gap = jnp.where(mask, jnp.abs(old - sampler), 0.0)
-    return gap.sum(), mask.sum().astype(jnp.float32), gap.max()
-
-
-def learn(
-    carry: Carry,
-    rollout: Rollout,
-    optimizer: Any,
-    config: RLConfig,
-    objective: Objective,
-    model: ModelConfig,
-    key: jax.Array,
-) -> dict[str, float]:
-    """All updates of one rollout, on the carry's state; their metrics.
-
-    Each inner epoch deals the rows to the minibatches anew. Every sequence that counts has the same weight in the sum
-    of the updates (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
-    """
-    passes = config.sequences // config.microbatch_size
-    maxima: list[dict[str, jax.Array]] = []
-    sums: list[Any] = []
-
-    def logprobs(params: Params) -> jax.Array:
-        return score(params, rollout.tokens, model, objective.temperature, passes, objective.chunk, rollout.first)
-
-    if objective.beta:
-        assert carry.reference is not None
-        reference = logprobs(carry.reference)
-        rollout = dataclasses.replace(rollout, reference_logprobs=jnp.where(rollout.mask, reference, 0.0))
-    if not objective.on_policy:
-        old = logprobs(carry.state.params)
-        rollout = dataclasses.replace(rollout, old_logprobs=jnp.where(rollout.mask, old, 0.0))
-        total, weight, worst = _gap(rollout.old_logprobs, rollout.sampler_logprobs, rollout.mask)
-        sums.append({"sampler_gap": (total, weight)})
-        maxima.append({"sampler_gap_max": worst})
-    microbatches = config.minibatch // config.microbatch_size
-    whole = config.minibatches == 1
-    divisor = None if whole else minibatch_divisor(rollout.mask, objective, config.minibatches)
-    counts = rollout.mask.any(axis=1)
-    for epoch in range(config.inner_epochs):
-        deal = [None] if whole else split_minibatches(jax.random.fold_in(key, epoch), counts, config.minibatches)
-        for rows in deal:
-            part = rollout if rows is None else jax.tree.map(lambda x, rows=rows: x[rows], rollout)
-            carry.state, metrics, most = update(carry.state, part, optimizer, objective, model, microbatches, divisor)
-            sums.append(metrics)
-            maxima.append(most)
-    names = {name for most in maxima for name in most}
-    return reduce_metrics(merge(sums)) | {n: max(float(m[n]) for m in maxima if n in m) for n in names}
-
-
-def copy_reference(params: Params, model: ModelConfig) -> Params:
-    """The policy as a reference: in the compute type, and apart from what updates donate."""
-    return jax.tree.map(jnp.copy, cast(params, model))
-
-
-def reinforce(
+def train_policy(
     model: Model,
     environment: Environment,
     config: RLConfig,
@@ -96,75 +35,70 @@ def reinforce(
 ) -> Model:
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
-    Goes on from the newest checkpoint there. ``name`` stands before the progress bar, and no other stage of a run may
-    have it: it tells the stages' random numbers apart. The weights of ``model`` are freed: training holds a copy of its
-    own. Without an entered mesh it runs on one device.
+    Resumes from the newest checkpoint there. ``name`` is shown beside the progress bar and separates the random numbers
+    of the stages of a recipe, each of which needs another name. The weights of ``model`` are freed: training has a copy
+    of its own. Without an entered mesh it runs on one device.
 
     Raises:
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     warn_without_effect(config)
+    warn_of_rounding(config, "rl")
+    _warn_of_repeats(environment, config)
+    environment = dataclasses.replace(environment, stage=name)
+    setup = make_setup(model, environment, config)
+    write_model(folder, model.config, model.tokenizer)
+    with TrainingLoop(folder, name, config.steps, save, save.keep_best) as loop:
+        state = loop.start(rl_shapes(setup), lambda: init_rl_state(model.params, setup), model.params)
+        # Chosen once: free memory changes from step to step, and each number of slots compiles another program.
+        slots = choose_slots(
+            model.config,
+            environment.sampling,
+            state.policy.params,
+            prompts=config.prompts,
+            width=environment.prompt_width,
+            sequences=config.sequences,
+        )
+        with_slots = dataclasses.replace(environment, sampling=dataclasses.replace(environment.sampling, slots=slots))
+        watch = Stopwatch()
+        setup = dataclasses.replace(
+            setup,
+            sample=watch.timed("sampling", sample_groups(model, with_slots, config)),
+            score=watch.timed("rewards", setup.score),
+        )
+
+        def step_fn(state: RLState, step: int) -> tuple[RLState, dict[str, float]]:
+            began = time.perf_counter()
+            attempts = config.algorithm.attempts
+            problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
+            state, result = rl_step(state, problems, step_keys(environment, step), setup)
+            rollout, names = result.rollout, environment.pool.names
+            whole, seconds = time.perf_counter() - began, watch.take()
+            loop.writer.write_completions(step, excerpt(rollout.groups, log_samples, names))
+            return state, describe(rollout, result.advantages, names) | result.metrics | {
+                "tokens": float(rollout.tokens),
+                "tokens_per_second": rollout.tokens / whole,
+                "seconds_sampling": seconds["sampling"],
+                "seconds_rewards": seconds["rewards"],
+                "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
+            }
+
+        state = loop.fit(state, step_fn)
+    return dataclasses.replace(model, params=state.policy.params)
+
+
+def step_keys(environment: Environment, step: int) -> StepKeys:
+    """The random keys of a step, which depend on the environment's seed and stage and on the step alone."""
+
+    def key(use: str) -> jax.Array:
+        return jax.random.fold_in(stage_key(environment.seed, environment.stage, use), step)
+
+    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
+
+
+def _warn_of_repeats(environment: Environment, config: RLConfig) -> None:
     late = environment.late_prompts(config.prompts)
     if not late or environment.late_from:
         warn_of_repeats(environment.problems, config.prompts, "rl.prompts")
     if late:
         warn_of_repeats(environment.late_problems, late, "rl.prompts or the share of late problems")
-    mesh = entered_mesh()
-    settings = model.config
-    objective = config.objective(environment.sampling)
-    warn_of_rounding(config, "rl")
-    optimizer = make_optimizer(config, config.steps * config.updates, stage_seed(environment.seed, name, "rounding"))
-    shapes = state_shapes(settings, config, optimizer, mesh)
-    longest = environment.sampling.max_tokens + environment.prompt_width
-    reference_shapes = None
-    if config.beta:
-        reference_shapes = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, jnp.dtype(settings.dtype), sharding=s.sharding), shapes.params
-        )
-    write_model(folder, settings, model.tokenizer)
-    with Checkpoints(folder, save.keep_last, save.keep_best) as checkpoints:
-        carry = restore(checkpoints, Carry(shapes, reference_shapes))
-        if carry is None:
-            state = init_state(model.params, optimizer, shapes)
-            carry = Carry(state, copy_reference(state.params, settings) if config.beta else None)
-        for weight in jax.tree.leaves(model.params):
-            weight.delete()
-        # Chosen once: what is free changes from step to step, and each number of slots is a program of its own.
-        slots = choose_slots(
-            settings,
-            environment.sampling,
-            carry.state.params,
-            prompts=config.prompts,
-            width=environment.prompt_width,
-            sequences=config.sequences,
-        )
-        sampling = dataclasses.replace(environment.sampling, slots=slots)
-        environment = dataclasses.replace(environment, sampling=sampling, stage=name)
-        start = int(carry.state.step)
-        with MetricsWriter(folder, start) as writer, ProgressBar(name, config.steps, start) as progress:
-
-            def step_fn(carry: Carry, step: int) -> tuple[Carry, dict[str, float]]:
-                began = time.perf_counter()
-                if config.beta and config.reference_every and step and step % config.reference_every == 0:
-                    carry.reference = copy_reference(carry.state.params, settings)
-                found = collect(carry.state.params, model, environment, config, step)
-                rollout = lay_out(found.groups, config, longest)
-                collected = time.perf_counter()
-                key = jax.random.fold_in(stage_key(environment.seed, name, "minibatches"), step)
-                row = describe(found, config, environment.pool.names)
-                row |= learn(carry, rollout, optimizer, config, objective, settings, key)
-                row["tokens"] = float(found.tokens)
-                now = time.perf_counter()
-                row |= {
-                    "tokens_per_second": found.tokens / (now - began),
-                    "seconds_sampling": found.seconds_sampling,
-                    "seconds_rewards": found.seconds_rewards,
-                    "seconds_update": now - collected,
-                }
-                writer.write_completions(step, excerpt(found.groups, log_samples, environment.pool.names))
-                return carry, row
-
-            carry = run(
-                carry, step_fn, steps=config.steps, checkpoints=checkpoints, save=save, writer=writer, progress=progress
-            )
-    return dataclasses.replace(model, params=carry.state.params)

@@ -1,1 +1,1 @@
-"""State, rollout, update and the loop around them."""
+"""Training: optimiser, state, gradients, metrics and the loop around them."""

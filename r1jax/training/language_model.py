@@ -1,4 +1,4 @@
-"""Next-token learning: the update of pretraining and fine-tuning."""
+"""The cross-entropy of the next token: the update of pretraining and fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import optax
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
-from r1jax.rl.update import accumulate
 from r1jax.sharding import Params
+from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
 
@@ -21,10 +21,10 @@ from r1jax.training.state import TrainState, apply_gradients
 def cross_entropy_sums(
     params: Params, batch: dict[str, jax.Array], config: ModelConfig, chunk: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Sum of -log p(token) over the tokens that ``mask`` [B, T] marks among tokens[:, 1:], and their count, twice.
+    """Sum of -log p(token) over the tokens of tokens[:, 1:] in the mask; their count, and the sum without gradient.
 
-    batch: "tokens" [B, T + 1] int32, "mask" [B, T] bool and, where rows hold several texts, "segments" [B, T] int32,
-    the text that each of tokens[:, :-1] is of. What begins a text must not be marked: it follows from nothing.
+    batch: "tokens" [B, T + 1] int32, "mask" [B, T] bool and, if rows hold several texts, "segments" [B, T] int32, the
+    text of each of tokens[:, :-1]. The first token of a text must not be in the mask, since nothing precedes it.
     """
     tokens, mask = batch["tokens"], batch["mask"]
     h, _ = hidden_states(params, tokens[:, :-1], config, segments=batch.get("segments"))
@@ -42,7 +42,7 @@ def language_model_update(
     microbatches: int = 1,
     chunk: int = 2048,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one update on ``batch``; loss in nats a token, and the metrics of apply_gradients."""
+    """The state after one update on ``batch``; the loss in nats per token, and the metrics of apply_gradients."""
     gradient = jax.grad(cross_entropy_sums, has_aux=True)
 
     def part_gradient(params: Params, part: Any) -> Any:

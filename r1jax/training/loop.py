@@ -1,11 +1,16 @@
-"""The loop that every stage of training runs: resume, step, log, save, stop on request."""
+"""The training loop of all stages: restore, step, log, save, and stop on request."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import jax
 
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
@@ -13,7 +18,6 @@ from r1jax.sharding import Params
 from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.metrics import MetricsWriter
 from r1jax.training.progress import ProgressBar
-from r1jax.training.state import TrainState, skipped_updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,68 +29,109 @@ class SaveConfig:
     keep_last: int = 2
     """Newest checkpoints to keep."""
     keep_best: int = 1
-    """Best checkpoints, by mean reward, to keep beside them."""
+    """Best checkpoints by mean reward to keep in addition."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep_last < 1 or self.keep_best < 0:
             raise UserError("save: every and keep-last must be at least 1 and keep-best at least 0")
 
 
-@dataclasses.dataclass
-class Carry:
-    """What goes from step to step and into checkpoints: the state, and a reference policy where the loss has one."""
+class Resumable(Protocol):
+    """A frozen training state that can be saved and restored: TrainState, or a larger one around it."""
 
-    state: TrainState
-    reference: Params | None = None
+    @property
+    def step(self) -> jax.Array:
+        """Steps done: [] int32."""
+        ...
 
-    def rest(self) -> dict[str, Any]:
-        """All but the parameters, for a checkpoint."""
-        rest: dict[str, Any] = {"step": self.state.step, "opt_state": self.state.opt_state}
-        return rest if self.reference is None else rest | {"reference": self.reference}
+    def saved(self) -> tuple[Params, dict[str, Any]]:
+        """The two parts of a checkpoint: the weights, and all else."""
+        ...
+
+    def restored(self, params: Params, rest: dict[str, Any]) -> Self:
+        """The state that the two parts of a checkpoint hold."""
+        ...
+
+    def next_step(self) -> Self:
+        """The same state with one step more done."""
+        ...
+
+    def skipped_updates(self) -> jax.Array:
+        """Updates skipped so far because their gradient was not finite: [] int32."""
+        ...
 
 
-def restore(checkpoints: Checkpoints, shapes: Carry) -> Carry | None:
-    """The newest readable checkpoint onto ``shapes`` (ShapeDtypeStructs with shardings); None where there is none."""
-    found = checkpoints.restore(shapes.state.params, shapes.rest())
-    if found is None:
-        return None
-    _, params, rest = found
-    state = TrainState(step=rest["step"], params=params, opt_state=rest["opt_state"])
-    return Carry(state, rest.get("reference"))
+State = TypeVar("State", bound=Resumable)
 
 
-def run(
-    carry: Carry,
-    step_fn: Callable[[Carry, int], tuple[Carry, dict[str, float]]],
-    *,
-    steps: int,
-    checkpoints: Checkpoints,
-    save: SaveConfig,
-    writer: MetricsWriter,
-    progress: ProgressBar,
-) -> Carry:
-    """Runs step_fn from the carry's own step up to ``steps``, with a row of metrics and sometimes a save after each.
+def restore(checkpoints: Checkpoints, shapes: State) -> State | None:
+    """The newest readable checkpoint in the form of ``shapes`` (ShapeDtypeStructs with shardings), or None."""
+    found = checkpoints.restore(*shapes.saved())
+    return None if found is None else shapes.restored(*found[1:])
 
-    Raises:
-      Stopped: on Ctrl-C and SIGTERM, after the step under way has ended and been saved.
+
+class TrainingLoop:
+    """One training in one folder, with its checkpoints, its files of metrics and a progress bar; a context manager.
+
+        with TrainingLoop(folder, name, steps, save) as loop:
+            state = loop.start(shapes, lambda: init_state(params, optimizer, shapes), params)
+            state = loop.fit(state, step_fn)
+
+    Args:
+      folder: of checkpoints and metrics.
+      name: shown beside the progress bar.
+      steps: at which training ends.
+      save: which checkpoints are written and kept.
+      keep_best: best checkpoints to keep, by the metric "reward".
     """
-    start = int(carry.state.step)
-    with StopRequest() as stop:
-        for step in range(start, steps):
-            began = time.perf_counter()
-            carry, row = step_fn(carry, step)
-            carry.state = dataclasses.replace(carry.state, step=carry.state.step + 1)
-            row["skipped_updates"] = float(skipped_updates(carry.state))
-            row["seconds"] = time.perf_counter() - began
-            writer.write(step, row)
-            progress.update(step + 1, row)
-            last = stop.requested  # asked once: a signal that comes later is left to the next step
-            if (step + 1) % save.every == 0 or step + 1 == steps or last:
-                writer.sync()  # the row must be there before the step that it speaks of can be resumed from
-                checkpoints.save(step + 1, carry.state.params, carry.rest(), {"reward": row.get("reward", -step)})
-            if last:
-                break
-        checkpoints.wait()
-        if stop.requested:
-            raise Stopped(f"stopped after step {int(carry.state.step)} of {steps}", stop.number)
-    return carry
+
+    def __init__(self, folder: Path, name: str, steps: int, save: SaveConfig, keep_best: int = 0) -> None:
+        self._folder, self._name, self._steps, self._save = folder, name, steps, save
+        self._keep_best = keep_best
+
+    def __enter__(self) -> TrainingLoop:
+        self._stack = contextlib.ExitStack()
+        self._checkpoints = self._stack.enter_context(Checkpoints(self._folder, self._save.keep_last, self._keep_best))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, at)
+
+    def start(self, shapes: State, initial: Callable[[], State], weights: Params | None = None) -> State:
+        """The newest checkpoint's state, or ``initial()`` if there is none; then frees ``weights``.
+
+        Opens the files of metrics at the step of that state. shapes: the state as ShapeDtypeStructs with shardings.
+        """
+        state = restore(self._checkpoints, shapes)
+        if state is None:
+            state = initial()
+        for weight in jax.tree.leaves(weights):
+            weight.delete()
+        self.writer = self._stack.enter_context(MetricsWriter(self._folder, int(state.step)))
+        return state
+
+    def fit(self, state: State, step_fn: Callable[[State, int], tuple[State, dict[str, float]]]) -> State:
+        """The state after all steps from the state's own on, each of which gives a row of metrics.
+
+        Raises:
+          Stopped: on Ctrl-C and SIGTERM, after the current step has ended and been saved.
+        """
+        start, steps = int(state.step), self._steps
+        with ProgressBar(self._name, steps, start) as progress, StopRequest() as stop:
+            for step in range(start, steps):
+                began = time.perf_counter()
+                state, row = step_fn(state, step)
+                state = state.next_step()
+                row |= {"skipped_updates": float(state.skipped_updates()), "seconds": time.perf_counter() - began}
+                self.writer.write(step, row)
+                progress.update(step + 1, row)
+                last = stop.requested  # read once: a later signal ends the next step
+                if (step + 1) % self._save.every == 0 or step + 1 == steps or last:
+                    self.writer.sync()  # the rows of a step must be on disk before its checkpoint
+                    self._checkpoints.save(step + 1, *state.saved(), {"reward": row.get("reward", -step)})
+                if last:
+                    break
+            self._checkpoints.wait()
+            if stop.requested:
+                raise Stopped(f"stopped after step {int(state.step)} of {steps}", stop.number)
+        return state

@@ -1,4 +1,8 @@
-"""Metrics as sums with weights, and the files of a run that hold each step exactly once."""
+"""Metrics as sums with weights, and the files of a training, which hold each step exactly once.
+
+TensorBoard files are written here, with tensorboardX's record format alone: that needs no TensorFlow, and a resumed
+training can write them again from metrics.jsonl, whereas a SummaryWriter only appends.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from r1jax.disk import replacing
 from r1jax.errors import UserError
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), scalars; the mean is taken last, on the host
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), scalars; divided last, on the host
 
 _FLUSH_SECONDS = 5.0  # between flushes of the TensorBoard file, each of which waits for the disk
 
@@ -45,11 +49,11 @@ def reduce_metrics(metrics: Metrics) -> dict[str, float]:
 
 
 class MetricsWriter:
-    """metrics.jsonl, completions.jsonl and TensorBoard events of a run, each with every step once.
+    """metrics.jsonl, completions.jsonl and TensorBoard events of a training, each with every step once.
 
-    On entry the lines of steps from ``resume_step`` on are dropped (a killed run has written steps that a resumed one
-    takes again), and so is a half-written one. metrics.jsonl is the truth: it is flushed at each step, and the
-    TensorBoard file is made anew from it. Raises UserError naming the folder where it cannot be written.
+    On entry it removes the lines of steps from ``resume_step`` on, which a resumed training computes again, and a line
+    that was written in part. metrics.jsonl is flushed at each step; the TensorBoard file is written again from it.
+    Raises UserError naming the folder if it cannot be written.
     """
 
     def __init__(self, folder: Path, resume_step: int = 0) -> None:
@@ -79,7 +83,7 @@ class MetricsWriter:
         return self
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds the line of a step: step, time (seconds since 1970) and the values; nan and inf become null."""
+        """Adds the line of a step: step, time (Unix, seconds) and the values; nan and inf become null."""
         row = {"step": step, "time": round(time.time(), 3)}
         row |= {name: _finite(value) for name, value in values.items()}
         with _refusing(self.folder):
@@ -91,14 +95,14 @@ class MetricsWriter:
                 self._flushed = time.monotonic()
 
     def write_completions(self, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
-        """Adds one line a completion of a step: step, and the fields of each mapping."""
+        """Adds a line for each completion of a step: step, and the fields of the mapping."""
         with _refusing(self.folder):
             for fields in completions:
                 self._completions.write(json.dumps({"step": step, **fields}, ensure_ascii=False) + "\n")
             self._completions.flush()
 
     def sync(self) -> None:
-        """Waits until all lines are on disk. A checkpoint must not be saved before the rows of its steps."""
+        """Waits until all lines are on disk, as they must be before a checkpoint of their steps is saved."""
         with _refusing(self.folder):
             for file in (self._metrics, self._completions):
                 os.fsync(file.fileno())
@@ -109,7 +113,7 @@ class MetricsWriter:
                 for file in (self._metrics, self._completions, self._events):
                     all_of.callback(file.close)
         except UserError:
-            if kind is None:  # else the first error is the one to tell
+            if kind is None:  # else the first error is raised
                 raise
 
 
@@ -119,7 +123,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def totals(folder: Path, *names: str) -> dict[str, float]:
-    """Sums of some metrics over all steps, also of those before the run was killed."""
+    """Sums of some metrics over all steps, those before a restart included."""
     rows = read_metrics(folder)
     return {name: sum(row[name] for row in rows) for name in names}
 
@@ -135,7 +139,7 @@ def _refusing(folder: Path) -> Iterator[None]:
 
 
 def _drop_from(path: Path, step: int) -> None:
-    """Keeps the whole lines of steps before ``step``; the file is replaced at once, so that no failure loses it."""
+    """Keeps the whole lines of steps before ``step``; the file is replaced atomically."""
     if not path.exists():
         return
     with (
@@ -144,13 +148,13 @@ def _drop_from(path: Path, step: int) -> None:
         part.open("w", encoding="utf-8") as kept,
     ):
         for line in lines:
-            with contextlib.suppress(ValueError):  # half-written when the run was killed
+            with contextlib.suppress(ValueError):  # written in part when the process was killed
                 if json.loads(line)["step"] < step:
                     kept.write(line.rstrip("\n") + "\n")
 
 
 def _finite(value: float) -> float | None:
-    number = value if isinstance(value, int) else float(value)  # float: NumPy's own are unknown to json
+    number = value if isinstance(value, int) else float(value)  # json does not know NumPy's types
     return number if math.isfinite(number) else None
 
 

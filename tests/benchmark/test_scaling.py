@@ -17,15 +17,16 @@ from rich.console import Console
 from experiments.scaling import Config, check, meshes_here, results_of
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.collectives import device_times, kind_of, program_traffic, read_trace
-from r1jax.benchmark.mesh_estimate import abstract_rollout, abstract_state, estimate, update_program
+from r1jax.benchmark.mesh_estimate import abstract_batch, abstract_state, estimate, update_program
 from r1jax.benchmark.scaling import Results, scaled_workload, time_in_collectives, with_efficiency
 from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs, prepare
 from r1jax.rewards.scores import Scores
+from r1jax.rl.state import RLState
 from r1jax.sharding import make_mesh, param_shapes
-from r1jax.training.loop import Carry, restore
+from r1jax.training.loop import restore
 from tests.commands import ROOT, call
 
 # Heads and vocabulary do not split evenly over every model axis here, and a rollout makes two backward passes.
@@ -46,7 +47,7 @@ def one_step(mesh, gather="auto"):
     """Metrics and state of a whole step on a mesh."""
     with jax.set_mesh(make_mesh(mesh)):
         bench = Bench(dataclasses.replace(WORK, gather=gather), Parity())
-        return bench.step(0), bench.carry
+        return bench.step(0), bench.state
 
 
 @pytest.fixture(scope="module")
@@ -62,36 +63,31 @@ def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gathe
         assert got[name] == pytest.approx(want[name], abs=1e-6), name
     assert want["gradient_norm"] > 1e-3
     for moment in ("mu", "nu"):  # after one update, the gradient and its square by constants
-        a, b = (optax.tree_utils.tree_get(c.state.opt_state, moment) for c in (before, after))
+        a, b = (optax.tree_utils.tree_get(state.policy.opt_state, moment) for state in (before, after))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5 * float(np.abs(x).max()) + 1e-12)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6), before.state.params, after.state.params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=3e-6), before.policy.params, after.policy.params)
 
 
 def test_a_checkpoint_of_eight_devices_opens_on_other_meshes(alone, tmp_path):
     """Weights, moments and reference come back bit by bit, each where its own mesh wants it."""
-    _, carry = alone
+    _, state = alone
 
     def shapes(mesh):
-        state = abstract_state(WORK, make_mesh(mesh))
-        return Carry(state, state.params)
+        policy = abstract_state(WORK, make_mesh(mesh))
+        return RLState(policy, policy.params)
 
     wide = shapes("8x1")
-    spread = Carry(
-        *(
-            jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), getattr(carry, name), getattr(wide, name))
-            for name in ("state", "reference")
-        )
-    )
+    spread = jax.tree.map(lambda x, s: jax.device_put(x, s.sharding), state, wide)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, spread.state.params, spread.rest(), {"reward": 0.0})
+        checkpoints.save(1, *spread.saved(), {"reward": 0.0})
         checkpoints.wait()
         for mesh in ("8x1", "4x2", "1x1"):
             target = shapes(mesh)
             found = restore(checkpoints, target)
             assert found is not None and found.reference is not None
-            for name in ("state", "reference"):
-                leaves = [jax.tree.leaves(getattr(c, name)) for c in (carry, found, target)]
+            for name in ("policy", "reference"):
+                leaves = [jax.tree.leaves(getattr(c, name)) for c in (state, found, target)]
                 for x, y, shape in zip(*leaves, strict=True):
                     np.testing.assert_array_equal(x, y)
                     assert y.sharding.is_equivalent_to(shape.sharding, y.ndim)
@@ -349,19 +345,16 @@ def test_a_plan_speaks_of_the_arrays_that_a_step_has():
     mesh = make_mesh("2x4")
     with jax.set_mesh(mesh):
         bench = Bench(WORK, Parity())
-        for real, planned in (
-            (bench.batch(0), abstract_rollout(WORK)),
-            (bench.carry.state, abstract_state(WORK, mesh)),
-        ):
+        for real, planned in ((bench.batch(0), abstract_batch(WORK)), (bench.state.policy, abstract_state(WORK, mesh))):
             assert jax.tree.structure(real) == jax.tree.structure(planned)  # also the static first position
             for x, y in zip(jax.tree.leaves(real), jax.tree.leaves(planned), strict=True):
                 assert (x.shape, x.dtype) == (y.shape, y.dtype) and x.sharding.is_equivalent_to(y.sharding, x.ndim)
-        arrays = jax.tree.leaves((bench.carry.state, bench.carry.reference))
+        arrays = jax.tree.leaves((bench.state.policy, bench.state.reference))
     held = sum(x.addressable_shards[0].data.nbytes for x in arrays)
     wide, narrow = estimate(WORK, mesh), estimate(WORK, make_mesh("1x1"))
     assert wide["resident_bytes"] == held
     assert narrow["resident_bytes"] == sum(x.nbytes for x in arrays)
-    state = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(bench.carry.state))
+    state = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(bench.state.policy))
     assert state < wide["update"]["argument_bytes"] < state + 2**14  # the rollout's rows beside it
     for name in ("update", "rollout"):
         assert narrow[name]["collectives"]["count"] == {}

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from experiments.r1_zero import PRESETS, Config, check, claim, default_preset, measured
 from r1jax import cli, load
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.data.problems.dataset import load_problems
@@ -27,8 +28,8 @@ from r1jax.models.transformer import param_specs
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig
-from r1jax.rl.rollouts import Environment
-from r1jax.rl.train import reinforce
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
 from tests.check_kills import snapshots
@@ -391,12 +392,14 @@ def environment_of(model, pool):
 
 def short_run(mesh, finished, pool, folder, **settings):
     """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
-    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "beta": 0.05, "learning_rate": 1e-3} | settings))
+    own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
+    algorithm = GRPO(**({"beta": 0.05} | own))
+    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "learning_rate": 1e-3} | settings), algorithm=algorithm)
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
         model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))
         environment = environment_of(model, pool)
-        trained = reinforce(model, environment, config, SaveConfig(), folder)
+        trained = train_policy(model, environment, config, SaveConfig(), folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return rows, (folder / "completions.jsonl").read_text(), jax.device_get(trained.params)
 
@@ -486,7 +489,7 @@ def test_every_preset_is_consistent():
         assert line and config.rl.minibatch % config.rl.microbatch_size == 0, name
     published = PRESETS["r1-zero"][1]
     assert published.rl.sequences == 8192 and published.rl.minibatch == 512 and published.rl.learning_rate == 3e-6
-    assert published.sampling.max_tokens == 32_768 and published.rl.beta == 0.001
+    assert published.sampling.max_tokens == 32_768 and published.rl.algorithm.beta == 0.001
 
 
 @pytest.mark.parametrize(

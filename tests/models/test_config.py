@@ -13,7 +13,9 @@ import pytest
 
 from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
 from r1jax import cli
-from r1jax.algorithms import losses
+from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
+from r1jax.algorithms.table import ALGORITHMS
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
@@ -22,14 +24,15 @@ from r1jax.models.attention import implementation
 from r1jax.models.config import COMPUTE_OPTIONS
 from r1jax.models.transformer import forward, param_specs
 from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
-from r1jax.rl.batch import Rollout
+from r1jax.rl.batch import Batch
 from r1jax.rl.config import RLConfig, check_run, without_effect
-from r1jax.rl.update import objective_sums
+from r1jax.rl.update import policy_sums
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import make_queue
 from r1jax.sharding import init_params, make_mesh, param_shapes
-from r1jax.training.state import make_optimizer, state_shapes
+from r1jax.training.optimizer import make_optimizer
+from r1jax.training.state import state_shapes
 
 
 def problems(config):
@@ -72,9 +75,10 @@ def loss_program(config, tiny_config):
     """The loss as a traced program: another setting, another program."""
     B, T = 4, 31
     f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
-    batch = Rollout(
+    batch = Batch(
         tokens=jax.ShapeDtypeStruct((B, T + 1), jnp.int32),
         mask=jax.ShapeDtypeStruct((B, T), bool),
+        rewards=jax.ShapeDtypeStruct((B,), jnp.float32),
         advantages=jax.ShapeDtypeStruct((B,), jnp.float32),
         sampler_logprobs=f32,
         sampling_logprobs=f32,
@@ -82,8 +86,8 @@ def loss_program(config, tiny_config):
         reference_logprobs=f32,
     )
     params = jax.eval_shape(lambda: init_params(param_specs(tiny_config), jax.random.key(0)))
-    objective = config.rl.objective(config.sampling)
-    return str(jax.make_jaxpr(lambda p, b: objective_sums(p, b, objective, tiny_config))(params, batch))
+    static = (config.rl.algorithm, config.rl.context(config.sampling), tiny_config)
+    return str(jax.make_jaxpr(lambda p, b: policy_sums(p, b, *static))(params, batch))
 
 
 def forward_program(config, tiny_config):
@@ -146,8 +150,9 @@ BY_RUNNING = {
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
         save.every save.keep_last pretrain.steps pretrain.batch""",
     "test_native.py": "save.keep_best",
-    "test_losses.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
-    "test_update.py": "rl.microbatch rl.rounding pretrain.rounding",
+    "test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
+    "test_update.py": "rl.microbatch",
+    "test_optimizer.py": "rl.rounding pretrain.rounding",
     "test_scaling.py": "gather",
     "test_dataset.py": "problems.source problems.held_out_source problems.checker",
     "test_pool.py": "verifier.workers verifier.deadline",
@@ -188,6 +193,12 @@ CHANGES = {
 }
 
 
+def rl_config(**settings):
+    """An RLConfig of settings of the step and of the algorithm."""
+    own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
+    return RLConfig(**settings, algorithm=GRPO(**own))
+
+
 def leaves(config):
     return {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
 
@@ -198,6 +209,8 @@ def changed(config, path):
     parts = [config]
     for parent in parents:
         parts.append(getattr(parts[-1], parent))
+    if parents == ["rl"] and not hasattr(parts[-1], name):  # the flags of the algorithm have no prefix of their own
+        parents, parts = [*parents, "algorithm"], [*parts, parts[-1].algorithm]
     old = getattr(parts[-1], name)
     new = CHANGES[path] if path in CHANGES else CHANGES.get(name)
     if new is None:
@@ -262,8 +275,23 @@ def test_the_variants_of_the_readme_are_those_of_their_papers(name):
     flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
     config = cli.parse(PRESETS, "tiny", flags)
     check_run(config.rl, config.sampling, 1)
-    assert {key: getattr(config.rl, key) for key in VARIANTS[name]} == VARIANTS[name]
+    settings = vars(config.rl) | vars(config.rl.algorithm) | {"updates": config.rl.updates}
+    assert {key: settings[key] for key in VARIANTS[name]} == VARIANTS[name]
     assert without_effect(config.rl) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
+def test_a_named_algorithm_has_the_settings_of_the_readme_s_variant(name):
+    """The other flags of a variant are settings of the rollout, and no algorithm's."""
+    variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
+    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+    rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
+    named = cli.parse(PRESETS, "tiny", [f"--rl.algorithm={name}", *(f for f in flags if f.startswith(rollout))])
+    assert named == cli.parse(PRESETS, "tiny", flags) and named.rl.algorithm == ALGORITHMS[name]
+    plain = PRESETS["tiny"][1]
+    assert dataclasses.replace(named.rl, algorithm=plain.rl.algorithm, group=8, minibatches=1) == plain.rl
+    other = dataclasses.replace(ALGORITHMS[name], entropy=0.5)
+    assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
 
 
 def test_every_flag_of_the_readme_s_variants_is_looked_at():
@@ -282,13 +310,13 @@ def test_every_flag_of_the_readme_s_variants_is_looked_at():
     ],
 )
 def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
-    found = without_effect(RLConfig(**settings))
+    found = without_effect(rl_config(**settings))
     assert len(found) == 1 and re.match(line, found[0])
     acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
-    assert without_effect(RLConfig(**settings, **acting)) == []
-    assert without_effect(RLConfig()) == without_effect(RLConfig(importance_cap=2.0, aggregate="token")) == []
+    assert without_effect(rl_config(**settings, **acting)) == []
+    assert without_effect(RLConfig()) == without_effect(rl_config(importance_cap=2.0, aggregate="token")) == []
     with pytest.warns(UserWarning, match=line):  # at the start of a command
-        check_run(RLConfig(**settings), Sampling(), 1)
+        check_run(rl_config(**settings), Sampling(), 1)
 
 
 def test_a_sequence_s_ratio_acts_on_weights_of_importance():
@@ -297,14 +325,14 @@ def test_a_sequence_s_ratio_acts_on_weights_of_importance():
     mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
 
     def loss(logp, ratio):
-        ratios = losses.log_ratio(logp, old, mask, ratio)
-        values = losses.clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
-        return (values * losses.truncated_importance(old, sampled, 2.0)).sum()
+        ratios = log_ratio(logp, old, mask, ratio)
+        values = clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
+        return (values * truncated_importance(old, sampled, 2.0)).sum()
 
     np.testing.assert_allclose(jax.grad(loss)(old, "token"), [[-1, -0.5]], rtol=1e-6)
     np.testing.assert_allclose(jax.grad(loss)(old, "sequence"), [[-0.75, -0.75]], rtol=1e-6)
-    assert without_effect(RLConfig(ratio="sequence", importance_cap=2.0)) == []
-    assert without_effect(RLConfig(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")
+    assert without_effect(rl_config(ratio="sequence", importance_cap=2.0)) == []
+    assert without_effect(rl_config(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")
 
 
 def test_wrong_corpus_shares_are_refused(start):

@@ -12,8 +12,8 @@ from r1jax.models import rotary
 from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.transformer import cast, embed, forward, param_specs
 from r1jax.recipe.reward_models import judgement_sums
-from r1jax.rl.update import accumulate
 from r1jax.sharding import batch_sharding, init_params, make_mesh, param_count, param_shardings, place
+from r1jax.training.gradients import accumulate
 from r1jax.training.language_model import cross_entropy_sums
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.algorithms.divergence import kl_sum
+from r1jax.algorithms.kl import kl_sum
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem, key_is_held_out
 from r1jax.data.text.packing import Example

@@ -6,12 +6,18 @@ import jax
 import numpy as np
 import pytest
 
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
 from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
-from r1jax.rl.rollouts import Environment, collect, describe, lay_out
+from r1jax.rl.environment import Environment
+from r1jax.rl.metrics import describe
+from r1jax.rl.rollouts import collect
+from r1jax.rl.setup import make_setup
+from r1jax.rl.step import batch_of
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 
 CONFIG = RLConfig(prompts=2, group=4)
@@ -62,28 +68,38 @@ def model(tiny_params, tiny_config):
     return Model(tiny_config, tiny_params, Letters())
 
 
-def collected(model, reward=by_place, step=0, **settings):
-    config = dataclasses.replace(CONFIG, **settings)
-    return collect(model.params, model, environment_of(reward), config, step), config
+def rolled_out(model, environment, config, step=0):
+    """The rollout of a step, its advantages [P, G] and the batch that is made of them, on the host."""
+    setup = make_setup(model, environment, config)
+    attempts = config.algorithm.attempts
+    problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
+    found = collect(model.params, problems, step_keys(environment, step).samples, setup)
+    advantages = config.algorithm.advantages(found.totals, found.resolution, found.counts)
+    return found, advantages, jax.device_get(batch_of(found, advantages, setup))
+
+
+def collected(model, reward=by_place, step=0, prompts=2, **settings):
+    config = dataclasses.replace(CONFIG, prompts=prompts, algorithm=GRPO(**settings))
+    return rolled_out(model, environment_of(reward), config, step)
 
 
 def test_a_group_holds_one_question_and_its_own_samples(model):
-    found, _ = collected(model)
+    found, _, _ = collected(model)
     assert len(found.groups) == found.sampled == 2 and found.attempts == 1
     for group in found.groups:
         assert group.prompt == model.tokenizer.encode(group.problem.question)
-        for row, n, completion in zip(group.tokens, group.lengths, group.completions, strict=True):
+        for row, n, completion in zip(group.samples.tokens, group.samples.lengths, group.completions, strict=True):
             read = row[: n - completion.finished].tolist()  # without the end token
             assert completion.text == model.tokenizer.decode(read) and completion.tokens == n
         assert group.total.tolist() == [0, 1, 2, 3]
-    assert found.tokens == sum(g.lengths.sum() for g in found.groups)
+    assert found.tokens == sum(g.samples.lengths.sum() for g in found.groups)
 
 
 def test_a_step_repeats_itself_and_no_other(model):
     one, again, other = (collected(model, step=step)[0].groups for step in (3, 3, 4))
-    np.testing.assert_array_equal([g.tokens for g in one], [g.tokens for g in again])
+    np.testing.assert_array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in again])
     assert [g.problem for g in one] != [g.problem for g in other]
-    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+    assert not np.array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in other])
 
 
 @pytest.mark.parametrize(
@@ -95,10 +111,9 @@ def test_a_step_repeats_itself_and_no_other(model):
     ],
 )
 def test_advantages_are_those_of_the_settings(model, settings, want):
-    found, config = collected(model, **settings)
-    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    found, advantages, batch = collected(model, **settings)
     np.testing.assert_allclose(batch.advantages.reshape(2, 4), [want, want], rtol=1e-5)
-    spread = describe(found, config, ("told",))["advantage_spread"]
+    spread = describe(found, advantages, ("told",))["advantage_spread"]
     assert spread == pytest.approx(np.std([want, want]), rel=1e-5)
 
 
@@ -108,15 +123,14 @@ def test_the_batch_baseline_divides_by_the_spread_of_all(model):
     def reward(problem, place):
         return float(place) * (1 + twice.setdefault(problem.question, len(twice)))
 
-    found, config = collected(model, reward, baseline="batch")
-    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    _, _, batch = collected(model, reward, baseline="batch")
     centred = np.array([[-1.5, -0.5, 0.5, 1.5], [-3, -1, 1, 3]])
     np.testing.assert_allclose(batch.advantages.reshape(2, 4), centred / centred.std(), rtol=1e-5)
 
 
 def test_overlong_completions_are_fined(model):
-    found, _ = collected(model, overlong_buffer=8)
-    lengths = np.stack([g.lengths for g in found.groups])
+    found, _, _ = collected(model, overlong_buffer=8)
+    lengths = np.stack([g.samples.lengths for g in found.groups])
     fine = -lengths / 8
     assert len(np.unique(fine)) > 2
     np.testing.assert_allclose([g.total for g in found.groups], np.arange(4) + fine)
@@ -129,28 +143,27 @@ def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
     def only_one(problem, place):
         return float(place) if problem == apart else 1.0
 
-    found, config = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
+    found, _, _ = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
     assert found.attempts == 2 and found.sampled == 4 and found.equal == 3
     assert found.groups[0].problem == apart and [g.spread for g in found.groups] == [True, False]
-    never, config = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
-    batch = jax.device_get(lay_out(never.groups, config, longest=11))
+    never, _, batch = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
     assert len(never.groups) == 2 and not batch.mask.any()
-    kept, config = collected(model, lambda problem, place: 1.0)
-    assert jax.device_get(lay_out(kept.groups, config, longest=11)).mask.any()
+    _, _, batch = collected(model, lambda problem, place: 1.0)
+    assert batch.mask.any()
 
 
 def test_dropped_groups_do_not_enter_the_deviation_of_the_batch(model):
     def reward(problem, place):
         return float(place) if int(problem.question[1:]) % 2 else 7.0
 
-    found, config = collected(model, reward, prompts=8, baseline="batch", drop_equal_groups=True, max_resamples=0)
-    batch = jax.device_get(lay_out(found.groups, config, longest=11))
+    settings = {"baseline": "batch", "drop_equal_groups": True}
+    found, advantages, batch = collected(model, reward, prompts=8, max_resamples=0, **settings)
     counted = batch.mask.any(axis=1)
     assert 0 < counted.sum() < 32
     np.testing.assert_allclose(batch.advantages[counted].std(), 1.0, rtol=1e-5)
-    assert describe(found, config, ("told",))["advantage_spread"] == pytest.approx(1.0, rel=1e-5)
-    never, config = collected(model, lambda problem, place: 1.0, baseline="batch", drop_equal_groups=True)
-    assert describe(never, config, ("told",))["advantage_spread"] == 0.0
+    assert describe(found, advantages, ("told",))["advantage_spread"] == pytest.approx(1.0, rel=1e-5)
+    never, advantages, _ = collected(model, lambda problem, place: 1.0, **settings)
+    assert describe(never, advantages, ("told",))["advantage_spread"] == 0.0
 
 
 def test_spread_below_the_resolution_of_the_rewards_is_none(model):
@@ -161,24 +174,23 @@ def test_spread_below_the_resolution_of_the_rewards_is_none(model):
     for resolution, spread in ((0.0, True), (0.004, False)):
         pool = dataclasses.replace(environment.pool, resolution=resolution)
         told = dataclasses.replace(environment, pool=pool)
-        found = collect(model.params, model, told, CONFIG, 0)
-        batch = jax.device_get(lay_out(found.groups, CONFIG, longest=11))
+        found, _, batch = rolled_out(model, told, CONFIG)
         assert [g.spread for g in found.groups] == [spread] * 2
         assert batch.advantages.any() == spread and found.equal == 2 * (not spread)
 
 
 def test_stages_of_one_seed_ask_and_sample_apart(model):
     environments = [dataclasses.replace(environment_of(by_place), stage=stage) for stage in ("zero", "r1")]
-    one, other = (collect(model.params, model, environment, CONFIG, 0).groups for environment in environments)
-    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
+    one, other = (rolled_out(model, environment, CONFIG)[0].groups for environment in environments)
+    assert not np.array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in other])
     asked = [[p.question for step in range(3) for p in e.batch(step, 4, 0, 1)] for e in environments]
     assert asked[0] != asked[1] and sorted(asked[0]) == sorted(asked[1])
 
 
 def test_what_a_step_looked_like(model):
-    found, config = collected(model)
-    row = describe(found, config, ("told",))
-    lengths = np.concatenate([g.lengths for g in found.groups])
+    found, advantages, _ = collected(model)
+    row = describe(found, advantages, ("told",))
+    lengths = np.concatenate([g.samples.lengths for g in found.groups])
     assert row["reward"] == row["reward_told"] == 1.5 and row["equal_groups"] == 0
     assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
     assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())

@@ -1,0 +1,133 @@
+"""What an algorithm of policy optimisation consists of.
+
+An algorithm is a frozen, hashable dataclass whose fields are its settings, and therefore its flags; it is static under
+jit. It works on arrays alone. To add one, derive a class from Algorithm in a file of its own and add it to
+r1jax.algorithms.table.
+
+One step of training (r1jax.rl.step) calls, in this order:
+
+1. ``shape_rewards``, ``keeps`` and ``advantages`` on the host, for the groups of a rollout;
+2. ``prepare`` on the devices, only if the algorithm has ``learned`` models: advantages per token, and the targets of
+   the models, from their outputs;
+3. ``token_loss`` and ``reduce`` in each update of the policy, and ``learned_loss`` in each update of a learned model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import flax.struct
+import jax
+import numpy as np
+
+from r1jax.errors import UserError
+
+Values = dict[str, jax.Array]  # name -> [B, T]
+
+
+@flax.struct.dataclass
+class PolicyTokens:
+    """What the loss of the policy reads. Position t of each [B, T] belongs to the token after position t."""
+
+    logprobs: jax.Array  # [B, T] float32, of the policy that is trained; 0 outside the mask
+    entropy: jax.Array  # [B, T] float32, of the policy that is trained
+    old_logprobs: jax.Array  # [B, T] float32, of the policy before the first update
+    sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that the tokens were sampled from
+    reference_logprobs: jax.Array  # [B, T] float32; zeros unless needs_reference
+    advantages: jax.Array  # [B, T] float32
+    mask: jax.Array  # [B, T] bool, the tokens of completions that count
+
+
+@flax.struct.dataclass
+class RolloutTokens:
+    """What ``prepare`` reads: a whole rollout. Rows are sorted by group: [B] is [P, G] flattened."""
+
+    mask: jax.Array  # [B, T] bool, the tokens of completions that count
+    rewards: jax.Array  # [B] float32, as given to ``advantages``
+    advantages: jax.Array  # [B] float32, as returned by ``advantages``
+    policy_logprobs: jax.Array  # [B, T] float32, of the policy that sampled
+    reference_logprobs: jax.Array  # [B, T] float32; zeros unless needs_reference
+    outputs: Values  # of each learned model, before its updates
+    group: int = flax.struct.field(pytree_node=False, default=1)  # G
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedModel:
+    """A model that is trained beside the policy, from the policy's weights at the start of training.
+
+    Its optimiser has the policy's settings except for those below. One update of it follows each one of the policy.
+    """
+
+    head: Literal["value", "logprob"]  # its output at a position: a number; or the log-probability of the next token
+    learning_rate: float
+    warmup_steps: int = 0  # updates
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """Base of all algorithms; raises UserError for settings that are negative or not finite."""
+
+    smallest_group: ClassVar[int] = 1  # samples of a question that the advantages need
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, name = getattr(self, field.name), field.name.replace("_", "-")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name}={value} is not a finite number")
+            if isinstance(value, int | float) and value < 0:
+                raise UserError(f"{name}={value} must be at least 0")
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if log-probabilities of a reference policy are needed."""
+        return False
+
+    @property
+    def attempts(self) -> int:
+        """Most rollouts of a step; further ones are made while fewer groups are kept than a step has prompts."""
+        return 1
+
+    @property
+    def learned(self) -> Mapping[str, LearnedModel]:
+        """The models that are trained beside the policy, by name."""
+        return {}
+
+    def check(self, max_tokens: int) -> None:
+        """Raises UserError for settings that do not fit completions of at most ``max_tokens`` tokens."""
+
+    def shape_rewards(self, rewards: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
+        """Rewards [B] of completions of ``lengths`` [B] tokens, with the algorithm's own terms: [B] float32."""
+        return rewards
+
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """The groups to learn from: [P] bool. rewards: [P, G]; spread: [P] bool, False where they are equal."""
+        return np.ones(len(rewards), bool)
+
+    def advantages(self, rewards: np.ndarray, resolution: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Advantages [P, G] float32 of rewards [P, G].
+
+        resolution: [P], the smallest difference of rewards that is not noise. counts: [P] bool, groups that are kept.
+        """
+        raise NotImplementedError
+
+    def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:
+        """Advantages [B, T] float32, and for ``learned_loss`` a tree of arrays [B, ...] of each learned model."""
+        raise NotImplementedError
+
+    def token_loss(self, tokens: PolicyTokens) -> tuple[jax.Array, Values, Values]:
+        """The policy's loss per token [B, T]; metrics [B, T] whose mean is logged, and metrics whose maximum is."""
+        raise NotImplementedError
+
+    def reduce(self, values: jax.Array, mask: jax.Array, max_tokens: int) -> tuple[jax.Array, jax.Array]:
+        """Sum and count of values per token [B, T]: the policy's loss is sum / count over a whole batch."""
+        raise NotImplementedError
+
+    def learned_loss(self, name: str, output: jax.Array, mask: jax.Array, targets: Any) -> tuple[jax.Array, jax.Array]:
+        """Sum and count of the loss of a learned model: [] float32 each.
+
+        output: [B, T] float32, of the model that is trained. targets: of its rows, from ``prepare``.
+        """
+        raise NotImplementedError

@@ -1,0 +1,45 @@
+"""DAPO's terms that act on a rollout and not on the loss (arXiv 2503.14476): dynamic sampling, overlong rewards."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from r1jax.algorithms.advantages import overlong_penalty
+from r1jax.algorithms.interface import Algorithm
+from r1jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutTerms(Algorithm):
+    """An algorithm that may drop groups without spread and penalise long completions."""
+
+    overlong_buffer: int = 0
+    """Tokens before the limit over which a penalty grows to -1 (DAPO); 0 turns it off."""
+    drop_equal_groups: bool = False
+    """Leave groups without spread out of the loss and its mean, and sample others instead (DAPO)."""
+    max_resamples: int = 2
+    """Most additional rollouts a step when equal groups are dropped."""
+
+    @property
+    def attempts(self) -> int:
+        """Most rollouts of a step."""
+        return 1 + self.max_resamples if self.drop_equal_groups else 1
+
+    def check(self, max_tokens: int) -> None:
+        """Raises UserError if the overlong buffer is longer than a completion."""
+        if self.overlong_buffer > max_tokens:
+            raise UserError(
+                f"overlong-buffer={self.overlong_buffer} is beyond max-tokens={max_tokens}; DAPO's is a fifth of it"
+            )
+
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """All groups, or those with spread: [P] bool."""
+        return spread if self.drop_equal_groups else np.ones(len(spread), bool)
+
+    def shape_rewards(self, rewards: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
+        """Rewards with the overlong penalty: [B]."""
+        if not self.overlong_buffer:
+            return rewards
+        return rewards + overlong_penalty(lengths, max_tokens, self.overlong_buffer)

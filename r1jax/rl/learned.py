@@ -1,0 +1,123 @@
+"""Models that an algorithm trains beside the policy: a critic, or a process reward model (algorithms.interface)."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from r1jax.algorithms.interface import RolloutTokens
+from r1jax.algorithms.table import AnyAlgorithm
+from r1jax.models.config import ModelConfig
+from r1jax.models.precision import einsum_f32
+from r1jax.models.transformer import hidden_states, prepare, with_scalar_head
+from r1jax.rl.batch import Batch
+from r1jax.rl.config import RLConfig, UpdateContext
+from r1jax.rl.logprobs import completion_logprobs
+from r1jax.seeds import stage_seed
+from r1jax.sharding import Params, constrain
+from r1jax.training.gradients import accumulate, split_microbatches
+from r1jax.training.metrics import Metrics
+from r1jax.training.optimizer import OptimizerConfig, make_optimizer
+from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """How a learned model is computed and optimised; static under jit."""
+
+    name: str
+    config: ModelConfig  # head "scalar": a value per position; else the log-probability of the next token
+    settings: OptimizerConfig
+    optimizer: optax.GradientTransformation
+
+
+def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> dict[str, Learner]:
+    """The learners of rl.algorithm by name, with the policy's optimiser settings where they have none of their own."""
+    shared = {field.name: getattr(rl, field.name) for field in dataclasses.fields(OptimizerConfig)}
+    learners = {}
+    for name, learned in rl.algorithm.learned.items():
+        own = {"learning_rate": learned.learning_rate, "warmup_steps": learned.warmup_steps}
+        settings = OptimizerConfig(**{**shared, **own})
+        config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
+        optimizer = make_optimizer(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
+        learners[name] = Learner(name, config, settings, optimizer)
+    return learners
+
+
+def learner_shapes(learner: Learner, mesh: Mesh) -> TrainState:
+    """The state of a learned model as ShapeDtypeStructs with shardings."""
+    return state_shapes(learner.config, learner.settings, learner.optimizer, mesh)
+
+
+def init_learner(policy: Params, learner: Learner, mesh: Mesh) -> TrainState:
+    """A learned model before its first update: a copy of the policy, with a head of zeros if it gives values."""
+    params = with_scalar_head(policy, learner.config)[0] if learner.config.head == "scalar" else policy
+    return init_state(params, learner.optimizer, learner_shapes(learner, mesh))
+
+
+def _output(params: Params, tokens: jax.Array, learner: Learner, context: UpdateContext, first: int) -> jax.Array:
+    """[B, T] float32 for tokens [B, T + 1]; the value at position t is of the text before tokens[:, t + 1]."""
+    config = learner.config
+    if config.head != "scalar":
+        return completion_logprobs(params, tokens, config, context.temperature, context.chunk, first)[0]
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    return einsum_f32("btd,do->bto", h, params["score"].astype(config.dtype))[..., 0]
+
+
+@partial(jax.jit, static_argnames=("learner", "context", "microbatches"))
+def learner_output(
+    params: Params, batch: Batch, learner: Learner, context: UpdateContext, microbatches: int
+) -> jax.Array:
+    """Outputs of a learned model for a batch, without gradient: [B, T] float32, 0 outside the mask."""
+    params = prepare(params, learner.config)
+
+    def one(rows: jax.Array) -> jax.Array:
+        return _output(params, rows, learner, context, batch.first)
+
+    parts = jax.lax.map(one, split_microbatches(batch.tokens, microbatches))  # [n, B/n, T]
+    return jnp.where(batch.mask, jnp.swapaxes(parts, 0, 1).reshape(batch.mask.shape), 0.0)
+
+
+@partial(jax.jit, static_argnames=("algorithm", "group"))
+def prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: AnyAlgorithm, group: int) -> Batch:
+    """The batch of a whole rollout with the algorithm's advantages per token and targets."""
+    rollout = RolloutTokens(
+        mask=batch.mask,
+        rewards=batch.rewards,
+        advantages=batch.advantages,
+        policy_logprobs=batch.sampler_logprobs,
+        reference_logprobs=batch.reference_logprobs,
+        outputs=outputs,
+        group=group,
+    )
+    advantages, targets = algorithm.prepare(rollout)
+    targets = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), targets)
+    return dataclasses.replace(batch, advantages=constrain(advantages, "batch", None), targets=targets)
+
+
+@partial(jax.jit, static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")
+def update_learner(
+    state: TrainState,
+    batch: Batch,
+    learner: Learner,
+    algorithm: AnyAlgorithm,
+    context: UpdateContext,
+    microbatches: int,
+) -> tuple[TrainState, Metrics]:
+    """The state of a learned model after one update on a minibatch, whose loss is divided by its own count."""
+
+    def sums(params: Params, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        output = jnp.where(part.mask, _output(params, part.tokens, learner, context, part.first), 0.0)
+        loss, count = algorithm.learned_loss(learner.name, output, part.mask, part.targets[learner.name])
+        return loss, (count, jax.lax.stop_gradient(loss))
+
+    params = prepare(state.params, learner.config)
+    (grads, count), (losses,) = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
+    state, metrics = apply_gradients(state, grads, count, learner.optimizer, learner.config)
+    metrics = {"loss": (losses.sum(), count)} | metrics
+    return state, {f"{learner.name}_{name}": value for name, value in metrics.items()}

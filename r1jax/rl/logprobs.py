@@ -1,0 +1,50 @@
+"""Log-probabilities of the tokens of a batch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import hidden_states, prepare, unembedding
+from r1jax.sharding import Params
+from r1jax.training.gradients import split_microbatches
+
+
+def completion_logprobs(
+    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
+
+    Prompts need no logits, and the output head is the largest product of a small model.
+    """
+    h, _ = hidden_states(params, tokens[:, :-1], config)
+    pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
+    logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
+    return logp, entropy
+
+
+@partial(jax.jit, static_argnames=("config", "temperature", "microbatches", "chunk", "first"))
+def batch_logprobs(
+    params: Params,
+    tokens: jax.Array,
+    config: ModelConfig,
+    temperature: float,
+    microbatches: int,
+    chunk: int,
+    first: int = 0,
+) -> jax.Array:
+    """Log-probabilities [B, T] of tokens[:, 1:] without gradient, for the old policy and the reference.
+
+    Zero before position ``first``.
+    """
+    params = prepare(params, config)
+
+    def one(rows: jax.Array) -> jax.Array:
+        return completion_logprobs(params, rows, config, temperature, chunk, first)[0]
+
+    parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
+    return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)

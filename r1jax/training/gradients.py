@@ -1,0 +1,53 @@
+"""Gradients of sums, added up over microbatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.errors import UserError
+from r1jax.sharding import Params, constrain
+
+
+def check_microbatch(size: int, what: str, data_axis: int, settings: str) -> None:
+    """Raises UserError, naming the settings to change, if ``size`` of ``what`` do not split over the data axis."""
+    if size % data_axis:
+        raise UserError(
+            f"a microbatch of {size} {what} does not split over the {data_axis} devices of the mesh's data axis: "
+            f"change {settings} or --mesh"
+        )
+
+
+def split_microbatches(tree: Any, n: int) -> Any:
+    """Leading axis [B, ...] as [n, B/n, ...], each part split over the data axis."""
+
+    def split(x: jax.Array) -> jax.Array:
+        # Row b is in part b % n: each part then has rows of every device, and none moves between devices.
+        x = jnp.swapaxes(x.reshape(-1, n, *x.shape[1:]), 0, 1)
+        return constrain(x, None, "batch", *[None] * (x.ndim - 2))
+
+    return jax.tree.map(split, tree)
+
+
+def accumulate(
+    gradient: Callable[[Params, Any], Any], params: Params, batch: Any, microbatches: int
+) -> tuple[tuple[Params, jax.Array], Any]:
+    """Gradients and counts of a batch added over its microbatches in float32, and the other results stacked.
+
+    ``gradient(params, part)`` gives (gradient of a sum, (count, *others)). The gradient of a single microbatch keeps
+    its type: a float32 copy of a large model may not fit into memory.
+    """
+    if microbatches == 1:
+        grads, (count, *others) = gradient(params, batch)
+        return (grads, count), jax.tree.map(lambda x: x[None], others)
+
+    def one(total: Any, part: Any) -> tuple[Any, Any]:
+        grads, (count, *others) = gradient(params, part)
+        grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
+        return jax.tree.map(jnp.add, total, (grads, count)), others
+
+    zero = (jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params), jnp.zeros(()))
+    return jax.lax.scan(one, zero, split_microbatches(batch, microbatches))

@@ -1,0 +1,190 @@
+"""Models that an algorithm trains beside the policy: a critic and a process reward model of an algorithm made here."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.interface import Algorithm, LearnedModel
+from r1jax.algorithms.ratios import clipped_surrogate, log_ratio
+from r1jax.algorithms.reductions import reduce_tokens
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.scores import Scores
+from r1jax.rl.config import RLConfig
+from r1jax.rl.environment import Environment
+from r1jax.rl.setup import make_setup
+from r1jax.rl.state import init_rl_state, rl_shapes
+from r1jax.rl.train import train_policy
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import init_params, make_mesh, param_shardings, place
+from r1jax.tokenizer import ByteTokenizer
+from r1jax.training.loop import SaveConfig, TrainingLoop
+
+MODEL = ModelConfig(
+    vocab_size=259, hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
+)
+PROBLEMS = tuple(Problem(letter, letter, "letters", "exact") for letter in "abcdef")
+TEMPLATE = Template("bare", "{question}", prefill="", tags=False)
+CHAT = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorCritic(Algorithm):
+    """Advantages against a value per token, and a reward model of log-probabilities that learns the outcome."""
+
+    critic_rate: float = 1e-2
+
+    needs_reference = property(lambda self: True)
+    learned = property(
+        lambda self: {
+            "critic": LearnedModel("value", self.critic_rate),
+            "judge": LearnedModel("logprob", 1e-3, warmup_steps=2),
+        }
+    )
+
+    def advantages(self, rewards, resolution, counts):
+        return rewards.astype(np.float32)
+
+    def prepare(self, rollout):
+        returns = jnp.broadcast_to(rollout.rewards[:, None], rollout.mask.shape)
+        group = rollout.rewards.reshape(-1, rollout.group)
+        targets = {
+            "critic": returns,
+            "judge": {
+                "good": (group > group.mean(axis=1, keepdims=True)).reshape(-1),
+                "reference": rollout.reference_logprobs,
+            },
+        }
+        return jnp.where(rollout.mask, returns - rollout.outputs["critic"], 0.0), targets
+
+    def token_loss(self, tokens):
+        log_ratios = log_ratio(tokens.logprobs, tokens.old_logprobs, tokens.mask)
+        loss, clipped = clipped_surrogate(log_ratios, tokens.advantages, 0.2, 0.2)
+        return loss, {"clip_share": clipped, "advantage": tokens.advantages}, {}
+
+    def reduce(self, values, mask, max_tokens):
+        return reduce_tokens(values, mask, "token", max_tokens)
+
+    def learned_loss(self, name, output, mask, targets):
+        if name == "critic":
+            return reduce_tokens((output - targets) ** 2, mask, "token", 1)
+        score = jnp.where(mask, output - targets["reference"], 0.0).sum(axis=1)
+        counts = mask.any(axis=1)
+        loss = -jax.nn.log_sigmoid(jnp.where(targets["good"], score, -score))
+        return jnp.where(counts, loss, 0.0).sum(), counts.sum().astype(jnp.float32)
+
+
+class Places:
+    """Rewards of 0 and 1 by place; ``fail_at`` is the call that raises, as a killed process ends."""
+
+    names = ("accuracy",)
+
+    def __init__(self, fail_at=None):
+        self.calls, self.fail_at = 0, fail_at
+
+    def score(self, problems, completions):
+        if self.calls == self.fail_at:
+            raise KeyError("killed")
+        self.calls += 1
+        values = (np.arange(len(problems)) % 2).astype(np.float32)
+        return Scores(values[:, None], values, self.names, 0, 0)
+
+
+def environment_of(pool):
+    return Environment(PROBLEMS, TEMPLATE, pool, Sampling(max_tokens=4), 0, 2, stage="r1-zero")
+
+
+def train(folder, pool=None, mesh="1x1", algorithm=None, **settings):
+    """Trains for three steps on a mesh: the rows of metrics, and the two parts of the last checkpoint."""
+    plain = {"steps": 3, "prompts": 2, "group": 4, "minibatches": 2, "learning_rate": 1e-3}
+    config = RLConfig(**(plain | settings), algorithm=algorithm or ActorCritic())
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        params = place(init_params(param_specs(MODEL), jax.random.key(0)), param_shardings(param_specs(MODEL), mesh))
+        model = Model(MODEL, params, ByteTokenizer(CHAT))
+        train_policy(model, environment_of(pool or Places()), config, SaveConfig(every=1), folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    with ocp.StandardCheckpointer() as reader:
+        saved = [reader.restore((folder / "3" / part).absolute()) for part in ("params", "rest")]
+    measured = [{name: value for name, value in row.items() if "second" not in name and name != "time"} for row in rows]
+    return measured, jax.device_get(saved)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("learned") / "whole")
+
+
+def test_learned_models_are_trained_and_logged_and_saved(whole):
+    rows, (params, rest) = whole
+    assert rows[0]["critic_loss"] == pytest.approx(0.5, abs=0.2)  # half of the rewards are 1, and values begin at 0
+    assert rows[-1]["critic_loss"] < 0.8 * rows[0]["critic_loss"]
+    assert rows[0]["judge_loss"] == pytest.approx(np.log(2), abs=0.01) and rows[0]["judge_gradient_norm"] > 0
+    assert {"critic_gradient_norm", "critic_empty_updates"} <= rows[0].keys()
+    assert (
+        rest["learned"]["critic"]["params"]["score"].any() and "unembedding" not in rest["learned"]["critic"]["params"]
+    )
+    assert set(rest) == {"step", "opt_state", "reference", "learned"} and set(rest["learned"]) == {"critic", "judge"}
+    # The judge starts from the policy and learns something else.
+    judge = rest["learned"]["judge"]["params"]
+    assert judge.keys() == params.keys() and not np.array_equal(judge["embedding"], params["embedding"])
+    assert [int(rest["learned"][name]["step"]) for name in rest["learned"]] == [3, 3]
+
+
+def test_a_training_that_was_killed_resumes_with_the_same_bits(whole, tmp_path):
+    with pytest.raises(KeyError):
+        train(tmp_path, Places(fail_at=2))
+    rows, saved = train(tmp_path)
+    assert rows == whole[0]
+    jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
+
+
+def test_a_mesh_gives_the_same_models_and_splits_them(whole, tmp_path):
+    rows, saved = train(tmp_path, mesh="2x2")
+    for name in ("critic_loss", "judge_loss", "loss", "advantage", "critic_gradient_norm"):
+        assert rows[0][name] == pytest.approx(whole[0][0][name], abs=1e-4), name
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), saved, whole[1])
+    mesh = make_mesh("2x2")
+    with jax.set_mesh(mesh):
+        model = Model(MODEL, init_params(param_specs(MODEL), jax.random.key(0)), ByteTokenizer(CHAT))
+        setup = make_setup(model, environment_of(Places()), RLConfig(algorithm=ActorCritic()))
+        state, shapes = init_rl_state(model.params, setup), rl_shapes(setup)
+        for leaf, shape in zip(jax.tree.leaves(state), jax.tree.leaves(shapes), strict=True):
+            assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim) and leaf.dtype == shape.dtype
+        moments = [m for m in jax.tree.leaves(state.learned["critic"].opt_state) if m.size > 200]
+        assert moments and all(m.addressable_shards[0].data.size == m.size // 4 for m in moments)
+
+
+def test_without_learned_models_checkpoints_and_batches_hold_nothing_of_them(tmp_path):
+    rows, (_, rest) = train(tmp_path, algorithm=GRPO())
+    assert set(rest) == {"step", "opt_state"}
+    assert not any(name.startswith(("critic", "judge")) for row in rows for name in row)
+
+
+def test_the_settings_of_an_algorithm_are_checked():
+    with pytest.raises(UserError, match=r"critic-rate=-1\.0 must be at least 0"):
+        ActorCritic(critic_rate=-1.0)
+    with pytest.raises(UserError, match="critic-rate=inf is not a finite number"):
+        ActorCritic(critic_rate=np.inf)
+    assert RLConfig(prompts=2, group=1, algorithm=ActorCritic()).sequences == 2  # no group to compare with
+    with pytest.raises(UserError, match="at least 2"):
+        RLConfig(group=1)
+
+
+def test_a_loop_frees_the_weights_that_it_starts_from(tmp_path):
+    model = Model(MODEL, init_params(param_specs(MODEL), jax.random.key(0)), ByteTokenizer(CHAT))
+    setup = make_setup(model, environment_of(Places()), RLConfig())
+    with TrainingLoop(tmp_path, "rl", 1, SaveConfig()) as loop:
+        state = loop.start(rl_shapes(setup), lambda: init_rl_state(model.params, setup), model.params)
+    assert all(weight.is_deleted() for weight in jax.tree.leaves(model.params))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
