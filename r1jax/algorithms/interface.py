@@ -43,7 +43,10 @@ class PolicyTokens:
 
 @flax.struct.dataclass
 class RolloutTokens:
-    """What ``prepare`` reads: a whole rollout. Rows are sorted by group: [B] is [P, G] flattened."""
+    """What ``prepare`` reads: a whole rollout. Rows are sorted by group: [B] is [P, G] flattened.
+
+    Position t of each [B, T] belongs to the token after position t: a value there is that of the text before the token.
+    """
 
     mask: jax.Array  # [B, T] bool, the tokens of completions that count
     rewards: jax.Array  # [B] float32, as given to ``advantages``

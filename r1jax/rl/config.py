@@ -149,5 +149,5 @@ def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
     settings = "rl.prompts, rl.group, rl.minibatches, rl.microbatch"
     check_microbatch(config.microbatch_size, "sequences", data_axis, settings)
     if sampling.temperature == 0:
-        raise UserError("sampling.temperature=0 gives groups of equal samples, which teach nothing")
+        raise UserError("sampling.temperature=0 gives groups of equal samples: training on them teaches nothing")
     config.algorithm.check(sampling.max_tokens)

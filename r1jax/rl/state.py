@@ -51,8 +51,9 @@ class RLState:
         return dataclasses.replace(self, policy=self.policy.next_step(), learned=learned)
 
     def skipped_updates(self) -> jax.Array:
-        """Updates of the policy skipped so far because their gradient was not finite: [] int32."""
-        return self.policy.skipped_updates()
+        """Updates of all models skipped so far because their gradient was not finite: [] int32."""
+        models = (self.policy, *self.learned.values())
+        return jnp.stack([model.skipped_updates() for model in models]).sum()
 
 
 def copy_reference(params: Params, model: ModelConfig) -> Params:
