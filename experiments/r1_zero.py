@@ -35,7 +35,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate, evaluation_from, read_completions
 from r1jax.evaluation.paired import changes
 from r1jax.models.attention import check_attention
-from r1jax.models.config import FREE_NUMERICS, Numerics, computed_as
+from r1jax.models.config import CHANGEABLE_COMPUTE_OPTIONS, ComputeOptions, with_compute_options
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.command import keep_compiled, print_opening, run_command, weights_of
 from r1jax.pipeline.manifest import MANIFEST, claim_folder, file_hash, run_stage, versions
@@ -58,7 +58,7 @@ from r1jax.training.metrics import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Numerics):
+class Config(ComputeOptions):
     """Everything that a run is made of."""
 
     base: str = "pretrain"
@@ -90,7 +90,7 @@ class Config(Numerics):
 
 # Settings of how a run computes, and not of what: with others of these the same folder goes on.
 HOW = (
-    *FREE_NUMERICS,
+    *CHANGEABLE_COMPUTE_OPTIONS,
     "mesh",
     "preview",
     "sampling.slots",
@@ -254,7 +254,7 @@ def make_base(config: Config, template: Template, out: Path) -> tuple[Model, flo
         path, seconds = str(folder), figures["seconds"]
     shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
     model = load(path, config.rl.param_dtype, shardings)
-    return dataclasses.replace(model, config=computed_as(model.config, config)), seconds
+    return dataclasses.replace(model, config=with_compute_options(model.config, config)), seconds
 
 
 def _pretrain_context(config: Config) -> int:

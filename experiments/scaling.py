@@ -163,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.call_and_exit(main)

@@ -104,7 +104,7 @@ def parse(
     return result.config
 
 
-def run(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
+def call_and_exit(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     That line is for a UserError, and for a disk that is full or a folder that may not be written. farewell: printed

@@ -161,7 +161,7 @@ def test_a_mistake_is_one_line_and_status_2(
     args: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: parse(*args))
+        cli.call_and_exit(lambda: parse(*args))
     out, err = capsys.readouterr()
     assert (stop.value.code, out) == (2, "")
     assert err.startswith("error: ") and err.endswith("(see --help)\n") and err.count("\n") == 1
@@ -170,28 +170,28 @@ def test_a_mistake_is_one_line_and_status_2(
 
 def test_a_config_refuses_in_its_own_words_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda: parse("--name=bad"))
+        cli.call_and_exit(lambda: parse("--name=bad"))
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: --name=bad: choose a better one\n"
 
 
-def test_run_ends_with_the_status_of_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
+def test_call_and_exit_ends_with_the_status_of_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     for main, status in [(lambda: None, 0), (interrupted, 130)]:
         with pytest.raises(SystemExit) as stop:
-            cli.run(main)
+            cli.call_and_exit(main)
         assert stop.value.code == status
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
-        cli.run(lambda: 1 // 0)
+        cli.call_and_exit(lambda: 1 // 0)
 
 
 def test_a_warning_is_one_line_without_code(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # run replaces it
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # call_and_exit replaces it
 
     def main() -> None:
         with warnings.catch_warnings():
@@ -204,7 +204,7 @@ def test_a_warning_is_one_line_without_code(
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
     with pytest.raises(SystemExit):
-        cli.run(main)
+        cli.call_and_exit(main)
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "warning: two lines"
     assert "test_cli.py" in others[0] and "DeprecationWarning: for programmers" in others[0]
@@ -215,10 +215,10 @@ def test_a_full_disk_is_one_line_and_another_failure_of_the_system_is_not(capsys
         raise OSError(number, os.strerror(number), "runs/x")
 
     with pytest.raises(SystemExit, match="2"):
-        cli.run(lambda: main(errno.ENOSPC))
+        cli.call_and_exit(lambda: main(errno.ENOSPC))
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'runs/x'\n"
     with pytest.raises(OSError, match="Bad file descriptor"):
-        cli.run(lambda: main(errno.EBADF))
+        cli.call_and_exit(lambda: main(errno.EBADF))
 
 
 def test_json_holds_every_value_and_comes_back_without_difference() -> None:

@@ -28,7 +28,7 @@ def main():
             if stop.requested:
                 raise Stopped("stopped after a step", stop.number)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 ELSEWHERE = """
 import subprocess, time
@@ -40,7 +40,7 @@ def main():
     print(child.pid, file=__import__("sys").stderr, flush=True)
     time.sleep(600)
 
-cli.run(main, "farewell")
+cli.call_and_exit(main, "farewell")
 """
 
 
@@ -102,7 +102,7 @@ def main():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     time.sleep(600)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 
@@ -132,7 +132,7 @@ def main():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(600)
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 
@@ -165,7 +165,7 @@ def training():
         if stop.requested:
             raise Stopped("stopped after a step", stop.number)
 
-cli.run({"training": training, "elsewhere": compile}[sys.argv[1]])
+cli.call_and_exit({"training": training, "elsewhere": compile}[sys.argv[1]])
 """
 
 

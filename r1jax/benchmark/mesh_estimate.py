@@ -19,7 +19,7 @@ from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import Rollout, width_bucket
 from r1jax.rl.update import update
-from r1jax.sampling.sampler import Queue, run_queue
+from r1jax.sampling.sampler import Queue, sample_queue
 from r1jax.sharding import MESH_AXES, Params, batch_sharding, param_shapes, parse_mesh
 from r1jax.training.state import TrainState, make_optimizer, state_shapes
 
@@ -79,7 +79,7 @@ def rollout_program(work: Work, params: Params) -> jax.stages.Compiled:
     queue = Queue(ints(P, work.prompt), ints(P), ints(N), ints(N), ints(N))
     key = jax.eval_shape(lambda: jax.random.key(0))
     slots = min(work.slots or N, N)
-    return run_queue.lower(params, queue, key, work.model_config(), work.sampling, (), (slots,)).compile()
+    return sample_queue.lower(params, queue, key, work.model_config(), work.sampling, (), (slots,)).compile()
 
 
 def shard_bytes(tree: Any) -> int:

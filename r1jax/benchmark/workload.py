@@ -21,7 +21,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig, Numerics, computed_as
+from r1jax.models.config import ComputeOptions, ModelConfig, with_compute_options
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.pool import Scorer
@@ -38,7 +38,7 @@ from r1jax.training.state import init_state, make_optimizer, state_shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class Work(Numerics):
+class Work(ComputeOptions):
     """A GRPO step: the model, its batch, and how it is computed."""
 
     model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
@@ -92,7 +92,7 @@ class Work(Numerics):
         """The model, with room for the work and for sequences of ``context`` tokens."""
         shape = SHAPES[self.model]
         longest = max(shape.context_length, self.width, context)
-        return computed_as(dataclasses.replace(shape, context_length=longest), self)
+        return with_compute_options(dataclasses.replace(shape, context_length=longest), self)
 
 
 # What a CPU is given in place of the work that was asked for.

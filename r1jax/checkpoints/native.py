@@ -23,7 +23,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from r1jax.disk import sync, write_whole
 from r1jax.errors import UserError
-from r1jax.models.config import NUMERICS, ModelConfig, RopeScaling
+from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig, RopeScaling
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, param_shapes
 from r1jax.tokenizer import Tokenizer, load_tokenizer
@@ -68,7 +68,7 @@ def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None
         sync(file)
         file.replace(folder / "tokenizer" / file.name)
     part.rmdir()
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in NUMERICS}
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in COMPUTE_OPTIONS}
     write_whole(folder / MODEL_FILE, json.dumps(fields, indent=2) + "\n")
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig, Numerics
+from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
@@ -57,9 +57,9 @@ def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig
     return add_bias(y, weights["output_bias"]) if config.output_bias else y
 
 
-def check_attention(numerics: Numerics) -> None:
+def check_attention(options: ComputeOptions) -> None:
     """Raises UserError for a kernel that this process's devices do not have."""
-    if numerics.attention == "cudnn" and jax.default_backend() != "gpu":
+    if options.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("--attention=cudnn needs an NVIDIA GPU: leave it at auto")
 
 

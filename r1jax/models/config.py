@@ -11,18 +11,18 @@ Architecture = Literal["llama", "qwen2", "qwen3"]
 
 
 def check_whole(name: str, value: Any) -> int:
-    """``value``, where it is a whole number from 1; raises ValueError otherwise, naming it ``name``."""
+    """Returns ``value`` if it is a whole number of at least 1; raises ValueError, which names ``name``, otherwise."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r} where a whole number belongs")
+        raise ValueError(f"{name} is {value!r} and must be a whole number")
     if value < 1:
         raise ValueError(f"{name} is {value} and must be at least 1")
     return int(value)
 
 
 def check_positive(name: str, value: Any) -> float:
-    """``value`` as a float, where it is a finite number above 0; raises ValueError otherwise, naming it ``name``."""
+    """Returns ``value`` as a float if it is finite and above 0; raises ValueError, which names ``name``, otherwise."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r} where a number belongs")
+        raise ValueError(f"{name} is {value!r} and must be a number")
     try:
         number = float(value)
     except OverflowError:  # JSON holds whole numbers of any size
@@ -53,24 +53,23 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Numerics:
-    """How a run computes a decoder: its own affair, and in no checkpoint."""
+class ComputeOptions:
+    """How the decoder is computed. These options belong to a run and are not stored in checkpoints."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and of the weights in products."""
+    """Type of the activations, and of the weights in matrix products."""
     remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again instead of storing it."""
+    """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
     attention: Literal["auto", "xla", "cudnn"] = "auto"
-    """Attention kernel of training and prefill; auto: cudnn for bfloat16 on a GPU."""
+    """Attention kernel of training and prefill. auto selects cudnn for bfloat16 on a GPU, and xla otherwise."""
     unroll: bool = False
-    """Compile the blocks one by one: faster updates, longer compilation."""
+    """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Collect weights split over the data axis once an update, or by layer in each pass; auto: once up to 16 GiB."""
+    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
 
 
-NUMERICS = tuple(field.name for field in dataclasses.fields(Numerics))
-FREE_NUMERICS = tuple(name for name in NUMERICS if name != "dtype")  # with others of these a run may go on
-
+COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))
+CHANGEABLE_COMPUTE_OPTIONS = tuple(name for name in COMPUTE_OPTIONS if name != "dtype")  # may change on resume
 
 _WHOLE = (
     "vocab_size",
@@ -85,8 +84,8 @@ _WHOLE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(Numerics):
-    """Shapes of a decoder, which its checkpoint fixes, and its numerics, which the run does."""
+class ModelConfig(ComputeOptions):
+    """Architecture of a decoder, which its checkpoint fixes, and the options of its computation, which the run sets."""
 
     architecture: Architecture = "llama"  # the name under which the weights are exported
     vocab_size: int = 256
@@ -105,7 +104,7 @@ class ModelConfig(Numerics):
     mlp_bias: bool = False  # on gate, up and down
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
     tie_embeddings: bool = True
-    head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number a position, as reward models give
+    head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number per position (reward models)
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -115,9 +114,9 @@ class ModelConfig(Numerics):
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+            raise ValueError(f"head_dim {self.head_dim} is odd: rotary embeddings rotate pairs of dimensions")
 
 
-def computed_as(config: ModelConfig, numerics: Numerics) -> ModelConfig:
-    """The same decoder with these numerics."""
-    return dataclasses.replace(config, **{name: getattr(numerics, name) for name in NUMERICS})
+def with_compute_options(config: ModelConfig, options: ComputeOptions) -> ModelConfig:
+    """The config with the compute options of another config."""
+    return dataclasses.replace(config, **{name: getattr(options, name) for name in COMPUTE_OPTIONS})

@@ -82,7 +82,7 @@ def keep_compiled() -> None:
 
 
 def run_command(main: Callable[[], None], advice: str) -> None:
-    """Runs ``main`` as cli.run does; where it runs out of device memory, ends with ``advice`` in the one line."""
+    """Calls cli.call_and_exit(main); if ``main`` runs out of device memory, the error line ends with ``advice``."""
 
     def advised() -> None:
         try:
@@ -93,4 +93,4 @@ def run_command(main: Callable[[], None], advice: str) -> None:
             reason = str(error).splitlines()[0][:200]
             raise UserError(f"the device is out of memory: {advice} ({reason})") from error
 
-    cli.run(advised, "stopped; the same command goes on from there")
+    cli.call_and_exit(advised, "stopped; the same command goes on from there")

@@ -12,7 +12,7 @@ from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.data.text.readable_reasoning import PROMPT
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
-from r1jax.models.config import Numerics
+from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.graph import GraphConfig
 from r1jax.recipe.distillation import MatchConfig
 from r1jax.recipe.pretraining import PretrainConfig
@@ -28,7 +28,7 @@ SCORERS = ("helpfulness", "harmlessness")
 
 
 @dataclasses.dataclass(frozen=True)
-class RecipeConfig(Numerics, GraphConfig):
+class RecipeConfig(ComputeOptions, GraphConfig):
     """Everything that a run of the recipe is made of; the defaults are for two CPU cores."""
 
     base: str = "pretrain"
@@ -109,7 +109,7 @@ class RecipeConfig(Numerics, GraphConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shared(Numerics):
+class Shared(ComputeOptions):
     """What all stages of a run have in common."""
 
     seed: int

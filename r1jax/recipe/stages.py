@@ -25,7 +25,7 @@ from r1jax.data.text.template import find_template
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import evaluate
-from r1jax.models.config import FREE_NUMERICS, computed_as
+from r1jax.models.config import CHANGEABLE_COMPUTE_OPTIONS, with_compute_options
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.graph import Stage
 from r1jax.recipe.config import (
@@ -251,7 +251,7 @@ def routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> 
 
 # Settings of how a stage computes, and not of what.
 _HOW = (
-    *(f"shared.{name}" for name in FREE_NUMERICS),
+    *(f"shared.{name}" for name in CHANGEABLE_COMPUTE_OPTIONS),
     "shared.sampling.slots",
     "shared.verifier.workers",
     "shared.save",
@@ -352,7 +352,7 @@ def _inference_dtype(shared: Shared) -> str:
 def _load(path: Path, shared: Shared, dtype: str) -> Model:
     """A checkpoint on the entered mesh, or one device, computing as the run does."""
     model = load(path, dtype, param_shardings(param_specs(read_config(path)), entered_mesh()))
-    return dataclasses.replace(model, config=computed_as(model.config, shared))
+    return dataclasses.replace(model, config=with_compute_options(model.config, shared))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Request:
     sequences: int  # rows of the result
 
 
-def queues_of_their_own(prompts: int, sequences: int) -> int:
+def device_queues(prompts: int, sequences: int) -> int:
     """Devices that can each have a queue of their own on the entered mesh; 1 where they share one."""
     mesh = compiler_mesh()
     if mesh is None or mesh.shape["model"] > 1:
@@ -67,7 +67,7 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     prefill: activations of a pass. results: the rows of a device, and all of them, which every device has in the end.
     """
     config, size = request.config, _size(request.config)
-    own = queues_of_their_own(request.prompts, request.sequences)
+    own = device_queues(request.prompts, request.sequences)
     prompts, width = request.prompts // own, request.width
     rows = prefill_rows(prompts, width)
     passes = -(-prompts // rows)

@@ -26,7 +26,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
-from r1jax.sampling.memory import choose_slots, phases, prefill_rows, queues_of_their_own
+from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sharding import Params, constrain, data_devices, gather_over_data
 
@@ -100,7 +100,7 @@ def sample(
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
     slots = choose_slots(config, sampling, params, prompts=P, width=width, sequences=len(queue.limits))
-    return run_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
+    return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
 
 
 def make_queue(
@@ -149,7 +149,7 @@ _COMPILER = {"xla_gpu_enable_triton_gemm": False}
 
 
 @partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=_COMPILER)
-def run_queue(
+def sample_queue(
     params: Params,
     queue: Queue,
     key: jax.Array,
@@ -166,14 +166,14 @@ def run_queue(
     """
     # Decoding reads every weight once a token: gathered before the loop, none is gathered at each step.
     params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
-    data = queues_of_their_own(len(queue.prompts), len(queue.prompt_of))
+    data = device_queues(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
-        return _run_queue(params, queue, key, config, sampling, end_tokens, widths)
+        return _sample_queue(params, queue, key, config, sampling, end_tokens, widths)
 
     def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
         first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of their sequences
         own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
-        samples = _run_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
+        samples = _sample_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
         return dataclasses.replace(samples, steps=samples.steps[None])
 
     split = jax.shard_map(
@@ -187,7 +187,7 @@ def run_queue(
     return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # whole on every host
 
 
-def _run_queue(
+def _sample_queue(
     params: Params,
     queue: Queue,
     key: jax.Array,

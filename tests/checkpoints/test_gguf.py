@@ -227,7 +227,7 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"llama__attention__head_count_kv": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
         ({"llama__attention__key_length": 7, "llama__rope__dimension_count": None}, "head_dim 7 is odd"),
         ({"llama__rope__freq_base": -1.0}, "llama.rope.freq_base is -1.0 and must be finite and above 0"),
-        ({"llama__embedding_length": "32"}, "llama.embedding_length is '32' where a whole number belongs"),
+        ({"llama__embedding_length": "32"}, "llama.embedding_length is '32' and must be a whole number"),
         ({"llama__block_count": 3}, r"tensor blk\.2\.attn_k\.weight of shape \(32, 32\) is missing"),
         ({"llama__block_count": 1}, r"tensor blk\.1\.attn_k\.bias and 12 more has no place"),
         (

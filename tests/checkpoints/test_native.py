@@ -105,7 +105,7 @@ def main():
         noise = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(64, 64)))}
         checkpoints.save(2, noise, noise, {"reward": 0.0})
 
-cli.run(main)
+cli.call_and_exit(main)
 """
 
 

@@ -19,7 +19,7 @@ from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.models.attention import implementation
-from r1jax.models.config import NUMERICS
+from r1jax.models.config import COMPUTE_OPTIONS
 from r1jax.models.transformer import forward, param_specs
 from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
 from r1jax.rl.batch import Rollout
@@ -113,8 +113,8 @@ def rewards(config):
 
 
 def test_another_way_to_compute_goes_on_with_the_same_folder():
-    """All numerics but the type, which changes results."""
-    how = {name for name in NUMERICS if name != "dtype"}
+    """All compute options may change except dtype, which changes results."""
+    how = {name for name in COMPUTE_OPTIONS if name != "dtype"}
     assert how <= set(HOW) and "dtype" not in HOW
 
 

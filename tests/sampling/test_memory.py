@@ -19,7 +19,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory
 from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, phases, slot_bytes
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import Queue, run_queue
+from r1jax.sampling.sampler import Queue, sample_queue
 from r1jax.sharding import make_mesh, param_count, param_shapes
 
 PLANS = Path(__file__).parents[2] / "docs" / "results"
@@ -83,7 +83,7 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
     with jax.set_mesh(mesh):
         request = Request(SMALL, sampling, weights(SMALL, stored, mesh), prompts, width, sequences)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        program = run_queue.lower(request.params, queue, key, SMALL, sampling, (), (sequences,)).compile()
+        program = sample_queue.lower(request.params, queue, key, SMALL, sampling, (), (sequences,)).compile()
         counted = total(request, sequences // mesh.shape["data"])
     found = program.memory_analysis()
     taken = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes

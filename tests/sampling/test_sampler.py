@@ -14,9 +14,9 @@ from r1jax.kernels.block_sums import BLOCK, block_sums_kernel
 from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling import processors
-from r1jax.sampling.memory import phases, queues_of_their_own
+from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
-from r1jax.sampling.sampler import END, LENGTH, _random_words, make_queue, run_queue, sample
+from r1jax.sampling.sampler import END, LENGTH, _random_words, make_queue, sample, sample_queue
 from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -83,7 +83,7 @@ def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_confi
     sampling = Sampling(max_tokens=20)
     queue = make_queue(PROMPTS, tiny_config, sampling, GROUP, LIMITS[::-1])
     one, several = (
-        jax.device_get(run_queue(sharp, queue, jax.random.key(1), tiny_config, sampling, ENDS, widths))
+        jax.device_get(sample_queue(sharp, queue, jax.random.key(1), tiny_config, sampling, ENDS, widths))
         for widths in ((8,), (8, 3, 2))
     )
     np.testing.assert_array_equal(one.tokens, several.tokens)
@@ -310,13 +310,13 @@ def test_devices_have_queues_of_their_own_where_prompts_split_evenly(sharp, tiny
     limits = np.random.default_rng(0).integers(1, 13, 24)
     queue = make_queue(prompts, tiny_config, sampling, 3, limits)
     arguments = (tiny_config, sampling, ENDS, phases(8))
-    alone = jax.device_get(run_queue(sharp, queue, jax.random.key(1), *arguments))
+    alone = jax.device_get(sample_queue(sharp, queue, jax.random.key(1), *arguments))
     for mesh in (make_mesh("8x1"), make_mesh("2x1")):
         with jax.set_mesh(mesh):
-            assert queues_of_their_own(8, 24) == mesh.shape["data"]
+            assert device_queues(8, 24) == mesh.shape["data"]
             spread = place(sharp, param_shardings(param_specs(tiny_config), mesh))
-            program = run_queue.lower(spread, queue, jax.random.key(1), *arguments).compile()
-            found = jax.device_get(run_queue(spread, queue, jax.random.key(1), *arguments))
+            program = sample_queue.lower(spread, queue, jax.random.key(1), *arguments).compile()
+            found = jax.device_get(sample_queue(spread, queue, jax.random.key(1), *arguments))
         for name in ("tokens", "lengths", "finish"):
             np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
         np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-5)
@@ -329,8 +329,8 @@ def test_devices_have_queues_of_their_own_where_prompts_split_evenly(sharp, tiny
 )
 def test_otherwise_devices_share_one_queue(mesh, prompts, sequences):
     with jax.set_mesh(make_mesh(mesh)):
-        assert queues_of_their_own(prompts, sequences) == 1
-    assert queues_of_their_own(8, 8) == 1
+        assert device_queues(prompts, sequences) == 1
+    assert device_queues(8, 8) == 1
 
 
 @pytest.mark.parametrize(
