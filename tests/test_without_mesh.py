@@ -4,6 +4,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from r1jax.pipeline.graph import Stage, finished, run_graph
+from r1jax.recipe.stages import _load
 
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
@@ -11,9 +13,7 @@ from r1jax.data.text.template import Template
 from r1jax.evaluation.evaluate import evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.pipeline.graph import Stage, finished, run_graph
 from r1jax.recipe.config import RecipeConfig
-from r1jax.recipe.stages import _load
 from r1jax.rewards.pool import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.rollouts import Environment

@@ -10,9 +10,11 @@ from typing import Any
 
 from r1jax import __version__
 from r1jax.disk import write_whole
-from r1jax.pipeline.graph import Stage, finished
-from r1jax.recipe.config import SCORERS
-from r1jax.recipe.stages import DATA, judge_of
+from r1jax.pipeline.plan import finished_stages
+from r1jax.recipe.judge import JUDGES, judge_of
+from r1jax.recipe.make_stage import EVALUATION
+from r1jax.recipe.selection import DATA
+from r1jax.recipe.table import STUDENTS
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.html import to_html
 from r1jax.report.recipe_tables import Checkpoint, answers_table, checkpoint, findings, hacking_watch, main_table, table
@@ -38,29 +40,24 @@ STUDENT_MODELS = {
     "matched": ("student distilled, then matched", ("matched",)),
     "student_rl": ("student with RL alone", ("student_rl",)),
 }
-STUDENTS = "students"
-EVALUATION = "evaluation_"  # before the name of the stage that it evaluates
 CURVES = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
 
 
-def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
-    """A stage's name, and that of its evaluation where it has one."""
-    return (name, *({EVALUATION + name} & {stage.name for stage in stages}))
-
-
-def write_report(out: Path) -> None:
+def write_report(out: Path) -> list[Checkpoint]:
     """Writes report.md, report.html, summary.json and pictures of what is finished in ``out`` and its students.
+
+    Returns the rows of the main table. Nothing is written if there is none.
 
     The HTML file holds its pictures. summary.json leaves out figures by problem, which the manifests hold.
     """
-    made = finished(out)
-    students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
+    made = finished_stages(out)
+    students = {folder.name: finished_stages(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
     found = _checkpoints(made, MODELS, "")
     taught = {name: _checkpoints(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()}
     all_models = [(name, one) for models in (found, *taught.values()) for name, one in models.items()]
     rows = [one for _, one in all_models]
     if not rows:
-        return
+        return []
     manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
     commands = dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by"))
     text = ["# The R1 recipe\n\n" + "\n".join(f"    {command}" for command in commands) + "\n"]
@@ -87,6 +84,7 @@ def write_report(out: Path) -> None:
         "students": {name: _without_problems(stages) for name, stages in students.items()},
     }
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return rows
 
 
 _LEGEND = (
@@ -113,7 +111,7 @@ def _others(rows: Sequence[Checkpoint]) -> str:
 def _title(made: Mapping[str, Manifest]) -> str:
     """The recipe's name with base model and seed, those that the manifests tell."""
     model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
-    seed = next((one["settings"]["shared"]["seed"] for one in made.values() if "shared" in one["settings"]), None)
+    seed = next((one["settings"]["seed"] for one in made.values() if "seed" in one["settings"]), None)
     return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
 
 
@@ -185,7 +183,7 @@ def _setting(one: Checkpoint, manifests: Sequence[Manifest]) -> str:
 
 def _watch(out: Path, made: Mapping[str, Manifest]) -> str:
     lines = []
-    for name in SCORERS:
+    for name in JUDGES:
         if name in made and ("r1" not in made or name in made["r1"]["inputs"]):
             figures = made[name]["figures"]
             right, guess = (100 * figures[key] for key in ("held_out_accuracy", "held_out_guess"))

@@ -16,6 +16,7 @@ from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.base import Reward
 from r1jax.rewards.rules import RULES
+from r1jax.settings import may_change
 
 _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+))?")
 
@@ -24,9 +25,9 @@ _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+
 class VerifierConfig:
     """The processes that compute rewards."""
 
-    workers: int = 2
+    workers: int = may_change(2)
     """Worker processes."""
-    deadline: float = 5.0
+    deadline: float = may_change(5.0)
     """Seconds for all rewards of one completion; one that takes longer scores 0 and is counted."""
 
     def __post_init__(self) -> None:

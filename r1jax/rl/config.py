@@ -10,6 +10,7 @@ from r1jax.algorithms.advantages import Baseline
 from r1jax.errors import UserError
 from r1jax.rl.update import Objective, check_microbatch
 from r1jax.sampling.processors import Sampling
+from r1jax.settings import may_change, may_rise
 from r1jax.training.state import OptimizerConfig
 
 
@@ -17,7 +18,7 @@ from r1jax.training.state import OptimizerConfig
 class RLConfig(OptimizerConfig):
     """GRPO (arXiv 2402.03300) and its variants."""
 
-    steps: int = 100
+    steps: int = may_rise(100)
     """Rollouts; each is followed by minibatches * inner-epochs optimiser updates."""
     prompts: int = 16
     """Questions a rollout."""
@@ -27,7 +28,7 @@ class RLConfig(OptimizerConfig):
     """Parts that a rollout is split into, at random, with an update for each."""
     inner_epochs: int = 1
     """Passes over a rollout."""
-    microbatch: int = 0
+    microbatch: int = may_change(0)
     """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
     loss: Literal["clip", "cispo"] = "clip"
     """clip: PPO's clipped ratio; cispo: clipped ratio as a constant weight (arXiv 2506.13585). As eps-low and
@@ -59,7 +60,7 @@ class RLConfig(OptimizerConfig):
     """Leave groups without spread out of the loss and its mean, and sample others in their place."""
     max_resamples: int = 2
     """Further rollouts a step in search of groups with spread, where equal groups are dropped."""
-    logprob_chunk: int = 8192
+    logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
 
     def __post_init__(self) -> None:

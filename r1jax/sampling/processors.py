@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.platform import has_kernels, on_one_device
+from r1jax.settings import may_change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Sampling:
     """Drop tokens less likely than this share of the most likely one (arXiv 2407.01082)."""
     max_tokens: int = 128
     """Longest completion, in tokens, the end token included."""
-    slots: int = 0
+    slots: int = may_change(0)
     """Sequences decoded side by side on all devices; 0 is all of them, or as many as memory holds."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from r1jax.pipeline.graph import make_plan
 
 from experiments import distill
 from experiments.r1 import PRESETS, check, mixtures, stages
@@ -23,7 +24,6 @@ from r1jax.data.problems.problem import Problem
 from r1jax.data.text.conversations import read_conversations
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
-from r1jax.pipeline.graph import make_plan
 from r1jax.recipe import stages as recipe
 from r1jax.recipe.config import SCORERS, SelectSettings, evaluation_from
 from r1jax.recipe.config import RecipeConfig as Config

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from r1jax.pipeline.graph import Stage, finished, make_plan, plan_table, remove, run_graph
 
 from r1jax import __version__
 from r1jax.errors import UserError
-from r1jax.pipeline.graph import Stage, finished, make_plan, plan_table, remove, run_graph
 from r1jax.pipeline.manifest import claim_folder, file_hash, run_stage
 from tests.check_kills import snapshots
 

@@ -5,6 +5,7 @@ import random
 import re
 
 import pytest
+from r1jax.recipe.rewriting import rewrite_by_rules
 
 from r1jax.data.formats.preferences import make_labelled, make_pairs, read_labelled, read_pairs
 from r1jax.data.problems import general
@@ -22,7 +23,6 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.recipe.judged_samples import Drawn
 from r1jax.recipe.rejection_sampling import SelectConfig, general_rows, select, worked
-from r1jax.recipe.rewriting import rewrite_by_rules
 from r1jax.rewards import Completion
 from r1jax.rewards.rules import RULES
 

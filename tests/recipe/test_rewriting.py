@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from r1jax.recipe.rewriting import rewrite_by_model
 
 import r1jax
 from r1jax.checkpoints.model import Model
@@ -16,7 +17,6 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.recipe import rewriting
 from r1jax.recipe.judged_samples import Drawn, kept_lines
-from r1jax.recipe.rewriting import rewrite_by_model
 from r1jax.rewards import Completion
 from r1jax.sharding import init_params
 from r1jax.tokenizer import ByteTokenizer

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-
 from r1jax.pipeline.graph import Stage, run_graph
+
 from r1jax.report.comparison import summarise
 from r1jax.report.html import fenced, to_html
 from r1jax.report.recipe_run import MODELS, STUDENT_MODELS, with_evaluation, write_report
