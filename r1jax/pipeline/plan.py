@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from r1jax import __version__
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.pipeline.code_hash import comparable
@@ -97,12 +96,12 @@ def finished_stages(out: Path) -> dict[str, dict[str, Any]]:
 
     A stage that was made from an older version of another, and all stages that read it, are left out.
     """
-    found = manifests(out)
-    prints = {name: fingerprint(manifest) for name, manifest in found.items() if "fingerprints" in manifest}
+    found = {name: manifest for name, manifest in manifests(out).items() if "fingerprints" in manifest}
+    fingerprints = {name: fingerprint(manifest) for name, manifest in found.items()}
 
     def current(name: str) -> bool:
-        before = found[name].get("fingerprints", {"": None})
-        return all(prints.get(other) == print_ and current(other) for other, print_ in before.items())
+        made_from = found[name]["fingerprints"]
+        return all(fingerprints.get(other) == print_ and current(other) for other, print_ in made_from.items())
 
     return {name: manifest for name, manifest in found.items() if current(name)}
 
@@ -123,8 +122,8 @@ def _plan_stage(stage: Stage, record: Mapping[str, Any], out: Path, unfinished: 
     if changed:
         return PlannedStage(stage, "continues", in_words(changed), record=record), own
     notes = []
-    if (version := before.get("version")) != __version__:
-        notes.append(f"made with r1jax {version}, this is {__version__}")
+    if before.get("version") != record["version"]:
+        notes.append(f"made with r1jax {before.get('version')}, this is {record['version']}")
     if not comparable(before.get("code"), record.get("code")):
         notes.append("made under another Python, by a function that cannot be compared")
     note = "; ".join(notes)
