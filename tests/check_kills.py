@@ -110,13 +110,11 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 def where(out: Path) -> str:
     """The stage that a run is in, by what it has finished."""
-    begun = sorted((p for p in out.glob("**/stage.json")), key=lambda p: p.stat().st_mtime)
-    if begun:
-        name = str(begun[-1].parent.relative_to(out))
-        return name if not (begun[-1].parent / "manifest.json").exists() else f"after {name}"
-    made = ["base/manifest.json", "evaluation_before/manifest.json", "3", "evaluation_after/manifest.json", "model"]
-    stages = ["base", "evaluation before", "rl", "evaluation after", "export", "report"]
-    return stages[next((i for i, name in enumerate(made) if not (out / name).exists()), len(made))]
+    files = [path for name in ("stage.json", "manifest.json") for path in out.glob(f"*/{name}")]
+    if not files:
+        return "start"
+    last = max(files, key=lambda path: path.stat().st_mtime)
+    return f"after {last.parent.name}" if last.name == "manifest.json" else last.parent.name
 
 
 class Experiment:

@@ -13,9 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
-from experiments.r1_zero import PRESETS, Config, check, claim, default_preset, measured
+from experiments.r1_zero import PRESETS, Config, check, default_preset, stages
 from r1jax import cli, load
 from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
@@ -24,6 +23,7 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluation_from
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.plan import make_plan
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig
@@ -31,7 +31,6 @@ from r1jax.rl.rollouts import Environment
 from r1jax.rl.train import reinforce
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
-from tests.check_kills import snapshots
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -74,7 +73,7 @@ def run(out, *flags):
 
 
 def steps_of(out):
-    path = out / "metrics.jsonl"
+    path = out / "r1-zero" / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["step"] for line in lines if line.endswith("}")]
 
@@ -97,8 +96,18 @@ def finished(tmp_path_factory):
     return out, stdout
 
 
-def params_of(out):
-    return jax.device_get(load(out).params)
+def params_of(out, stage="r1-zero"):
+    return jax.device_get(load(out / stage).params)
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "r1-zero" / "metrics.jsonl").read_text().splitlines()]
+
+
+def unfinish(out, *stages):
+    """Leaves stages as a kill before their last write does."""
+    for stage in stages:
+        (out / stage / "manifest.json").unlink()
 
 
 def same(a, b):
@@ -113,7 +122,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
             assert 0 <= summary[f"{name}_{when}"] <= 1
     assert summary["steps"] == 6 and summary["seconds"] > 0 and summary["tokens_per_second"] > 0
     assert summary["device"] == "1 x cpu"
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(out)
     assert [row["step"] for row in rows] == list(range(6))
     promised = (
         "reward reward_accuracy reward_format advantage_spread equal_groups kl entropy ratio_mean ratio_max clip_share "
@@ -124,12 +133,12 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
     assert all(row["gradient_norm"] > 1e-3 and row["skipped_updates"] == 0 for row in rows)
     assert rows[5]["kl"] > 1e-6 and summary["held_out_problems"] == 4
-    trained, base = params_of(out), params_of(out / "base")
+    trained, base = params_of(out), params_of(out, "pretrain")
     assert max(jax.tree.leaves(jax.tree.map(lambda a, b: abs(a - b).max(), trained, base))) > 1e-3
-    completions = [json.loads(line) for line in (out / "completions.jsonl").read_text().splitlines()]
+    completions = [json.loads(line) for line in (out / "r1-zero" / "completions.jsonl").read_text().splitlines()]
     assert {row["step"] for row in completions} == set(range(6)) and "<think>" in completions[0]["completion"]
     assert (out / "curves.png").stat().st_size > 10_000
-    assert list((out / "tensorboard").iterdir())
+    assert list((out / "r1-zero" / "tensorboard").iterdir())
     assert json.loads((out / "config.json").read_text())["rl"]["group"] == 4
     change = summary["changes"]["pass_at_1"]
     assert change["value"] == pytest.approx(summary["accuracy_after"] - summary["accuracy_before"])
@@ -140,7 +149,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
 def test_the_first_line_says_where_and_the_last_lines_what_changed(finished):
     out, stdout = finished
     lines = stdout.rstrip().splitlines()
-    assert lines[0] == f"device: 1 x cpu, weights: made in {out}/base, folder: {out}"
+    assert lines[0] == f"device: 1 x cpu, weights: made in {out}/pretrain, folder: {out}"
     assert lines[-1].startswith("pass@1 ") and "% -> " in lines[-1] and lines[-1].endswith("points)")
     table = next(i for i, line in enumerate(lines) if line.startswith("pass@1, %"))
     assert any(line.startswith("maj@8, %") for line in lines[table:])
@@ -156,19 +165,19 @@ def test_the_report_is_one_page_with_its_pictures_in_it(finished):
 
 def test_the_export_is_the_last_checkpoint(finished):
     out, _ = finished
-    exported, own = load(out / "model"), load(out)
+    exported, own = load(out / "model"), load(out / "r1-zero")
     same(jax.device_get(exported.params), jax.device_get(own.params))
     assert exported.tokenizer.encode("12 + 34 = ?\n<think>") == own.tokenizer.encode("12 + 34 = ?\n<think>")
 
 
 def test_a_finished_run_is_not_run_again(finished):
     out, _ = finished
-    before = (out / "metrics.jsonl").stat().st_mtime_ns
+    before = (out / "r1-zero" / "metrics.jsonl").stat().st_mtime_ns
     status, stdout, _ = run(out)
     assert status == 0 and "is finished" in stdout and "{" not in stdout
     table = [line for line in finished[1].splitlines() if line.startswith(("pass@", "maj@", "format"))]
     assert len(table) > 6 and [line for line in table if line not in stdout.splitlines()] == []
-    assert (out / "metrics.jsonl").stat().st_mtime_ns == before
+    assert (out / "r1-zero" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
 def test_another_setting_in_the_same_folder_is_refused(finished):
@@ -189,7 +198,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path)
     assert status == 0, stderr
     assert steps_of(out) == list(range(6))
     same(params_of(out), params_of(finished[0]))
-    texts = [(o / "completions.jsonl").read_text() for o in (out, finished[0])]
+    texts = [(o / "r1-zero" / "completions.jsonl").read_text() for o in (out, finished[0])]
     assert texts[0] == texts[1]
 
 
@@ -202,7 +211,7 @@ def test_stopped_it_finishes_the_step_saves_it_and_goes_on(finished, tmp_path):
         wait_for_step(out, process, saved)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=120)
-        with Checkpoints(out) as checkpoints:
+        with Checkpoints(out / "r1-zero") as checkpoints:
             saved = checkpoints.steps()[-1]
         assert process.returncode == status and f"{name}: stops once" in stderr, stderr
         assert f"stopped after step {saved} of 6; the same command goes on from there" in stdout
@@ -216,12 +225,12 @@ def test_stopped_before_the_first_step_it_ends_at_once(tmp_path):
     out = tmp_path / "run"
     process = start(out)
     deadline = time.monotonic() + 120
-    while not (out / "base" / "manifest.json").exists():  # what follows is the evaluation of the base
+    while not (out / "pretrain" / "manifest.json").exists():  # what follows is the evaluation of the base
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 143 and "stopped; the same command goes on" in stdout, stderr
+    assert process.returncode == 143 and "stopped; the same command resumes" in stdout, stderr
     assert not steps_of(out)
 
 
@@ -230,25 +239,28 @@ def test_killed_between_its_export_and_its_end_the_same_command_ends_well(finish
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     (out / "summary.json").unlink()
+    unfinish(out, "model")
     shutil.copytree(out / "model", out / f".model.{'0' * 32}")
     (out / "report.md.part").write_text("# R1-Ze")
     (out / "curves.png").write_bytes(b"")
     status, _, stderr = run(out)
     assert status == 0, stderr
     assert {path.name for path in out.iterdir()} == {path.name for path in finished[0].iterdir()}
-    for name in ("model/model.safetensors", "evaluation_after/manifest.json", "completions.jsonl", "curves.png"):
+    names = ("model/model.safetensors", "evaluation_after/manifest.json", "r1-zero/completions.jsonl", "curves.png")
+    for name in names:
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes()
 
 
 def test_a_finished_run_is_trained_on_with_more_steps(finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
-    before = (out / "metrics.jsonl").read_text()
+    before = (out / "r1-zero" / "metrics.jsonl").read_text()
+    assert status_of(out, "--rl.steps=7")["r1-zero"] == "continues"
     status, stdout, stderr = run(out, "--rl.steps=7")
     assert status == 0, stderr
     said = " ".join(stdout.split())
     assert "rl.steps was 6, now 7" in said and "the cosine schedule of 7 steps is followed from here" in said
-    assert steps_of(out) == list(range(7)) and (out / "metrics.jsonl").read_text().startswith(before)
+    assert steps_of(out) == list(range(7)) and (out / "r1-zero" / "metrics.jsonl").read_text().startswith(before)
     assert json.loads((out / "summary.json").read_text())["steps"] == 7
     same(jax.device_get(load(out / "model").params), params_of(out))
     with pytest.raises(AssertionError):
@@ -257,23 +269,49 @@ def test_a_finished_run_is_trained_on_with_more_steps(finished, tmp_path):
     assert [(out / n).read_bytes() == (finished[0] / n).read_bytes() for n in names] == [True, False]
 
 
-def test_a_run_that_is_trained_on_is_at_no_time_finished_with_the_new_settings(finished, tmp_path):
+def test_parts_of_the_experiment_run_by_themselves(finished, tmp_path):
+    """--dry-run touches nothing, --until takes the evaluation along, and --force makes again what has changed."""
     out = tmp_path / "run"
-    out.mkdir()
-    for name in ("config.json", "summary.json"):
-        shutil.copy(finished[0] / name, out)
-    old = json.loads((out / "config.json").read_text())
-    config = cli.parse(PRESETS, "tiny", [*SMALL, "--rl.steps=9"])
-    with snapshots(out, tmp_path / "states") as taken:
-        claim(config, out, Console(quiet=True))
-    assert json.loads((out / "config.json").read_text())["rl"]["steps"] == 9
-    with pytest.raises(UserError, match=r"other settings \(rl\.steps was 9, now 6\)"):
-        claim(cli.parse(PRESETS, "tiny", SMALL), out, Console(quiet=True))
-    assert len(taken) > 2
-    for state in taken:
-        assert json.loads((state / "config.json").read_text()) == old
-        claim(config, state, Console(quiet=True))
-        assert {path.name for path in state.iterdir()} == {"config.json"}
+    status, stdout, _ = run(out, "--dry-run")
+    rows = [line.split("│")[1].strip() for line in stdout.splitlines() if line.startswith("│")]
+    assert status == 0 and not out.exists()
+    assert [row for row in rows if row] == ["pretrain", "evaluation_before", "r1-zero", "evaluation_after", "model"]
+    shutil.copytree(finished[0], out)
+    for stage in ("r1-zero", "evaluation_after", "model"):
+        shutil.rmtree(out / stage)
+    changed = ["--evaluation.problems=3"]
+    assert status_of(out, *changed)["evaluation_before"] == "changed"
+    assert "--force makes it again" in run(out, *changed)[2]
+    status, _, stderr = run(out, *changed, "--force", "--until=pretrain")
+    assert status == 0 and not (out / "r1-zero").exists(), stderr
+    assert (
+        json.loads((out / "evaluation_before" / "manifest.json").read_text())["settings"]["evaluation"]["problems"] == 3
+    )
+    status, _, stderr = run(out, *changed, "--only=model")
+    assert status == 2 and "--only needs the stage r1-zero, which is not finished" in stderr
+
+
+def status_of(out, *flags):
+    config = cli.parse(PRESETS, "tiny", [*SMALL, *flags])
+    return {one.stage.name: one.status for one in make_plan(stages(config), out)}
+
+
+def test_a_setting_concerns_the_stages_that_read_it(finished):
+    out, _ = finished
+
+    def changed(*flags):
+        return {name for name, status in status_of(out, *flags).items() if status != "finished"}
+
+    trained = {"r1-zero", "evaluation_after", "model"}
+    how = ("--remat=block", "--unroll", "--gather=layer", "--mesh=2x1", "--sampling.slots=3", "--rl.microbatch=4")
+    how += ("--rl.logprob-chunk=64", "--verifier.workers=1", "--verifier.deadline=9", "--save.every=3")
+    assert changed(*how, "--save.keep-last=3", "--save.keep-best=2") == set()
+    assert changed("--problems.train-size=41") == trained
+    assert changed("--problems.held-out-size=41") == {"evaluation_before", "evaluation_after"}
+    assert changed("--evaluation.temperature=0.5") == {"evaluation_before", "evaluation_after"}
+    assert changed("--sampling.temperature=0.5") == changed("--rl.eps-low=0.1") == trained
+    everything = {*trained, "pretrain", "evaluation_before"}
+    assert changed("--seed=1") == changed("--pretrain.steps=7") == changed("--problems.digits=1") == everything
 
 
 @pytest.mark.parametrize(
@@ -330,13 +368,12 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
     status, stdout, stderr = run(out, *flags)
     assert status == 0, stderr
     assert "look with --preview" in " ".join(stdout.split())  # nothing is right or in the format
-    row = json.loads((out / "metrics.jsonl").read_text())
+    (row,) = rows_of(out)
     assert 0 < row["reward_brevity"] <= 1
     assert row["reward"] == pytest.approx(row["reward_accuracy"] + row["reward_format"] + 0.5 * row["reward_brevity"])
-    (out / "summary.json").unlink()
     file.write_text(file.read_text() + "\n")
     status, _, stderr = run(out, *flags)
-    assert status == 2 and str(file) in stderr and "made otherwise" in stderr
+    assert status == 2 and str(file) in stderr and "made with other settings (reward_brevity" in stderr
 
 
 def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
@@ -360,7 +397,7 @@ def test_verifiers_end_what_takes_too_long(finished, tmp_path):
     settings = ["--verifier.deadline=0.5", "--rl.steps=1", "--evaluation.problems=1", "--evaluation.samples=2"]
     status, _, stderr = run(out, f"--base={finished[0] / 'model'}", "--rewards", f"{file}:slow", *settings)
     assert status == 0, stderr
-    row = json.loads((out / "metrics.jsonl").read_text())
+    (row,) = rows_of(out)
     assert row["verifier_timeouts"] > 0
 
 
@@ -368,10 +405,9 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
     """The newest step's largest file is cut in half: the run goes on from the one before, to the same end."""
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
-    (out / "summary.json").unlink()
-    (out / "evaluation_after" / "manifest.json").unlink()
+    unfinish(out, "r1-zero", "evaluation_after")
     shutil.rmtree(out / "model")
-    largest = max((p for p in (out / "6").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest = max((p for p in (out / "r1-zero" / "6").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
     status, _, stderr = run(out)
     assert status == 0 and "passed over" in stderr, stderr
@@ -391,6 +427,14 @@ def environment_of(model, pool):
     template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
     width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
     return Environment(problems, template, pool, sampling, 0, width)
+
+
+def measured(finished, folder, config):
+    """The figures of an evaluation of the finished run's export, with the settings of the run but for ``config``."""
+    small = cli.parse(PRESETS, "tiny", [*SMALL, f"--base={finished / 'model'}"])
+    (stage,) = (one for one in stages(dataclasses.replace(small, evaluation=config)) if one.name == "evaluation_before")
+    with jax.set_mesh(make_mesh("1x1")):
+        return stage.function(stage.settings, stage.files, folder)["reasoning"]
 
 
 def short_run(mesh, finished, pool, folder, **settings):
@@ -427,12 +471,11 @@ def test_a_checkpoint_of_one_mesh_goes_on_with_another(finished, pool, tmp_path)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole[2], moved[2])
 
 
-def test_the_same_command_goes_on_with_another_mesh(finished, tmp_path):
+def test_the_same_command_resumes_on_another_mesh(finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
-    (out / "summary.json").unlink()
-    (out / "evaluation_after" / "manifest.json").unlink()
-    for folder in ("model", "6"):
+    unfinish(out, "r1-zero", "evaluation_after")
+    for folder in ("model", "r1-zero/6"):
         shutil.rmtree(out / folder)
     status, _, stderr = run(out, "--mesh=2x1", "--verifier.workers=1")
     assert status == 0, stderr
@@ -459,27 +502,23 @@ def test_a_run_tells_of_settings_without_effect_and_of_problems_that_repeat(fini
     assert any("asks for 48 problems and there are 40" in line for line in lines)
 
 
-def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, pool):
-    model = load(finished[0] / "model")
-    environment = environment_of(model, pool)
+def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, tmp_path):
     cold = EvaluationConfig(problems=3, samples=4, temperature=1e-6)
     warm = dataclasses.replace(cold, temperature=1.0)
-    figures = [measured(model, environment, environment.problems[:3], c)["evaluation"] for c in (cold, warm)]
+    figures = [measured(finished[0], tmp_path, config) for config in (cold, warm)]
     for f in figures:
         assert (set(f["pass_at"]), f["n_problems"], f["samples_per_problem"]) == ({1, 2, 3, 4}, 3, 4)
     lengths = [f["mean_length"] * 3 for f in figures]  # without heat the four samples of a prompt are one
     assert lengths[0] == pytest.approx(round(lengths[0]), abs=1e-6) != lengths[1]
 
 
-def test_an_evaluation_in_parts_shows_progress_and_finds_the_same(finished, pool, monkeypatch, capsys):
-    model = load(finished[0] / "model")
-    environment = environment_of(model, pool)
+def test_an_evaluation_in_parts_shows_progress_and_finds_the_same(finished, tmp_path, monkeypatch, capsys):
     config = EvaluationConfig(problems=6, samples=4)
-    whole = measured(model, environment, environment.problems[:6], config)["evaluation"]
+    whole = measured(finished[0], tmp_path, config)
     assert " 0/24\n" in capsys.readouterr().err
     monkeypatch.setattr("r1jax.evaluation.evaluate._PART", 8)
     monkeypatch.setattr("r1jax.training.progress.LINE_SECONDS", 0.0)
-    parts = measured(model, environment, environment.problems[:6], config)["evaluation"]
+    parts = measured(finished[0], tmp_path, config)
     shown = [line.split("  ")[0].rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
     assert shown == [f"{done}/24" for done in (0, 8, 16, 24)]
     assert parts == whole
@@ -513,8 +552,8 @@ def test_problems_that_a_model_cannot_be_made_for_name_the_flag_that_mends_it(pr
 
 def test_evaluations_survive_json(finished):
     figures = json.loads((finished[0] / "evaluation_before" / "manifest.json").read_text())["figures"]
-    evaluation = evaluation_from(figures["evaluation"])
-    assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["evaluation"]
+    evaluation = evaluation_from(figures["reasoning"])
+    assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["reasoning"]
     assert set(evaluation.pass_at) == set(range(1, 9))
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from r1jax.pipeline.graph import make_plan
 
 from experiments import distill
-from experiments.r1 import PRESETS, check, mixtures, stages
+from experiments.r1 import PRESETS, check
 from r1jax.checkpoints.load import load
 from r1jax.data.problems import general
 from r1jax.data.problems.dataset import ProblemsConfig
@@ -24,15 +23,21 @@ from r1jax.data.problems.problem import Problem
 from r1jax.data.text.conversations import read_conversations
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
-from r1jax.recipe import stages as recipe
-from r1jax.recipe.config import SCORERS, SelectSettings, evaluation_from
+from r1jax.pipeline.plan import finished_stages, make_plan
+from r1jax.recipe import cold_start, rejection_sampling
+from r1jax.recipe.cold_start import ColdStartSettings
 from r1jax.recipe.config import RecipeConfig as Config
-from r1jax.recipe.judged_samples import Drawn
-from r1jax.recipe.rejection_sampling import SelectConfig
+from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.judge import JUDGES
+from r1jax.recipe.judged_samples import JudgedSample
+from r1jax.recipe.rejection_sampling import RejectionSettings
+from r1jax.recipe.stage_settings import routes
+from r1jax.recipe.table import recipe_stages
 from r1jax.report.recipe_run import MODELS
 from r1jax.rewards import Completion
 from r1jax.rewards.routing import parse_routes
 from r1jax.sampling.processors import Sampling
+from r1jax.settings import from_json
 from r1jax.sharding import make_mesh
 
 ROOT = Path(__file__).parents[2]
@@ -117,13 +122,13 @@ def arguments_to_config(out):
 
 def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows(run):
     config = arguments_to_config(run)
-    assert {one.status for one in make_plan(stages(config), run)} == {"finished"}
+    assert {one.status for one in make_plan(recipe_stages(config), run)} == {"finished"}
     other = dataclasses.replace(config, reasoning_rl=dataclasses.replace(config.reasoning_rl, learning_rate=1e-3))
-    changed = {one.stage.name: one.status for one in make_plan(stages(other), run)}
+    changed = {one.stage.name: one.status for one in make_plan(recipe_stages(other), run)}
     assert changed["reasoning_rl"] == "changed" and changed["rejection_sampling"] == "follows" == changed["r1"]
     assert changed["zero"] == changed["cold_start"] == changed["evaluation_cold_start"] == "finished"
     how = dataclasses.replace(config, remat="block", gather="layer", save=dataclasses.replace(config.save, every=7))
-    assert {one.status for one in make_plan(stages(how), run)} == {"finished"}
+    assert {one.status for one in make_plan(recipe_stages(how), run)} == {"finished"}
 
 
 def killed(out, file, lines):
@@ -245,12 +250,12 @@ def test_a_judge_of_reasoning_whose_template_cuts_it_is_refused_before_anything_
 
 
 def test_routes_follow_the_paper():
-    assert parse_routes(mixtures(Config(), 0.5, True)) == {
+    assert parse_routes(routes(Config(), 0.5, general=True)) == {
         **{kind: {"accuracy": 1.0, "format": 1.0, "language": 0.5} for kind in ("story", "sum")},
         **{kind: {"helpfulness": 1.0, "format": 1.0, "language": 0.5} for kind in general.HELPFULNESS},
         "safety": {"harmlessness": 1.0, "format": 1.0, "language": 0.5},
     }
-    assert mixtures(Config(), 0.0) == ("story,sum: accuracy format",)
+    assert routes(Config(), 0.0) == ("story,sum: accuracy format",)
 
 
 def test_a_function_of_the_user_s_takes_a_model_s_place_and_its_file_counts(tmp_path):
@@ -258,12 +263,12 @@ def test_a_function_of_the_user_s_takes_a_model_s_place_and_its_file_counts(tmp_
     file.write_text("from r1jax.rewards import reward\n\n@reward\ndef nice(problem, completion):\n    return 0.5\n")
     config = dataclasses.replace(Config(), helpfulness=f"{file}:nice")
     check(config)
-    graph = {stage.name: stage for stage in stages(config)}
+    graph = {stage.name: stage for stage in recipe_stages(config)}
     assert "helpfulness" not in graph and "harmlessness" in graph
     assert graph["r1"].files == {"helpfulness_file": file}
     assert parse_routes(graph["r1"].settings.routes)["facts"] == {f"{file}:nice": 1.0, "format": 1.0, "language": 1.0}
-    assert graph["evaluation_r1"].settings.functions == (("helpfulness", f"{file}:nice"),)
-    before = {one.stage.name: one.status for one in make_plan(stages(config), tmp_path / "out")}
+    assert graph["evaluation_r1"].settings.general.functions == (("helpfulness", f"{file}:nice"),)
+    before = {one.stage.name: one.status for one in make_plan(recipe_stages(config), tmp_path / "out")}
     assert set(before.values()) == {"run"}
 
 
@@ -271,7 +276,7 @@ def test_files_that_problems_come_from_are_hashed(tmp_path):
     file = tmp_path / "problems.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"q{i}", "answer": i}) + "\n" for i in range(40)))
     config = dataclasses.replace(Config(), problems=ProblemsConfig(source=str(file)))
-    files = {stage.name: set(stage.files.values()) for stage in stages(config)}
+    files = {stage.name: set(stage.files.values()) for stage in recipe_stages(config)}
     reading = {"zero", "cold_start_data", "reasoning_rl", "r1", "evaluation_base", "rejection_sampling"}
     assert all(file in files[name] for name in reading)
     assert not any(file in files[name] for name in ("base", "sft", "helpfulness"))
@@ -282,7 +287,7 @@ def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run
 
     def changed(**changes):
         config_ = dataclasses.replace(config, **changes)
-        return {one.stage.name for one in make_plan(stages(config_), run) if one.status != "finished"}
+        return {one.stage.name for one in make_plan(recipe_stages(config_), run) if one.status != "finished"}
 
     evaluations = {f"evaluation_{name}" for name in MODELS}
     late = changed(general=dataclasses.replace(config.general, train_size=20))
@@ -300,13 +305,13 @@ def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
     (tmp_path / "weights").write_text("")
-    monkeypatch.setattr("experiments.r1.resolve", lambda path: (tmp_path / "weights", "gguf"))
+    monkeypatch.setattr("r1jax.recipe.table.resolve", lambda path: (tmp_path / "weights", "gguf"))
     config = PRESETS[preset][1]
     if config.base == "smollm2":
         from r1jax.models.shapes import SHAPES
 
-        monkeypatch.setattr("experiments.r1.read_config", lambda path: SHAPES["smollm2"])
-    names = [stage.name for stage in stages(config)]
+        monkeypatch.setattr("r1jax.recipe.table.read_config", lambda path: SHAPES["smollm2"])
+    names = [stage.name for stage in recipe_stages(config)]
     wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
     assert [name for name in names if name in wanted] == wanted
 
@@ -316,29 +321,35 @@ def settings_of(run, stage):
 
 
 def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monkeypatch):
-    shared = evaluation_from(settings_of(run, "evaluation_r1")).shared
     problem = Problem("2 + 2?", "4", "sum", language="en")
     text = "<think>two and two</think><answer>4</answer>"
-    one = Drawn(problem, Completion(text=text, tokens=9, limit=40, finished=True, template=find_template("r1")), True)
-    monkeypatch.setattr(recipe, "_drawn", lambda *_: [one, one])
+    completion = Completion(text=text, tokens=9, limit=40, finished=True, template=find_template("r1"))
+    one = JudgedSample(problem, completion, True)
+    for module in (cold_start, rejection_sampling):
+        monkeypatch.setattr(module, "sample_policy", lambda *_: [one, one])
     said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     (tmp_path / "general.jsonl").write_text(json.dumps({"messages": said}) + "\n")
-    inputs = {"zero": run / "zero", "general": tmp_path / "general.jsonl"}
 
-    def made(name, inputs, **more):
-        settings = SelectSettings(shared, SelectConfig(), "r1", "cold start", general_repeats=3, **more)
+    def made(name, kind, function, stage, inputs, **changes):
+        settings = dataclasses.replace(from_json(kind, settings_of(run, stage)), **changes)
         (tmp_path / name).mkdir()
         with jax.set_mesh(make_mesh("1x1")):
-            figures = recipe.data_stage(settings, inputs, tmp_path / name)
+            figures = function(settings, inputs, tmp_path / name)
         return figures["counts"], read_conversations(tmp_path / name / "conversations.jsonl")
 
-    counts, rows = made("rules", inputs)
+    first = (ColdStartSettings, cold_start.cold_start_stage, "cold_start_data")
+    counts, rows = made("rules", *first, {"policy": run / "zero"}, rows=0)
+    assert counts == {"sampled": 2, "kept": 1, "duplicate": 1, "generated": 0, "general": 0} and len(rows) == 1
+    third = (RejectionSettings, rejection_sampling.rejection_sampling_stage, "rejection_sampling")
+    inputs = {"policy": run / "zero", "general": tmp_path / "general.jsonl"}
+    counts, rows = made("general", *third, inputs, general=None, general_repeats=3)
     assert counts == {"sampled": 2, "kept": 1, "duplicate": 1, "generated": 0, "general": 3}
     assert rows.count(said) == 3 and len(rows) == 4
     asked = []
-    monkeypatch.setattr(recipe, "rewrite_by_model", lambda drawn, *rest: asked.append(rest) or [])
-    counts, _ = made("model", {**inputs, "rewriter": run / "base"}, rewrite_prompt="again: {reasoning}", stand_in=2)
-    assert counts == {"generated": 2, "general": 3}
+    monkeypatch.setattr(cold_start, "rewrite_by_model", lambda samples, *rest: asked.append(rest) or [])
+    inputs = {"policy": run / "zero", "rewriter": run / "base"}
+    counts, rows = made("model", *first, inputs, rewrite_prompt="again: {reasoning}", rows=2)
+    assert counts == {"generated": 2, "general": 0} and len(rows) == 2
     ((_, model, prompt, limit, folder),) = asked
     assert (model.config.num_layers, prompt, limit) == (1, "again: {reasoning}", 40)
     assert folder == tmp_path / "model" / "rewritten"
@@ -347,27 +358,33 @@ def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monk
 def test_a_user_s_function_has_the_column_of_the_model_that_it_replaces(run, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from r1jax.rewards import reward\n\n@reward\ndef judge(problem, completion):\n    return 0.5\n")
-    settings = evaluation_from(settings_of(run, "evaluation_r1"))
-    names = tuple((name, f"{file}:judge") for name in SCORERS)
-    settings = dataclasses.replace(settings, scorers=(), functions=names)
+    settings = from_json(EvaluationSettings, settings_of(run, "evaluation_r1"))
+    names = tuple((name, f"{file}:judge") for name in JUDGES)
+    settings = dataclasses.replace(settings, general=dataclasses.replace(settings.general, judges=(), functions=names))
     with jax.set_mesh(make_mesh("1x1")):
-        figures = recipe.evaluate_stage(settings, {"r1": run / "r1", "helpfulness_file": file}, tmp_path)
+        figures = evaluation_stage(settings, {"policy": run / "r1", "helpfulness_file": file}, tmp_path)
     rewards = figures["general"]["rewards"]
     assert rewards["helpfulness"] == rewards["harmlessness"] == 0.5
     assert "helpfulness" not in figures["reasoning"]["rewards"]
 
 
 def test_a_student_is_judged_by_the_models_and_functions_that_its_teacher_was_given(run, monkeypatch):
-    teacher = distill.teacher_settings(run)
+    made = finished_stages(run)
+    evaluation, rl = made["evaluation_r1"], made["reasoning_rl"]["settings"]
+    judges = {"judges": ["helpfulness"], "functions": [["harmlessness", "mine.py:safe"]]}
     given = {
-        "scorers": ["helpfulness"],
-        "given": [["helpfulness", "/models/kind"]],
-        "functions": [["harmlessness", "mine.py:safe"]],
+        "inputs": {"policy": "r1"},
+        "paths": {"helpfulness": "/models/kind", "harmlessness_file": "mine.py", "problems": "/not/a/judge.jsonl"},
+        "settings": evaluation["settings"] | {"general": evaluation["settings"]["general"] | judges},
     }
-    changed = teacher | {"evaluation_r1": teacher["evaluation_r1"] | given}
-    monkeypatch.setattr(distill, "teacher_settings", lambda _: changed)
-    graph = {stage.name: stage for stage in distill.stages(distill.Config(), run)}
-    files = graph["evaluation_distilled"].files
-    assert files == {"helpfulness": Path("/models/kind"), "harmlessness_file": Path("mine.py")}
-    assert graph["student_rl"].settings.routes == tuple(teacher["reasoning_rl"]["routes"])
+    monkeypatch.setattr(distill, "finished_stages", lambda _: made | {"evaluation_r1": evaluation | given})
+    graph = {stage.name: stage for stage in distill.student_stages(distill.Config(), run, distill.read_teacher(run))}
+    evaluated = graph["evaluation_distilled"]
+    assert evaluated.files == {"helpfulness": Path("/models/kind"), "harmlessness_file": Path("mine.py")}
+    assert evaluated.settings.general.functions == (("harmlessness", "mine.py:safe"),)
+    assert graph["student_rl"].settings.routes == tuple(rl["routes"])
     assert graph["student_rl"].settings.template == graph["evaluation_student"].settings.template == "r1"
+    monkeypatch.undo()
+    own = {stage.name: stage for stage in distill.student_stages(distill.Config(), run, distill.read_teacher(run))}
+    judges = {name: run / name for name in JUDGES}
+    assert own["evaluation_distilled"].files == judges
