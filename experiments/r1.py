@@ -143,16 +143,16 @@ def check(config: RecipeConfig) -> None:
             f"without R1-Zero the cold start has nothing: no rule can work {config.problems.source}, or "
             "--cold-start-rows is 0; bring a --cold-start file"
         )
-    _check_brought(config)
-    found = parse_routes(routes(config, config.language_weight, general=True))
-    check_kinds((*problems, *load_problems(config.general, "--general").train), found)
-    rule_specs(found, JUDGES)
+    _check_given(config)
+    mixtures = parse_routes(routes(config, config.language_weight, general=True))
+    check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
+    rule_specs(mixtures, JUDGES)
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
 
 
-def _check_brought(config: RecipeConfig) -> None:
+def _check_given(config: RecipeConfig) -> None:
     """Reads the user's own files and checkpoints, so that mistakes in them are reported before any work is done."""
     for conversations in (config.cold_start, config.general_data):
         if conversations:

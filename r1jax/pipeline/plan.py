@@ -96,14 +96,14 @@ def finished_stages(out: Path) -> dict[str, dict[str, Any]]:
 
     A stage that was made from an older version of another, and all stages that read it, are left out.
     """
-    found = {name: manifest for name, manifest in manifests(out).items() if "fingerprints" in manifest}
-    fingerprints = {name: fingerprint(manifest) for name, manifest in found.items()}
+    complete = {name: manifest for name, manifest in manifests(out).items() if "fingerprints" in manifest}
+    fingerprints = {name: fingerprint(manifest) for name, manifest in complete.items()}
 
     def current(name: str) -> bool:
-        made_from = found[name]["fingerprints"]
+        made_from = complete[name]["fingerprints"]
         return all(fingerprints.get(other) == print_ and current(other) for other, print_ in made_from.items())
 
-    return {name: manifest for name, manifest in found.items() if current(name)}
+    return {name: manifest for name, manifest in complete.items() if current(name)}
 
 
 def _plan_stage(stage: Stage, record: Mapping[str, Any], out: Path, unfinished: set[str]) -> tuple[PlannedStage, str]:

@@ -45,19 +45,19 @@ def fingerprint(record: Record) -> str:
 
 def differences(old: Record, new: Record, stage: Stage) -> Changes:
     """What differs between an older record and that of the stage, except for the stages that it reads."""
-    found: Changes = {}
+    result: Changes = {}
     before, now = old.get("code"), new.get("code")
     if before is None or now is None:
-        found["function"] = (_without_module(str(old.get("function"))), _without_module(new["function"]))
+        result["function"] = (_without_module(str(old.get("function"))), _without_module(new["function"]))
     elif comparable(before, now):
-        found["code of the function"] = (before[-8:], now[-8:])
+        result["code of the function"] = (before[-8:], now[-8:])
     for role, (was, is_now) in cli.diff(old.get("files", {}), new["files"]).items():
         name = f"{role} ({stage.files[role]})" if role in stage.files else role
-        found[name] = (was and was[:8], is_now and is_now[:8])
-    found |= {f"input {role}": change for role, change in cli.diff(old.get("inputs", {}), new["inputs"]).items()}
+        result[name] = (was and was[:8], is_now and is_now[:8])
+    result |= {f"input {role}": change for role, change in cli.diff(old.get("inputs", {}), new["inputs"]).items()}
     settings = changes(old.get("settings", {}), stage.settings)
-    found |= {path: change for path, change in settings.items() if not _covers(new["may_change"], path)}
-    return {name: change for name, change in found.items() if change[0] != change[1]}
+    result |= {path: change for path, change in settings.items() if not _covers(new["may_change"], path)}
+    return {name: change for name, change in result.items() if change[0] != change[1]}
 
 
 def changes(old: Mapping[str, Any], settings: Any) -> Changes:
@@ -84,19 +84,19 @@ def changes(old: Mapping[str, Any], settings: Any) -> Changes:
     }
 
 
-def only_rises(found: Changes, stage: Stage) -> bool:
+def only_rises(changed: Changes, stage: Stage) -> bool:
     """Whether all differences are larger values of settings that may rise."""
     rising = marked(stage.settings, MAY_RISE)
     numbers = (int, float)
     return all(
         name in rising and isinstance(old, numbers) and isinstance(new, numbers) and new > old
-        for name, (old, new) in found.items()
+        for name, (old, new) in changed.items()
     )
 
 
-def in_words(found: Changes, most: int = 5) -> str:
+def in_words(changed: Changes, most: int = 5) -> str:
     """Differences as a phrase; those beyond ``most`` are counted."""
-    texts = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in found.items()]
+    texts = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items()]
     more = f", and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 

@@ -28,25 +28,28 @@ def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
     match settings:
         case PretrainSettings(pretrain=config):
             tokens = config.steps * config.batch * config.width
-            found = {"steps": f"{config.steps}", "tokens": f"{tokens:,} at most"}
-            return found | {"memory": memory(config.param_dtype, 2048)}
+            return _steps(config.steps, tokens) | {"memory": memory(config.param_dtype, 2048)}
         case RewardModelSettings(reward_model=config):
             return {"steps": f"{config.epochs} epochs", "memory": memory(config.param_dtype, 0)}
         case ReasoningRLSettings(rl=config):
             longest = config.sequences * settings.sampling.max_tokens
-            found = {"steps": f"{config.steps}", "tokens": f"{config.steps * longest:,} at most"}
-            return found | {"memory": memory(config.param_dtype, config.logprob_chunk, bool(config.beta), longest)}
+            needed = memory(config.param_dtype, config.logprob_chunk, bool(config.beta), longest)
+            return _steps(config.steps, config.steps * longest) | {"memory": needed}
         case ColdStartSettings() | RejectionSettings():
             return _sampled(settings.samples)
         case SFTSettings(sft=config):
             return {"steps": f"{config.epochs} epochs", "memory": memory(config.param_dtype, config.logprob_chunk)}
         case MatchSettings(match=config):
             tokens = config.steps * config.sequences * settings.sampling.max_tokens
-            return {"steps": f"{config.steps}", "tokens": f"{tokens:,} at most"}
+            return _steps(config.steps, tokens)
     return {}
+
+
+def _steps(steps: int | str, tokens: int) -> dict[str, str]:
+    return {"steps": f"{steps}", "tokens": f"{tokens:,} at most"}
 
 
 def _sampled(samples: SamplesSettings | None) -> dict[str, str]:
     count = samples.select.problems * samples.select.samples if samples else 0
     tokens = count * samples.sampling.max_tokens if samples else 0
-    return {"steps": f"{count} samples", "tokens": f"{tokens:,} at most"}
+    return _steps(f"{count} samples", tokens)

@@ -61,12 +61,14 @@ def evaluation_stage(settings: EvaluationSettings, inputs: Inputs, folder: Path)
     routes = () if settings.rewards else _routes(problems, {})
     scorer = rule_rewards(settings.rewards, routes, settings.verifier)
     stream = f"{folder.name}/reasoning" if settings.general else folder.name
-    figures = _evaluated("reasoning", settings, model, settings.template, problems, scorer, stream)
+    figures = _evaluate_on("reasoning", settings, model, settings.template, problems, scorer, stream)
     if (general := settings.general) is not None:
         problems = load_problems(general.problems).held_out[: settings.evaluation.problems]
         routes = _routes(problems, {name: name for name in general.judges} | dict(general.functions))
         scorer = routed_rewards(routes, settings.verifier, load_judges(general.judges, inputs, settings))
-        figures |= _evaluated("general", settings, model, general.template, problems, scorer, f"{folder.name}/general")
+        figures |= _evaluate_on(
+            "general", settings, model, general.template, problems, scorer, f"{folder.name}/general"
+        )
         rewards = figures["general"]["rewards"]
         for judge, path in general.functions:  # a function has the column of the model that it replaces
             if (mean := rewards.get(path.rpartition(":")[2])) is not None:
@@ -80,7 +82,7 @@ def _routes(problems: tuple[Problem, ...], judges: dict[str, str]) -> tuple[str,
     return tuple(f"{kind}: accuracy {judges.get(judge_of(kind), '')}" for kind in kinds)
 
 
-def _evaluated(
+def _evaluate_on(
     name: str,
     settings: EvaluationSettings,
     model: Model,

@@ -144,9 +144,9 @@ def judged_samples(
             part = problems[start : start + CHUNK]
             lines = cached_lines(folder / f"{start:07d}.jsonl", lambda part=part, start=start: judged(part, start))
             for i, line in enumerate(lines):
-                found = {name: line.pop(name) for name in ("correct", "seconds")}
+                judgement = {name: line.pop(name) for name in ("correct", "seconds")}
                 completion = Completion(limit=sampling.max_tokens, template=template, **line)
-                yield JudgedSample(part[i // samples], completion, **found)
+                yield JudgedSample(part[i // samples], completion, **judgement)
             if stop.requested:
                 raise Stopped(f"stopped after {start + len(part)} of {len(problems)} problems", stop.number)
 

@@ -52,8 +52,8 @@ def _source_files(settings: Any) -> dict[str, Path]:
         "": getattr(settings, "problems", None),
         "general_": general.problems if isinstance(general, GeneralPrompts) else general,
     }
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for prefix, problems in sources.items():
         if isinstance(problems, ProblemsConfig):
-            found |= problem_files(problems, prefix)
-    return found
+            files |= problem_files(problems, prefix)
+    return files

@@ -56,8 +56,8 @@ def select(
             reason = "wrong"
         elif not template.well_formed(text):
             reason = "format"
-        elif found := fault(one.problem, template.reasoning(text), config.readability):
-            reason = found
+        elif unreadable := fault(one.problem, template.reasoning(text), config.readability):
+            reason = unreadable
         elif text in before:
             reason = "duplicate"
         elif len(before) == config.per_problem:
@@ -73,8 +73,8 @@ def select(
 def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
     """Rows of the first ``count`` problems that a rule can solve readably (r1jax.data.problems.solutions)."""
     texts = ((problem, response(problem)) for problem in problems)
-    found = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
-    return list(itertools.islice(found, count))
+    rows = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
+    return list(itertools.islice(rows, count))
 
 
 def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: int) -> list[Row]:
