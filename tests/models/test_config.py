@@ -147,7 +147,7 @@ OBSERVERS = {
 }
 # What only a run shows: the tests named here change these settings and look at what comes of it.
 BY_RUNNING = {
-    "test_experiment.py": """base out mesh preview until only force dry_run
+    "test_r1_zero.py": """base out mesh preview until only force dry_run
         evaluation.problems evaluation.samples evaluation.temperature
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
         save.every save.keep_last pretrain.steps pretrain.batch""",
