@@ -59,6 +59,7 @@ FLAGS = {
     ),
 }
 TIMES = ("time", "made_by", "command", "tokens_per_second", "seconds")
+PLACES = ("out", "teacher", "paths")  # that differ from folder to folder
 LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
 
 
@@ -89,7 +90,8 @@ def ends(out: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not any(k.startswith(word) for word in TIMES)}
+        kept = (key for key in value if not key.startswith(TIMES) and key not in PLACES)
+        return {key: _timeless(value[key]) for key in kept}
     return [_timeless(one) for one in value] if isinstance(value, list) else value
 
 
