@@ -30,9 +30,9 @@ class PipelineConfig:
     mesh: str = "1x1"
     """Devices as DATAxMODEL."""
     until: str | None = None
-    """The last stage to run; None runs all stages."""
+    """The last stage to run, with its evaluation; None runs all stages."""
     only: str | None = None
-    """The only stage to run; the stages that it reads must be finished."""
+    """The only stage to run, with its evaluation; the stages that it reads must be finished."""
     force: bool = False
     """Remove and make again the stages that were made with other settings, and those that build on them."""
     dry_run: bool = False
