@@ -12,7 +12,7 @@ from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judge import load_judges, routed_rewards
 from r1jax.recipe.loading import load_model
-from r1jax.recipe.reasoning_rl import ReasoningRLSettings, train_policy
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings, train_with_rewards
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,6 @@ def all_scenarios_rl_stage(settings: AllScenariosRLSettings, inputs: Inputs, fol
     problems, general = load_problems(settings.problems).train, load_problems(settings.general).train
     judges = load_judges(settings.judges, inputs, settings)
     with routed_rewards(settings.routes, settings.verifier, judges) as scorer:
-        return train_policy(
+        return train_with_rewards(
             settings, model, problems, scorer, folder, general, settings.general_from, settings.general_share
         )

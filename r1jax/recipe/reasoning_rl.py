@@ -50,7 +50,7 @@ def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Pa
     model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
     problems = load_problems(settings.problems).train
     with rule_rewards(settings.rewards, settings.routes, settings.verifier) as scorer:
-        return train_policy(settings, model, problems, scorer, folder)
+        return train_with_rewards(settings, model, problems, scorer, folder)
 
 
 def rule_rewards(
@@ -62,7 +62,7 @@ def rule_rewards(
     return RewardPool(parse_rewards(rewards), verifier.workers, verifier.deadline)
 
 
-def train_policy(
+def train_with_rewards(
     settings: ReasoningRLSettings,
     model: Model,
     problems: Sequence[Problem],
