@@ -96,8 +96,7 @@ def _execute(one: PlannedStage, out: Path, made_by: Mapping[str, Any], report: C
     if status == "continues" and stage.extended:
         report(stage.extended)
     folder.mkdir(parents=True, exist_ok=True)
-    # In this order a kill leaves either the old manifest or the new record: never a manifest of the old settings
-    # without the finished stage, nor the new settings with a result that is not finished.
+    # The new record is written before the old manifest goes: after a kill there is one of the two to continue from.
     write_json(folder / BEGUN, one.record)
     (folder / MANIFEST).unlink(missing_ok=True)
     inputs = {role: out / name for role, name in stage.inputs.items()} | stage.files
