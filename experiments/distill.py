@@ -11,41 +11,56 @@ are evaluated on the teacher's held-out problems, and the teacher's report gains
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
-from r1jax.pipeline.command import carry_out, run_command, weights_of
-from r1jax.pipeline.graph import GraphConfig, Stage, finished
-from r1jax.recipe import stages as recipe
-from r1jax.recipe.config import MatchSettings, PretrainSettings, RLSettings, SFTSettings, evaluation_from
-from r1jax.recipe.distillation import MatchConfig, check_vocabularies
-from r1jax.recipe.pretraining import PretrainConfig
-from r1jax.recipe.sft import SFTConfig, check_sft
-from r1jax.report.recipe_run import EVALUATION, STUDENTS
+from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig
+from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment, weights_of
+from r1jax.pipeline.plan import finished_stages
+from r1jax.pipeline.stage import Stage
+from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabularies, match_stage
+from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.judge import JUDGES
+from r1jax.recipe.make_stage import EVALUATION, Row, make_stage
+from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
+from r1jax.recipe.selection import DATA
+from r1jax.recipe.sft import SFTConfig, SFTSettings, check_sft, sft_stage
+from r1jax.recipe.table import STUDENTS
+from r1jax.report.recipe_run import write_report
+from r1jax.report.recipe_screen import print_recipe
 from r1jax.rl.config import RLConfig, check_run
+from r1jax.sampling.processors import Sampling
+from r1jax.settings import from_json
 from r1jax.sharding import parse_mesh
 from r1jax.training.gradients import check_microbatch
+from r1jax.training.loop import SaveConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(GraphConfig):
-    """Everything that a distillation is made of; problems, template, sampling and evaluation are the teacher's."""
+class Config(PipelineConfig):
+    """The settings of a distillation; problems, template, sampling and evaluation are the teacher's."""
 
     teacher: Path | None = None
     """The output folder of a finished r1.py."""
     student: str = "pretrain"
-    """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder of a
+    stage."""
     name: str | None = None
-    """Of the output folder in TEACHER/students; None: named after the student."""
+    """The name of the output folder in TEACHER/students; None: named after the student."""
     remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again instead of storing it."""
+    """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Collect weights split over the data axis once an update, or by layer in each pass; auto: once up to 16 GiB."""
+    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
     pretrain: PretrainConfig = PretrainConfig(
         architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
@@ -84,72 +99,112 @@ PRESETS = {
 }
 
 
-def teacher_settings(run: Path) -> dict[str, Any]:
-    """The settings of each stage of the teacher's run, which must be finished."""
-    made = finished(run)
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """What a student shares with its teacher, from the manifests of the teacher's run."""
+
+    evaluation: EvaluationSettings
+    base_template: str  # of the base model's prompts
+    rl: Mapping[str, Any]  # the settings of the teacher's stage 2, as JSON
+    judges: Mapping[str, Path]  # the inputs of its evaluations beside the policy
+
+    @property
+    def problems(self) -> ProblemsConfig:
+        """The problems that the teacher was trained on."""
+        return from_json(ProblemsConfig, self.rl["problems"])
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling of the teacher's stage 2."""
+        return from_json(Sampling, self.rl["sampling"])
+
+
+def read_teacher(run: Path) -> Teacher:
+    """The teacher whose run is in a folder; raises UserError if it is not finished."""
+    made = finished_stages(run)
     if not {"r1", f"{EVALUATION}r1", f"{EVALUATION}base", "reasoning_rl"} <= made.keys():
         raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
-    return {name: manifest["settings"] for name, manifest in made.items()}
-
-
-def stages(config: Config, run: Path) -> list[Stage]:
-    """The student as it is, distilled, matched where asked for, and with RL alone; each with its evaluation."""
-    teacher = teacher_settings(run)
-    measure = evaluation_from(teacher[f"{EVALUATION}r1"])
-    shared = dataclasses.replace(measure.shared, remat=config.remat, gather=config.gather)
-    scorers = {name: Path(dict(measure.given).get(name, run / name)) for name in measure.scorers}
-    scorers |= {f"{name}_file": Path(path.rpartition(":")[0]).expanduser() for name, path in measure.functions}
-    own = config.student == "pretrain"
-    # A base is asked as the teacher's base was; one that is made here knows the prompt of its corpus alone.
-    bare = shared.template if own else teacher[f"{EVALUATION}base"]["template"]
-    files = {} if own else {"student": resolve(config.student)[0]}
-    start = ("student",) if own else ()
-    found: list[Stage] = []
-
-    def add(
-        name: str, function: Any, settings: Any, inputs: tuple[str, ...], more: dict[str, Path], steps: str
-    ) -> None:
-        found.append(recipe.stage(name, function, settings, inputs, more, steps=steps))
-        add_evaluation(name, (name,), {})
-
-    def add_evaluation(name: str, inputs: tuple[str, ...], more: dict[str, Path]) -> None:
-        template = bare if name in ("student", "student_rl") else shared.template
-        settings = dataclasses.replace(measure, shared=shared, template=template)
-        found.append(recipe.stage(EVALUATION + name, recipe.evaluate_stage, settings, inputs, {**more, **scorers}))
-
-    if own:
-        add(
-            "student",
-            recipe.pretrain_stage,
-            PretrainSettings(shared, config.pretrain),
-            (),
-            {},
-            f"{config.pretrain.steps}",
-        )
-    else:
-        add_evaluation("student", (), files)
-    data = {"conversations": run / "rejection_sampling" / recipe.DATA}
-    add(
-        "distilled",
-        recipe.sft_stage,
-        SFTSettings(shared, config.sft),
-        start,
-        {**files, **data},
-        f"{config.sft.epochs} epochs",
+    last = made[f"{EVALUATION}r1"]
+    trained = {role: run / stage for role, stage in last["inputs"].items() if role != "policy"}
+    given = {role: Path(path) for role, path in last["paths"].items() if role in JUDGES or role.endswith("_file")}
+    return Teacher(
+        evaluation=from_json(EvaluationSettings, last["settings"]),
+        base_template=made[f"{EVALUATION}base"]["settings"]["template"],
+        rl=made["reasoning_rl"]["settings"],
+        judges={**trained, **given},
     )
+
+
+def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
+    """The student itself, distilled, then matched if that is asked for, and with RL alone; each with its evaluation."""
+    options = {name: getattr(teacher.evaluation, name) for name in COMPUTE_OPTIONS}
+    options |= {"remat": config.remat, "gather": config.gather}
+    chat, seed, save = teacher.evaluation.template, teacher.evaluation.seed, from_json(SaveConfig, teacher.rl["save"])
+    own = config.student == "pretrain"
+    student = "student" if own else resolve(config.student)[0]
+    # A base is prompted as the teacher's base was; one that is made here knows only the prompt of its corpus.
+    plain = chat if own else teacher.base_template
+    trained = {"seed": seed, "save": save, **options}
+    sampling, general = teacher.sampling, teacher.evaluation.general
+    pretraining = pretrain_settings(
+        config.pretrain, chat, teacher.problems, general and general.problems, sampling.max_tokens, seed, save
+    )
+    match = MatchSettings(match=config.match, problems=teacher.problems, template=chat, sampling=sampling, **trained)
+    rl = ReasoningRLSettings(
+        rl=config.rl,
+        problems=teacher.problems,
+        template=plain,
+        sampling=sampling,
+        routes=tuple(teacher.rl["routes"]),
+        verifier=teacher.evaluation.verifier,
+        **trained,
+    )
+
+    def evaluation(of: str, template: str, policy: str | Path | None = None) -> Row:
+        settings = dataclasses.replace(teacher.evaluation, template=template, **options)
+        return EVALUATION + of, evaluation_stage, settings, {"policy": policy or of, **teacher.judges}
+
+    data = run / "rejection_sampling" / DATA
+    table: list[Row] = [  # stage, function, settings, inputs
+        ("student", pretrain_stage, pretraining, {}),
+        evaluation("student", plain, student),
+        ("distilled", sft_stage, SFTSettings(sft=config.sft, **trained), {"policy": student, "conversations": data}),
+        evaluation("distilled", chat),
+        ("matched", match_stage, match, {"policy": "distilled", "teacher": run / "r1"}),
+        evaluation("matched", chat),
+        ("student_rl", reasoning_rl_stage, rl, {"policy": student}),
+        evaluation("student_rl", plain),
+    ]
+    left_out = {*(() if own else ("student",)), *(() if config.match.steps else ("matched", f"{EVALUATION}matched"))}
+    model = student_model(config, sampling.max_tokens)
+    return [make_stage(*row, model, config.mesh) for row in table if row[0] not in left_out]
+
+
+def student_model(config: Config, max_tokens: int) -> ModelConfig:
+    """The student's architecture; max_tokens: of a completion."""
+    if config.student != "pretrain":
+        return read_config(config.student)
+    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + max_tokens)
+
+
+def check(config: Config, run: Path, teacher: Teacher) -> None:
+    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    data, _ = parse_mesh(config.mesh)
+    check_run(config.rl, teacher.sampling, data)
+    check_sft(config.sft, data)
     if config.match.steps:
-        add(
-            "matched",
-            recipe.match_stage,
-            MatchSettings(shared, config.match),
-            ("distilled",),
-            {"teacher": run / "r1"},
-            f"{config.match.steps}",
-        )
-    routes = tuple(teacher["reasoning_rl"]["routes"])  # the same RL as the teacher's
-    settings = RLSettings(shared, config.rl, routes, bare, shared.sampling.temperature)
-    add("student_rl", recipe.rl_stage, settings, start, files, f"{config.rl.steps}")
-    return found
+        settings = "match.prompts, match.samples, match.microbatch"
+        check_microbatch(config.match.microbatch_size, "sequences", data, settings)
+    if config.student == "pretrain" and teacher.problems.source != "word-problems":
+        raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
+    if config.student != "pretrain":
+        context = read_config(config.student).context_length
+        if teacher.sampling.max_tokens >= context:
+            raise UserError(
+                f"completions of {teacher.sampling.max_tokens} tokens leave no room in {config.student}'s {context}"
+            )
+        if config.match.steps:
+            check_vocabularies(read_tokenizer(config.student), read_tokenizer(run / "r1"))
 
 
 def main() -> None:
@@ -157,37 +212,20 @@ def main() -> None:
     config = cli.parse(PRESETS, "tiny", prog="distill.py", description=(__doc__ or "").splitlines()[0])
     if config.teacher is None:
         raise UserError("--teacher: give the output folder of experiments/r1.py")
-    shared = evaluation_from(teacher_settings(config.teacher)[f"{EVALUATION}r1"]).shared
-    data, _ = parse_mesh(config.mesh)
-    check_run(config.rl, shared.sampling, data)
-    check_sft(config.sft, data)
-    if config.match.steps:
-        settings = "match.prompts, match.samples, match.microbatch"
-        check_microbatch(config.match.microbatch_size, "sequences", data, settings)
-    if config.student == "pretrain" and shared.problems.source != "word-problems":
-        raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
-    if config.student != "pretrain":
-        context = read_config(config.student).context_length
-        if shared.sampling.max_tokens >= context:
-            raise UserError(
-                f"completions of {shared.sampling.max_tokens} tokens leave no room in {config.student}'s {context}"
-            )
-        if config.match.steps:
-            check_vocabularies(read_tokenizer(config.student), read_tokenizer(config.teacher / "r1"))
+    run = config.teacher
+    teacher = read_teacher(run)
+    check(config, run, teacher)
     own = f"{config.pretrain.architecture}-small"
     name = own if config.student == "pretrain" else short_name(config.student)
-    out = config.teacher / STUDENTS / (config.name or name)
-    carry_out(
-        stages(config, config.teacher),
-        out,
-        config,
-        "experiments/distill.py",
-        weights=weights_of(config.student, out / "student"),
-        report=config.teacher,
-        done=f"{config.teacher}: report.md and report.html have the student's rows",
-        model=name,
-    )
+    out = run / STUDENTS / (config.name or name)
+
+    def report(console: Console) -> None:
+        print_recipe(write_report(run), run, console)
+
+    stages = student_stages(config, run, teacher)
+    weights = weights_of(config.student, out / "student")
+    run_experiment(stages, out, config, "experiments/distill.py", weights=weights, model=name, report=report)
 
 
 if __name__ == "__main__":
-    run_command(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")
+    call_and_exit(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")

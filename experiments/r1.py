@@ -1,24 +1,25 @@
-"""DeepSeek-R1 in five stages (arXiv 2501.12948), from a base model to R1, with a report of what each stage gave.
+"""DeepSeek-R1 in five stages (arXiv 2501.12948), from a base model to R1, with a report of what each stage achieved.
 
     python experiments/r1.py                        a bilingual base model is made first; two CPU cores, minutes
     python experiments/r1.py --preset smollm2       SmolLM2-135M; one GPU, minutes
     python experiments/r1.py --dry-run              what would run, with steps, tokens and memory
-    python experiments/r1.py --until cold_start     so far and no further; the same command without it goes on
+    python experiments/r1.py --until cold_start     stops after this stage; the same command without it resumes
 
 R1-Zero, cold start, reasoning RL (also without the language reward, for comparison), rejection sampling, SFT from base,
-RL for all scenarios; each stage in a folder of its own, and each model evaluated on the same held-out problems. A stage
-that is finished is skipped; killed anywhere, the same command goes on.
+RL for all scenarios: r1jax.recipe.table lists the stages. Each has a folder of its own, and each model is evaluated on
+the same held-out problems. Finished stages are skipped; after a kill the same command resumes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.formats.preferences import read_labelled, read_pairs
 from r1jax.data.problems.dataset import ProblemsConfig, check_problems, load_problems
@@ -28,27 +29,17 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
-from r1jax.models.config import ModelConfig
-from r1jax.models.cost import logits_bytes, training_bytes
-from r1jax.pipeline.command import carry_out, run_command, weights_of
-from r1jax.pipeline.graph import Stage
-from r1jax.recipe import stages as recipe
-from r1jax.recipe.config import (
-    SCORERS,
-    EvaluateSettings,
-    PretrainSettings,
-    RecipeConfig,
-    RewardModelSettings,
-    RLSettings,
-    SelectSettings,
-    SFTSettings,
-    Shared,
-)
-from r1jax.recipe.pretraining import model_config
-from r1jax.recipe.rejection_sampling import SelectConfig, worked
+from r1jax.pipeline.command import call_and_exit, run_experiment, weights_of
+from r1jax.recipe.config import RecipeConfig
+from r1jax.recipe.judge import JUDGES
+from r1jax.recipe.judged_samples import SelectConfig
 from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
+from r1jax.recipe.selection import worked
 from r1jax.recipe.sft import SFTConfig, check_sft
-from r1jax.report.recipe_run import EVALUATION
+from r1jax.recipe.stage_settings import routes
+from r1jax.recipe.table import recipe_model, recipe_stages
+from r1jax.report.recipe_run import write_report
+from r1jax.report.recipe_screen import print_recipe
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.rl.config import RLConfig, check_run
@@ -127,169 +118,6 @@ PRESETS = {
 }
 
 
-def mixtures(config: RecipeConfig, language: float, general_prompts: bool = False) -> tuple[str, ...]:
-    """The rewards of a stage by kind of problem, judges of general prompts among them where these take part."""
-    kinds = {problem.kind for problem in load_problems(config.problems).train}
-    return recipe.routes(kinds, language, judges(config) if general_prompts else {})
-
-
-def judges(config: RecipeConfig) -> dict[str, str]:
-    """Of each set of general prompts the reward: the model of its name, or a function as FILE.py:FUNCTION."""
-    given = {name: getattr(config, name) for name in SCORERS}
-    return {name: path if path and ".py:" in path else name for name, path in given.items()}
-
-
-def stages(config: RecipeConfig) -> list[Stage]:
-    """The graph: models and data sets in the order in which they are made, each model followed by its evaluation."""
-    shared = Shared(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Shared)})
-    own = config.base == "pretrain"
-    base_files = {} if own else {"base": resolve(config.base)[0]}
-    from_base = ("base",) if own else ()
-    functions = {name: reward for name, reward in judges(config).items() if reward != name}
-    scorers = tuple(name for name in SCORERS if name not in functions)
-    trained = tuple(name for name in scorers if getattr(config, name) is None)
-    models = {name: resolve(getattr(config, name))[0] for name in scorers if name not in trained}
-    files = {f"{name}_file": Path(reward.rpartition(":")[0]).expanduser() for name, reward in functions.items()}
-    given = {**models, **files}
-    paths = tuple((name, str(path.absolute())) for name, path in models.items())
-    shapes = _shapes(config)
-    found: list[Stage] = []
-
-    def add(
-        name: str, function: Any, settings: Any, inputs: tuple[str, ...], files: dict[str, Path], **plan: str
-    ) -> None:
-        found.append(recipe.stage(name, function, settings, inputs, files, **plan))
-
-    def add_rl(
-        name: str,
-        rl: RLConfig,
-        start: tuple[str, ...],
-        files: dict[str, Path],
-        routes: tuple[str, ...],
-        template: str,
-        temperature: float = config.sampling.temperature,
-        **late: Any,
-    ) -> None:
-        settings = RLSettings(shared, rl, routes, template, temperature, **late)
-        longest = rl.sequences * config.sampling.max_tokens
-        memory = _memory(config, shapes, rl.param_dtype, rl.logprob_chunk, rl.algorithm.needs_reference, longest)
-        tokens = f"{rl.steps * longest:,} at most"
-        add(name, recipe.rl_stage, settings, start, files, steps=f"{rl.steps}", tokens=tokens, memory=memory)
-        add_evaluation(name, template)
-
-    def add_evaluation(name: str, template: str, files: dict[str, Path] | None = None) -> None:
-        settings = EvaluateSettings(shared, config.evaluation, template, scorers, tuple(functions.items()), paths)
-        start = () if files else (name,)
-        add(f"{EVALUATION}{name}", recipe.evaluate_stage, settings, (*start, *trained), {**(files or {}), **given})
-
-    def add_data(
-        name: str, select: SelectConfig, start: tuple[str, ...], files: dict[str, Path], **settings: Any
-    ) -> None:
-        sampled = select.problems * select.samples if start else 0
-        tokens = f"{sampled * config.sampling.max_tokens:,} at most"
-        add(
-            name,
-            recipe.data_stage,
-            SelectSettings(shared, select, **settings),
-            start,
-            files,
-            steps=f"{sampled} samples",
-            tokens=tokens,
-        )
-
-    def add_sft(name: str, sft: SFTConfig, data: tuple[str, ...], files: dict[str, Path]) -> None:
-        memory = _memory(config, shapes, sft.param_dtype, sft.logprob_chunk)
-        add(
-            name,
-            recipe.sft_stage,
-            SFTSettings(shared, sft),
-            (*from_base, *data),
-            {**base_files, **files},
-            steps=f"{sft.epochs} epochs",
-            memory=memory,
-        )
-        add_evaluation(name, config.template)
-
-    if own:
-        most = config.pretrain.steps * config.pretrain.batch * config.pretrain.width
-        memory = _memory(config, shapes, config.pretrain.param_dtype, 2048)
-        add(
-            "base",
-            recipe.pretrain_stage,
-            PretrainSettings(shared, config.pretrain),
-            (),
-            {},
-            steps=f"{config.pretrain.steps}",
-            tokens=f"{most:,} at most",
-            memory=memory,
-        )
-    for name in trained:
-        preferences = getattr(config, f"{name}_data")
-        files = {**base_files, **({"preferences": preferences} if preferences else {})}
-        settings = RewardModelSettings(shared, name, config.reward_model)  # pyright: ignore[reportArgumentType]
-        memory = _memory(config, shapes, config.reward_model.param_dtype, 0)
-        epochs = f"{config.reward_model.epochs} epochs"
-        add(name, recipe.reward_model_stage, settings, from_base, files, steps=epochs, memory=memory)
-    add_evaluation("base", config.zero_template, None if own else base_files)
-    if not config.no_zero:
-        add_rl("zero", config.zero, from_base, base_files, mixtures(config, 0.0), config.zero_template)
-    if config.cold_start:
-        add_sft("cold_start", config.cold_start_sft, (), {"conversations": config.cold_start})
-    else:
-        rewriter = {"rewriter": resolve(config.rewriter)[0]} if config.rewriter else {}
-        add_data(
-            "cold_start_data",
-            config.cold_start_select,
-            () if config.no_zero else ("zero",),
-            rewriter,
-            template=config.zero_template,
-            kind="cold start",
-            stand_in=config.cold_start_rows,
-            rewrite_prompt=config.rewrite_prompt,
-        )
-        add_sft("cold_start", config.cold_start_sft, ("cold_start_data",), {})
-    for name, weight in (("reasoning_rl", config.language_weight), ("reasoning_rl_no_language", 0.0)):
-        if name == "reasoning_rl" or config.compare_language:
-            add_rl(name, config.reasoning_rl, ("cold_start",), {}, mixtures(config, weight), config.template)
-    add_data(
-        "rejection_sampling",
-        config.rejection,
-        ("reasoning_rl",),
-        {"general": config.general_data} if config.general_data else {},
-        template=config.template,
-        kind="rejection sampling",
-        general_repeats=config.general_repeats,
-    )
-    add_sft("sft", config.sft, ("rejection_sampling",), {})
-    add_rl(
-        "r1",
-        config.final_rl,
-        ("sft", *trained),
-        given,
-        mixtures(config, config.language_weight, True),
-        config.template,
-        config.final_temperature,
-        general_from=config.final_rl.steps - config.general_steps,
-        general_share=config.general_share,
-        scorers=scorers,
-    )
-    return found
-
-
-def _shapes(config: RecipeConfig) -> ModelConfig:
-    if config.base != "pretrain":
-        return read_config(config.base)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
-
-
-def _memory(
-    config: RecipeConfig, shapes: ModelConfig, stored: str, chunk: int, reference: bool = False, cached: int = 0
-) -> str:
-    data, model = parse_mesh(config.mesh)
-    split = training_bytes(shapes, 2 if stored == "bfloat16" else 4, int(reference), cached) / data
-    return f"{(split + logits_bytes(shapes, chunk)) / model / 2**30:.2f} GiB"
-
-
 def check(config: RecipeConfig) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
     check_problems(config.problems)
@@ -318,21 +146,21 @@ def check(config: RecipeConfig) -> None:
             f"without R1-Zero the cold start has nothing: no rule can work {config.problems.source}, or "
             "--cold-start-rows is 0; bring a --cold-start file"
         )
-    _check_brought(config)
-    found = parse_routes(mixtures(config, config.language_weight, True))
-    check_kinds((*problems, *load_problems(config.general, "--general").train), found)
-    rule_specs(found, SCORERS)
-    context = _shapes(config).context_length
+    _check_given(config)
+    mixtures = parse_routes(routes(config, config.language_weight, general=True))
+    check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
+    rule_specs(mixtures, JUDGES)
+    context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
 
 
-def _check_brought(config: RecipeConfig) -> None:
-    """Reads what a user brings, so that what is wrong with it is said before hours of work and not after them."""
+def _check_given(config: RecipeConfig) -> None:
+    """Reads the user's own files and checkpoints, so that mistakes in them are reported before any work is done."""
     for conversations in (config.cold_start, config.general_data):
         if conversations:
             read_conversations(conversations)
-    for name, read in zip(SCORERS, (read_pairs, read_labelled), strict=True):
+    for name, read in zip(JUDGES, (read_pairs, read_labelled), strict=True):
         given, data = getattr(config, name), getattr(config, f"{name}_data")
         if given and data:
             raise UserError(f"--{name}-data trains a model, and --{name} gives one: leave one out")
@@ -352,7 +180,7 @@ def _check_brought(config: RecipeConfig) -> None:
         if read_config(config.rewriter).head == "scalar":
             raise UserError(f"--rewriter={config.rewriter} is a reward model, which gives no tokens")
     if config.general.source != "general":  # the rules know their own prompts alone
-        brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in SCORERS)
+        brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in JUDGES)
         if config.base == "pretrain" or not brought:
             raise UserError(
                 f"--general.source={config.general.source} needs --base, --general-data, and for --helpfulness and "
@@ -368,17 +196,13 @@ def main() -> None:
     check(config)
     if not config.dry_run:
         check_attention(config)
-    carry_out(
-        stages(config),
-        out,
-        config,
-        "experiments/r1.py",
-        weights=weights_of(config.base, out / "base"),
-        report=out,
-        done=f"{out}: report.md, report.html, summary.json, and a folder for each stage",
-        model=base,
-    )
+
+    def report(console: Console) -> None:
+        print_recipe(write_report(out), out, console)
+
+    weights = weights_of(config.base, out / "base")
+    run_experiment(recipe_stages(config), out, config, "experiments/r1.py", weights=weights, model=base, report=report)
 
 
 if __name__ == "__main__":
-    run_command(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")
+    call_and_exit(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")

@@ -4,19 +4,16 @@
     python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; one GPU, minutes
     python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
 
-base -> evaluation -> GRPO with accuracy and format rewards -> evaluation, all in one folder; the same command goes on
-where a run was stopped or killed. Left out: cold start, supervised fine-tuning and reward models, which belong to R1
-and not to R1-Zero.
+base -> evaluation -> GRPO with accuracy and format rewards -> evaluation -> export, each in a folder of its own. The
+same command resumes a run that was stopped or killed, and with a larger --rl.steps trains a finished one further. Cold
+start, supervised fine-tuning and reward models are left out: they belong to R1 (experiments/r1.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,57 +22,61 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.huggingface import save_huggingface
-from r1jax.checkpoints.load import load, read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
 from r1jax.checkpoints.model import Model
-from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, is_file, load_problems
-from r1jax.data.problems.problem import Problem
-from r1jax.data.text.template import Template, find_template
-from r1jax.disk import folder_lock, write_whole
+from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
+from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
-from r1jax.evaluation.paired import changes
+from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
-from r1jax.models.config import CHANGEABLE_COMPUTE_OPTIONS, ComputeOptions, with_compute_options
-from r1jax.models.transformer import param_specs
-from r1jax.pipeline.command import keep_compiled, print_opening, run_command, weights_of
-from r1jax.pipeline.manifest import MANIFEST, claim_folder, file_hash, run_stage, versions
-from r1jax.recipe.pretraining import PretrainConfig, pretrain
-from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
-from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
-from r1jax.report.rendering import fenced, to_html
+from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
+from r1jax.pipeline.command import (
+    PipelineConfig,
+    call_and_exit,
+    keep_compiled,
+    print_opening,
+    run_experiment,
+    weights_of,
+)
+from r1jax.pipeline.execute import execute_pipeline
+from r1jax.pipeline.plan import finished_stages
+from r1jax.pipeline.stage import Figures, Stage
+from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.export import ExportSettings, export_stage
+from r1jax.recipe.loading import load_model
+from r1jax.recipe.make_stage import make_stage
+from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.problems import for_evaluation, for_training
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
+from r1jax.report.zero_run import write_report
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig, check_run
-from r1jax.rl.environment import Environment
-from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
-from r1jax.sharding import make_mesh, param_shardings, parse_mesh
+from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.loop import SaveConfig
-from r1jax.training.metrics import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ComputeOptions):
-    """Everything that a run is made of."""
+class Config(ComputeOptions, PipelineConfig):
+    """The settings of a run."""
 
     base: str = "pretrain"
-    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or a run."""
+    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder
+    of a stage."""
     out: Path | None = None
     """Output folder; None: runs/r1-zero-BASE-seedSEED."""
-    mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
     seed: int = 0
-    """Of everything random."""
+    """The random seed."""
     template: str = "think"
-    """Prompt: think, r1-zero, r1-zero-chat or number."""
+    """The prompt template: think, r1-zero, r1-zero-chat or number."""
     rewards: tuple[str, ...] = ("accuracy", "format")
-    """NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; files alone are added to accuracy and format."""
+    """The rewards, each as NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]. If all are files, accuracy and format are added."""
     preview: bool = False
     """Print prompts, samples of the base model and their rewards, then stop."""
     problems: ProblemsConfig = ProblemsConfig()
@@ -89,22 +90,6 @@ class Config(ComputeOptions):
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
-
-
-# Settings of how a run computes, and not of what: with others of these the same folder goes on.
-HOW = (
-    *CHANGEABLE_COMPUTE_OPTIONS,
-    "mesh",
-    "preview",
-    "sampling.slots",
-    "rl.microbatch",
-    "rl.logprob_chunk",
-    "verifier.workers",
-    "verifier.deadline",
-    "save.every",
-    "save.keep_last",
-    "save.keep_best",
-)
 
 
 PRESETS = {
@@ -158,27 +143,6 @@ def default_preset(words: list[str]) -> str:
     return "smollm2" if re.search(r"--base[ =]smollm2(?![^ ])", text) else "tiny"
 
 
-def claim(config: Config, out: Path, console: Console) -> None:
-    """Claims the folder for the run; where ``rl.steps`` is more than before, opens its end again to go on from there.
-
-    Raises UserError naming other settings that differ.
-    """
-    settings = dataclasses.replace(config, out=None)
-    for name, (old, new) in claim_folder(out, settings, HOW, rising=["rl.steps"]).items():
-        # What says that the run is finished goes first, and the new settings come last: killed between, it is redone.
-        for file in (out / "summary.json", out / "evaluation_after" / MANIFEST):
-            file.unlink(missing_ok=True)
-        write_whole(out / "config.json", cli.to_json(settings))
-        console.print(f"{out}: {name} was {old}, now {new}: goes on to there and measures anew", highlight=False)
-        if config.rl.schedule != "constant":
-            console.print(
-                f"the {config.rl.schedule} schedule of {new} steps is followed from here; what was trained followed "
-                f"that of {old}",
-                style="yellow",
-                markup=False,
-            )
-
-
 def check(config: Config) -> None:
     """Refuses what is known to fail before a device, a folder or a weight is touched."""
     check_problems(config.problems)
@@ -199,9 +163,7 @@ def check(config: Config) -> None:
             )
         if template.chat:
             raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
-        context = _pretrain_context(config)
-    else:
-        context = read_config(config.base).context_length
+    context = base_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(
             f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room for a prompt in the model's context of "
@@ -209,79 +171,103 @@ def check(config: Config) -> None:
         )
 
 
-def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
-    """The rewards asked for; accuracy is always among them, with weight 0 where it was not, since it is evaluated."""
+def reward_names(config: Config) -> tuple[str, ...]:
+    """The rewards with their weights; accuracy is always among them, with weight 0 if unwanted, for the evaluations."""
     names = config.rewards
     if names and all(".py:" in name for name in names):
         names = ("accuracy", "format", *names)
-    specs = parse_rewards(names)
-    if not any(spec.name == "accuracy" for spec in specs):
-        specs += (RewardSpec("accuracy", None, 0.0),)
-    return specs
+    if not any(spec.name == "accuracy" for spec in parse_rewards(names)):
+        names += ("accuracy=0",)
+    return names
 
 
-def check_prompts(config: Config, problems: ProblemSet, template: Template, tokenizer: Tokenizer, context: int) -> int:
-    """Tokens of the longest prompt; refuses prompts that with their completions are beyond the context."""
+def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
+    """The rewards as they are computed."""
+    return parse_rewards(reward_names(config))
+
+
+def check_prompts(config: Config, problems: ProblemSet, tokenizer: Tokenizer, context: int) -> None:
+    """Refuses prompts that together with their completions are beyond the context."""
+    template = find_template(config.template)
     width = max(len(template.prompt_ids(p, tokenizer)) for p in (*problems.train, *problems.held_out))
-    if width + config.sampling.max_tokens > context:
-        raise UserError(
-            f"the longest prompt has {width} tokens and --sampling.max-tokens={config.sampling.max_tokens}: together "
-            f"they are beyond the model's context of {context}"
-        )
-    return width
+    check_context(width, config.sampling, context)
 
 
-def input_hashes(config: Config, specs: tuple[RewardSpec, ...]) -> dict[str, str]:
-    """Hashes of the files that a run reads, so that other contents under the same names are noticed."""
-    base = [] if config.base == "pretrain" else [resolve(config.base)[0]]
-    sources = [config.problems.source, config.problems.held_out_source]
-    files = [Path(source) for source in sources if source and is_file(source)]
-    return {str(path): file_hash(path) for path in (*base, *files, *(Path(s.file) for s in specs if s.file))}
+def base_model(config: Config) -> ModelConfig:
+    """The architecture of the base model."""
+    if config.base != "pretrain":
+        return read_config(config.base)
+    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
 
 
-def make_base(config: Config, template: Template, out: Path) -> tuple[Model, float]:
-    """The base model on the entered mesh, and the seconds that making it took, now or when it was made."""
-    path, seconds = config.base, 0.0
+def stages(config: Config) -> list[Stage]:
+    """The base model, its evaluation, RL, the evaluation after it, and the export.
+
+    Random streams are named after the stages.
+    """
+    options: dict[str, Any] = {name: getattr(config, name) for name in COMPUTE_OPTIONS}
+    rewards, template, seed, save = reward_names(config), config.template, config.seed, config.save
+    base = "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    files = {f"reward_{spec.name}": Path(spec.file) for spec in reward_specs(config) if spec.file}
+    pretraining = pretrain_settings(
+        config.pretrain, template, config.problems, None, config.sampling.max_tokens, seed, save
+    )
+    judged = {"template": template, "rewards": rewards, "verifier": config.verifier, "seed": seed, **options}
+    rl = ReasoningRLSettings(
+        rl=config.rl, problems=for_training(config.problems), sampling=config.sampling, save=save, **judged
+    )
+    evaluation = EvaluationSettings(
+        evaluation=config.evaluation,
+        problems=for_evaluation(config.problems),
+        sampling=dataclasses.replace(config.sampling, temperature=config.evaluation.temperature),
+        weights=config.rl.param_dtype,
+        **judged,
+    )
+    export = ExportSettings(dtype=config.rl.param_dtype)
+    table = [  # stage, function, settings, inputs, the stage that it accompanies
+        ("pretrain", pretrain_stage, pretraining, {}, None),
+        ("evaluation_before", evaluation_stage, evaluation, {"policy": base, **files}, "pretrain"),
+        ("r1-zero", reasoning_rl_stage, rl, {"policy": base, **files}, None),
+        ("evaluation_after", evaluation_stage, evaluation, {"policy": "r1-zero", **files}, "r1-zero"),
+        ("model", export_stage, export, {"policy": "r1-zero"}, "r1-zero"),
+    ]
+    model, made = base_model(config), config.base == "pretrain"
+    return [
+        make_stage(*row, model=model, mesh=config.mesh, accompanies=accompanies)
+        for *row, accompanies in table
+        if made or row[0] != "pretrain"
+    ]
+
+
+def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -> None:
+    """Prints prompts, samples of the base model and each of their rewards; a base that is made is left in ``out``."""
     if config.base == "pretrain":
-        folder = out / "base"
-        settings = {"pretrain": config.pretrain, "problems": config.problems, "seed": config.seed}
-        figures = run_stage(
-            folder,
-            "pretrain",
-            settings,
-            {},
-            lambda: pretrain(
-                config.pretrain, config.save, template, config.problems, _pretrain_context(config), config.seed, folder
-            ),
-        )
-        path, seconds = str(folder), figures["seconds"]
-    shardings = param_shardings(param_specs(read_config(path)), jax.sharding.get_mesh())
-    model = load(path, config.rl.param_dtype, shardings)
-    return dataclasses.replace(model, config=with_compute_options(model.config, config)), seconds
+        execute_pipeline(stages(config)[:1], out, report=lambda line: None)
+    base = out / "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    model = load_model(base, config, config.rl.param_dtype)
+    check_prompts(config, problems, model.tokenizer, model.config.context_length)
+    with RewardPool(reward_specs(config), config.verifier.workers, config.verifier.deadline) as pool:
+        show_samples(config, model, problems, pool, console)
 
 
-def _pretrain_context(config: Config) -> int:
-    return config.pretrain.width + config.sampling.max_tokens
-
-
-def show_preview(model: Model, environment: Environment, seed: int, console: Console) -> None:
-    """Prints prompts, samples of the base model and each of their rewards."""
-    problems = environment.problems[:4]
-    prompts = [environment.template.prompt_ids(p, model.tokenizer) for p in problems]
+def show_samples(config: Config, model: Model, problems: ProblemSet, pool: RewardPool, console: Console) -> None:
+    """Prints four samples to each of the first four training problems, with their rewards."""
+    template, shown = find_template(config.template), problems.train[:4]
+    prompts = [template.prompt_ids(p, model.tokenizer) for p in shown]
     samples = sample(
         model.params,
         prompts,
         model.config,
-        stage_key(seed, "preview"),
-        sampling=environment.sampling,
+        stage_key(config.seed, "preview"),
+        sampling=config.sampling,
         end_tokens=model.tokenizer.eos_ids,
         samples_per_prompt=4,
     )
-    completions = completions_from_samples(samples, model.tokenizer, environment.template, environment.sampling)
-    scores = environment.pool.score([p for p in problems for _ in range(4)], completions)
+    completions = completions_from_samples(samples, model.tokenizer, template, config.sampling)
+    scores = pool.score([p for p in shown for _ in range(4)], completions)
     for i, (completion, values, total) in enumerate(zip(completions, scores.values, scores.total, strict=True)):
         if i % 4 == 0:
-            console.rule(f"{problems[i // 4].question} -> {problems[i // 4].answer}", align="left")
+            console.rule(f"{shown[i // 4].question} -> {shown[i // 4].answer}", align="left")
             console.print(model.tokenizer.decode(prompts[i // 4]), style="dim", markup=False, highlight=False)
         listed = "  ".join(f"{name} {value:g}" for name, value in zip(scores.names, values, strict=True))
         console.print(completion.text, markup=False, highlight=False)
@@ -290,60 +276,16 @@ def show_preview(model: Model, environment: Environment, seed: int, console: Con
     console.rule(f"mean rewards: {means}", align="left")
 
 
-def finish(
-    config: Config, out: Path, before: dict[str, Any], after: dict[str, Any], base_seconds: float, console: Console
-) -> None:
-    """Writes pictures, report.md, report.html and summary.json, and prints some completions and the table."""
-    rows = read_metrics(out)
-    old, new = Evaluation.from_json(before["evaluation"]), Evaluation.from_json(after["evaluation"])
-    title = f"R1-Zero · {short_name(config.base)} · seed {config.seed}"
-    models = {"base": "base", "R1-Zero": "zero"}
-    plot_curves({"": rows}, out / "curves.png", title, {"": "zero"})
-    plot_headline({"base": old, "R1-Zero": new}, out / "pass-at-1.png", title, models)
-    plot_pass_at_k({"base": old, "R1-Zero": new}, out / "pass-at-k.png", title, models)
-    pairs = [
-        (a["question"], a["completion"], b["completion"])
-        for a, b in zip(before["completions"][:4], after["completions"][:4], strict=True)
-    ]
-    examples = side_by_side(pairs, width=min(console.width, 100))
-    devices = jax.sharding.get_mesh().devices.flatten()
-    figures = {"before": old, "after": new}
-    summary = {
-        **{f"accuracy_{when}": e.pass_at[1] for when, e in figures.items()},
-        **{f"pass_at_{k}_{when}": value for when, e in figures.items() for k, value in e.pass_at.items() if k > 1},
-        **{f"maj_at_{k}_{when}": value for when, e in figures.items() for k, value in e.maj_at.items()},
-        **{f"format_{when}": e.format_rate for when, e in figures.items()},
-        **{f"mean_length_{when}": e.mean_length for when, e in figures.items()},
-        **{f"truncated_share_{when}": e.truncated_share for when, e in figures.items()},
-        "changes": {name: dataclasses.asdict(change) for name, change in (changes(old, new) or {}).items()},
-        "held_out_problems": old.n_problems,
-        "steps": len(rows),
-        "seconds": base_seconds + before["seconds"] + after["seconds"] + sum(row["seconds"] for row in rows),
-        "seconds_base": base_seconds,
-        "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "seed": config.seed,
-        "versions": versions("jax", "flax", "optax"),
-    }
-    names = {"pass@1": "pass-at-1.png", "pass@k": "pass-at-k.png", "training, step by step": "curves.png"}
-    pictures = "\n\n".join(f"![{text}]({name})" for text, name in names.items() if (out / name).exists())
-    parts = (f"# {title}", headline(old, new), comparison_markdown(old, new), pictures, "## Samples", fenced(examples))
-    report = "\n\n".join(parts)
-    write_whole(out / "report.md", report)
-    write_whole(out / "report.html", to_html(report, title, out))
-    write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    console.print(examples, markup=False, highlight=False)
-    console.print(
-        f"{out}: report.html, summary.json, metrics.jsonl, model/ (Hugging Face)", highlight=False, soft_wrap=True
-    )
-    show_result(before, after, console)
-
-
-def show_result(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
-    """Prints the table of two evaluations, and last the line that says it all."""
-    old, new = Evaluation.from_json(before["evaluation"]), Evaluation.from_json(after["evaluation"])
-    console.print(comparison_table(old, new, title="R1-Zero"))
-    console.print(headline(old, new), style="bold", markup=False, highlight=False)
+def advise(stage: str, figures: Figures) -> None:
+    """Prints what to look at if the base model is never right and never in the asked format."""
+    if stage == "evaluation_before":
+        evaluation = Evaluation.from_json(figures["reasoning"])
+        if not evaluation.format_rate and not evaluation.pass_at[1]:
+            Console().print(
+                "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
+                style="yellow",
+                markup=False,
+            )
 
 
 def main() -> None:
@@ -351,91 +293,37 @@ def main() -> None:
     config = cli.parse(
         PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
     )
-    out = config.out or Path("runs") / f"r1-zero-{short_name(config.base)}-seed{config.seed}"
-    specs = reward_specs(config)
+    base = short_name(config.base)
+    out = config.out or Path("runs") / f"r1-zero-{base}-seed{config.seed}"
+    reward_specs(config)
     check(config)
     problems = load_problems(config.problems)
-    template = find_template(config.template)
-    if not template.tags and any(p.checker != "number" for p in problems.train):
-        raise UserError(f"--template={template.name} asks for a number, and some answers of the problems are none")
+    if not find_template(config.template).tags and any(p.checker != "number" for p in problems.train):
+        raise UserError(f"--template={config.template} asks for a number, and some answers of the problems are none")
     if config.base != "pretrain":
-        check_prompts(config, problems, template, read_tokenizer(config.base), read_config(config.base).context_length)
-    keep_compiled()
-    mesh = make_mesh(config.mesh)
-    check_attention(config)
-    console = Console()
-    with (
-        nullcontext() if config.preview else folder_lock(out),
-        RewardPool(specs, config.verifier.workers, config.verifier.deadline) as pool,
-        jax.set_mesh(mesh),
-    ):
-        if not config.preview:
-            claim(config, out, console)
-        if (out / "summary.json").exists() and not config.preview:
-            console.print(
-                f"{out} is finished: give another --out, or remove it to run it again", highlight=False, soft_wrap=True
-            )
-            before, after = (
-                json.loads((out / f"evaluation_{when}" / MANIFEST).read_text())["figures"]
-                for when in ("before", "after")
-            )
-            show_result(before, after, console)
-            return
-        print_opening(console, weights_of(config.base, out / "base"), out)
-        model, base_seconds = make_base(config, template, out)
-        width = check_prompts(config, problems, template, model.tokenizer, model.config.context_length)
-        environment = Environment(problems.train, template, pool, config.sampling, config.seed, width)
-        if config.preview:
-            show_preview(model, environment, config.seed, console)
-            return
-        inputs = input_hashes(config, specs)
-        held_out = problems.held_out[: config.evaluation.problems]
-
-        def measure(name: str, model: Model) -> dict[str, Any]:
-            return run_stage(
-                out / name,
-                "evaluate",
-                config.evaluation,
-                inputs,
-                lambda: measured(model, dataclasses.replace(environment, stage=name), held_out, config.evaluation),
-            )
-
-        before = measure("evaluation_before", model)
-        first = Evaluation.from_json(before["evaluation"])
-        if not first.format_rate and not first.pass_at[1]:
-            console.print(
-                "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
-                style="yellow",
-                markup=False,
-            )
-        trained = train_policy(model, environment, config.rl, config.save, out)
-        after = measure("evaluation_after", trained)
-        save_huggingface(trained, out / "model", replace=True)  # killed before the summary, it comes here again
-        finish(config, out, before, after, base_seconds, console)
-
-
-def measured(
-    model: Model, environment: Environment, problems: tuple[Problem, ...], config: EvaluationConfig
-) -> dict[str, Any]:
-    """An evaluation and its first completions, as figures of the environment's stage."""
-    began = time.perf_counter()
-    evaluation, judged = evaluate(
-        model,
-        problems,
-        environment.template,
-        environment.pool,
-        environment.sampling,
+        check_prompts(config, problems, read_tokenizer(config.base), read_config(config.base).context_length)
+    if not config.dry_run:
+        check_attention(config)
+    weights = weights_of(config.base, out / "pretrain")
+    if config.preview:
+        keep_compiled()
+        with jax.set_mesh(make_mesh(config.mesh)):
+            console = Console()
+            print_opening(console, weights, out)
+            preview(config, out, problems, console)
+        return
+    run_experiment(
+        stages(config),
+        out,
         config,
-        environment.seed,
-        environment.stage,
+        "experiments/r1_zero.py",
+        weights=weights,
+        model=base,
+        report=lambda console: write_report(out, finished_stages(out), console),
+        on_finish=advise,
     )
-    return {
-        "evaluation": dataclasses.asdict(evaluation),
-        "completions": [dataclasses.asdict(one) for one in judged[:20]],
-        "seconds": time.perf_counter() - began,
-    }
 
 
 if __name__ == "__main__":
     advice = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer"
-    run_command(main, advice)
+    call_and_exit(main, advice)

@@ -87,14 +87,14 @@ kill_and_resume() { # kills R1-Zero on Nx1, then resumes it on Nx1 and copies of
     "${command[@]}" >>"$RUNS/logs/resume.log" 2>&1 &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ((SECONDS < END)); do
-      if [ -e "$out/metrics.jsonl" ] && (($(wc -l <"$out/metrics.jsonl") >= killed_at)); then break; fi
+      if [ -e "$out/r1-zero/metrics.jsonl" ] && (($(wc -l <"$out/r1-zero/metrics.jsonl") >= killed_at)); then break; fi
       sleep 0.1
     done
     kill -KILL "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
-    if [ ! -e "$out/metrics.jsonl" ]; then return 1; fi
+    if [ ! -e "$out/r1-zero/metrics.jsonl" ]; then return 1; fi
     for mesh in "${other[@]}"; do rm -rf "$RUNS/resume-$mesh" && cp -r "$out" "$RUNS/resume-$mesh"; done
-    wc -l <"$out/metrics.jsonl" >"$RUNS/killed"
+    wc -l <"$out/r1-zero/metrics.jsonl" >"$RUNS/killed"
   fi
   for mesh in "${whole[0]}" "${other[@]}"; do
     if [ "$mesh" != "${whole[0]}" ]; then out=$RUNS/resume-$mesh; fi

@@ -49,8 +49,8 @@ def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> d
 
 
 def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
-    """Largest differences between the metrics of two runs in the steps after the kill."""
-    pairs = list(zip(rows_of(folder)[killed:], rows_of(other)[killed:], strict=True))
+    """Largest differences between the steps that two runs made after the kill."""
+    pairs = list(zip(*(rows_of(run / "r1-zero")[killed:] for run in (folder, other)), strict=True))
     return {name: max(abs(a[name] - b[name]) for a, b in pairs) for name in ("loss", "reward", "entropy")}
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         run = json.loads(path.read_text())
         if "device" in run:  # not in the stages of R1
             found.setdefault("runs", {})[path.parent.name] = {name: run[name] for name in ("device", "versions")}
-    one, wide = rows_of(out / "zero-1x1"), rows_of(out / f"zero-{mesh}")
+    one, wide = (rows_of(out / name / "r1-zero") for name in ("zero-1x1", f"zero-{mesh}"))
     if len(one) >= n and wide:
         found["zero"] = learning(one, wide, n)
     if (out / "killed").exists() and (out / "resume" / "summary.json").exists():

@@ -58,6 +58,7 @@ FLAGS = {
     ),
 }
 TIMES = ("time", "made_by", "command", "tokens_per_second", "seconds")
+PLACES = ("out", "teacher", "paths")  # that differ from folder to folder
 LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
 
 
@@ -88,7 +89,8 @@ def ends(out: Path) -> dict[str, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not any(k.startswith(word) for word in TIMES)}
+        kept = (key for key in value if not key.startswith(TIMES) and key not in PLACES)
+        return {key: _timeless(value[key]) for key in kept}
     return [_timeless(one) for one in value] if isinstance(value, list) else value
 
 
@@ -109,13 +111,11 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 def where(out: Path) -> str:
     """The stage that a run is in, by what it has finished."""
-    begun = sorted((p for p in out.glob("**/stage.json")), key=lambda p: p.stat().st_mtime)
-    if begun:
-        name = str(begun[-1].parent.relative_to(out))
-        return name if not (begun[-1].parent / "manifest.json").exists() else f"after {name}"
-    made = ["base/manifest.json", "evaluation_before/manifest.json", "3", "evaluation_after/manifest.json", "model"]
-    stages = ["base", "evaluation before", "rl", "evaluation after", "export", "report"]
-    return stages[next((i for i, name in enumerate(made) if not (out / name).exists()), len(made))]
+    files = [path for name in ("stage.json", "manifest.json") for path in out.glob(f"*/{name}")]
+    if not files:
+        return "start"
+    last = max(files, key=lambda path: path.stat().st_mtime)
+    return f"after {last.parent.name}" if last.name == "manifest.json" else last.parent.name
 
 
 class Experiment:

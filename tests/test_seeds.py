@@ -18,14 +18,13 @@ from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.recipe import distillation as distill
-from r1jax.recipe import judged_samples as draw
+from r1jax.recipe import evaluation, judged_samples, sft
 from r1jax.recipe import pretraining as pretrain
 from r1jax.recipe import reward_models as reward_model
-from r1jax.recipe import sft
-from r1jax.recipe import stages as recipe
 from r1jax.recipe.pretraining import PretrainConfig
 from r1jax.recipe.reward_models import RewardModelConfig
 from r1jax.recipe.sft import SFTConfig
+from r1jax.recipe.table import recipe_stages
 from r1jax.rl import environment as sampling_of
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
@@ -60,7 +59,7 @@ def stream(monkeypatch):
     def sample(params, prompts, config, key, **_):
         raise Sampled(tuple(jax.random.key_data(key).tolist()))
 
-    for module in (sampling_of, distill, draw):
+    for module in (sampling_of, distill, judged_samples):
         monkeypatch.setattr(module, "sample", sample)
     monkeypatch.setattr("r1jax.evaluation.evaluate.sample", sample)
 
@@ -107,14 +106,14 @@ def test_stages_and_evaluations_of_one_seed_share_no_stream(stream, tiny_config,
                 lambda: distill.match(one, other, PROBLEMS, TEMPLATE, SAMPLING, match, save, 0, tmp_path / name, name)
             )
 
-    def drawn(name):
-        folder = tmp_path / name
-        return stream(lambda: list(draw.draw(model, PROBLEMS, TEMPLATE, Names(), SAMPLING, 2, 0, folder, name)))
+    def sampled(name):
+        arguments = (model, PROBLEMS, TEMPLATE, Names(), SAMPLING, 2, 0, tmp_path / name, name)
+        return stream(lambda: list(judged_samples.judged_samples(*arguments)))
 
     found = [
         *(rolled_out(stage, step) for stage in ("zero", "reasoning_rl", "r1") for step in (0, 1)),
         *(evaluated(name) for name in ("evaluate_zero/reasoning", "evaluate_zero/general", "evaluate_r1/reasoning")),
-        *(drawn(name) for name in ("cold_start_data", "rejection_sampling")),
+        *(sampled(name) for name in ("cold_start_data", "rejection_sampling")),
         *(matched(name) for name in ("matched", "again")),
     ]
     assert len(set(found)) == len(found)
@@ -130,12 +129,14 @@ class Found:
 
 def test_the_two_parts_of_each_evaluation_stage_have_streams_of_their_own(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(recipe, "evaluate", lambda *arguments: seen.append(arguments[-1]) or (Found(), []))
-    monkeypatch.setattr(recipe, "_load", lambda *_: Model(None, None, None))
-    monkeypatch.setattr(recipe, "_judged", lambda *_: contextlib.nullcontext())
-    stages = [stage for stage in r1.stages(r1.PRESETS["tiny"][1]) if stage.function is recipe.evaluate_stage]
+    monkeypatch.setattr(evaluation, "evaluate", lambda *arguments: seen.append(arguments[-1]) or (Found(), []))
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: Model(None, None, None))
+    monkeypatch.setattr(evaluation, "load_judges", lambda *_: [])
+    for name in ("rule_rewards", "routed_rewards"):
+        monkeypatch.setattr(evaluation, name, lambda *_: contextlib.nullcontext())
+    stages = [one for one in recipe_stages(r1.PRESETS["tiny"][1]) if one.function is evaluation.evaluation_stage]
     for stage in stages:
-        recipe.evaluate_stage(stage.settings, {"start": tmp_path}, tmp_path / stage.name)
+        evaluation.evaluation_stage(stage.settings, {"policy": tmp_path}, tmp_path / stage.name)
     assert len(set(seen)) == len(seen) == 2 * len(stages) > 10
 
 

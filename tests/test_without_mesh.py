@@ -11,9 +11,11 @@ from r1jax.data.text.template import Template
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.pipeline.graph import Stage, finished, run_graph
+from r1jax.pipeline.execute import execute_pipeline
+from r1jax.pipeline.plan import finished_stages
+from r1jax.pipeline.stage import Stage
 from r1jax.recipe.config import RecipeConfig
-from r1jax.recipe.stages import _load
+from r1jax.recipe.loading import load_model
 from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
@@ -58,10 +60,10 @@ def test_reinforcement_learning_runs_on_one_device(tmp_path):
 
 def test_a_graph_and_evaluation_run_on_one_device(tmp_path):
     def measured(settings, inputs, folder):
-        found = _load(inputs["model"], settings, "float32")
+        found = load_model(inputs["model"], settings, "float32")
         config = EvaluationConfig(samples=2)
         evaluation, _ = evaluate(found, PROBLEMS, TEMPLATE, Places(), Sampling(max_tokens=1), config, 0)
         return {"accuracy": evaluation.pass_at[1]}
 
-    run_graph([Stage("measured", measured, RecipeConfig(), files={"model": FIXTURES / "qwen2"})], tmp_path)
-    assert finished(tmp_path)["measured"]["figures"]["accuracy"] == 0.5
+    execute_pipeline([Stage("measured", measured, RecipeConfig(), {"model": FIXTURES / "qwen2"})], tmp_path)
+    assert finished_stages(tmp_path)["measured"]["figures"]["accuracy"] == 0.5

@@ -7,6 +7,8 @@ import math
 import numbers
 from typing import Any, Literal
 
+from r1jax.settings import may_change
+
 Architecture = Literal["llama", "qwen2", "qwen3"]
 
 
@@ -58,19 +60,17 @@ class ComputeOptions:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations, and of the weights in matrix products."""
-    remat: Literal["none", "block", "dots"] = "none"
+    remat: Literal["none", "block", "dots"] = may_change("none")
     """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
-    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    attention: Literal["auto", "xla", "cudnn"] = may_change("auto")
     """Attention kernel of training and prefill. auto selects cudnn for bfloat16 on a GPU, and xla otherwise."""
-    unroll: bool = False
+    unroll: bool = may_change(False)
     """Compile each block separately: updates are faster, compilation takes longer."""
-    gather: Literal["auto", "update", "layer"] = "auto"
-    """Gather weights that are split over the data axis once per update, or per layer in each pass. auto gathers once
-    per update up to 16 GiB of weights."""
+    gather: Literal["auto", "update", "layer"] = may_change("auto")
+    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
 
 
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))
-CHANGEABLE_COMPUTE_OPTIONS = tuple(name for name in COMPUTE_OPTIONS if name != "dtype")  # may change on resume
 
 _WHOLE = (
     "vocab_size",

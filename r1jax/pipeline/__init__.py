@@ -1,1 +1,1 @@
-"""Stages as a graph: folders, manifests, resuming and plans, for stages of any kind."""
+"""A pipeline: stages with folders, manifests, resuming and plans, for stages of any kind."""

@@ -1,4 +1,4 @@
-"""A hash of what a user's function is made of, so that a stage whose function was changed is noticed."""
+"""A hash of the code of a user's function, by which a stage whose function was changed is made again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 _INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-# How it takes its arguments, and whether it is a generator or a coroutine.
+# The kinds of arguments that a function takes, and whether it is a generator or a coroutine.
 _FLAGS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
 
@@ -33,26 +33,26 @@ def function_name(function: Callable[..., Any]) -> str:
 def code_hash(function: Callable[..., Any]) -> str | None:
     """The minor version of Python and a hash of the instructions; None for a function of this package or a library.
 
-    It covers constants, defaults, closures, the arguments of functools.partial, and the functions, classes and
-    constants of the user's own modules that are named in the code, with what these name in turn. Comments, docstrings
-    and places in files do not count. Imports inside a function, and lists, dicts and sets in its closure, are not
-    looked into: the latter may be what it writes to.
+    The hash covers constants, defaults, closures, the arguments of functools.partial, and the functions, classes and
+    constants of the user's own modules that the code names, recursively. Comments, docstrings and line numbers do not
+    count. Imports inside a function are not followed, and lists, dicts and sets in its closure are not read, since the
+    function may write to them.
     """
     read = _Reader().read(function)
     if read in (_reference(function), _reference(inspect.unwrap(function))):
         return None
-    found = json.dumps(read, sort_keys=True)
+    text = json.dumps(read, sort_keys=True)
     python = ".".join(platform.python_version_tuple()[:2])
-    return f"{python}:{hashlib.sha256(found.encode()).hexdigest()}"
+    return f"{python}:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def comparable(old: str | None, new: str | None) -> bool:
-    """Whether two hashes are of one version of Python, each of which has instructions of its own."""
+    """Whether two hashes were made by the same version of Python: instructions differ from version to version."""
     return old is None or new is None or old.partition(":")[0] == new.partition(":")[0]
 
 
 def _is_own(name: str | None) -> bool:
-    """Whether a module is the user's: neither of this package nor installed."""
+    """Whether a module is the user's own: not of this package, and not installed."""
     if name == "__main__":
         return True
     module = sys.modules.get(name or "")
@@ -71,13 +71,13 @@ def _reference(value: Any) -> list[str]:
 
 
 class _Reader:
-    """Turns values into JSON, each function and class once."""
+    """Converts values to JSON, each function and class once."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def read(self, value: Any, mutable: bool = True) -> Any:
-        """A value as JSON; lists, dicts and sets by their type alone unless ``mutable``."""
+        """A value as JSON; of lists, dicts and sets only the type unless ``mutable``."""
         if isinstance(value, _PLAIN):
             return [type(value).__name__, repr(value)]
         if isinstance(value, tuple):
@@ -147,20 +147,20 @@ class _Reader:
         return ["code", arguments, list(code.co_varnames), steps, code.co_exceptiontable.hex()]
 
     def _named(self, code: types.CodeType, space: Mapping[str, Any]) -> Any:
-        """What the code and those inside it name in a module: the module's own things, and those of modules in it."""
+        """The globals that the code and its inner functions name, and the attributes of the user's modules."""
         steps = list(dis.get_instructions(code))
         attributes = {step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD")}
-        found = {}
+        named = {}
         for name in sorted(
             {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")} & space.keys()
         ):
             value = space[name]
             if isinstance(value, types.ModuleType):
                 inner = vars(value) if _is_own(value.__name__) else {}
-                found[name] = {
+                named[name] = {
                     attribute: self.read(inner[attribute]) for attribute in sorted(attributes & inner.keys())
                 }
             else:
-                found[name] = self.read(value)
+                named[name] = self.read(value)
         inner_codes = [one for one in code.co_consts if isinstance(one, types.CodeType)]
-        return [found, *(self._named(one, space) for one in inner_codes)]
+        return [named, *(self._named(one, space) for one in inner_codes)]

@@ -1,7 +1,8 @@
-"""An experiment as a command: its graph planned or run, a stop on request, a full device."""
+"""An experiment as a command: its plan printed or its stages executed, a stop on request, a full device."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 import tempfile
@@ -15,65 +16,81 @@ from r1jax import cli
 from r1jax.checkpoints.load import resolve
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
-from r1jax.pipeline.graph import GraphConfig, Stage, make_plan, plan_table, run_graph
+from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine
-from r1jax.report.recipe_run import with_evaluation, write_report
+from r1jax.pipeline.plan import make_plan, plan_table
+from r1jax.pipeline.stage import Figures, Stage
 from r1jax.sharding import entered_mesh, make_mesh
 
 
-def carry_out(
-    graph: Sequence[Stage],
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """Which stages of an experiment run, and on which devices."""
+
+    mesh: str = "1x1"
+    """Devices as DATAxMODEL."""
+    until: str | None = None
+    """The last stage to run, with its evaluation; None runs all stages."""
+    only: str | None = None
+    """The only stage to run, with its evaluation; the stages that it reads must be finished."""
+    force: bool = False
+    """Remove and make again the stages that were made with other settings, and those that build on them."""
+    dry_run: bool = False
+    """Print the plan and stop. The memory is per device and leaves out activations."""
+
+
+def run_experiment(
+    stages: Sequence[Stage],
     out: Path,
-    config: GraphConfig,
+    config: PipelineConfig,
     script: str,
     *,
     weights: str,
     model: str,
-    report: Path,
-    done: str,
+    report: Callable[[Console], None],
+    on_finish: Callable[[str, Figures], object] = lambda name, figures: None,
 ) -> None:
-    """Runs a graph in ``out`` and writes the report of the run ``report``; or prints the plan, where that is asked for.
+    """Executes the stages in ``out`` on the mesh and calls ``report``; with config.dry_run prints the plan instead.
 
-    A stage that ``until`` or ``only`` names takes its evaluation along. script: what was typed, for the manifests.
-    weights: those it starts from, printed at the beginning; model: their name, for the manifests; done: printed at the
-    end.
+    script: the file that was started, for the manifests. weights: those that the experiment starts from, printed first.
+    model: their short name, for the manifests. on_finish: called with the name and figures of each stage that has run.
     """
-    until = with_evaluation(graph, config.until)[-1] if config.until is not None else None
-    only = with_evaluation(graph, config.only) if config.only is not None else ()
+    only = () if config.only is None else (config.only,)
     console = Console()
     if config.dry_run:
-        console.print(plan_table(make_plan(graph, out, until, only)))
+        console.print(plan_table(make_plan(stages, out, config.until, only)))
         return
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)):
         print_opening(console, weights, out)
-        run_graph(
-            graph,
+        execute_pipeline(
+            stages,
             out,
-            until=until,
+            until=config.until,
             only=only,
             force=config.force,
-            report=lambda line: console.print(line, style="bold", markup=False),
+            config=config,
             made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), "model": model, **machine()},
+            report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
+            on_finish=on_finish,
         )
-        write_report(report)
-    console.print(done, highlight=False)
+        report(console)
 
 
 def print_opening(console: Console, weights: str, out: Path) -> None:
-    """The first line of a run: the devices of the entered mesh, the weights it starts from, and its folder."""
+    """Prints the first line of a run: the devices of the entered mesh, the weights it starts from, and its folder."""
     devices = entered_mesh().devices.flatten()
     line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def weights_of(base: str, made: Path) -> str:
-    """What print_opening says of a base: the file or folder that it names, or ``made`` for one that is made first."""
+    """What print_opening says of a base: the file or folder that it names, or ``made`` if a stage makes it."""
     return f"made in {made}" if base == "pretrain" else str(resolve(base)[0])
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs for later processes, in r1jax.disk.cache_folder unless jax was told of another place."""
+    """Keeps compiled programs for later processes, in r1jax.disk.cache_folder unless jax is configured otherwise."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = cache_folder()
         if folder.parent == Path(tempfile.gettempdir()):
@@ -81,8 +98,8 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
 
 
-def run_command(main: Callable[[], None], advice: str) -> None:
-    """Calls cli.call_and_exit(main); if ``main`` runs out of device memory, the error line ends with ``advice``."""
+def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
+    """Calls cli.call_and_exit(main); if ``main`` runs out of device memory, the error line ends with the advice."""
 
     def advised() -> None:
         try:
@@ -91,6 +108,6 @@ def run_command(main: Callable[[], None], advice: str) -> None:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             reason = str(error).splitlines()[0][:200]
-            raise UserError(f"the device is out of memory: {advice} ({reason})") from error
+            raise UserError(f"the device is out of memory: {memory_advice} ({reason})") from error
 
-    cli.call_and_exit(advised, "stopped; the same command resumes from there")
+    cli.call_and_exit(advised, "stopped; the same command resumes")

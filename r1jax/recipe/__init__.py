@@ -1,1 +1,1 @@
-"""The stages of DeepSeek-R1, each a function from checkpoints and data sets to a checkpoint or a data set."""
+"""The stages of DeepSeek-R1, one a file, and the table that composes them."""

@@ -16,16 +16,20 @@ import optax
 from r1jax.algorithms.kl import Direction, kl_sum
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import write_model
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.problems.schedule import problem_batch, warn_of_repeats
-from r1jax.data.text.template import Template
+from r1jax.data.text.template import Template, find_template
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
+from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.loading import inference_dtype, load_model
 from r1jax.rl.batch import build_batch
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key, stage_seed
+from r1jax.settings import may_change
 from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.gradients import accumulate
@@ -45,13 +49,13 @@ class MatchConfig(OptimizerConfig):
     """Questions an update."""
     samples: int = 4
     """Samples of each."""
-    microbatch: int = 0
+    microbatch: int = may_change(0)
     """Sequences in one backward pass, over all devices; 0 takes all."""
     direction: Direction = "reverse"
     """forward: KL(teacher, student), covers the teacher; reverse: KL(student, teacher), keeps to its likeliest."""
     source: Literal["student", "teacher"] = "student"
     """Whose samples the distributions are compared on."""
-    logprob_chunk: int = 2048
+    logprob_chunk: int = may_change(2048)
     """Tokens whose logits are in memory at one time."""
 
     def __post_init__(self) -> None:
@@ -70,6 +74,18 @@ class MatchConfig(OptimizerConfig):
     def microbatch_size(self) -> int:
         """Sequences of one backward pass."""
         return self.microbatch or self.sequences
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchSettings(ComputeOptions):
+    """Settings of a stage of distillation by distribution."""
+
+    match: MatchConfig
+    problems: ProblemsConfig
+    template: str
+    sampling: Sampling
+    seed: int
+    save: SaveConfig
 
 
 def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
@@ -200,3 +216,21 @@ def match(
         state = loop.fit(state, step_fn)
     figures = {"steps": config.steps} | totals(folder, "tokens", "seconds")
     return dataclasses.replace(student, params=state.params), figures
+
+
+def match_stage(settings: MatchSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Trains the input "policy" towards the next-token distribution of the input "teacher"."""
+    student = load_model(inputs["policy"], settings, settings.match.param_dtype)
+    teacher = load_model(inputs["teacher"], settings, inference_dtype(settings))
+    return match(
+        student,
+        teacher,
+        load_problems(settings.problems).train,
+        find_template(settings.template),
+        settings.sampling,
+        settings.match,
+        settings.save,
+        settings.seed,
+        folder,
+        name=folder.name,
+    )[1]

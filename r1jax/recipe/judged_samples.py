@@ -1,4 +1,4 @@
-"""Many samples of many problems, judged and kept on disk as they come."""
+"""Samples of many problems, judged, and written to disk in chunks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,57 @@ import numpy as np
 from r1jax.checkpoints.model import Model
 from r1jax.data.formats.rows import read_rows
 from r1jax.data.problems.problem import Problem
-from r1jax.data.text.template import Template
+from r1jax.data.text.readability import ReadabilityConfig
+from r1jax.data.text.template import Template, find_template
 from r1jax.disk import write_whole
+from r1jax.errors import UserError
+from r1jax.models.config import ComputeOptions
+from r1jax.recipe.judge import routed_rewards
+from r1jax.recipe.loading import inference_dtype, load_model
 from r1jax.rewards import Completion
 from r1jax.rewards.completions import completions_from_samples
+from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.scores import Scorer
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
 from r1jax.stopping import Stopped, StopRequest
 
-CHUNK = 256  # problems that are sampled together; what a kill can cost
+CHUNK = 256  # problems that are sampled together; a kill loses at most one chunk
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """One sample, whether its answer is right, and its part of the time that sampling and judging took."""
+class SelectConfig:
+    """What is sampled for a data set, and what of it is kept."""
+
+    problems: int = 512
+    """Training problems that are sampled, at most."""
+    samples: int = 4
+    """Samples per problem."""
+    per_problem: int = 2
+    """Samples per problem that are kept, at most."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    readability: ReadabilityConfig = ReadabilityConfig()
+
+    def __post_init__(self) -> None:
+        if min(self.problems, self.samples, self.per_problem) < 1 or self.temperature <= 0:
+            raise UserError("selection: problems, samples and per-problem must be at least 1, temperature above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplesSettings(ComputeOptions):
+    """How a policy is sampled for a data set; the temperature of ``sampling`` is that of ``select``."""
+
+    select: SelectConfig
+    template: str  # of the prompts
+    sampling: Sampling
+    verifier: VerifierConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgedSample:
+    """One sample, whether its answer is right, and its share of the seconds that sampling and judging took."""
 
     problem: Problem
     completion: Completion
@@ -38,7 +73,29 @@ class Drawn:
     seconds: float = 0.0
 
 
-def draw(
+def sample_policy(
+    settings: SamplesSettings, policy: Path, problems: Sequence[Problem], seed: int, folder: Path
+) -> list[JudgedSample]:
+    """Samples of a checkpoint for the stage whose folder is given, judged by accuracy; the weights are freed."""
+    model = load_model(policy, settings, inference_dtype(settings))
+    routes = tuple(f"{kind}: accuracy" for kind in sorted({p.kind for p in problems}))
+    with routed_rewards(routes, settings.verifier) as scorer:
+        return list(
+            judged_samples(
+                model,
+                problems[: settings.select.problems],
+                find_template(settings.template),
+                scorer,
+                settings.sampling,
+                settings.select.samples,
+                seed,
+                folder / "samples",
+                folder.name,
+            )
+        )
+
+
+def judged_samples(
     model: Model,
     problems: Sequence[Problem],
     template: Template,
@@ -47,12 +104,12 @@ def draw(
     samples: int,
     seed: int,
     folder: Path,
-    name: str = "draw",
-) -> Iterator[Drawn]:
+    name: str = "samples",
+) -> Iterator[JudgedSample]:
     """``samples`` completions of each problem in their order, judged by the scorer's "accuracy".
 
-    Each chunk of problems is a file in ``folder`` once it is judged; where the file is there, it is read and not
-    sampled again. A sample depends on the seed, ``name`` and its place alone.
+    Each chunk of problems is written to a file in ``folder`` once it is judged; if the file exists, it is read instead.
+    A sample depends only on the seed, ``name`` and its index.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
@@ -85,17 +142,17 @@ def draw(
     with StopRequest() as stop:
         for start in range(0, len(problems), CHUNK):
             part = problems[start : start + CHUNK]
-            lines = kept_lines(folder / f"{start:07d}.jsonl", lambda part=part, start=start: judged(part, start))
+            lines = cached_lines(folder / f"{start:07d}.jsonl", lambda part=part, start=start: judged(part, start))
             for i, line in enumerate(lines):
-                found = {name: line.pop(name) for name in ("correct", "seconds")}
+                judgement = {name: line.pop(name) for name in ("correct", "seconds")}
                 completion = Completion(limit=sampling.max_tokens, template=template, **line)
-                yield Drawn(part[i // samples], completion, **found)
+                yield JudgedSample(part[i // samples], completion, **judgement)
             if stop.requested:
                 raise Stopped(f"stopped after {start + len(part)} of {len(problems)} problems", stop.number)
 
 
-def kept_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The objects in a JSONL file, which ``make`` gives where it is not there yet."""
+def cached_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The objects in a JSONL file; if it does not exist, ``make`` is called and its result written there."""
     if not file.exists():
         write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in make()))
     return [row for _, row in read_rows(file, ())]

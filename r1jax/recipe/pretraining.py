@@ -18,10 +18,11 @@ from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.problems.problem import HELD_OUT_SHARE, Problem
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig, bilingual_documents
 from r1jax.data.text.corpus import CorpusConfig, documents
-from r1jax.data.text.template import TAGS, Template
+from r1jax.data.text.template import TAGS, Template, find_template
 from r1jax.errors import UserError
 from r1jax.models.config import Architecture, ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import batch_sharding, entered_mesh, init_params, param_count
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
@@ -68,6 +69,45 @@ class PretrainConfig(OptimizerConfig):
             raise UserError("pretrain: steps, batch and num-layers must be at least 1 and width at least 8")
         if self.hidden_size % 64:
             raise UserError(f"pretrain: hidden-size {self.hidden_size} must be a multiple of 64, two heads of 32")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """Settings of the stage that makes a base model; the model's context is a row and a completion long."""
+
+    pretrain: PretrainConfig
+    template: str
+    digits: int  # of the arithmetic in the corpus, as in ProblemsConfig; so are operations and the held-out share
+    operations: str
+    held_out_share: float
+    general_held_out_share: float | None  # of the general prompts; None: the corpus has none
+    max_tokens: int  # of a completion
+    seed: int
+    save: SaveConfig
+
+
+def pretrain_settings(
+    pretrain: PretrainConfig,
+    template: str,
+    problems: ProblemsConfig,
+    general: ProblemsConfig | None,
+    max_tokens: int,
+    seed: int,
+    save: SaveConfig,
+) -> PretrainSettings:
+    """The settings of a base model that is to learn these problems; ``general`` is read for a bilingual corpus only."""
+    bilingual = general is not None and isinstance(pretrain.corpus, BilingualCorpusConfig)
+    return PretrainSettings(
+        pretrain=pretrain,
+        template=template,
+        digits=problems.digits,
+        operations=problems.operations,
+        held_out_share=problems.held_out_share,
+        general_held_out_share=general.held_out_share if general is not None and bilingual else None,
+        max_tokens=max_tokens,
+        seed=seed,
+        save=save,
+    )
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
@@ -202,3 +242,22 @@ def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[n
         tokens[i, : len(ids)] = ids
         mask[i, : len(ids) - 1] = True
     return tokens, mask
+
+
+def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Makes a small base model with its tokenizer; reads no input."""
+    problems = ProblemsConfig(
+        digits=settings.digits, operations=settings.operations, held_out_share=settings.held_out_share
+    )
+    config, share = settings.pretrain, settings.general_held_out_share
+    return pretrain(
+        config,
+        settings.save,
+        find_template(settings.template),
+        problems,
+        config.width + settings.max_tokens,
+        settings.seed,
+        folder,
+        HELD_OUT_SHARE if share is None else share,
+        folder.name,
+    )

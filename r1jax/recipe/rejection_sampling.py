@@ -1,104 +1,49 @@
-"""Data sets for fine-tuning from a model's own samples: the cold start's, and those of rejection sampling.
+"""Rejection sampling: the best samples of the RL checkpoint and general conversations, to fine-tune the base on.
 
-Both are lists of rows {"messages", "kind", "language", "origin"}, the first being a conversation.
+arXiv 2501.12948, section 2.3.3.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import random
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
 
-from r1jax.data.problems.general import GeneralPrompt
-from r1jax.data.problems.problem import Problem
-from r1jax.data.text.readability import ReadabilityConfig, fault
-from r1jax.data.text.solutions import language_of, response
-from r1jax.data.text.template import Template
-from r1jax.errors import UserError
-from r1jax.recipe.judged_samples import Drawn
-
-Row = dict[str, Any]
+from r1jax.data.formats.conversations import read_conversations
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.data.text.template import find_template
+from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.judged_samples import SamplesSettings, sample_policy
+from r1jax.recipe.problems import GeneralSplit, training_prompts
+from r1jax.recipe.selection import general_rows, select, write_conversations
 
 
-@dataclasses.dataclass(frozen=True)
-class SelectConfig:
-    """What is sampled for a data set, and what of it is kept."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RejectionSettings:
+    """Settings of the data set of stage 3."""
 
-    problems: int = 512
-    """Training problems that are sampled; fewer where there are fewer."""
-    samples: int = 4
-    """Samples of each."""
-    per_problem: int = 2
-    """Most samples of one problem that are kept."""
-    temperature: float = 1.0
-    """Of the sampling."""
-    readability: ReadabilityConfig = ReadabilityConfig()
-
-    def __post_init__(self) -> None:
-        if min(self.problems, self.samples, self.per_problem) < 1 or self.temperature <= 0:
-            raise UserError("selection: problems, samples and per-problem must be at least 1, temperature above 0")
+    problems: ProblemsConfig
+    template: str  # of the conversations
+    samples: SamplesSettings
+    general_repeats: int  # copies of each general conversation
+    general: GeneralSplit | None  # prompts that rules reply to; None: the input "general" has the conversations
+    seed: int
 
 
-def conversation(problem: Problem, text: str, template: Template, origin: str) -> Row:
-    """A row: the template's chat that asks the problem, answered by ``text``."""
-    messages = [*template.messages(problem), {"role": "assistant", "content": text}]
-    return {"messages": messages, "kind": problem.kind, "language": language_of(problem), "origin": origin}
+def rejection_sampling_stage(settings: RejectionSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Writes conversations.jsonl from the samples of the input "policy" and general conversations.
 
-
-def select(
-    drawn: Iterable[Drawn], config: SelectConfig, template: Template, origin: str
-) -> tuple[list[Row], dict[str, int]]:
-    """The samples fit to learn from, and counts of all: kept, and dropped by the first reason that applies.
-
-    Dropped are, in this order: "unfinished", "wrong", the faults of r1jax.data.text.readability, "duplicate" (the text
-    was kept before for that problem) and "over the cap" (arXiv 2501.12948, sections 2.3.1 and 2.3.3). A conversation is
-    written in ``template``, whatever the sample was asked in.
+    The general ones come from the input "general", a file, or else from rules. Figures: rows, counts of what was kept
+    and dropped, tokens sampled, seconds.
     """
-    rows: list[Row] = []
-    counts: Counter[str] = Counter()
-    kept: dict[str, set[str]] = {}
-    for one in drawn:
-        counts["sampled"] += 1
-        text = one.completion.text
-        before = kept.setdefault(one.problem.question, set())
-        if not one.completion.finished:
-            reason = "unfinished"
-        elif not one.correct:
-            reason = "wrong"
-        elif not template.well_formed(text):
-            reason = "format"
-        elif found := fault(one.problem, template.reasoning(text), config.readability):
-            reason = found
-        elif text in before:
-            reason = "duplicate"
-        elif len(before) == config.per_problem:
-            reason = "over the cap"
-        else:
-            reason = "kept"
-            before.add(text)
-            rows.append(conversation(one.problem, text, template, origin))
-        counts[reason] += 1
-    return rows, dict(counts)
-
-
-def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
-    """Rows of the first ``count`` problems that a rule can work readably: r1jax.data.text.solutions."""
-    texts = ((problem, response(problem)) for problem in problems)
-    found = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
-    return list(itertools.islice(found, count))
-
-
-def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: int) -> list[Row]:
-    """Rows of good replies to general prompts, all of them ``repeats`` times."""
-    rows = [conversation(p.problem, p.response(p.good), template, "general") for p in prompts]
-    return rows * repeats
-
-
-def shuffled(rows: list[Row], seed: int) -> list[Row]:
-    """The rows in the random order of a seed."""
-    rows = list(rows)
-    random.Random(seed).shuffle(rows)
-    return rows
+    template = find_template(settings.template)
+    problems = load_problems(settings.problems).train
+    samples = sample_policy(settings.samples, inputs["policy"], problems, settings.seed, folder)
+    rows, counts = select(samples, settings.samples.select, template, "rejection sampling")
+    if settings.general is not None:
+        rows += general_rows(training_prompts(settings.general), template, settings.general_repeats)
+    elif "general" in inputs:
+        rows += [
+            {"messages": messages, "kind": "general", "language": "", "origin": "general"}
+            for messages in read_conversations(inputs["general"])
+        ] * settings.general_repeats
+    return write_conversations(rows, counts, samples, settings.seed, folder)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import grain
 import jax
@@ -17,14 +17,19 @@ import optax
 from r1jax.algorithms.reward_model_losses import pairwise_loss, pointwise_loss
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import write_model
-from r1jax.data.formats.preferences import Labelled, Pair
+from r1jax.data.formats.preferences import Labelled, Pair, read_labelled, read_pairs
+from r1jax.data.problems.general_preferences import make_labelled, make_pairs
 from r1jax.data.problems.problem import key_is_held_out
 from r1jax.data.text.conversations import check_reasoning_is_kept, judged_ids
 from r1jax.errors import UserError
 from r1jax.models import transformer
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ComputeOptions, ModelConfig
+from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.loading import load_model
+from r1jax.recipe.problems import GeneralSplit, training_prompts
 from r1jax.rewards.model import pad_rows
 from r1jax.seeds import stage_seed
+from r1jax.settings import may_change
 from r1jax.sharding import Params, batch_sharding, data_devices, entered_mesh
 from r1jax.training.gradients import accumulate, check_microbatch
 from r1jax.training.loop import SaveConfig, TrainingLoop
@@ -44,7 +49,7 @@ class RewardModelConfig(OptimizerConfig):
     """Passes over the judgements."""
     batch: int = 256
     """Pairs or labelled responses an update."""
-    microbatch: int = 0
+    microbatch: int = may_change(0)
     """Of these in one backward pass, over all devices; 0 takes the whole batch."""
     width: int = 8192
     """Tokens of the longest conversation; a judgement with a longer one is left out and counted."""
@@ -67,6 +72,17 @@ class RewardModelConfig(OptimizerConfig):
     def microbatch_size(self) -> int:
         """Judgements of one backward pass."""
         return self.microbatch or self.batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardModelSettings(ComputeOptions):
+    """Settings of the training of a reward model."""
+
+    kind: Literal["helpfulness", "harmlessness"]
+    reward_model: RewardModelConfig
+    general: GeneralSplit | None  # prompts that rules judge replies to; None: the input "preferences" has judgements
+    seed: int
+    save: SaveConfig
 
 
 def scalar_model(model: Model) -> Model:
@@ -225,3 +241,20 @@ def _batch(items: Sequence[dict[str, Any]], size: int, width: int) -> Batch:
     else:
         batch["safe"] = np.array([one["safe"] for one in filled])
     return batch
+
+
+def reward_model_stage(settings: RewardModelSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Trains a reward model that starts from the input "policy".
+
+    Helpfulness learns from pairs of replies, harmlessness from labelled responses; both from the input "preferences",
+    a file, or from rules.
+    """
+    model = load_model(inputs["policy"], settings, settings.reward_model.param_dtype)
+    helpful = settings.kind == "helpfulness"
+    judgements: Sequence[Any]
+    if settings.general is None:
+        judgements = (read_pairs if helpful else read_labelled)(inputs["preferences"])
+    else:
+        judgements = (make_pairs if helpful else make_labelled)(training_prompts(settings.general))
+    config, save = settings.reward_model, settings.save
+    return train_reward_model(model, judgements, config, save, settings.seed, folder, name=settings.kind)[1]

@@ -14,13 +14,18 @@ import numpy as np
 
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import write_model
+from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.problems.problem import key_is_held_out
 from r1jax.data.text.conversations import conversation_example
 from r1jax.data.text.packing import Example, pack
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.transformer import cast
+from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.loading import load_model
+from r1jax.recipe.selection import DATA
 from r1jax.seeds import stage_seed
+from r1jax.settings import may_change
 from r1jax.sharding import Params, batch_sharding, entered_mesh
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
@@ -43,13 +48,13 @@ class SFTConfig(OptimizerConfig):
     """Packed rows an update."""
     width: int = 512
     """Tokens of a packed row; a conversation that is longer is left out and counted."""
-    microbatch: int = 0
+    microbatch: int = may_change(0)
     """Rows in one backward pass, over all devices; 0 takes the whole batch."""
     held_out_share: float = 0.05
     """Share of the conversations that is never learned, chosen by a hash of what is asked; 0 has no evaluation."""
     evaluate_every: int = 50
     """Updates between evaluations of the loss on the held-out conversations."""
-    logprob_chunk: int = 2048
+    logprob_chunk: int = may_change(2048)
     """Tokens whose logits are in memory at one time."""
     learning_rate: float = 5e-5
     schedule: Schedule = "cosine"
@@ -69,6 +74,15 @@ class SFTConfig(OptimizerConfig):
     def microbatch_size(self) -> int:
         """Rows of one backward pass."""
         return self.microbatch or self.batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SFTSettings(ComputeOptions):
+    """Settings of a stage of fine-tuning."""
+
+    sft: SFTConfig
+    seed: int
+    save: SaveConfig
 
 
 def check_sft(config: SFTConfig, data_axis: int) -> None:
@@ -185,3 +199,11 @@ def _examples(
             f"none of the {len(conversations)} conversations fits sft.width={config.width}, or all are held out"
         )
     return *sides, dropped
+
+
+def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Fine-tunes the input "policy" on the input "conversations": the folder of a data stage, or a file."""
+    model = load_model(inputs["policy"], settings, settings.sft.param_dtype)
+    data = inputs["conversations"]
+    conversations = read_conversations(data / DATA if data.is_dir() else data)
+    return sft(model, conversations, settings.sft, settings.save, settings.seed, folder, name=folder.name)[1]

@@ -10,7 +10,10 @@ from typing import Any
 
 from r1jax import __version__
 from r1jax.disk import write_whole
-from r1jax.pipeline.graph import Stage, finished
+from r1jax.pipeline.plan import finished_stages
+from r1jax.recipe.make_stage import EVALUATION
+from r1jax.recipe.selection import DATA
+from r1jax.recipe.table import STUDENTS
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.findings import findings
 from r1jax.report.recipe_tables import EvaluatedModel, answers_table, evaluated_model, main_table
@@ -35,17 +38,9 @@ MODELS = {
     "r1": ("r1",),
 }
 STUDENT_MODELS = {name: (name,) for name in ("student", "distilled", "matched", "student_rl")}
-STUDENTS = "students"  # the folder of the students' runs, in the teacher's
-EVALUATION = "evaluation_"  # prefix of the stage that evaluates a model
 _TRAINED_BY_RL = ("zero", "reasoning_rl", "reasoning_rl_no_language", "r1")
 _REWARD_MODELS = ("helpfulness", "harmlessness")
 _DATA_SETS = ("cold_start_data", "rejection_sampling")
-_DATA_FILE = "conversations.jsonl"
-
-
-def with_evaluation(stages: Sequence[Stage], name: str) -> tuple[str, ...]:
-    """The name of a stage, followed by the name of its evaluation if it has one."""
-    return (name, *({EVALUATION + name} & {stage.name for stage in stages}))
 
 
 def write_report(out: Path) -> list[EvaluatedModel]:
@@ -54,8 +49,8 @@ def write_report(out: Path) -> list[EvaluatedModel]:
     report.html embeds its pictures. summary.json leaves out the figures by problem, which are in the manifests. Without
     an evaluated model nothing is written. Returns the models in the order of the report.
     """
-    made = finished(out)
-    students = {folder.name: finished(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
+    made = finished_stages(out)
+    students = {folder.name: finished_stages(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
     teacher = _evaluated_models(made, MODELS, "")
     taught = [_evaluated_models(stages, STUDENT_MODELS, f"{name}: ") for name, stages in students.items()]
     every_model = [(name, one) for models in (teacher, *taught) for name, one in models.items()]
@@ -202,7 +197,7 @@ def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
             }
             rows = figures["rows"]
             yield {
-                "path": f"{name}/{_DATA_FILE}",
+                "path": f"{name}/{DATA}",
                 "rows": rows,
                 "shares": [f"{percent(count / rows)}% {origin}" for origin, count in origins.items() if count],
                 "counts": [[what, str(count)] for what, count in counts.items()],

@@ -16,6 +16,7 @@ from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.base import Reward
 from r1jax.rewards.rules import RULES
+from r1jax.settings import may_change
 
 _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+))?")
 
@@ -24,9 +25,9 @@ _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+
 class VerifierConfig:
     """The worker processes that compute rewards."""
 
-    workers: int = 2
+    workers: int = may_change(2)
     """Use this many worker processes."""
-    deadline: float = 5.0
+    deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion. A slower one scores 0 and is counted in the metrics."""
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from r1jax.algorithms.table import ALGORITHMS, AnyAlgorithm
 from r1jax.cli import Named
 from r1jax.errors import UserError
 from r1jax.sampling.processors import Sampling
+from r1jax.settings import may_change, may_rise
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -31,7 +32,7 @@ class UpdateContext:
 class RLConfig(OptimizerConfig):
     """Reinforcement learning by groups of samples: GRPO (arXiv 2402.03300), its relatives, and other algorithms."""
 
-    steps: int = 100
+    steps: int = may_rise(100)
     """Rollouts; each is followed by minibatches * inner-epochs optimiser updates."""
     prompts: int = 16
     """Questions of a rollout."""
@@ -41,11 +42,11 @@ class RLConfig(OptimizerConfig):
     """Parts that a rollout is split into at random, with an update for each."""
     inner_epochs: int = 1
     """Passes over a rollout."""
-    microbatch: int = 0
+    microbatch: int = may_change(0)
     """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
     reference_every: int = 0
     """Rollouts after which the policy replaces the reference; 0 keeps the first reference."""
-    logprob_chunk: int = 8192
+    logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
     # No prefix on the command line: --rl.beta and not --rl.algorithm.beta.
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name=""), Named(tuple(ALGORITHMS.items()))] = GRPO()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.platform import has_kernels, on_one_device
+from r1jax.settings import may_change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Sampling:
     """Drop tokens whose probability is below this fraction of the highest one (arXiv 2407.01082)."""
     max_tokens: int = 128
     """Maximum length of a completion in tokens, including the end token."""
-    slots: int = 0
+    slots: int = may_change(0)
     """Number of sequences decoded in parallel on all devices; 0 decodes all, or as many as fit into memory."""
 
     def __post_init__(self) -> None:

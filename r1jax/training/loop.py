@@ -14,6 +14,7 @@ import jax
 
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
+from r1jax.settings import may_change
 from r1jax.sharding import Params
 from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.metrics import MetricsWriter
@@ -24,11 +25,11 @@ from r1jax.training.progress import ProgressBar
 class SaveConfig:
     """Which checkpoints are written and kept."""
 
-    every: int = 50
+    every: int = may_change(50)
     """Steps between checkpoints; the last step is always saved."""
-    keep_last: int = 2
+    keep_last: int = may_change(2)
     """Newest checkpoints to keep."""
-    keep_best: int = 1
+    keep_best: int = may_change(1)
     """Best checkpoints by mean reward to keep in addition."""
 
     def __post_init__(self) -> None:

@@ -483,14 +483,14 @@ def test_the_parts_of_a_host_are_compared_by_samples_by_stage_and_after_the_kill
         ("zero-2x1", (0.1, 0.9, 1.0), (20.0, 2.0, 4.0)),
     ):
         rows = [{"reward_accuracy": a, "seconds": s} for a, s in zip(accuracy, took, strict=True)]
-        write_rows(tmp_path / name, rows)
+        write_rows(tmp_path / name / "r1-zero", rows)
     made = {"made_by": {"device": "two"}, "figures": {"seconds": 30.0}}
     for run, stage, took in (("r1-1x1", "zero", seconds), ("r1-2x1", "zero", (9.0, 3.0, 5.0)), ("r1-1x1", "sft", ())):
         write_rows(tmp_path / run / stage, [{"seconds": s} for s in took])
         (tmp_path / run / stage / "manifest.json").write_text(json.dumps(made))
     write_rows(tmp_path / "r1-2x1" / "sft", [{"seconds": 1.0}])  # begun and not finished
     for name, loss in (("resume", (5.0, 1.0, 2.0)), ("resume-1x1", (7.0, 1.5, 2.25))):
-        write_rows(tmp_path / name, [{"loss": x, "reward": 1.0, "entropy": -x} for x in loss])
+        write_rows(tmp_path / name / "r1-zero", [{"loss": x, "reward": 1.0, "entropy": -x} for x in loss])
         (tmp_path / name / "summary.json").write_text(json.dumps({"device": "two", "versions": {}}))
     (tmp_path / "killed").write_text("1\n")
     (tmp_path / "r1-1x1" / "summary.json").write_text(json.dumps({"stages": {}}))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,25 +15,23 @@ import numpy as np
 import pytest
 
 from experiments import distill
-from experiments.r1 import PRESETS, check, mixtures, stages
+from experiments.r1 import PRESETS
 from r1jax.checkpoints.load import load
 from r1jax.data.formats.conversations import read_conversations
-from r1jax.data.problems import general
-from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import find_template
-from r1jax.errors import UserError
-from r1jax.pipeline.graph import make_plan
-from r1jax.recipe import stages as recipe
-from r1jax.recipe.config import SCORERS, SelectSettings, evaluation_from
-from r1jax.recipe.config import RecipeConfig as Config
-from r1jax.recipe.judged_samples import Drawn
-from r1jax.recipe.rejection_sampling import SelectConfig
+from r1jax.pipeline.plan import finished_stages, make_plan
+from r1jax.recipe import cold_start, rejection_sampling
+from r1jax.recipe.cold_start import ColdStartSettings
+from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.judge import JUDGES
+from r1jax.recipe.judged_samples import JudgedSample
+from r1jax.recipe.rejection_sampling import RejectionSettings
+from r1jax.recipe.table import recipe_stages
 from r1jax.report.recipe_run import MODELS
 from r1jax.report.style import MODEL_LABELS
 from r1jax.rewards import Completion
-from r1jax.rewards.routing import parse_routes
-from r1jax.sampling.processors import Sampling
+from r1jax.settings import from_json
 from r1jax.sharding import make_mesh
 from tests.commands import ROOT, call
 
@@ -111,13 +108,13 @@ def arguments_to_config(out):
 
 def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows(run):
     config = arguments_to_config(run)
-    assert {one.status for one in make_plan(stages(config), run)} == {"finished"}
+    assert {one.status for one in make_plan(recipe_stages(config), run)} == {"finished"}
     other = dataclasses.replace(config, reasoning_rl=dataclasses.replace(config.reasoning_rl, learning_rate=1e-3))
-    changed = {one.stage.name: one.status for one in make_plan(stages(other), run)}
+    changed = {one.stage.name: one.status for one in make_plan(recipe_stages(other), run)}
     assert changed["reasoning_rl"] == "changed" and changed["rejection_sampling"] == "follows" == changed["r1"]
     assert changed["zero"] == changed["cold_start"] == changed["evaluation_cold_start"] == "finished"
     how = dataclasses.replace(config, remat="block", gather="layer", save=dataclasses.replace(config.save, every=7))
-    assert {one.status for one in make_plan(stages(how), run)} == {"finished"}
+    assert {one.status for one in make_plan(recipe_stages(how), run)} == {"finished"}
 
 
 def killed(out, file, lines):
@@ -194,90 +191,12 @@ def test_the_plan_is_printed_without_doing_anything(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"general_steps": 51}, "--general-steps=51"),
-        ({"final_temperature": 0.0}, "--final-temperature"),
-        ({"cold_start_rows": -1}, "--cold-start-rows"),
-        ({"mesh": "3x1"}, "3 devices"),
-        ({"problems": ProblemsConfig()}, "makes one that knows word-problems alone: give --base"),
-        ({"problems": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --problems.source"),
-        ({"general": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --general.source"),
-        ({"template": "number", "zero_template": "number"}, "no chat with reasoning"),
-        ({"template": "r1-zero-chat", "zero_template": "r1-zero-chat"}, "no chat with reasoning and a summary"),
-        ({"cold_start": Path("none.jsonl")}, "no file none.jsonl"),
-        ({"helpfulness": "f.py:judge=0.5"}, "a judge has no weight"),
-        ({"helpfulness": "smollm2", "helpfulness_data": Path("x.jsonl")}, "leave one out"),
-        ({"helpfulness": str(ROOT / "tests" / "fixtures" / "qwen2")}, "qwen2 has no scalar head"),
-        ({"rewriter": "smollm2", "no_zero": True}, "leave --no-zero and --cold-start out"),
-        ({"rewriter": str(ROOT / "tests" / "fixtures" / "reward")}, "reward model, which gives no tokens"),
-        ({"no_zero": True, "cold_start_rows": 0}, "--cold-start-rows is 0"),
-        ({"helpfulness": "none.py:f"}, "none.py"),
-        ({"general": ProblemsConfig(source="arithmetic")}, "--general.source=arithmetic needs --base, --general-data"),
-        ({"general_data": Path("none.parquet")}, "no file none.parquet"),
-        ({"rewrite_prompt": "Rewrite this."}, "no {reasoning}"),
-        ({"general_share": 1.5}, "--general-share=1.5"),
-        ({"sampling": Sampling(temperature=0.0)}, "--sampling.temperature"),
-        (
-            {"problems": ProblemsConfig(source="arithmetic", operations="*"), "base": "smollm2", "no_zero": True},
-            "no rule can work arithmetic",
-        ),
-    ],
-)
-def test_what_cannot_work_is_refused_in_one_line(changes, message):
-    with pytest.raises(UserError, match=message):
-        check(dataclasses.replace(Config(), **changes))
-
-
-@pytest.mark.parametrize(("field", "fixture"), [("harmlessness", "reward"), ("base", "qwen2")])
-def test_a_judge_of_reasoning_whose_template_cuts_it_is_refused_before_anything_runs(field, fixture, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(ROOT / "tests" / "fixtures" / fixture, folder)
-    (folder / "chat_template.jinja").write_text("{{ messages[-1].content.split('</think>')[-1] }}")
-    with pytest.raises(UserError, match="leaves the reasoning out"):
-        check(dataclasses.replace(Config(), **{field: str(folder)}))
-
-
-def test_routes_follow_the_paper():
-    assert parse_routes(mixtures(Config(), 0.5, True)) == {
-        **{kind: {"accuracy": 1.0, "format": 1.0, "language": 0.5} for kind in ("story", "sum")},
-        **{kind: {"helpfulness": 1.0, "format": 1.0, "language": 0.5} for kind in general.HELPFULNESS},
-        "safety": {"harmlessness": 1.0, "format": 1.0, "language": 0.5},
-    }
-    assert mixtures(Config(), 0.0) == ("story,sum: accuracy format",)
-
-
-def test_a_function_of_the_user_s_takes_a_model_s_place_and_its_file_counts(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text("from r1jax.rewards import reward\n\n@reward\ndef nice(problem, completion):\n    return 0.5\n")
-    config = dataclasses.replace(Config(), helpfulness=f"{file}:nice")
-    check(config)
-    graph = {stage.name: stage for stage in stages(config)}
-    assert "helpfulness" not in graph and "harmlessness" in graph
-    assert graph["r1"].files == {"helpfulness_file": file}
-    assert parse_routes(graph["r1"].settings.routes)["facts"] == {f"{file}:nice": 1.0, "format": 1.0, "language": 1.0}
-    assert graph["evaluation_r1"].settings.functions == (("helpfulness", f"{file}:nice"),)
-    before = {one.stage.name: one.status for one in make_plan(stages(config), tmp_path / "out")}
-    assert set(before.values()) == {"run"}
-
-
-def test_files_that_problems_come_from_are_hashed(tmp_path):
-    file = tmp_path / "problems.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"q{i}", "answer": i}) + "\n" for i in range(40)))
-    config = dataclasses.replace(Config(), problems=ProblemsConfig(source=str(file)))
-    files = {stage.name: set(stage.files.values()) for stage in stages(config)}
-    reading = {"zero", "cold_start_data", "reasoning_rl", "r1", "evaluation_base", "rejection_sampling"}
-    assert all(file in files[name] for name in reading)
-    assert not any(file in files[name] for name in ("base", "sft", "helpfulness"))
-
-
 def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run):
     config = arguments_to_config(run)
 
     def changed(**changes):
         config_ = dataclasses.replace(config, **changes)
-        return {one.stage.name for one in make_plan(stages(config_), run) if one.status != "finished"}
+        return {one.stage.name for one in make_plan(recipe_stages(config_), run) if one.status != "finished"}
 
     evaluations = {f"evaluation_{name}" for name in MODELS}
     late = changed(general=dataclasses.replace(config.general, train_size=20))
@@ -292,48 +211,40 @@ def test_what_only_evaluations_or_only_training_read_concerns_the_others_not(run
     assert not {"base", "evaluation_base", "helpfulness"} & hotter and {"zero", "sft"} <= hotter
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
-    (tmp_path / "weights").write_text("")
-    monkeypatch.setattr("experiments.r1.resolve", lambda path: (tmp_path / "weights", "gguf"))
-    config = PRESETS[preset][1]
-    if config.base == "smollm2":
-        from r1jax.models.shapes import SHAPES
-
-        monkeypatch.setattr("experiments.r1.read_config", lambda path: SHAPES["smollm2"])
-    names = [stage.name for stage in stages(config)]
-    wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
-    assert [name for name in names if name in wanted] == wanted
-
-
 def settings_of(run, stage):
     return json.loads((run / stage / "manifest.json").read_text())["settings"]
 
 
 def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monkeypatch):
-    shared = evaluation_from(settings_of(run, "evaluation_r1")).shared
     problem = Problem("2 + 2?", "4", "sum", language="en")
     text = "<think>two and two</think><answer>4</answer>"
-    one = Drawn(problem, Completion(text=text, tokens=9, limit=40, finished=True, template=find_template("r1")), True)
-    monkeypatch.setattr(recipe, "_drawn", lambda *_: [one, one])
+    completion = Completion(text=text, tokens=9, limit=40, finished=True, template=find_template("r1"))
+    one = JudgedSample(problem, completion, True)
+    for module in (cold_start, rejection_sampling):
+        monkeypatch.setattr(module, "sample_policy", lambda *_: [one, one])
     said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     (tmp_path / "general.jsonl").write_text(json.dumps({"messages": said}) + "\n")
-    inputs = {"zero": run / "zero", "general": tmp_path / "general.jsonl"}
 
-    def made(name, inputs, **more):
-        settings = SelectSettings(shared, SelectConfig(), "r1", "cold start", general_repeats=3, **more)
+    def made(name, kind, function, stage, inputs, **changes):
+        settings = dataclasses.replace(from_json(kind, settings_of(run, stage)), **changes)
         (tmp_path / name).mkdir()
         with jax.set_mesh(make_mesh("1x1")):
-            figures = recipe.data_stage(settings, inputs, tmp_path / name)
+            figures = function(settings, inputs, tmp_path / name)
         return figures["counts"], read_conversations(tmp_path / name / "conversations.jsonl")
 
-    counts, rows = made("rules", inputs)
+    first = (ColdStartSettings, cold_start.cold_start_stage, "cold_start_data")
+    counts, rows = made("rules", *first, {"policy": run / "zero"}, rows=0)
+    assert counts == {"sampled": 2, "kept": 1, "duplicate": 1, "generated": 0, "general": 0} and len(rows) == 1
+    third = (RejectionSettings, rejection_sampling.rejection_sampling_stage, "rejection_sampling")
+    inputs = {"policy": run / "zero", "general": tmp_path / "general.jsonl"}
+    counts, rows = made("general", *third, inputs, general=None, general_repeats=3)
     assert counts == {"sampled": 2, "kept": 1, "duplicate": 1, "generated": 0, "general": 3}
     assert rows.count(said) == 3 and len(rows) == 4
     asked = []
-    monkeypatch.setattr(recipe, "rewrite_by_model", lambda drawn, *rest: asked.append(rest) or [])
-    counts, _ = made("model", {**inputs, "rewriter": run / "base"}, rewrite_prompt="again: {reasoning}", stand_in=2)
-    assert counts == {"generated": 2, "general": 3}
+    monkeypatch.setattr(cold_start, "rewrite_by_model", lambda samples, *rest: asked.append(rest) or [])
+    inputs = {"policy": run / "zero", "rewriter": run / "base"}
+    counts, rows = made("model", *first, inputs, rewrite_prompt="again: {reasoning}", rows=2)
+    assert counts == {"generated": 2, "general": 0} and len(rows) == 2
     ((_, model, prompt, limit, folder),) = asked
     assert (model.config.num_layers, prompt, limit) == (1, "again: {reasoning}", 40)
     assert folder == tmp_path / "model" / "rewritten"
@@ -342,27 +253,33 @@ def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monk
 def test_a_user_s_function_has_the_column_of_the_model_that_it_replaces(run, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from r1jax.rewards import reward\n\n@reward\ndef judge(problem, completion):\n    return 0.5\n")
-    settings = evaluation_from(settings_of(run, "evaluation_r1"))
-    names = tuple((name, f"{file}:judge") for name in SCORERS)
-    settings = dataclasses.replace(settings, scorers=(), functions=names)
+    settings = from_json(EvaluationSettings, settings_of(run, "evaluation_r1"))
+    names = tuple((name, f"{file}:judge") for name in JUDGES)
+    settings = dataclasses.replace(settings, general=dataclasses.replace(settings.general, judges=(), functions=names))
     with jax.set_mesh(make_mesh("1x1")):
-        figures = recipe.evaluate_stage(settings, {"r1": run / "r1", "helpfulness_file": file}, tmp_path)
+        figures = evaluation_stage(settings, {"policy": run / "r1", "helpfulness_file": file}, tmp_path)
     rewards = figures["general"]["rewards"]
     assert rewards["helpfulness"] == rewards["harmlessness"] == 0.5
     assert "helpfulness" not in figures["reasoning"]["rewards"]
 
 
 def test_a_student_is_judged_by_the_models_and_functions_that_its_teacher_was_given(run, monkeypatch):
-    teacher = distill.teacher_settings(run)
+    made = finished_stages(run)
+    evaluation, rl = made["evaluation_r1"], made["reasoning_rl"]["settings"]
+    judges = {"judges": ["helpfulness"], "functions": [["harmlessness", "mine.py:safe"]]}
     given = {
-        "scorers": ["helpfulness"],
-        "given": [["helpfulness", "/models/kind"]],
-        "functions": [["harmlessness", "mine.py:safe"]],
+        "inputs": {"policy": "r1"},
+        "paths": {"helpfulness": "/models/kind", "harmlessness_file": "mine.py", "problems": "/not/a/judge.jsonl"},
+        "settings": evaluation["settings"] | {"general": evaluation["settings"]["general"] | judges},
     }
-    changed = teacher | {"evaluation_r1": teacher["evaluation_r1"] | given}
-    monkeypatch.setattr(distill, "teacher_settings", lambda _: changed)
-    graph = {stage.name: stage for stage in distill.stages(distill.Config(), run)}
-    files = graph["evaluation_distilled"].files
-    assert files == {"helpfulness": Path("/models/kind"), "harmlessness_file": Path("mine.py")}
-    assert graph["student_rl"].settings.routes == tuple(teacher["reasoning_rl"]["routes"])
+    monkeypatch.setattr(distill, "finished_stages", lambda _: made | {"evaluation_r1": evaluation | given})
+    graph = {stage.name: stage for stage in distill.student_stages(distill.Config(), run, distill.read_teacher(run))}
+    evaluated = graph["evaluation_distilled"]
+    assert evaluated.files == {"helpfulness": Path("/models/kind"), "harmlessness_file": Path("mine.py")}
+    assert evaluated.settings.general.functions == (("harmlessness", "mine.py:safe"),)
+    assert graph["student_rl"].settings.routes == tuple(rl["routes"])
     assert graph["student_rl"].settings.template == graph["evaluation_student"].settings.template == "r1"
+    monkeypatch.undo()
+    own = {stage.name: stage for stage in distill.student_stages(distill.Config(), run, distill.read_teacher(run))}
+    judges = {name: run / name for name in JUDGES}
+    assert own["evaluation_distilled"].files == judges

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.r1_zero import HOW, PRESETS, Config, reward_specs
+from experiments.r1_zero import PRESETS, Config, reward_specs, stages
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
@@ -21,7 +21,7 @@ from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.models.attention import implementation
-from r1jax.models.config import COMPUTE_OPTIONS
+from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
 from r1jax.models.transformer import forward, param_specs
 from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
 from r1jax.rl.batch import Batch
@@ -30,6 +30,7 @@ from r1jax.rl.update import policy_sums
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import make_queue
+from r1jax.settings import MAY_CHANGE, marked
 from r1jax.sharding import init_params, make_mesh, param_shapes
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import state_shapes
@@ -116,10 +117,14 @@ def rewards(config):
     return [(s.name, s.file, s.weight) for s in reward_specs(config)]
 
 
-def test_another_way_to_compute_goes_on_with_the_same_folder():
+def test_a_run_resumes_with_other_compute_options():
     """All compute options may change except dtype, which changes results."""
     how = {name for name in COMPUTE_OPTIONS if name != "dtype"}
-    assert how <= set(HOW) and "dtype" not in HOW
+    computing = [stage for stage in stages(Config()) if isinstance(stage.settings, ComputeOptions)]
+    assert [stage.name for stage in computing] == ["evaluation_before", "r1-zero", "evaluation_after"]
+    for stage in computing:
+        free = set(marked(stage.settings, MAY_CHANGE))
+        assert how <= free and "dtype" not in free
 
 
 LOSS = "loss eps_low eps_high beta entropy aggregate ratio importance_cap logprob_chunk minibatches inner_epochs"
@@ -146,7 +151,8 @@ OBSERVERS = {
 }
 # What only a run shows: the tests named here change these settings and look at what comes of it.
 BY_RUNNING = {
-    "test_experiment.py": """base out mesh preview evaluation.problems evaluation.samples evaluation.temperature
+    "test_r1_zero.py": """base out mesh preview until only force dry_run
+        evaluation.problems evaluation.samples evaluation.temperature
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
         save.every save.keep_last pretrain.steps pretrain.batch""",
     "test_native.py": "save.keep_best",

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from r1jax.pipeline.code_hash import code_hash, function_name
-from r1jax.recipe import stages as recipe
+from r1jax.recipe.reasoning_rl import reasoning_rl_stage
 
 COUNT = itertools.count()
 PLAIN = "def stage(settings, inputs, folder):\n    return {'a': 1}\n"
@@ -121,9 +121,9 @@ def test_what_a_function_writes_to_does_not_count():
 
 
 def test_functions_of_the_package_and_of_libraries_go_by_their_names():
-    assert code_hash(recipe.rl_stage) is None and code_hash(jax.numpy.sort) is None
-    assert function_name(recipe.rl_stage) == "r1jax.recipe.stages:rl_stage"
-    assert function_name(functools.partial(recipe.rl_stage)) == "r1jax.recipe.stages:rl_stage"
+    assert code_hash(reasoning_rl_stage) is None and code_hash(jax.numpy.sort) is None
+    assert function_name(reasoning_rl_stage) == "r1jax.recipe.reasoning_rl:reasoning_rl_stage"
+    assert function_name(functools.partial(reasoning_rl_stage)) == "r1jax.recipe.reasoning_rl:reasoning_rl_stage"
 
 
 def test_another_process_finds_the_same_hash(tmp_path):

@@ -21,9 +21,9 @@ from r1jax.data.text.readable_reasoning import PROMPT, make_readable, readable_r
 from r1jax.data.text.solutions import language_of, response
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
-from r1jax.recipe.judged_samples import Drawn
-from r1jax.recipe.rejection_sampling import SelectConfig, general_rows, select, worked
-from r1jax.recipe.rewriting import rewrite_by_rules
+from r1jax.recipe.cold_start import rewrite_by_rules
+from r1jax.recipe.judged_samples import JudgedSample, SelectConfig
+from r1jax.recipe.selection import general_rows, select, worked
 from r1jax.rewards import Completion
 from r1jax.rewards.rules import RULES
 
@@ -241,21 +241,21 @@ def test_the_prompt_of_a_rewriting_model_names_all_it_needs():
     assert all(part in rewriting_prompt(PROMPT, EN, "7+8=15") for part in (EN.question, "7+8=15", "English"))
 
 
-def drawn(problem, reasoning, correct=True, finished=True):
+def judged(problem, reasoning, correct=True, finished=True):
     text = f"<think>{reasoning}</think><answer>85</answer>"
-    return Drawn(problem, completion(text, finished), correct)
+    return JudgedSample(problem, completion(text, finished), correct)
 
 
 def test_selection_keeps_what_is_fit_and_counts_every_sample_once():
     samples = [
-        drawn(EN, "I add the ones, then the tens."),
-        drawn(EN, "I add the ones, then the tens."),
-        drawn(EN, "I add the tens, then the ones."),
-        drawn(EN, "I add both of them at once."),
-        drawn(EN, "I add 个位."),
-        drawn(EN, "I guess.", correct=False),
-        drawn(EN, "I add and add", finished=False),
-        drawn(ZH, "我算个位。"),
+        judged(EN, "I add the ones, then the tens."),
+        judged(EN, "I add the ones, then the tens."),
+        judged(EN, "I add the tens, then the ones."),
+        judged(EN, "I add both of them at once."),
+        judged(EN, "I add 个位."),
+        judged(EN, "I guess.", correct=False),
+        judged(EN, "I add and add", finished=False),
+        judged(ZH, "我算个位。"),
     ]
     rows, counts = select(samples, SelectConfig(per_problem=2), R1, "samples")
     assert counts == {
@@ -276,8 +276,8 @@ def test_selection_keeps_what_is_fit_and_counts_every_sample_once():
 
 
 def test_selection_judges_what_the_rewriter_made():
-    wrong, cut = drawn(EN, "个位: 7+8=15，进 1。", correct=False), drawn(EN, "个位", finished=False)
-    rewritten = rewrite_by_rules([drawn(EN, "个位: 7+8=15，进 1。"), wrong, cut], R1)
+    wrong, cut = judged(EN, "个位: 7+8=15，进 1。", correct=False), judged(EN, "个位", finished=False)
+    rewritten = rewrite_by_rules([judged(EN, "个位: 7+8=15，进 1。"), wrong, cut], R1)
     rows, counts = select(rewritten, SelectConfig(), R1, "zero")
     assert counts == {"sampled": 3, "kept": 1, "wrong": 1, "unfinished": 1}
     assert rows[0]["messages"][-1]["content"].startswith("<think>I work the ones")
@@ -286,7 +286,7 @@ def test_selection_judges_what_the_rewriter_made():
 def test_samples_of_another_template_become_conversations_of_the_recipe_s():
     steps = find_template("steps")
     text = "37 and 48 make 85. The answer is 85."
-    asked = Drawn(EN, Completion(text=text, tokens=9, limit=72, finished=True, template=steps), True)
+    asked = JudgedSample(EN, Completion(text=text, tokens=9, limit=72, finished=True, template=steps), True)
     assert select([asked], SelectConfig(), R1, "zero")[1] == {"sampled": 1, "format": 1}
     rows, _ = select(rewrite_by_rules([asked], R1), SelectConfig(), R1, "zero")
     assert rows[0]["messages"] == [

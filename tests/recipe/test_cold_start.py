@@ -14,9 +14,9 @@ from r1jax.data.text.readable_reasoning import rewriting_prompt
 from r1jax.data.text.template import find_template
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.recipe import rewriting
-from r1jax.recipe.judged_samples import Drawn, kept_lines
-from r1jax.recipe.rewriting import rewrite_by_model
+from r1jax.recipe import cold_start
+from r1jax.recipe.cold_start import rewrite_by_model
+from r1jax.recipe.judged_samples import JudgedSample, cached_lines
 from r1jax.rewards import Completion
 from r1jax.sharding import init_params
 from r1jax.tokenizer import ByteTokenizer
@@ -26,13 +26,18 @@ CONFIG = ModelConfig(vocab_size=259, hidden_size=32, intermediate_size=64, num_h
 PROMPT = "{language}: {reasoning}"
 
 
-def drawn(question, reasoning, correct=True, finished=True):
+def judged(question, reasoning, correct=True, finished=True):
     text = f"<think>{reasoning}</think><answer>4</answer>"
     completion = Completion(text=text, tokens=9, limit=72, finished=finished, template=R1)
-    return Drawn(Problem(question, "4", "sum", language="en"), completion, correct, seconds=1.0)
+    return JudgedSample(Problem(question, "4", "sum", language="en"), completion, correct, seconds=1.0)
 
 
-DRAWN = [drawn("2+2?", "two"), drawn("3+1?", "wrong", correct=False), drawn("1+3?", "three"), drawn("4+0?", "", True)]
+SAMPLES = [
+    judged("2+2?", "two"),
+    judged("3+1?", "wrong", correct=False),
+    judged("1+3?", "three"),
+    judged("4+0?", "", True),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +48,12 @@ def model():
 
 def test_right_samples_are_told_in_the_words_that_the_model_finds_likeliest(model, tmp_path, monkeypatch):
     # Untrained, the model never ends: taken as ended, its greedy text is what the rewriting must hold.
-    monkeypatch.setattr(rewriting, "LENGTH", -1)
-    found = rewrite_by_model(DRAWN, R1, model, PROMPT, 6, tmp_path)
-    assert [found[i] for i in (1, 3)] == [DRAWN[1], DRAWN[3]]
+    monkeypatch.setattr(cold_start, "LENGTH", -1)
+    found = rewrite_by_model(SAMPLES, R1, model, PROMPT, 6, tmp_path)
+    assert [found[i] for i in (1, 3)] == [SAMPLES[1], SAMPLES[3]]
     for i, reasoning in ((0, "two"), (2, "three")):
         ids = model.tokenizer.encode(f"English: {reasoning}>")
-        assert rewriting_prompt(PROMPT, DRAWN[i].problem, reasoning) == f"English: {reasoning}"
+        assert rewriting_prompt(PROMPT, SAMPLES[i].problem, reasoning) == f"English: {reasoning}"
         greedy = []
         for _ in range(6):
             logits = r1jax.forward(model.params, jax.numpy.array([ids + greedy]), CONFIG)
@@ -59,15 +64,15 @@ def test_right_samples_are_told_in_the_words_that_the_model_finds_likeliest(mode
 
 
 def test_a_text_that_does_not_end_leaves_no_reasoning(model, tmp_path):
-    found = rewrite_by_model(DRAWN, R1, model, PROMPT, 3, tmp_path)
+    found = rewrite_by_model(SAMPLES, R1, model, PROMPT, 3, tmp_path)
     assert found[0].completion.text == "<think></think>The result is <answer>4</answer>."
 
 
 def test_what_was_rewritten_before_a_kill_is_read_and_thoughts_are_left_out(model, tmp_path, monkeypatch):
     lines = [{"text": "I know.", "seconds": 2.0}, {"text": "so\u2028four", "seconds": 2.0}]
     (tmp_path / "0000000.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    monkeypatch.setattr(rewriting, "sample", None)
-    found = rewrite_by_model(DRAWN, R1, model, PROMPT, 3, tmp_path)
+    monkeypatch.setattr(cold_start, "sample", None)
+    found = rewrite_by_model(SAMPLES, R1, model, PROMPT, 3, tmp_path)
     assert [R1.reasoning(found[i].completion.text) for i in (0, 2)] == ["I know.", "so\u2028four"]
     assert found[0].seconds == 3.0
 
@@ -76,9 +81,9 @@ def test_what_was_rewritten_before_a_kill_is_read_and_thoughts_are_left_out(mode
         fields = {"tokens": ids, "lengths": np.full(len(prompts), ids.shape[1]), "finish": np.zeros(len(prompts))}
         return dataclasses.make_dataclass("Samples", fields)(**fields)
 
-    monkeypatch.setattr(rewriting, "sample", sampled)
-    monkeypatch.setattr(rewriting.jax, "device_get", lambda x: x)
-    found = rewrite_by_model(DRAWN, R1, model, PROMPT, 30, tmp_path / "anew")
+    monkeypatch.setattr(cold_start, "sample", sampled)
+    monkeypatch.setattr(cold_start.jax, "device_get", lambda x: x)
+    found = rewrite_by_model(SAMPLES, R1, model, PROMPT, 30, tmp_path / "anew")
     assert R1.reasoning(found[0].completion.text) == "four"
 
 
@@ -90,5 +95,5 @@ def test_lines_are_made_once(tmp_path):
         return [{"text": "a\u0085b\u2029c\nd"}]
 
     for _ in range(2):
-        assert kept_lines(tmp_path / "x.jsonl", make) == [{"text": "a\u0085b\u2029c\nd"}]
+        assert cached_lines(tmp_path / "x.jsonl", make) == [{"text": "a\u0085b\u2029c\nd"}]
     assert made == [1]

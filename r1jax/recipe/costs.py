@@ -1,0 +1,55 @@
+"""What a stage of the recipe costs, for the plan: steps, tokens at most, and memory per device without activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r1jax.models.config import ModelConfig
+from r1jax.models.cost import logits_bytes, training_bytes
+from r1jax.recipe.cold_start import ColdStartSettings
+from r1jax.recipe.distillation import MatchSettings
+from r1jax.recipe.judged_samples import SamplesSettings
+from r1jax.recipe.pretraining import PretrainSettings
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings
+from r1jax.recipe.rejection_sampling import RejectionSettings
+from r1jax.recipe.reward_models import RewardModelSettings
+from r1jax.recipe.sft import SFTSettings
+from r1jax.sharding import parse_mesh
+
+
+def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
+    """Steps, tokens and memory of the stage with these settings, as text; model: the one that it trains or samples."""
+
+    def memory(dtype: str, chunk: int, reference: bool = False, cached: int = 0) -> str:
+        data, tensor = parse_mesh(mesh)
+        split = training_bytes(model, 2 if dtype == "bfloat16" else 4, int(reference), cached) / data
+        return f"{(split + logits_bytes(model, chunk)) / tensor / 2**30:.2f} GiB"
+
+    match settings:
+        case PretrainSettings(pretrain=config):
+            tokens = config.steps * config.batch * config.width
+            return _steps(config.steps, tokens) | {"memory": memory(config.param_dtype, 2048)}
+        case RewardModelSettings(reward_model=config):
+            return {"steps": f"{config.epochs} epochs", "memory": memory(config.param_dtype, 0)}
+        case ReasoningRLSettings(rl=config):
+            longest = config.sequences * settings.sampling.max_tokens
+            needed = memory(config.param_dtype, config.logprob_chunk, config.algorithm.needs_reference, longest)
+            return _steps(config.steps, config.steps * longest) | {"memory": needed}
+        case ColdStartSettings() | RejectionSettings():
+            return _sampled(settings.samples)
+        case SFTSettings(sft=config):
+            return {"steps": f"{config.epochs} epochs", "memory": memory(config.param_dtype, config.logprob_chunk)}
+        case MatchSettings(match=config):
+            tokens = config.steps * config.sequences * settings.sampling.max_tokens
+            return _steps(config.steps, tokens)
+    return {}
+
+
+def _steps(steps: int | str, tokens: int) -> dict[str, str]:
+    return {"steps": f"{steps}", "tokens": f"{tokens:,} at most"}
+
+
+def _sampled(samples: SamplesSettings | None) -> dict[str, str]:
+    count = samples.select.problems * samples.select.samples if samples else 0
+    tokens = count * samples.sampling.max_tokens if samples else 0
+    return _steps(f"{count} samples", tokens)

@@ -1,0 +1,59 @@
+"""A stage of the pipeline from one of the recipe: with the files that its problems come from, and its costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.models.config import ModelConfig
+from r1jax.pipeline.stage import Function, Stage
+from r1jax.recipe.costs import costs
+from r1jax.recipe.evaluation import GeneralPrompts
+from r1jax.recipe.problems import problem_files
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings
+
+# A row of a table of stages: name, function, settings, and inputs by role (None: without this one).
+Row = tuple[str, Function, Any, Mapping[str, str | Path | None]]
+EVALUATION = "evaluation_"  # before the name of the stage whose model is evaluated
+
+
+def make_stage(
+    name: str,
+    function: Function,
+    settings: Any,
+    reads: Mapping[str, str | Path | None],
+    model: ModelConfig,
+    mesh: str,
+    accompanies: str | None = None,
+) -> Stage:
+    """A stage with these inputs, without those that are None, and with the files that its problems come from.
+
+    A stage named EVALUATION + NAME accompanies NAME, unless another is given. model, mesh: to estimate the costs.
+    """
+    extended = ""
+    if isinstance(settings, ReasoningRLSettings) and settings.rl.schedule != "constant":
+        extended = (
+            f"the {settings.rl.schedule} schedule of {settings.rl.steps} steps is followed from here; the earlier "
+            "steps followed a shorter one"
+        )
+    given = {role: source for role, source in reads.items() if source is not None}
+    reads = {**given, **_source_files(settings)}
+    if name.startswith(EVALUATION) and accompanies is None:
+        accompanies = name.removeprefix(EVALUATION)
+    return Stage(name, function, settings, reads, costs(settings, model, mesh), accompanies, extended)
+
+
+def _source_files(settings: Any) -> dict[str, Path]:
+    """Role -> path of the files that the problems and the general prompts of a stage come from."""
+    general = getattr(settings, "general", None)
+    sources = {
+        "": getattr(settings, "problems", None),
+        "general_": general.problems if isinstance(general, GeneralPrompts) else general,
+    }
+    files: dict[str, Path] = {}
+    for prefix, problems in sources.items():
+        if isinstance(problems, ProblemsConfig):
+            files |= problem_files(problems, prefix)
+    return files

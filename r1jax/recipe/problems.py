@@ -1,0 +1,42 @@
+"""Problems and general prompts as stages of the recipe read them: one side of the split, and their files."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from r1jax.data.problems import general
+from r1jax.data.problems.dataset import ProblemsConfig, is_file
+from r1jax.data.problems.general import GeneralPrompt
+from r1jax.data.problems.problem import key_is_held_out
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneralSplit:
+    """Which of the general prompts that rules make are for training."""
+
+    held_out_share: float
+    seed: int
+
+
+def training_prompts(split: GeneralSplit) -> list[GeneralPrompt]:
+    """The general prompts that are not held out."""
+    return [
+        prompt for key, prompt in general.generate_prompts(split.seed) if not key_is_held_out(key, split.held_out_share)
+    ]
+
+
+def for_training(problems: ProblemsConfig) -> ProblemsConfig:
+    """The config without the held-out size, for a stage that reads training problems only."""
+    return dataclasses.replace(problems, held_out_size=None)
+
+
+def for_evaluation(problems: ProblemsConfig) -> ProblemsConfig:
+    """The config without the training size, for a stage that reads held-out problems only."""
+    return dataclasses.replace(problems, train_size=None)
+
+
+def problem_files(problems: ProblemsConfig, prefix: str = "") -> dict[str, Path]:
+    """Role -> path of the files that problems come from."""
+    sources = {f"{prefix}problems": problems.source, f"{prefix}held_out": problems.held_out_source}
+    return {role: Path(path).expanduser() for role, path in sources.items() if path and is_file(path)}

@@ -1,0 +1,98 @@
+"""Reasoning RL: reinforcement learning with rewards by rule, for R1-Zero, stage 2 of R1, and a student by itself.
+
+arXiv 2501.12948, sections 2.2 and 2.3.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import find_template
+from r1jax.errors import UserError
+from r1jax.models.config import ComputeOptions
+from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.judge import routed_rewards
+from r1jax.recipe.loading import load_model
+from r1jax.rewards.config import VerifierConfig, parse_rewards
+from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.routing import check_kinds, parse_routes
+from r1jax.rewards.scores import Scorer
+from r1jax.rl.config import RLConfig
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
+from r1jax.sampling.processors import Sampling
+from r1jax.training.loop import SaveConfig
+from r1jax.training.metrics import totals
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReasoningRLSettings(ComputeOptions):
+    """Settings of a stage of reinforcement learning; either ``rewards`` or ``routes`` is given."""
+
+    rl: RLConfig
+    problems: ProblemsConfig
+    template: str
+    sampling: Sampling
+    rewards: tuple[str, ...] = ()  # NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT], for all problems
+    routes: tuple[str, ...] = ()  # KIND,KIND: NAME[=WEIGHT] ..., by kind of problem
+    verifier: VerifierConfig
+    seed: int
+    save: SaveConfig
+
+
+def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Path) -> Figures:
+    """Trains the input "policy" with GRPO on reasoning problems."""
+    model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
+    problems = load_problems(settings.problems).train
+    with rule_rewards(settings.rewards, settings.routes, settings.verifier) as scorer:
+        return train_with_rewards(settings, model, problems, scorer, folder)
+
+
+def rule_rewards(
+    rewards: tuple[str, ...], routes: tuple[str, ...], verifier: VerifierConfig
+) -> AbstractContextManager[Scorer]:
+    """The rewards of ``routes``, or else ``rewards`` for every problem, with the processes that compute them."""
+    if routes:
+        return routed_rewards(routes, verifier)
+    return RewardPool(parse_rewards(rewards), verifier.workers, verifier.deadline)
+
+
+def train_with_rewards(
+    settings: ReasoningRLSettings,
+    model: Model,
+    problems: Sequence[Problem],
+    scorer: Scorer,
+    folder: Path,
+    late_problems: Sequence[Problem] = (),
+    late_from: int = -1,
+    late_share: float = 0.5,
+) -> Figures:
+    """RL of a stage on ``problems``, and from step ``late_from`` on a share of ``late_problems`` among them.
+
+    Raises UserError if a prompt and its completion do not fit the model's context.
+    """
+    template = find_template(settings.template)
+    if settings.routes:
+        check_kinds((*problems, *late_problems), parse_routes(settings.routes))
+    width = max(len(template.prompt_ids(p, model.tokenizer)) for p in (*problems, *late_problems))
+    check_context(width, settings.sampling, model.config.context_length)
+    environment = Environment(
+        problems, template, scorer, settings.sampling, settings.seed, width, late_problems, late_from, late_share
+    )
+    train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name)
+    return {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
+
+
+def check_context(width: int, sampling: Sampling, context: int) -> None:
+    """Raises UserError if the longest prompt, of ``width`` tokens, and its completion are beyond the context."""
+    if width + sampling.max_tokens > context:
+        raise UserError(
+            f"the longest prompt has {width} tokens and --sampling.max-tokens={sampling.max_tokens}: together "
+            f"they are beyond the model's context of {context}"
+        )

@@ -1,0 +1,22 @@
+"""A finished run of R1-Zero, and the rewards of its kind."""
+
+import pytest
+
+from r1jax.rewards.config import parse_rewards
+from r1jax.rewards.pool import RewardPool
+from tests.experiments.zero_command import run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run from start to end without interruption, and what it printed."""
+    out = tmp_path_factory.mktemp("experiment") / "run"
+    status, stdout, stderr = run(out)
+    assert status == 0, stderr
+    return out, stdout
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RewardPool(parse_rewards(["length", "accuracy", "format"]), workers=1, deadline=5.0) as pool:
+        yield pool

@@ -1,0 +1,124 @@
+"""R1-Zero as a command in a process of its own, in a small version, and its RL by itself."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.r1_zero import PRESETS, Config, stages
+from r1jax import cli, load
+from r1jax.checkpoints.load import read_config
+from r1jax.data.problems.dataset import load_problems
+from r1jax.data.text.template import find_template
+from r1jax.models.transformer import param_specs
+from r1jax.pipeline.plan import make_plan
+from r1jax.rl.config import RLConfig
+from r1jax.rl.rollouts import Environment
+from r1jax.rl.train import reinforce
+from r1jax.sharding import make_mesh, param_shardings
+from r1jax.training.loop import SaveConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+SMALL = [
+    "--pretrain.steps=6",
+    "--pretrain.batch=8",
+    "--pretrain.hidden-size=64",
+    "--pretrain.num-layers=1",
+    "--pretrain.corpus.documents=300",
+    "--problems.train-size=40",
+    "--sampling.max-tokens=16",
+    "--rl.steps=6",
+    "--rl.prompts=4",
+    "--rl.group=4",
+    "--rl.minibatches=2",
+    "--rl.beta=0.01",
+    "--rl.reference-every=2",
+    "--rl.learning-rate=1e-3",
+    "--evaluation.problems=4",
+    "--save.every=2",
+    "--save.keep-last=2",
+    *("--rewards", "length", "accuracy", "format"),  # so small a model is never right, but its lengths differ
+]
+
+
+def command(out, *flags):
+    return [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
+
+
+def start(out, *flags):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command(out, *flags), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(out, *flags):
+    process = start(out, *flags)
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+
+def steps_of(out):
+    path = out / "r1-zero" / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["step"] for line in lines if line.endswith("}")]
+
+
+def wait_for_step(out, process, step):
+    """Returns once the metrics of ``step`` are on disk."""
+    deadline = time.monotonic() + 240
+    while step not in steps_of(out):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def params_of(out, stage="r1-zero"):
+    return jax.device_get(load(out / stage).params)
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "r1-zero" / "metrics.jsonl").read_text().splitlines()]
+
+
+def unfinish(out, *stages):
+    """Leaves stages as a kill before their last write does."""
+    for stage in stages:
+        (out / stage / "manifest.json").unlink()
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def status_of(out, *flags):
+    config = cli.parse(PRESETS, "tiny", [*SMALL, *flags])
+    return {one.stage.name: one.status for one in make_plan(stages(config), out)}
+
+
+def environment_of(model, pool):
+    """Forty problems and 16 tokens an answer, as in the finished run."""
+    problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
+    template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
+    width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
+    return Environment(problems, template, pool, sampling, 0, width)
+
+
+def short_run(mesh, finished, pool, folder, **settings):
+    """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
+    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "beta": 0.05, "learning_rate": 1e-3} | settings))
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))
+        environment = environment_of(model, pool)
+        trained = reinforce(model, environment, config, SaveConfig(), folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return rows, (folder / "completions.jsonl").read_text(), jax.device_get(trained.params)
