@@ -205,7 +205,7 @@ def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
 
 
 def _rewritten_by(made: Manifests) -> str:
-    """What rewrote the samples of the cold start; "" if it has none."""
+    """What rewrote the samples of the cold start; "" if it has no samples."""
     if "cold_start_data" not in made or not made["cold_start_data"]["inputs"]:
         return ""
     return "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"

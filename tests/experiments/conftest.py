@@ -4,15 +4,16 @@ import pytest
 
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from tests.experiments.zero_command import run
+from tests.experiments.zero_command import start
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A run from start to end without interruption, and what it printed."""
     out = tmp_path_factory.mktemp("experiment") / "run"
-    status, stdout, stderr = run(out)
-    assert status == 0, stderr
+    process = start(out)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
     return out, stdout
 
 

@@ -9,7 +9,8 @@ import pytest
 from experiments.r1_zero import PRESETS, check, default_preset, stages
 from r1jax import cli, load
 from r1jax.errors import UserError
-from r1jax.evaluation.evaluate import EvaluationConfig, evaluation_from
+from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.evaluation.summary import Evaluation
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
@@ -252,7 +253,7 @@ def test_problems_that_a_model_cannot_be_made_for_name_the_flag_that_mends_it(pr
 
 def test_evaluations_survive_json(finished):
     figures = json.loads((finished[0] / "evaluation_before" / "manifest.json").read_text())["figures"]
-    evaluation = evaluation_from(figures["reasoning"])
+    evaluation = Evaluation.from_json(figures["reasoning"])
     assert json.loads(json.dumps(dataclasses.asdict(evaluation))) == figures["reasoning"]
     assert set(evaluation.pass_at) == set(range(1, 9))
 

@@ -1,4 +1,4 @@
-"""R1-Zero as a command in a process of its own, in a small version, and its RL by itself."""
+"""R1-Zero as a command, in a small version, and its RL by itself."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,13 +18,11 @@ from r1jax.data.text.template import find_template
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.plan import make_plan
 from r1jax.rl.config import RLConfig
-from r1jax.rl.rollouts import Environment
-from r1jax.rl.train import reinforce
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
-
-ROOT = Path(__file__).parents[2]
-
+from tests.commands import ROOT, call
 
 SMALL = [
     "--pretrain.steps=6",
@@ -49,21 +46,18 @@ SMALL = [
 ]
 
 
-def command(out, *flags):
-    return [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
-
-
 def start(out, *flags):
+    """Starts the command in a process of its own."""
+    command = [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command(out, *flags), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 def run(out, *flags):
-    process = start(out, *flags)
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+    """Status, stdout and stderr of the command, called in this process."""
+    return call("r1_zero.py", f"--out={out}", *SMALL, *flags)
 
 
 def steps_of(out):
@@ -119,6 +113,6 @@ def short_run(mesh, finished, pool, folder, **settings):
     with jax.set_mesh(mesh):
         model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))
         environment = environment_of(model, pool)
-        trained = reinforce(model, environment, config, SaveConfig(), folder)
+        trained = train_policy(model, environment, config, SaveConfig(), folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return rows, (folder / "completions.jsonl").read_text(), jax.device_get(trained.params)

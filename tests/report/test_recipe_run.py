@@ -5,15 +5,18 @@ import dataclasses
 import json
 
 import pytest
+from rich.console import Console
 
-from r1jax.pipeline.graph import Stage, run_graph
-from r1jax.report.recipe_run import MODELS, with_evaluation, write_report
+from r1jax.pipeline.execute import execute_pipeline
+from r1jax.pipeline.stage import Stage
+from r1jax.report.recipe_run import MODELS, write_report
+from r1jax.report.recipe_screen import print_recipe
 from r1jax.report.style import MODEL_LABELS
 from tests.report.helpers import cells, figures, row
 
 
-def stage(name, inputs=(), files=None, **given):
-    return Stage(name, made, Settings(**given), inputs, files or {})
+def stage(name, inputs=(), **given):
+    return Stage(name, made, Settings(**given), {name: name for name in inputs})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +27,8 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
-    seed: int = 7
-
-
-@dataclasses.dataclass(frozen=True)
 class Seeded(Settings):
-    shared: Shared = Shared()
+    seed: int = 7
 
 
 def made(settings, inputs, folder):
@@ -60,7 +58,7 @@ def graph(zero=0.8):
 
 
 def quiet(stages, out, **options):
-    run_graph(
+    execute_pipeline(
         stages, out, report=lambda _: None, made_by={"command": "python r1.py", "device": "1 x toaster"}, **options
     )
 
@@ -70,7 +68,9 @@ def test_a_run_with_a_student_is_reported_from_its_manifests(tmp_path):
     student = tmp_path / "students" / "small"
     names = {"student": 0.1, "distilled": 0.7, "student_rl": 0.3}
     stages = [stage(f"{e}{name}", correct=c) for name, c in names.items() for e in ("", "evaluation_")]
-    run_graph(stages, student, report=lambda _: None, made_by={"command": "python distill.py", "device": "2 x kettle"})
+    execute_pipeline(
+        stages, student, report=lambda _: None, made_by={"command": "python distill.py", "device": "2 x kettle"}
+    )
     models = write_report(tmp_path)
     report = (tmp_path / "report.md").read_text()
     table = [line for line in report.partition("Shares in percent")[0].splitlines() if line.startswith("| ")]
@@ -101,7 +101,7 @@ def test_a_student_that_answered_other_problems_is_named(tmp_path):
     out = tmp_path / "students" / "small"
     names = {"distilled": ("abcde", 0.7), "student_rl": ("fghij", 0.3)}
     stages = [stage(f"{e}{name}", correct=c, names=n) for name, (n, c) in names.items() for e in ("", "evaluation_")]
-    run_graph(stages, out, report=lambda _: None)
+    execute_pipeline(stages, out, report=lambda _: None)
     write_report(tmp_path)
     report = (tmp_path / "report.md").read_text()
     assert "On other problems, and not to be compared with R1-Zero: small: student with RL alone." in report
@@ -110,7 +110,9 @@ def test_a_student_that_answered_other_problems_is_named(tmp_path):
 
 def test_pictures_name_the_model_and_the_seed(tmp_path):
     stages = [dataclasses.replace(one, settings=Seeded(one.settings.correct)) for one in graph()]
-    run_graph(stages, tmp_path, report=lambda _: None, made_by={"command": "r1.py", "device": "1", "model": "toy"})
+    execute_pipeline(
+        stages, tmp_path, report=lambda _: None, made_by={"command": "r1.py", "device": "1", "model": "toy"}
+    )
     write_report(tmp_path)
     assert "<title>R1 recipe · toy · seed 7</title>" in (tmp_path / "report.html").read_text()
 
@@ -129,6 +131,13 @@ def test_without_a_model_there_is_no_report(tmp_path):
     assert not (tmp_path / "report.md").exists()
 
 
-def test_a_stage_takes_its_evaluation_along():
-    assert with_evaluation(graph(), "zero") == ("zero", "evaluation_zero")
-    assert with_evaluation(graph(), "cold_start_data") == ("cold_start_data",)
+def test_the_main_figures_are_printed_with_the_path_of_the_report(tmp_path, capsys):
+    quiet(graph(), tmp_path)
+    print_recipe(write_report(tmp_path), tmp_path, Console(width=160))
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in lines if line.startswith("│")}
+    assert shown == {"R1-Zero": "80.0", "1 cold start": "60.0", "5 R1": "90.0"}
+    assert lines[-1] == f"{tmp_path}: report.html, report.md, summary.json, a folder per stage"
+    assert write_report(tmp_path / "none") == []
+    print_recipe([], tmp_path, Console())
+    assert "no report" in capsys.readouterr().out
