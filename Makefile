@@ -49,7 +49,7 @@ pytest-other: $(INSTALLED)
 	fi
 
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Sets own to the version of VENV, and other to an interpreter of another version that can make an environment: from
 # PATH, where a name may be a pyenv shim that refuses to start, or from the versions that pyenv has.
