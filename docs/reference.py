@@ -49,13 +49,18 @@ def to_markdown(text: str) -> str:
     """Markdown that reads as the plain text does.
 
     Text between backticks and indented blocks keep their characters. Names such as r1jax.cli become links, which fail
-    the build if nothing has that name. A paragraph of lines "name: text" becomes a list, and the double colon before
-    an indented block a colon.
+    the build if nothing has that name. A paragraph of lines "name: text" becomes a list, a line "a, b: text" under
+    "Args:" becomes a line for each name, and the double colon before an indented block becomes a colon.
     """
     text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
+    text = re.sub(r"^  (\w+(?:, \w+)+): (.*(?:\n {4}.*)*)", _one_each, text, flags=re.MULTILINE)
     kept = re.split(r"(``?[^`]+``?|^ {4,}.*$)", text, flags=re.MULTILINE)
     text = "".join(part if i % 2 else _escaped(part) for i, part in enumerate(kept))
     return "\n\n".join(_listed(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _one_each(line: re.Match[str]) -> str:
+    return "\n".join(f"  {name}: {line[2]}" for name in line[1].split(", "))
 
 
 def _escaped(text: str) -> str:

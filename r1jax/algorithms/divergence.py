@@ -28,8 +28,8 @@ def kl_sum(
     q_v (log q_v - log p_v), which keeps it to what the teacher does most (arXiv 2306.13649, section 2).
 
     Args:
-      student: final states [B, T, D] and unembedding [D, V].
-      teacher: the same of the teacher, of the same V; its D may differ. No gradient flows into it.
+      student, teacher: final states [B, T, D] and unembedding [D, V] of each; their D may differ, V not. No gradient
+        enters the teacher's.
       mask: [B, T] bool.
       temperature: of both policies, above 0.
       chunk: tokens whose logits exist at one time, forward and backward (at least B: one column of the batch).
