@@ -1,5 +1,5 @@
-# make r1-zero    the experiment, from nothing: a virtual environment, the package, a model, its training
-# make test       lint, types and tests, on both Python 3.11 and 3.12 where both are there
+# make r1-zero    R1-Zero from scratch: a virtual environment, the package, a base model, its training
+# make test       lint, types and tests, on Python 3.11 and 3.12 if both are installed
 # make docs       documentation and API reference, in build/docs; a warning is an error
 # make clean      removes what the others have made, except runs/
 # Settings:
@@ -45,7 +45,7 @@ pytest-other: $(INSTALLED)
 	if [ -n "$$other" ]; then \
 		$(MAKE) --no-print-directory pytest PYTHON="$$other" VENV=.venv-$$version; \
 	else \
-		echo "tests run on $$own alone: neither Python 3.11 nor 3.12 is there beside it"; \
+		echo "tests run on Python $$own only: no other of 3.11 and 3.12 was found"; \
 	fi
 
 docs: $(VENV)/installed-docs
@@ -68,7 +68,7 @@ endef
 # Installs the package with the extras that the name ends with, if they or the dependencies have changed.
 $(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "PYTHON=$(PYTHON) is no Python 3.11 or newer: name one, for example make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+		echo "PYTHON=$(PYTHON) is not Python 3.11 or newer: name another, for example make PYTHON=python3.12 $(MAKECMDGOALS)"; \
 		exit 1; }
 	@set -e; \
 	if command -v uv >/dev/null; then \
