@@ -1,6 +1,7 @@
-# make r1-zero    the experiment, from nothing: a virtual environment, the package, a model, its training
-# make test       lint, types and tests, on both Python 3.11 and 3.12 where both are there
-# make clean      takes away what the two have made, but for runs/
+# make r1-zero    R1-Zero from scratch: a virtual environment, the package, a base model, its training
+# make test       lint, types and tests, on Python 3.11 and 3.12 if both are installed
+# make docs       documentation and API reference, in build/docs; a warning is an error
+# make clean      removes what the others have made, except runs/
 # Settings:
 # PYTHON=python3.12        the interpreter, 3.11 or newer
 # EXTRAS=dev,cuda13        optional dependencies: cuda (CUDA 12), cuda13, tpu
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(EXTRAS)
 
-.PHONY: help r1-zero test lint pytest pytest-other clean
+.PHONY: help r1-zero test lint pytest pytest-other docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,8 +45,11 @@ pytest-other: $(INSTALLED)
 	if [ -n "$$other" ]; then \
 		$(MAKE) --no-print-directory pytest PYTHON="$$other" VENV=.venv-$$version; \
 	else \
-		echo "tests run on $$own alone: neither Python 3.11 nor 3.12 is there beside it"; \
+		echo "tests run on Python $$own only: no other of 3.11 and 3.12 was found"; \
 	fi
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Sets own to the version of VENV, and other to an interpreter of another version that can make an environment: from
 # PATH, where a name may be a pyenv shim that refuses to start, or from the versions that pyenv has.
@@ -61,18 +65,18 @@ for version in 3.12 3.11; do \
 done
 endef
 
-# Made anew only when the dependencies, or the extras asked for, have changed.
-$(INSTALLED): pyproject.toml
+# Installs the package with the extras that the name ends with, if they or the dependencies have changed.
+$(VENV)/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "PYTHON=$(PYTHON) is no Python 3.11 or newer: name one, for example make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+		echo "PYTHON=$(PYTHON) is not Python 3.11 or newer: name another, for example make PYTHON=python3.12 $(MAKECMDGOALS)"; \
 		exit 1; }
 	@set -e; \
 	if command -v uv >/dev/null; then \
 		[ -x $(BIN)/python ] || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
-		uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]'; \
+		uv pip install --quiet --python $(BIN)/python --editable '.[$*]'; \
 	else \
 		[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[$(EXTRAS)]'; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[$*]'; \
 	fi
 	@touch $@
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_notebook_runs_and_its_sample_is_the_likeliest(tmp_path, monkeypatch, capsys):
-    section = (ROOT / "README.md").read_text().split("## From a notebook")[1]
+    section = (ROOT / "README.md").read_text().split("### From a notebook")[1]
     code = section.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     names = {}

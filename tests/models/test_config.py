@@ -256,7 +256,7 @@ def test_every_setting_has_an_observer(start):
     assert leaves(start) == seen
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ALGORITHMS_PAGE = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
 VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
     "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
     "DAPO": {
@@ -277,8 +277,8 @@ VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, 
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_variants_of_the_readme_are_those_of_their_papers(name):
-    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+def test_the_documented_variants_are_those_of_their_papers(name):
+    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
     config = cli.parse(PRESETS, "tiny", flags)
     check_run(config.rl, config.sampling, 1)
     settings = vars(config.rl) | vars(config.rl.algorithm) | {"updates": config.rl.updates}
@@ -287,10 +287,10 @@ def test_the_variants_of_the_readme_are_those_of_their_papers(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
-def test_a_named_algorithm_has_the_settings_of_the_readme_s_variant(name):
+def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
     """The other flags of a variant are settings of the rollout, and no algorithm's."""
     variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
-    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", README, re.MULTILINE)[1].split()
+    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
     rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
     named = cli.parse(PRESETS, "tiny", [f"--rl.algorithm={name}", *(f for f in flags if f.startswith(rollout))])
     assert named == cli.parse(PRESETS, "tiny", flags) and named.rl.algorithm == ALGORITHMS[name]
@@ -300,8 +300,8 @@ def test_a_named_algorithm_has_the_settings_of_the_readme_s_variant(name):
     assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
 
 
-def test_every_flag_of_the_readme_s_variants_is_looked_at():
-    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", README, re.MULTILINE)
+def test_every_documented_variant_is_tested():
+    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", ALGORITHMS_PAGE, re.MULTILINE)
     assert table == list(VARIANTS)
 
 
