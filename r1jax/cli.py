@@ -31,6 +31,7 @@ Config = TypeVar("Config")
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
 _PYTHON_FORMAT = warnings.formatwarning
+CLASS = "class"  # key of the class of a part that is chosen by name, in JSON
 # Errors of a disk or folder, and not of the program.
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -176,24 +177,20 @@ def defaults(config: Any) -> dict[str, Any]:
     parts = config if isinstance(config, Mapping) else {}
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
-            path = "" if _is_flat(config, field.name) else field.name
             if field.default is not dataclasses.MISSING:
-                found |= dict(_leaves(_plain(field.default), path))
+                found |= dict(_leaves(_plain_field(config, field.name, field.default), field.name))
             elif field.default_factory is not dataclasses.MISSING:
-                found |= dict(_leaves(_plain(field.default_factory()), path))
+                found |= dict(_leaves(_plain_field(config, field.name, field.default_factory()), field.name))
             else:
                 parts = {**parts, field.name: getattr(config, field.name)}
     return found | {f"{name}.{path}": value for name, part in parts.items() for path, value in defaults(part).items()}
 
 
 def _plain(value: Any) -> Any:
-    """A config, or a part of one, in the types of JSON; the fields of parts without a prefix are beside the others."""
+    """A config, or a part of one, in the types of JSON."""
     if dataclasses.is_dataclass(value):
-        found: dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            inner = _plain(getattr(value, field.name))
-            found |= inner if _is_flat(value, field.name) else {field.name: inner}
-        return found
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain_field(value, name, getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):
@@ -201,6 +198,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
     return value
+
+
+def _plain_field(config: Any, name: str, value: Any) -> Any:
+    """A value of a field as JSON. A part annotated with Named has its class in it: others may have the same fields."""
+    plain = _plain(value)
+    if any(isinstance(extra, Named) for extra in _annotations(type(config)).get(name, ())):
+        return {CLASS: type(value).__name__, **plain}
+    return plain
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

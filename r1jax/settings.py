@@ -8,6 +8,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from r1jax.cli import CLASS
+
 T = TypeVar("T")
 _MARK = "on_resume"
 MAY_CHANGE, MAY_RISE = "may change", "may rise"
@@ -42,8 +44,8 @@ def _marked(settings: Any, mark: str, prefix: str = "") -> Iterator[str]:
 def from_json(hint: Any, value: Any) -> Any:
     """A value of a type from the JSON that cli.to_json made of it: dataclasses of mappings, tuples of lists.
 
-    Fields that the JSON lacks take their defaults, and fields that the type lacks are ignored. A union is read as its
-    first type.
+    Fields that the JSON lacks take their defaults, and fields that the type lacks are ignored. A union is read as the
+    type that the JSON names, or else as its first type.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if value is None:
@@ -53,7 +55,9 @@ def from_json(hint: Any, value: Any) -> Any:
         names = [field.name for field in dataclasses.fields(hint) if field.name in value]
         return typing.cast(Any, hint)(**{name: from_json(hints[name], value[name]) for name in names})
     if origin in (typing.Union, types.UnionType):
-        return from_json(next(option for option in inner if option is not types.NoneType), value)
+        options = [option for option in inner if option is not types.NoneType]
+        named = value.get(CLASS) if isinstance(value, dict) else None
+        return from_json(next((option for option in options if option.__name__ == named), options[0]), value)
     if origin is tuple:
         parts = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(from_json(part, one) for part, one in zip(parts, value, strict=True))

@@ -283,10 +283,12 @@ def parse_steps(*args: str) -> Steps:
 def test_a_part_without_a_prefix_has_the_flags_of_its_parent() -> None:
     config = parse_steps("--rl.low=0.3", "--last-rl.group", "8")
     assert config == Steps(Step(algorithm=Clip(low=0.3)), Step(8, Clip(low=0.1)))
-    assert json.loads(cli.to_json(config))["rl"] == {"group": 16, "low": 0.3, "high": 0.2}
-    assert cli.diff(Steps(), config) == {"rl.low": (0.2, 0.3), "last_rl.group": (4, 8)}
-    assert cli.defaults(Step()) == {"group": 16, "low": 0.2, "high": 0.2}
-    assert cli.defaults(Steps())["last_rl.low"] == 0.1
+    part = {"class": "Clip", "low": 0.3, "high": 0.2}
+    assert json.loads(cli.to_json(config))["rl"] == {"group": 16, "algorithm": part}
+    assert cli.diff(Steps(), config) == {"rl.algorithm.low": (0.2, 0.3), "last_rl.group": (4, 8)}
+    names = {"algorithm.class": "Clip", "algorithm.low": 0.2, "algorithm.high": 0.2}
+    assert cli.defaults(Step()) == {"group": 16, **names}
+    assert cli.defaults(Steps())["last_rl.algorithm.low"] == 0.1
 
 
 @pytest.mark.parametrize("flags", [["--last-rl.algorithm=wide", "--last-rl.low=0"], ["--last_rl.low", "0"]])

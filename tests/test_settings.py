@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+from typing import Annotated
 
 import pytest
 
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
+from r1jax.cli import Named
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.pipeline.record import changes
 from r1jax.recipe.evaluation import EvaluationSettings, GeneralPrompts
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rl.config import RLConfig
@@ -61,3 +65,24 @@ def test_settings_come_back_from_json():
     assert from_json(EvaluationSettings, read | {"general": None, "unknown": 1}).general is None
     del read["problems"]["digits"]
     assert from_json(EvaluationSettings, read) == settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """Another class with the fields of GRPO's settings that differ in nothing."""
+
+    beta: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    part: Annotated[GRPO | Other, Named((("grpo", GRPO()), ("other", Other())))] = GRPO()
+
+
+def test_a_part_chosen_by_name_is_another_one_in_json_though_its_fields_are_equal():
+    first, second = Chosen(), Chosen(Other())
+    record = json.loads(cli.to_json(first))
+    assert "part.class" in changes(record, second) and not changes(record, first)
+    assert not changes({}, first) and "part.class" in changes({}, second)
+    for config in (first, second):
+        assert from_json(Chosen, json.loads(cli.to_json(config))) == config

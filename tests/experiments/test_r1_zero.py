@@ -86,7 +86,7 @@ def test_a_finished_run_is_not_run_again(finished):
 def test_another_setting_in_the_same_folder_is_refused(finished):
     status, _, stderr = run(finished[0], "--rl.eps-low=0.1")
     assert status == 2
-    assert len(stderr.strip().splitlines()) == 1 and "rl.eps_low was 0.2, now 0.1" in stderr
+    assert len(stderr.strip().splitlines()) == 1 and "rl.algorithm.eps_low was 0.2, now 0.1" in stderr
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_another_setting_in_the_same_folder_is_refused(finished):
         (["--pretrain.vocabulary=20"], "needs at least"),
         (["--mesh=8x1", "--pretrain.batch=60"], "does not split over the 8 devices"),
         (["--rl.group=many"], "expected a whole number"),
-        (["--mesh=8"], "write it as DATAxMODEL"),
+        (["--mesh=8"], "expected DATAxMODEL"),
         (
             ["--mesh=16x1", "--rl.prompts=16", "--pretrain.batch=16"],
             "XLA_FLAGS=--xla_force_host_platform_device_count=16",
@@ -217,7 +217,7 @@ def test_an_evaluation_in_parts_shows_progress_and_finds_the_same(finished, tmp_
     config = EvaluationConfig(problems=6, samples=4)
     whole = measured(finished[0], tmp_path, config)
     assert " 0/24\n" in capsys.readouterr().err
-    monkeypatch.setattr("r1jax.evaluation.evaluate._PART", 8)
+    monkeypatch.setattr("r1jax.evaluation.evaluate._PART_SEQUENCES", 8)
     monkeypatch.setattr("r1jax.training.progress.LINE_SECONDS", 0.0)
     parts = measured(finished[0], tmp_path, config)
     shown = [line.split("  ")[0].rpartition(" ")[2] for line in capsys.readouterr().err.splitlines()]
@@ -230,7 +230,7 @@ def test_every_preset_is_consistent():
         assert line and config.rl.minibatch % config.rl.microbatch_size == 0, name
     published = PRESETS["r1-zero"][1]
     assert published.rl.sequences == 8192 and published.rl.minibatch == 512 and published.rl.learning_rate == 3e-6
-    assert published.sampling.max_tokens == 32_768 and published.rl.beta == 0.001
+    assert published.sampling.max_tokens == 32_768 and published.rl.algorithm.beta == 0.001
 
 
 @pytest.mark.parametrize(

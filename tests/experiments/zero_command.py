@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.r1_zero import PRESETS, Config, stages
 from r1jax import cli, load
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config
 from r1jax.data.problems.dataset import load_problems
 from r1jax.data.text.template import find_template
@@ -108,7 +109,9 @@ def environment_of(model, pool):
 
 def short_run(mesh, finished, pool, folder, **settings):
     """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
-    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "beta": 0.05, "learning_rate": 1e-3} | settings))
+    own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
+    algorithm = GRPO(**({"beta": 0.05} | own))
+    config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "learning_rate": 1e-3} | settings), algorithm=algorithm)
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
         model = load(finished / "model", shardings=param_shardings(param_specs(read_config(finished / "model")), mesh))

@@ -206,7 +206,9 @@ def rl_config(**settings):
 
 
 def leaves(config):
-    return {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
+    """Dotted paths of all settings, those of the algorithm as their flags have them."""
+    paths = {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
+    return {path.replace("rl.algorithm.", "rl.") for path in paths if path != "rl.algorithm.class"}
 
 
 def changed(config, path):

@@ -147,7 +147,7 @@ def test_export_and_native_checkpoint_give_the_same_scores(helpful, tmp_path):
     text = (tmp_path / "export" / "config.json").read_text()
     assert '"LlamaForSequenceClassification"' in text and '"id2label"' in text
     (tmp_path / "export" / "config.json").write_text(text.replace('"0": "score"', '"0": "a", "1": "b"'))
-    with pytest.raises(UserError, match="classifier of 2 labels"):
+    with pytest.raises(UserError, match="classifier with 2 labels"):
         load(tmp_path / "export")
 
 
@@ -162,7 +162,7 @@ def test_scores_are_those_of_transformers():
 
 def test_a_reward_model_gives_no_tokens():
     model = scalar_model(language_model())
-    with pytest.raises(UserError, match="gives scores and no tokens"):
+    with pytest.raises(UserError, match="computes scores and no tokens"):
         forward(model.params, jnp.ones((1, 2), jnp.int32), model.config)
 
 
