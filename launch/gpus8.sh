@@ -7,13 +7,16 @@
 #   launch/gpus8.sh                    eight GPUs
 #   N=2 launch/gpus8.sh                two (a power of 2)
 #   SMALL=1 launch/gpus8.sh            the same commands with small models on N CPU devices, to test this script
-#   ONLY="zero resume" launch/gpus8.sh a subset of: singles zero resume speed r1 speed7b
+#   ONLY="zero resume" launch/gpus8.sh a subset of: singles r1single zero resume speed r1 speed7b
+#   GPUS="4 5 6 7" N=4 launch/gpus8.sh on some of the GPUs, beside another command on the rest
 #   BASE=PATH, PYTHON=python3, RUNS=runs/gpus8, MINUTES=25
 set -u
 cd "$(dirname "$0")/.." || exit 1
 N=${N:-8} SMALL=${SMALL:-} BASE=${BASE:-smollm2} PYTHON=${PYTHON:-python} RUNS=${RUNS:-runs/gpus$N} MINUTES=${MINUTES:-25}
-ONLY=${ONLY:-singles zero resume speed r1 speed7b}
+ONLY=${ONLY:-singles r1single zero resume speed r1 speed7b}
 case $N in 2 | 4 | 8 | 16) ;; *) echo "error: N=$N: a power of 2 from 2 to 16" >&2; exit 2 ;; esac
+read -ra gpus <<<"${GPUS:-$(seq -s ' ' 0 $((N - 1)))}"
+if ((${#gpus[@]} != N)); then echo "error: GPUS=$GPUS names ${#gpus[@]} GPUs, and N=$N" >&2; exit 2; fi
 mkdir -p "$RUNS/logs" || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 END=$((SECONDS + MINUTES * 60))
@@ -37,8 +40,8 @@ else
   prompts=64 microbatch=256 steps=80 save=5 killed_at=12
   # A loop over blocks and half the prompts, so that compilation and runs fit into the time.
   speed=(--model=qwen2.5-1.5b --prompts=16 --microbatch=16 --unroll=false --repeats=2)
-  # Training does not fit on one GPU; few tokens, since decoding is slow.
-  speed7b=(--model=qwen2.5-7b --prompts=8 --group=8 --microbatch=8 --tokens=128 --beta=0 --remat=block --unroll=false
+  # Training all weights does not fit on one GPU.
+  speed7b=(--model=qwen2.5-7b --prompts=8 --group=8 --microbatch=8 --tokens=512 --beta=0 --remat=block --unroll=false
     --repeats=1)
 fi
 whole=() # meshes of all N devices, Nx1 first
@@ -61,6 +64,10 @@ part() { # part NAME MINUTES COMMAND...: runs a command once, with a time limit 
   echo "$name: status $status after $((SECONDS - began)) s"
   if ((status)); then tail -n 1 "$RUNS/logs/$name.log"; fi
   return "$status"
+}
+
+use_gpus() { # use_gpus FIRST COUNT: the GPUs that the commands after it see
+  CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]:$1:$2}")
 }
 
 wanted() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
@@ -104,7 +111,8 @@ kill_and_resume() { # kills R1-Zero on Nx1, then resumes it on Nx1 and copies of
 }
 
 first_gpu() {
-  local -x CUDA_VISIBLE_DEVICES=0
+  local -x CUDA_VISIBLE_DEVICES
+  use_gpus 0 1
   meshes speed-1x1 4 "${speed[@]}" -- 1x1
   local command
   zero 1x1 1 "$steps" "--out=$RUNS/zero-1x1"
@@ -112,25 +120,28 @@ first_gpu() {
 }
 
 second_gpu() {
-  local -x CUDA_VISIBLE_DEVICES=1
+  local -x CUDA_VISIBLE_DEVICES
+  use_gpus 1 1
   part r1-1x1 11 "$PYTHON" experiments/r1.py "--out=$RUNS/r1-1x1" --mesh=1x1 "${r1[@]}"
 }
 
 gpus_from() { # gpus_from K: uses the K GPUs from number K
   local -x CUDA_VISIBLE_DEVICES
-  CUDA_VISIBLE_DEVICES=$(seq -s, "$1" $(($1 * 2 - 1)))
+  use_gpus "$1" "$1"
   meshes "speed-$1x1" 5 "${speed[@]}" -- "$1x1"
-  meshes "speed7b-$1x1" 5 "${speed7b[@]}" --scalings=strong -- "$1x1"
+  if wanted speed7b; then meshes "speed7b-$1x1" 5 "${speed7b[@]}" --scalings=strong -- "$1x1"; fi
 }
 
 # In parallel on separate GPUs: runs on one device, and meshes of fewer than N devices.
 if wanted singles; then
   first_gpu &
-  second_gpu &
   for ((first = 2; first * 2 <= N; first *= 2)); do gpus_from "$first" & done
-  wait
 fi
+if wanted r1single; then second_gpu & fi
+wait
 # Sequential runs on all devices.
+export CUDA_VISIBLE_DEVICES
+use_gpus 0 "$N"
 if wanted zero; then
   # Four times the samples of one device; its first steps/N steps are compared at equal samples.
   zero "${whole[0]}" "$N" $((steps * 4 / N)) "--out=$RUNS/zero-${whole[0]}"
