@@ -12,7 +12,7 @@ from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
-from r1jax.sharding import ParamSpec, constrain
+from r1jax.sharding import ParamSpec, compiler_mesh, constrain, partition
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -82,12 +82,20 @@ def causal_attention(
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
+    if kernel == "cudnn" and _split_unequally(q.shape[2], k.shape[2]):
+        k, v = (constrain(jnp.repeat(x, q.shape[2] // x.shape[2], 2), "batch", None, "heads", None) for x in (k, v))
     if kernel == "cudnn" and q.shape[1] % 2:
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
         segments = None if segments is None else jnp.pad(segments, ((0, 0), (0, 1)), constant_values=-1)
         return _attend(q, k, v, segments, kernel)[:, :-1]
     return _attend(q, k, v, segments, kernel)
+
+
+def _split_unequally(heads: int, kv_heads: int) -> bool:
+    """True if the mesh splits query heads and not key and value heads, which cuDNN refuses."""
+    mesh = compiler_mesh()
+    return mesh is not None and partition((heads,), ("heads",), mesh) != partition((kv_heads,), ("kv_heads",), mesh)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any) -> jax.Array:
