@@ -27,7 +27,8 @@ from r1jax.rewards.scores import Scores
 from r1jax.rl.state import RLState
 from r1jax.sharding import make_mesh, param_shapes
 from r1jax.training.loop import restore
-from tests.commands import ROOT, call
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
 
 # Heads and vocabulary do not split evenly over every model axis here, and a rollout makes two backward passes.
 WORK = Workload(**CPU_SETTINGS | {"prompts": 2, "group": 8, "prompt": 8, "tokens": 6}, unroll=False)

@@ -28,8 +28,8 @@ from r1jax.models.transformer import forward
 from r1jax.tokenizer import load_tokenizer
 from r1jax.tokenizer.byte_level import byte_characters
 from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
+from tests.helpers.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
 EXPECTED = json.loads((FIXTURES / "tokenizers" / "expected.json").read_text())
 ARCHS = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}

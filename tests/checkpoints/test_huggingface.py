@@ -28,8 +28,8 @@ from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.transformer import forward, param_specs
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.tokenizer import ByteTokenizer
+from tests.helpers.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
 
 WHOLE = (

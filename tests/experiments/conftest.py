@@ -4,7 +4,7 @@ import pytest
 
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from tests.experiments.zero_command import start
+from tests.experiments.helpers import start
 
 
 @pytest.fixture(scope="session")

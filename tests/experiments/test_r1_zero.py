@@ -14,7 +14,7 @@ from r1jax.evaluation.summary import Evaluation
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
-from tests.experiments.zero_command import SMALL, params_of, rows_of, run, same, short_run
+from tests.experiments.helpers import SMALL, params_of, rows_of, run, same, short_run
 
 
 def test_the_folder_of_a_run_holds_what_was_promised(finished):

@@ -11,7 +11,7 @@ import pytest
 
 from r1jax import load
 from r1jax.checkpoints.native import Checkpoints
-from tests.experiments.zero_command import (
+from tests.experiments.helpers import (
     params_of,
     run,
     same,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from r1jax.data.formats.preferences import read_labelled, read_pairs
-from tests.data.files import refusal, write
+from tests.data.helpers import refusal, write
 
 
 @pytest.mark.parametrize(

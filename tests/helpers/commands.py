@@ -7,11 +7,10 @@ import io
 import runpy
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 def call(script: str, *arguments: object) -> tuple[int, str, str]:

@@ -23,7 +23,8 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
-from tests.commands import ROOT, call
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
 
 SMALL = [
     "--pretrain.steps=6",

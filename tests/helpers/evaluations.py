@@ -1,3 +1,5 @@
+"""Small evaluations with outcomes at random or given ones."""
+
 from __future__ import annotations
 
 import numpy as np
