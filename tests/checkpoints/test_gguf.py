@@ -79,8 +79,6 @@ def can_dequantise(kind: Type) -> bool:
 
 
 KINDS = [kind for kind in gguf.GGML_QUANT_SIZES if can_dequantise(kind)]
-
-
 WIDE = ModelConfig(vocab_size=128, hidden_size=256, intermediate_size=256, num_layers=1, head_dim=64, num_kv_heads=4)
 
 

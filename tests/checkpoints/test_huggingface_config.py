@@ -25,14 +25,8 @@ WHOLE = (
     "head_dim",
     "max_position_embeddings",
 )
-
-
 SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
-
-
 ROPE_TYPES = ("linear", "dynamic", "yarn", "longrope", "mrope")
-
-
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
