@@ -131,7 +131,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """
 
 
-def test_collectives_of_a_program_count_as_often_as_their_loops_turn():
+def test_collectives_in_loops_count_once_per_iteration():
     whole, turn = program_traffic(HLO)
     assert whole.count == {
         "all-reduce": 1,
@@ -151,7 +151,7 @@ def test_collectives_of_a_program_count_as_often_as_their_loops_turn():
     assert turn.bytes == {"all-reduce": 40, "reduce-scatter": 160}
 
 
-def test_a_program_and_its_trace_speak_of_the_same_collectives():
+def test_a_program_and_its_trace_have_the_same_collectives():
     """A loop of five sharded products, on four devices and on one."""
     for mesh, devices in (("2x2", 4), ("1x1", 1)):
         mesh = make_mesh(mesh)
@@ -171,8 +171,8 @@ def test_a_program_and_its_trace_speak_of_the_same_collectives():
             assert 0 < figures["exposed_seconds"] <= figures["seconds"] < figures["traced_seconds"]
 
 
-def test_the_head_is_gathered_once_and_its_gradient_added_once_a_turn():
-    """Eight devices take the turns over chunks that one takes with an eighth of the batch, and gather before them."""
+def test_the_head_is_gathered_once_and_its_gradient_reduced_once_per_chunk():
+    """Each of eight devices loops over the chunks of its eighth of the batch, and gathers the head before the loop."""
     B, T, D, V = 8, 32, 16, 64
     mesh = make_mesh("8x1")
 

@@ -1,4 +1,4 @@
-"""Programs and memory of a mesh that the machine need not have."""
+"""Estimates of the memory and collectives of a mesh."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from tests.benchmark.helpers import WORK, Parity
 
 
 def test_an_update_gathers_weights_once_or_for_each_pass():
-    """Each weight that the data axis splits is made whole once in all passes, or at least once in each."""
+    """Each weight that the data axis splits is gathered once per update, or at least once per backward pass."""
     mesh = make_mesh("2x1")
     state = abstract_state(WORK, mesh)
     split = [w for w in jax.tree.leaves(state.params) if w.sharding.shard_shape(w.shape) != w.shape]
@@ -39,7 +39,7 @@ def test_an_update_gathers_weights_once_or_for_each_pass():
         ("float32", "2x4", "auto", True),  # a quarter of them on a device
     ],
 )
-def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
+def test_weights_are_gathered_once_if_they_fit(dtype, mesh, gather, whole):
     config = Workload(model="qwen2.5-7b", dtype=dtype, gather=gather).model_config()
     with jax.set_mesh(make_mesh(mesh)):
         params = param_shapes(param_specs(config), dtype, make_mesh(mesh))
@@ -52,8 +52,8 @@ def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
         assert ("model" in str(sharding.spec)) == (mesh == "2x4"), path
 
 
-def test_what_is_gathered_is_in_the_type_of_products():
-    """float32 masters travel as bfloat16, half as many bytes."""
+def test_weights_are_gathered_in_the_compute_dtype():
+    """Master weights in float32 are gathered as bfloat16, in half as many bytes."""
     config = dataclasses.replace(WORK, dtype="bfloat16").model_config()
     mesh = make_mesh("2x1")
     with jax.set_mesh(mesh):
@@ -63,7 +63,7 @@ def test_what_is_gathered_is_in_the_type_of_products():
     assert [x.dtype for x in gathered] == ["bfloat16"] * len(jax.tree.leaves(params))
 
 
-def test_a_plan_speaks_of_the_arrays_that_a_step_has():
+def test_an_estimate_describes_the_arrays_of_a_step():
     mesh = make_mesh("2x4")
     with jax.set_mesh(mesh):
         bench = Bench(WORK, Parity())

@@ -30,7 +30,7 @@ def alone():
 
 @pytest.mark.parametrize(("mesh", "gather"), [("2x1", "auto"), ("1x2", "auto"), ("2x4", "auto"), ("2x4", "layer")])
 def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gather):
-    """Its samples, losses and gradient; the meshes and the single pass that other tests have are left out."""
+    """Compares samples, losses and gradients; other tests cover the other meshes and a single backward pass."""
     (want, before), (got, after) = alone, one_step(mesh, gather)
     for name in ("loss", "kl", "entropy", "ratio_mean", "gradient_norm"):
         assert got[name] == pytest.approx(want[name], abs=1e-6), name
@@ -43,7 +43,7 @@ def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gathe
 
 
 def test_a_checkpoint_of_eight_devices_opens_on_other_meshes(alone, tmp_path):
-    """Weights, moments and reference come back bit by bit, each where its own mesh wants it."""
+    """Weights, moments and reference are restored bit by bit, with the shardings of each mesh."""
     _, state = alone
 
     def shapes(mesh):

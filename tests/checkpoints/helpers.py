@@ -25,7 +25,7 @@ NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
 
 
 def copy_of(name: str, folder: Path, **config: Any) -> Path:
-    """A copy of a fixture with some of its config changed; None drops a key."""
+    """A copy of a fixture with changes to its config; None drops a key."""
     shutil.copytree(FIXTURES / name, folder)
     values = json.loads((folder / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
@@ -33,7 +33,7 @@ def copy_of(name: str, folder: Path, **config: Any) -> Path:
 
 
 def edit_weights(folder: Path, **arrays: np.ndarray | None) -> None:
-    """Adds, replaces or (None) drops tensors of a folder with one shard; "." is written "__" in their names."""
+    """Adds, replaces or (None) drops tensors of a folder with one shard; "." is written "__" in names."""
     weights: dict[str, Any] = load_file(folder / "model.safetensors")
     weights |= {name.replace("__", "."): array for name, array in arrays.items()}
     save_file({k: v for k, v in weights.items() if v is not None}, folder / "model.safetensors")

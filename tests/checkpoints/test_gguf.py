@@ -83,7 +83,7 @@ WIDE = ModelConfig(vocab_size=128, hidden_size=256, intermediate_size=256, num_l
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_quantisation_arrives_in_its_place(kind: Type, tmp_path: Path) -> None:
+def test_every_quantisation_is_loaded_into_the_right_weights(kind: Type, tmp_path: Path) -> None:
     written: list[np.ndarray] = []
 
     def encode(array: np.ndarray, kind: Type) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary is inconsistent"),
     ],
 )
-def test_what_is_not_supported_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_and_wrong_files_are_refused(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = write_fixture("llama_bias", tmp_path / "model.gguf", **metadata)
     with pytest.raises(UserError, match=message) as caught:
         load_gguf(path)
@@ -164,7 +164,7 @@ def test_a_type_without_values_is_named(tmp_path: Path) -> None:
         load_gguf(path)
 
 
-def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     path = write_fixture("qwen2", tmp_path / "model.gguf")
     whole = path.read_bytes()
     # Inside the magic, the counts, the metadata, the tensors' table, and the last tensor.

@@ -30,7 +30,7 @@ ROPE_TYPES = ("linear", "dynamic", "yarn", "longrope", "mrope")
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
-def test_configs_are_read_whole() -> None:
+def test_every_field_of_a_config_is_read() -> None:
     assert read_config(FIXTURES / "llama_tied") == ModelConfig(
         architecture="llama",
         vocab_size=128,
@@ -113,21 +113,21 @@ def test_old_and_new_spelling_of_rotary_settings_agree(key: str, tmp_path: Path)
         ({"architectures": ["LlamaForSequenceClassification"]}, "classifier with 2 labels"),
     ],
 )
-def test_what_is_not_supported_is_named(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_and_wrong_configs_are_refused(config: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
         read_config(copy_of("llama_tied", tmp_path / "model", **config))
     assert str(caught.value).startswith(f"{tmp_path}/model/config.json: ")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"llama"', "3"])
-def test_a_config_that_is_no_object_is_one_line(text: str, tmp_path: Path) -> None:
+def test_a_config_that_is_not_an_object_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     folder = copy_of("llama_tied", tmp_path / "model")
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json: contains .* instead of an object"):
         read_config(folder)
 
 
-def test_a_config_nested_too_deep_is_one_line(tmp_path: Path) -> None:
+def test_a_config_nested_too_deep_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = copy_of("llama_tied", tmp_path / "model")
     (folder / "config.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"config\.json cannot be read"):

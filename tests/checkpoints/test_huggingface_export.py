@@ -54,7 +54,7 @@ def test_exported_tensors_are_those_that_were_read(name: str, tmp_path: Path) ->
         np.testing.assert_array_equal(got[key], array, err_msg=key)
 
 
-def test_exported_config_speaks_to_old_and_new_transformers(tmp_path: Path) -> None:
+def test_an_exported_config_has_the_keys_of_old_and_new_transformers(tmp_path: Path) -> None:
     save_huggingface(load_huggingface(FIXTURES / "llama_tied"), tmp_path / "export")
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     original = json.loads((FIXTURES / "llama_tied" / "config.json").read_text())

@@ -22,7 +22,7 @@ from tests.checkpoints.helpers import copy_of
 from tests.helpers.paths import FIXTURES
 
 
-def test_weights_arrive_on_their_shardings() -> None:
+def test_loaded_weights_have_the_given_shardings() -> None:
     name = FIXTURES / "llama_bias"
     mesh = make_mesh("4x2")
     shardings = param_shardings(param_specs(loading.read_config(name)), mesh)

@@ -1,4 +1,4 @@
-"""A finished run of R1-Zero, and the rewards of its kind."""
+"""A finished run of R1-Zero, and a pool of its rewards."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.experiments.helpers import start
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run from start to end without interruption, and what it printed."""
+    """The folder of an uninterrupted run, and what it printed."""
     out = tmp_path_factory.mktemp("experiment") / "run"
     process = start(out)
     stdout, stderr = process.communicate(timeout=300)

@@ -43,7 +43,7 @@ def test_the_documented_variants_are_those_of_their_papers(name):
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
 def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
-    """The other flags of a variant are settings of the rollout, and no algorithm's."""
+    """The other flags of a variant are settings of the rollout and belong to no algorithm."""
     variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
     flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
     rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.scaling import run_of
 
 
-def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypatch):
+def test_meshes_larger_than_the_machine_are_skipped_unless_named(monkeypatch):
     devices = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     console = Console(record=True, width=200)
@@ -35,14 +35,14 @@ def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypa
         ({"group": 1}, "weak scaling on 1x1: rl.group=1"),
     ],
 )
-def test_work_that_no_mesh_could_do_is_refused(settings, message):
+def test_settings_that_no_mesh_allows_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         check(Config(**settings))
     check(Config())
 
 
-def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
-    """Of two runs one is there: it is left as it is, the other is made, and the figures cover both."""
+def test_the_same_command_resumes_with_the_missing_meshes(tmp_path):
+    """The file holds one of two runs: that run is kept, the other is made, and the figures cover both."""
     made = run_of("weak", "1x1", 1000.0, prompts=4, collectives={"rollout": {}, "update": {}})
     results_of(Config(**CPU_SETTINGS, repeats=1, out=tmp_path)).add(made)
     flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")
@@ -60,7 +60,7 @@ def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
     assert "weak 1x1" in stdout and "weak 2x1" in stdout
 
 
-def test_the_mesh_that_a_plan_is_for_by_default_is_there_on_any_cpu():
+def test_the_default_mesh_of_a_plan_exists_on_any_cpu():
     code = "from experiments.plan import Config, mesh_of_devices; print(dict(mesh_of_devices(Config().mesh).shape))"
     plain = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(

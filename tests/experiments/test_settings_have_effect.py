@@ -66,7 +66,7 @@ def optimiser_of(section):
 
 
 def loss_program(config, tiny_config):
-    """The loss as a traced program: another setting, another program."""
+    """The loss as a traced program, which differs if a setting differs."""
     B, T = 4, 31
     f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
     batch = Batch(
@@ -193,13 +193,13 @@ CHANGES = {
 
 
 def leaves(config):
-    """Dotted paths of all settings, those of the algorithm as their flags have them."""
+    """Dotted paths of all settings; those of the algorithm are named as their flags."""
     paths = {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
     return {path.replace("rl.algorithm.", "rl.") for path in paths if path != "rl.algorithm.class"}
 
 
 def changed(config, path):
-    """The config with another value at ``path``; shares of the corpus take from the careful, to still add up."""
+    """The config with another value at ``path``. If it is a share of the corpus, another share changes too."""
     *parents, name = path.split(".")
     parts = [config]
     for parent in parents:

@@ -1,4 +1,4 @@
-"""Commands of experiments/ without a process of their own, which would import and trace everything again."""
+"""Commands of experiments/ called in this process; a new process would import and trace everything again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small evaluations with outcomes at random or given ones."""
+"""Small evaluations with random or given outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the scaling benchmark as its result file has them."""
+"""Entries of the result file of the scaling benchmark."""
 
 
 def run_of(scaling, mesh, rate, **more):

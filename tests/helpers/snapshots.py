@@ -1,4 +1,4 @@
-"""Copies of a folder between any two writes of a program: the states that a kill can leave."""
+"""Copies of a folder between any two writes of a program, which are the states that a kill can leave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def snapshots(out: Path, into: Path) -> Iterator[list[Path]]:
-    """Copies ``out`` before each operation on files that Python knows of, each state once."""
+    """Copies ``out`` into ``into`` before each file operation that Python reports, each state once."""
     taken: list[Path] = []
     seen: set[str] = set()
     lock = threading.Lock()

@@ -14,8 +14,8 @@ def write_rows(folder, rows):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_parts_of_a_host_are_compared_by_samples_by_stage_and_after_the_kill(tmp_path):
-    """Two devices against one: two steps of one have the samples of one step of both."""
+def test_runs_are_compared_by_samples_by_stage_and_after_the_kill(tmp_path):
+    """Two devices against one: two steps of one device have as many samples as one step of two devices."""
     seconds = (10.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     for name, accuracy, took in (
         ("zero-1x1", (0.0, 0.2, 0.5, 0.7, 0.9, 1.1), seconds),

@@ -62,7 +62,7 @@ def test_samples_of_another_template_become_conversations_of_the_recipe_s():
     ]
 
 
-def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
+def test_worked_solutions_and_general_replies_give_rows_of_the_same_form():
     rows = worked(WORDS.train, R1, 5)
     assert len(rows) == 5 and {row["origin"] for row in rows} == {"generated"}
     both = general_rows(GENERAL[:3], R1, 2)

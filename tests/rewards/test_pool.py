@@ -42,7 +42,7 @@ def test_values_come_in_order_with_names_and_weights(pool: RewardPool) -> None:
     assert (scores.timeouts, scores.crashes) == (0, 0)
 
 
-def test_no_items_are_no_work(pool: RewardPool) -> None:
+def test_no_completions_give_no_scores(pool: RewardPool) -> None:
     scores = pool.score([], [])
     assert scores.values.shape == (0, 2) and scores.total.shape == (0,)
 

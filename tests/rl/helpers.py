@@ -1,4 +1,4 @@
-"""Batches of eight sampled completions, and what an update of them takes."""
+"""Batches of eight sampled completions, and the arguments of their updates."""
 
 import jax
 import numpy as np
@@ -28,5 +28,5 @@ CONTEXT = UpdateContext(temperature=0.8, on_policy=True, max_tokens=M, chunk=16)
 
 
 def setup_of(config, optimizer, model):
-    """What ``learn`` reads of a setup: nothing is sampled or scored."""
+    """The setup that ``learn`` reads; nothing is sampled or scored."""
     return StepSetup(config, model, config.context(SAMPLING), optimizer, {}, 3 + M, None, None)

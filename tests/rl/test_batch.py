@@ -12,7 +12,7 @@ from tests.rl.helpers import GROUP, PROMPTS, batch_of
 
 
 def test_layout_of_a_rollout(samples):
-    """Position t of each array speaks of token t + 1, and the mask covers the completion alone."""
+    """Position t of each array describes token t + 1, and the mask covers the completion alone."""
     batch = jax.device_get(batch_of(samples))
     for i, n in enumerate(samples.lengths):
         prompt = PROMPTS[i // GROUP]

@@ -14,7 +14,7 @@ from r1jax.sampling.processors import Sampling
 
 
 def rl_config(**settings):
-    """An RLConfig of settings of the step and of the algorithm."""
+    """An RLConfig with settings of the step and of GRPO."""
     own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
     return RLConfig(**settings, algorithm=GRPO(**own))
 
@@ -29,7 +29,7 @@ def rl_config(**settings):
         ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
     ],
 )
-def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
+def test_settings_without_effect_are_reported_with_the_settings_that_they_need(settings, line):
     found = without_effect(rl_config(**settings))
     assert len(found) == 1 and re.match(line, found[0])
     acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
@@ -39,8 +39,8 @@ def test_settings_without_effect_are_told_with_what_gives_them_one(settings, lin
         check_run(rl_config(**settings), Sampling(), 1)
 
 
-def test_a_sequence_s_ratio_acts_on_weights_of_importance():
-    """Its gradient is that of the tokens' mean weight; sum w_t d log pi_t is another, with one update a rollout too."""
+def test_a_ratio_per_sequence_changes_the_gradient_with_importance_weights():
+    """The gradient has the mean weight of the tokens instead of sum w_t d log pi_t, even with one update per rollout."""
     old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
     mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
 

@@ -7,7 +7,7 @@ from r1jax.rl.logprobs import batch_logprobs
 from tests.rl.helpers import batch_of
 
 
-def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
+def test_logprobs_equal_those_of_the_sampler(samples, tiny_params, tiny_config):
     """The old log-probabilities of the trainer are those of the sampler, in any number of microbatches."""
     batch = batch_of(samples)
     for microbatches in (1, 4):

@@ -20,7 +20,7 @@ from tests.rl.helpers import CONTEXT, GROUP, PROMPTS, batch_of, close
 
 
 def test_the_head_may_start_at_the_first_completion(samples, tiny_params, tiny_config):
-    """Positions that are prompt in every row need no logits: the update without them is the update with them."""
+    """Positions that are prompt in every row need no logits: the update is the same with and without them."""
     batch = batch_of(samples).replace(first=0)
     later = min(map(len, PROMPTS)) - 1
     states = []
@@ -71,7 +71,7 @@ def test_microbatches_change_nothing(samples, tiny_params, tiny_config, aggregat
         close(results[0], other, rtol=1e-4, atol=1e-6)
 
 
-def test_sequences_that_do_not_count_leave_no_trace(samples, tiny_params, tiny_config):
+def test_sequences_that_do_not_count_change_nothing(samples, tiny_params, tiny_config):
     counts = np.array([True] * 4 + [False] * 4)
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     masked, *_ = update(state, batch_of(samples, counts), optimizer, GRPO(), CONTEXT, tiny_config, 2)
@@ -96,7 +96,7 @@ def test_ratio_is_one_on_the_first_minibatch_and_not_on_the_second(samples, tiny
     assert abs(float(maxima["ratio_max"]) - 1) > 1e-2
 
 
-def test_learning_raises_what_was_good_and_lowers_what_was_bad(samples, tiny_params, tiny_config):
+def test_an_update_raises_good_completions_and_lowers_bad_ones(samples, tiny_params, tiny_config):
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     batch = batch_of(samples)
     state, *_ = update(state, batch, optimizer, GRPO(), CONTEXT, tiny_config, 1)
@@ -107,7 +107,7 @@ def test_learning_raises_what_was_good_and_lowers_what_was_bad(samples, tiny_par
 
 @pytest.mark.parametrize("field", ["reference_logprobs", "old_logprobs", "sampling_logprobs"])
 def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, tiny_params, tiny_config, field):
-    """One token 90 nats from the policy, where exp overflows: the others still learn, and a metric tells."""
+    """One token is 90 nats from the policy, where exp overflows: the others still learn, and a metric counts it."""
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     batch = batch_of(samples)
     batch = batch.replace(
@@ -126,7 +126,7 @@ def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, ti
 
 @pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, stored, computed):
-    """Masters and moments keep their type through an update, which goes where the float32 update goes."""
+    """An update keeps the types of master weights and moments, and has the direction of the float32 update."""
     model = dataclasses.replace(tiny_config, dtype=computed)
     config = OptimizerConfig(learning_rate=1e-2, eps=1e-3, param_dtype=stored)
     state, optimizer, _ = fresh(tiny_params, model, config)

@@ -40,7 +40,7 @@ def test_wrong_pairs_and_labels_are_refused_with_line_and_column(
         (read_labelled, "", "holds no rows"),
     ],
 )
-def test_wrong_preferences_are_one_line(read, line, message, tmp_path):
+def test_wrong_preferences_are_refused_in_one_line(read, line, message, tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(UserError, match=message):

@@ -23,7 +23,7 @@ def test_preferences_are_made_by_the_rules_they_name():
     ]
 
 
-def test_what_is_asked_about_is_judged_on_one_side_whatever_the_words():
+def test_prompts_with_the_same_reply_have_the_same_subject():
     told = {}  # what a prompt alone has to tell: a harmful request its harm, since all are declined alike
     for prompt in GENERAL:
         told.setdefault(prompt.bad if prompt.problem.kind == "safety" else prompt.good, set()).add(prompt.about)

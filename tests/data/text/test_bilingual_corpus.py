@@ -15,7 +15,7 @@ from r1jax.errors import UserError
 from tests.helpers.problems import R1
 
 
-def test_the_corpus_mixes_languages_as_much_as_it_is_told_and_holds_nothing_held_out():
+def test_the_corpus_mixes_languages_by_its_share_and_contains_no_held_out_problem():
     def mixed(share):
         config = BilingualCorpusConfig(documents=800, mixes=share, general=0.0)
         texts = bilingual_documents(config, ProblemsConfig(), 0.25, R1, 0)

@@ -32,7 +32,7 @@ def test_rewriting_leaves_unknown_words_for_the_filter():
     assert fault(EN, make_readable(EN, "很简单。"), ReadabilityConfig()) == "mixed language"
 
 
-def test_rewriting_keeps_paragraphs_and_words_that_hold_a_phrase():
+def test_rewriting_keeps_paragraphs_and_words_that_contain_a_phrase():
     text = "I add the bones.\n\nThen more, carry 1 on.\n\nSo 3."
     assert make_readable(EN, text) == text
     assert make_readable(ZH, "bones of lonestar: 3") == "bones of lonestar: 3"

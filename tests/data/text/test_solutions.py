@@ -19,7 +19,7 @@ def test_worked_solutions_are_right_well_formed_and_in_the_language_of_the_quest
         assert fault(problem, R1.reasoning(text), ReadabilityConfig()) is None
 
 
-def test_what_no_rule_works_has_no_solution():
+def test_a_problem_that_no_rule_solves_has_no_solution():
     assert response(Problem("Why is the sky blue?", "scattering", "science", "exact")) is None
     assert response(Problem("2 * 3", "6", "arithmetic")) is None
     assert worked([Problem("2 * 3", "6", "arithmetic"), WORDS.train[0]], R1, 3) == worked(WORDS.train, R1, 1)
