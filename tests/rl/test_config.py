@@ -40,7 +40,7 @@ def test_settings_without_effect_are_reported_with_the_settings_that_they_need(s
 
 
 def test_a_ratio_per_sequence_changes_the_gradient_with_importance_weights():
-    """The gradient has the mean weight of the tokens instead of sum w_t d log pi_t, even with one update per rollout."""
+    """The gradient has the mean weight of the tokens instead of sum w_t d log pi_t, also with one update a rollout."""
     old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
     mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
 
