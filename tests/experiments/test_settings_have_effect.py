@@ -144,11 +144,12 @@ OBSERVERS = {
 }
 # Settings whose effect only a run shows: tests in these files change them and check the results.
 BY_RUNNING = {
-    "experiments/test_r1_zero.py": """base out mesh preview until only force dry_run
+    "experiments/test_r1_zero.py": """base out mesh preview
         evaluation.problems evaluation.samples evaluation.temperature
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
-        save.every save.keep_last pretrain.steps pretrain.batch""",
-    "checkpoints/test_native.py": "save.keep_best",
+        save.every pretrain.steps pretrain.batch""",
+    "experiments/test_r1_zero_resume.py": "until only force dry_run",
+    "checkpoints/test_native.py": "save.keep_last save.keep_best",
     "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "rl/test_update.py": "rl.microbatch",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
