@@ -43,7 +43,8 @@ LONGEST = (
     "experiments/test_benchmark.py",
     "recipe/test_reward_model.py",
     "rl/test_learned.py",
-    "rl/test_skipped_updates.py",
+    "experiments/test_settings_have_effect.py",
+    "rl/test_step.py",
     "rewards/test_pool.py",
     "test_stopping.py",
     "checkpoints/test_smollm2.py",
@@ -51,7 +52,6 @@ LONGEST = (
     "experiments/test_scaling.py",
     "benchmark/test_mesh_estimate.py",
     "models/test_transformer.py",
-    "experiments/test_settings_have_effect.py",
     "checkpoints/test_native.py",
     "rewards/test_process.py",
 )
