@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Read once, when jax starts its backend; child processes of a test inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -29,29 +30,37 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
 
+TESTS = Path(__file__).parent
 # Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
 # first the workers end at the same time.
 LONGEST = (
-    "test_experiment.py",
-    "test_r1.py",
-    "test_update.py",
-    "test_scaling.py",
-    "test_sft.py",
-    "test_sampler.py",
-    "test_benchmark.py",
-    "test_reward_model.py",
-    "test_reward_pool.py",
+    "experiments/test_r1.py",
+    "experiments/test_r1_zero_resume.py",
+    "experiments/test_r1_zero.py",
+    "rl/test_update.py",
+    "recipe/test_sft.py",
+    "sampling/test_sampler.py",
+    "experiments/test_benchmark.py",
+    "recipe/test_reward_model.py",
+    "rl/test_learned.py",
+    "experiments/test_settings_have_effect.py",
+    "rl/test_step.py",
+    "rewards/test_pool.py",
     "test_stopping.py",
-    "test_transformer.py",
-    "test_config.py",
-    "test_native.py",
+    "checkpoints/test_smollm2.py",
+    "benchmark/test_workload.py",
+    "experiments/test_scaling.py",
+    "benchmark/test_mesh_estimate.py",
+    "models/test_transformer.py",
+    "checkpoints/test_native.py",
+    "rewards/test_process.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves the tests of the longest files to the front."""
-    rank = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    rank = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,7 @@ import tyro
 
 from r1jax import cli
 from r1jax.errors import UserError
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,10 +22,8 @@ from r1jax.errors import UserError
 from r1jax.report.curves import plot_curves
 from r1jax.tokenizer import load_tokenizer
 from r1jax.training.metrics import MetricsWriter, read_metrics
-from tests.check_kills import snapshots
-
-ROOT = Path(__file__).parents[1]
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.helpers.paths import FIXTURES, ROOT
+from tests.helpers.snapshots import snapshots
 
 
 def test_a_file_is_the_old_or_the_new_one_at_any_time(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import r1jax
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
 # A path is one of the repository if it begins with one of these; files that a run writes do not.
 FOLDERS = ("r1jax", "experiments", "tests", "docs", "launch", "notebooks", ".github")

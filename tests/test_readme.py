@@ -1,10 +1,8 @@
 """The README's notebook, run as it stands on a small checkpoint in place of the one that it fetches."""
 
-from pathlib import Path
-
 import jax
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 def test_the_notebook_runs_and_its_sample_is_the_likeliest(tmp_path, monkeypatch, capsys):

@@ -5,15 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import psutil
 import pytest
 
 from r1jax import stopping
 from r1jax.stopping import Stopped, StopRequest
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 TRAINING = """
 import sys, time
 from r1jax import cli

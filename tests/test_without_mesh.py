@@ -1,7 +1,5 @@
 """What a notebook calls, in a process of eight devices and with no mesh entered: it runs on the first of them."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 
@@ -24,8 +22,8 @@ from r1jax.sampling.processors import Sampling
 from r1jax.sharding import init_params
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig
+from tests.helpers.paths import FIXTURES
 
-FIXTURES = Path(__file__).parent / "fixtures"
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 CONFIG = ModelConfig(
     vocab_size=259, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=16

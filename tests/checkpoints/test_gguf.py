@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors
-import sentencepiece
 from gguf import GGMLQuantizationType as Type
-from gguf import TokenType
 
 from r1jax.checkpoints.gguf import load_gguf, read_config, recover_rope_scaling
 from r1jax.checkpoints.huggingface import load_huggingface, save_huggingface
@@ -25,99 +19,8 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.rotary import frequencies
 from r1jax.models.transformer import forward
-from r1jax.tokenizer import load_tokenizer
-from r1jax.tokenizer.byte_level import byte_characters
-from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
-EXPECTED = json.loads((FIXTURES / "tokenizers" / "expected.json").read_text())
-ARCHS = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
-
-
-def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of each head reordered so that the pairs (i, i + K/2) become neighbours, as llama.cpp keeps Llama's."""
-    size = len(array) // heads
-    order = [h * size + i + half * size // 2 for h in range(heads) for i in range(size // 2) for half in range(2)]
-    return array[order]
-
-
-def weights_of(name: str) -> dict[str, np.ndarray]:
-    weights = {}
-    for file in sorted((FIXTURES / name).glob("*.safetensors")):
-        with safetensors.safe_open(file, framework="numpy") as f:
-            weights |= {key: f.get_tensor(key).astype(np.float32) for key in f.keys()}  # noqa: SIM118
-    return weights
-
-
-def write_gguf(
-    path: Path,
-    config: ModelConfig,
-    weights: dict[str, np.ndarray],
-    kind: Type = Type.F32,
-    encode: Callable[[np.ndarray, Type], np.ndarray] = gguf.quantize,
-    **metadata: Any,
-) -> Path:
-    """A GGUF file of Hugging Face ``weights``, its matrices encoded as ``kind``.
-
-    ``metadata`` adds or replaces keys ("." is written "__" in them); None drops one.
-    """
-    names = gguf.get_tensor_name_map(ARCHS[config.architecture], config.num_layers)
-    arrays: dict[str, np.ndarray] = {}
-    for key, array in weights.items():
-        if config.architecture == "llama" and "q_proj" in key:
-            array = interleaved(array, config.num_heads)
-        if config.architecture == "llama" and "k_proj" in key:
-            array = interleaved(array, config.num_kv_heads)
-        arrays[names.get_name(key, try_suffixes=(".weight", ".bias")) or key] = array
-    if config.rope_scaling is not None:
-        bare = frequencies(ModelConfig(head_dim=config.head_dim, rope_theta=config.rope_theta))
-        arrays["rope_freqs.weight"] = bare / frequencies(config)
-
-    tokens = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", *byte_characters()[:122], "ab"]
-    values: dict[str, Any] = {
-        "block_count": config.num_layers,
-        "context_length": config.context_length,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_heads,
-        "attention.head_count_kv": config.num_kv_heads,
-        "attention.key_length": config.head_dim,
-        "rope.dimension_count": config.head_dim,
-        "rope.freq_base": config.rope_theta,
-        "attention.layer_norm_rms_epsilon": config.norm_eps,
-    }
-    values = {f"{config.architecture}.{key}": value for key, value in values.items()}
-    values |= {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [int(TokenType.CONTROL)] * 5 + [int(TokenType.NORMAL)] * (len(tokens) - 5),
-        "tokenizer.ggml.merges": ["a b"],
-        "tokenizer.ggml.eos_token_id": 1,
-        "tokenizer.chat_template": "{{ messages[0].content }}</s>",
-    }
-    values |= {key.replace("__", "."): value for key, value in metadata.items()}
-
-    writer = gguf.GGUFWriter(path, values.pop("general.architecture", config.architecture))
-    add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32, list: writer.add_array}
-    for key, value in values.items():
-        if value is not None:
-            add[type(value)](key, value)
-    for key, array in arrays.items():
-        if array.ndim == 2:
-            writer.add_tensor(key, encode(array, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(key, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def write_fixture(name: str, path: Path, kind: Type = Type.F32, **metadata: Any) -> Path:
-    return write_gguf(path, read_huggingface_config(FIXTURES / name), weights_of(name), kind, **metadata)
+from tests.checkpoints.helpers import NAMES, weights_of, write_fixture, write_gguf
+from tests.helpers.paths import FIXTURES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,7 +83,7 @@ WIDE = ModelConfig(vocab_size=128, hidden_size=256, intermediate_size=256, num_l
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_quantisation_arrives_in_its_place(kind: Type, tmp_path: Path) -> None:
+def test_every_quantisation_is_loaded_into_the_right_weights(kind: Type, tmp_path: Path) -> None:
     written: list[np.ndarray] = []
 
     def encode(array: np.ndarray, kind: Type) -> np.ndarray:
@@ -243,7 +146,7 @@ def test_the_kinds_of_the_published_files_are_among_those_tried() -> None:
         ({"tokenizer__ggml__token_type": [1, 1]}, "vocabulary is inconsistent"),
     ],
 )
-def test_what_is_not_supported_is_named(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_unsupported_and_wrong_files_are_refused(metadata: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = write_fixture("llama_bias", tmp_path / "model.gguf", **metadata)
     with pytest.raises(UserError, match=message) as caught:
         load_gguf(path)
@@ -261,7 +164,7 @@ def test_a_type_without_values_is_named(tmp_path: Path) -> None:
         load_gguf(path)
 
 
-def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     path = write_fixture("qwen2", tmp_path / "model.gguf")
     whole = path.read_bytes()
     # Inside the magic, the counts, the metadata, the tensors' table, and the last tensor.
@@ -300,110 +203,6 @@ def test_other_rope_factors_are_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "model.gguf", read_huggingface_config(FIXTURES / "qwen2"), weights)
     with pytest.raises(UserError, match=r"tensor rope_freqs\.weight"):
         load_gguf(path)
-
-
-def bpe_metadata(name: str, pre: str) -> dict[str, Any]:
-    """The vocabulary of a tokenizers fixture as a GGUF file's metadata."""
-    model = json.loads((FIXTURES / "tokenizers" / name / "tokenizer.json").read_text())["model"]
-    tokens = sorted(model["vocab"], key=lambda token: model["vocab"][token])
-    kinds = [TokenType.CONTROL if token.startswith("<|") else TokenType.NORMAL for token in tokens]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [int(kind) for kind in kinds],
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.eot_token_id": 0,
-        "tokenizer.chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}",
-    }
-
-
-@pytest.mark.parametrize("name", sorted(EXPECTED["ids"]))
-def test_byte_level_vocabularies_give_the_ids_of_transformers(name: str, tmp_path: Path) -> None:
-    tokenizer = read_vocabulary(bpe_metadata(name, name), Path("model.gguf"))
-    tokenizer.save(tmp_path)
-    for either in (tokenizer, load_tokenizer(tmp_path)):
-        assert [either.encode(text) for text in EXPECTED["texts"]] == EXPECTED["ids"][name]
-        assert either.eos_ids == (2, 0)
-        assert either.pad_id == 2
-        assert either.bos_id == (1 if name == "llama-bpe" else None)
-        assert either.chat([{"role": "user", "content": "hi"}]) == [1, *either.encode("hi"), 2]
-        assert either.decode([1, *either.encode("hi"), 2]) == "hi"
-
-
-def test_the_default_pre_tokenizer_cuts_digits_in_threes_and_punctuation_apart() -> None:
-    def pieces(pre: str, text: str) -> list[str]:
-        tokenizer = read_vocabulary(bpe_metadata("gpt-2", pre), Path("model.gguf"))
-        return [tokenizer.decode([i]) for i in tokenizer.encode(text)]
-
-    assert pieces("gpt-2", " 1234567") == [" 12", "3456", "7"]
-    assert pieces("default", " 1234567") == [" ", "12", "3", "4", "56", "7"]
-    assert pieces("gpt-2", "it's") == ["i", "t", "'s"]
-    assert pieces("default", "it's") == ["i", "t", "'", "s"]
-
-
-def test_ids_beyond_the_vocabulary_mean_none() -> None:
-    none = {f"tokenizer.ggml.{name}_token_id": 2**32 - 1 for name in ("bos", "padding", "eot")}
-    tokenizer = read_vocabulary(bpe_metadata("gpt-2", "llama-bpe") | none, Path())
-    assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.pad_id) == (None, (2,), 2)
-
-
-def test_declared_bos_habit_beats_the_default() -> None:
-    metadata = bpe_metadata("gpt-2", "gpt-2")
-    assert read_vocabulary(metadata, Path()).bos_id is None
-    assert read_vocabulary(metadata | {"tokenizer.ggml.add_bos_token": True}, Path()).bos_id == 1
-    llama = metadata | {"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.add_bos_token": False}
-    assert read_vocabulary(llama, Path()).bos_id is None
-
-
-@pytest.mark.parametrize("prefix", [True, False])
-def test_sentencepiece_vocabularies_give_its_own_ids(prefix: bool, tmp_path: Path) -> None:
-    texts = [text for text in EXPECTED["texts"] if "<|" not in text]
-    texts += [
-        "seven and five make twelve, and twelve and five",
-        "the naïve café of the café",
-        "a+b=c, b+c=d, and so on",
-    ]
-    stream = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=stream,
-        model_type="bpe",
-        vocab_size=430,
-        byte_fallback=True,
-        character_coverage=0.98,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=prefix,
-        user_defined_symbols=["<think>"],
-        minloglevel=2,
-    )
-    model = sentencepiece.SentencePieceProcessor(model_proto=stream.getvalue())
-    ids = range(model.vocab_size())
-    kinds = {model.is_unknown: TokenType.UNKNOWN, model.is_control: TokenType.CONTROL, model.is_byte: TokenType.BYTE}
-    types = [int(next((kind for test, kind in kinds.items() if test(i)), TokenType.NORMAL)) for i in ids]
-    types[model.piece_to_id("<think>")] = int(TokenType.USER_DEFINED)
-    metadata = {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": [model.id_to_piece(i) for i in ids],
-        "tokenizer.ggml.scores": [model.get_score(i) for i in ids],
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.bos_token_id": model.bos_id(),
-        "tokenizer.ggml.eos_token_id": model.eos_id(),
-        "tokenizer.ggml.add_space_prefix": prefix,
-    }
-    tokenizer = read_vocabulary(metadata, Path("model.gguf"))
-    tokenizer.save(tmp_path)
-    again = load_tokenizer(tmp_path)
-    if not prefix:  # with one, llama.cpp prefixes what follows <think>, and SentencePiece what stands before it
-        texts.append("five <think>seven</think>")
-    for text in [*texts, "nineevenne cafés, \x00 and 七 unseen"]:
-        assert tokenizer.encode(text) == again.encode(text) == model.encode(text), text
-        assert tokenizer.decode(model.encode(text)) == model.decode(model.encode(text)) == text
-    assert tokenizer.encode("</s>") == [model.eos_id()]
-    assert again.bos_id == tokenizer.bos_id == model.bos_id()
 
 
 def test_a_gguf_file_exports_as_a_huggingface_folder(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from r1jax.checkpoints.native import Checkpoints, read_config, write_model
 from r1jax.errors import UserError
 from r1jax.models.config import RopeScaling
 from r1jax.recipe.pretraining import train_tokenizer
-from tests.check_kills import snapshots
+from tests.helpers.paths import ROOT
+from tests.helpers.snapshots import snapshots
 
-ROOT = str(Path(__file__).parents[2])
 NOISE = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)  # constants would compress to nothing
 
 
@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_line_and_costs_no_earlier_step(tmp_path):
     """The library's threads report the same failure in their own ways, in hundreds of lines, which nobody must see."""
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
-    environment = os.environ | {"PYTHONPATH": ROOT}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: cannot write a checkpoint") and "free some space" in done.stderr
@@ -142,7 +142,7 @@ Late(ValueError("Event loop is closed"))
 
 def test_a_write_that_ends_after_its_save_has_failed_is_not_reported():
     """It is a matter of milliseconds whether the library's threads still find the loop that waited for them."""
-    environment = os.environ | {"PYTHONPATH": ROOT}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env=environment)
     told = [line for line in done.stderr.splitlines() if "Error: " in line and not line.startswith(" ")]
     assert told == ["RuntimeError: something else", "ValueError: Event loop is closed"]

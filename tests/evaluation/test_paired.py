@@ -7,7 +7,7 @@ import pytest
 
 from r1jax.evaluation.paired import changes
 from r1jax.report.comparison import comparison_markdown, headline
-from tests.evaluation.helpers import outcomes
+from tests.helpers.evaluations import outcomes
 
 
 def test_a_change_has_the_interval_of_every_paired_resample() -> None:

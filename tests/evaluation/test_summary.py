@@ -8,7 +8,7 @@ import pytest
 
 from r1jax.evaluation.paired import changes
 from r1jax.evaluation.summary import Evaluation, Outcomes, summarise
-from tests.evaluation.helpers import evaluation, outcomes
+from tests.helpers.evaluations import evaluation, outcomes
 
 
 def test_an_evaluation_holds_the_mean_of_each_figure_and_an_interval_around_it() -> None:

@@ -1,15 +1,15 @@
-"""A finished run of R1-Zero, and the rewards of its kind."""
+"""A finished run of R1-Zero, and a pool of its rewards."""
 
 import pytest
 
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from tests.experiments.zero_command import start
+from tests.experiments.helpers import start
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run from start to end without interruption, and what it printed."""
+    """The folder of an uninterrupted run, and what it printed."""
     out = tmp_path_factory.mktemp("experiment") / "run"
     process = start(out)
     stdout, stderr = process.communicate(timeout=300)

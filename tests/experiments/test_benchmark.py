@@ -15,7 +15,8 @@ from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
-from tests.commands import ROOT, call
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
 
 
 def benchmark(*flags):

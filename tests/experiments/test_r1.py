@@ -33,7 +33,8 @@ from r1jax.report.style import MODEL_LABELS
 from r1jax.rewards import Completion
 from r1jax.settings import from_json
 from r1jax.sharding import make_mesh
-from tests.commands import ROOT, call
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
 
 RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
 ARGUMENTS = " ".join(

@@ -17,8 +17,7 @@ from r1jax.recipe.stage_settings import routes
 from r1jax.recipe.table import recipe_stages
 from r1jax.rewards.routing import parse_routes
 from r1jax.sampling.processors import Sampling
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize(

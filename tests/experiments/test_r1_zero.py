@@ -14,7 +14,7 @@ from r1jax.evaluation.summary import Evaluation
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
-from tests.experiments.zero_command import SMALL, params_of, rows_of, run, same, short_run
+from tests.experiments.helpers import SMALL, params_of, rows_of, run, same, short_run
 
 
 def test_the_folder_of_a_run_holds_what_was_promised(finished):
@@ -177,7 +177,7 @@ def test_verifiers_end_what_takes_too_long(finished, tmp_path):
 
 
 def measured(finished, folder, config):
-    """The figures of an evaluation of the finished run's export, with the settings of the run but for ``config``."""
+    """The figures of an evaluation of the finished run's export, with the settings of the run except ``config``."""
     small = cli.parse(PRESETS, "tiny", [*SMALL, "--sampling.max-tokens=40", f"--base={finished / 'model'}"])
     (stage,) = (one for one in stages(dataclasses.replace(small, evaluation=config)) if one.name == "evaluation_before")
     with jax.set_mesh(make_mesh("1x1")):

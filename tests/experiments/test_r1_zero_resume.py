@@ -11,7 +11,7 @@ import pytest
 
 from r1jax import load
 from r1jax.checkpoints.native import Checkpoints
-from tests.experiments.zero_command import (
+from tests.experiments.helpers import (
     params_of,
     run,
     same,
@@ -148,7 +148,7 @@ def test_a_setting_concerns_the_stages_that_read_it(finished):
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
-    """The newest step's largest file is cut in half: the run goes on from the one before, to the same end."""
+    """The newest step's largest file is cut in half: the run resumes from the step before, with the same result."""
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     unfinish(out, "r1-zero", "evaluation_after")

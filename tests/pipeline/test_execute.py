@@ -16,7 +16,7 @@ from r1jax.errors import UserError
 from r1jax.pipeline.execute import execute_pipeline, remove
 from r1jax.pipeline.plan import finished_stages, make_plan
 from r1jax.pipeline.stage import Stage
-from tests.check_kills import snapshots
+from tests.helpers.snapshots import snapshots
 from tests.pipeline.chain import Settings, chain, join, ran, run, statuses
 
 

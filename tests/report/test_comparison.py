@@ -9,7 +9,7 @@ from rich.console import Console
 
 from r1jax.evaluation.summary import Evaluation, Outcomes, summarise
 from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
-from tests.evaluation.helpers import outcomes
+from tests.helpers.evaluations import outcomes
 
 
 def by_hand(pass_at_1: float, length: float) -> Evaluation:

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from r1jax.errors import UserError
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k, smooth
 from r1jax.report.style import MODEL_STYLES
-from tests.evaluation.helpers import evaluation, outcomes
+from tests.helpers.evaluations import evaluation, outcomes
 
 
 def test_smoothing_is_the_mean_of_the_known_values_around_each_step() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, reward
-from tests.rewards.completions import SUM, completion
+from tests.rewards.helpers import SUM, completion
 
 
 def test_a_reward_can_be_called_like_its_function() -> None:

@@ -9,7 +9,7 @@ import pytest
 from r1jax.data.problems import gym
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.rules import accuracy
-from tests.rewards.completions import answered
+from tests.rewards.helpers import answered
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.rewards.config import RewardSpec, VerifierConfig, load_rewards, parse_rewards
-from tests.rewards.completions import SUM, completion
+from tests.rewards.helpers import SUM, completion
 
 OWN = """
 from __future__ import annotations

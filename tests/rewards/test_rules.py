@@ -10,7 +10,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import TEMPLATES, find_template
 from r1jax.rewards.base import Completion
 from r1jax.rewards.rules import RULES, accuracy, format, length
-from tests.rewards.completions import SUM, answered, completion
+from tests.rewards.helpers import SUM, answered, completion
 
 
 def test_a_missing_answer_is_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The update: invariances, the ratio over a batch, gradients that are not finite, types, shardings."""
+"""The policy update: its gradient, microbatches, ratios, extreme tokens, types and shardings."""
 
 import dataclasses
 
@@ -10,95 +10,17 @@ import pytest
 
 from r1jax.algorithms.grpo import GRPO
 from r1jax.models.transformer import forward, param_specs
-from r1jax.recipe import distillation as distill
-from r1jax.recipe import reward_models as reward_model
-from r1jax.rl.batch import build_batch, split_minibatches, width_bucket
-from r1jax.rl.config import RLConfig, UpdateContext
 from r1jax.rl.logprobs import batch_logprobs
-from r1jax.rl.setup import StepSetup
-from r1jax.rl.state import RLState
-from r1jax.rl.step import learn
 from r1jax.rl.update import update
-from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import Samples, sample
-from r1jax.sharding import init_params, make_mesh, param_shardings, place
-from r1jax.training.language_model import language_model_update
+from r1jax.sharding import make_mesh, param_shardings, place
 from r1jax.training.metrics import reduce_metrics
-from r1jax.training.optimizer import OptimizerConfig, make_optimizer
-from r1jax.training.state import apply_gradients, init_state, state_shapes
-
-PROMPTS = [[1, 2, 3], [5, 6]]
-GROUP = 4
-M = 10
-SAMPLING = Sampling(max_tokens=M, temperature=0.8)
-
-
-@pytest.fixture(scope="module")
-def samples(tiny_params, tiny_config):
-    drawn = sample(
-        tiny_params,
-        PROMPTS,
-        tiny_config,
-        jax.random.key(3),
-        sampling=SAMPLING,
-        end_tokens=tuple(range(40, 60)),
-        samples_per_prompt=GROUP,
-    )
-    return jax.device_get(drawn)
-
-
-def batch_of(samples, counts=None):
-    B = len(PROMPTS) * GROUP
-    prompts = [p for p in PROMPTS for _ in range(GROUP)]
-    return build_batch(prompts, samples, 3 + M, counts=counts, advantages=np.linspace(-1, 1, B))
-
-
-def fresh(params, model, config=None, mesh=None):
-    config = config or OptimizerConfig(learning_rate=1e-2, eps=1e-3)
-    mesh = mesh or make_mesh("1x1")
-    optimizer = make_optimizer(config, 10)
-    shapes = state_shapes(model, config, optimizer, mesh)
-    return init_state(params, optimizer, shapes), optimizer, shapes
-
-
-def close(a, b, **tolerance):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
-
-
-CONTEXT = UpdateContext(temperature=0.8, on_policy=True, max_tokens=M, chunk=16)
-
-
-def setup_of(config, optimizer, model):
-    """What ``learn`` reads of a setup: nothing is sampled or scored."""
-    return StepSetup(config, model, config.context(SAMPLING), optimizer, {}, 3 + M, None, None)
-
-
-def test_layout_of_a_rollout(samples):
-    """Position t of each array speaks of token t + 1, and the mask covers the completion alone."""
-    batch = jax.device_get(batch_of(samples))
-    for i, n in enumerate(samples.lengths):
-        prompt = PROMPTS[i // GROUP]
-        assert batch.tokens[i, : len(prompt) + n].tolist() == [*prompt, *samples.tokens[i, :n]]
-        assert batch.tokens[i, 1:][batch.mask[i]].tolist() == samples.tokens[i, :n].tolist()
-        np.testing.assert_array_equal(batch.sampler_logprobs[i][batch.mask[i]], samples.logprobs[i, :n])
-
-
-def test_width_buckets_are_few_and_wide_enough():
-    widths = {width_bucket(w, 103) for w in range(1, 104)}
-    assert widths == {32, 56, 80, 104}
-    assert all(width_bucket(w, 103) >= w for w in range(1, 104))
-
-
-def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
-    """The old log-probabilities of the trainer are those of the sampler, in any number of microbatches."""
-    batch = batch_of(samples)
-    for microbatches in (1, 4):
-        got = batch_logprobs(tiny_params, batch.tokens, tiny_config, 0.8, microbatches, 16)
-        np.testing.assert_allclose(jnp.where(batch.mask, got, 0), batch.sampler_logprobs, atol=1e-5)
+from r1jax.training.optimizer import OptimizerConfig
+from tests.helpers.training import fresh
+from tests.rl.helpers import CONTEXT, GROUP, PROMPTS, batch_of, close
 
 
 def test_the_head_may_start_at_the_first_completion(samples, tiny_params, tiny_config):
-    """Positions that are prompt in every row need no logits: the update without them is the update with them."""
+    """Positions that are prompt in every row need no logits: the update is the same with and without them."""
     batch = batch_of(samples).replace(first=0)
     later = min(map(len, PROMPTS)) - 1
     states = []
@@ -110,13 +32,6 @@ def test_the_head_may_start_at_the_first_completion(samples, tiny_params, tiny_c
         np.testing.assert_allclose(jnp.where(batch.mask, got, 0), batch.sampler_logprobs, atol=1e-5)
         assert not got[:, :first].any()
     close(*states, rtol=1e-4, atol=1e-6)
-
-
-def test_the_first_completion_is_found_in_steps_of_32():
-    prompts = [[1] * 70, [1] * 66]
-    empty, lengths = np.zeros((2, 4), np.float32), np.array([4, 4])
-    batch = build_batch(prompts, Samples(empty.astype(np.int32), lengths, lengths, empty, empty, 4), 80)
-    assert batch.first == 64 and not batch.mask[:, : batch.first].any() and batch.mask[1, 65]
 
 
 def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_config):
@@ -156,7 +71,7 @@ def test_microbatches_change_nothing(samples, tiny_params, tiny_config, aggregat
         close(results[0], other, rtol=1e-4, atol=1e-6)
 
 
-def test_sequences_that_do_not_count_leave_no_trace(samples, tiny_params, tiny_config):
+def test_sequences_that_do_not_count_change_nothing(samples, tiny_params, tiny_config):
     counts = np.array([True] * 4 + [False] * 4)
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     masked, *_ = update(state, batch_of(samples, counts), optimizer, GRPO(), CONTEXT, tiny_config, 2)
@@ -181,7 +96,7 @@ def test_ratio_is_one_on_the_first_minibatch_and_not_on_the_second(samples, tiny
     assert abs(float(maxima["ratio_max"]) - 1) > 1e-2
 
 
-def test_learning_raises_what_was_good_and_lowers_what_was_bad(samples, tiny_params, tiny_config):
+def test_an_update_raises_good_completions_and_lowers_bad_ones(samples, tiny_params, tiny_config):
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     batch = batch_of(samples)
     state, *_ = update(state, batch, optimizer, GRPO(), CONTEXT, tiny_config, 1)
@@ -190,126 +105,9 @@ def test_learning_raises_what_was_good_and_lowers_what_was_bad(samples, tiny_par
     assert change[-1] > 0 > change[0]
 
 
-def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_config):
-    for minibatches, epochs in ((1, 1), (2, 1), (2, 3)):
-        config = RLConfig(
-            prompts=2, group=GROUP, minibatches=minibatches, inner_epochs=epochs, algorithm=GRPO(beta=0.1)
-        )
-        state, optimizer, _ = fresh(tiny_params, tiny_config)
-        state = RLState(state, jax.tree.map(jnp.copy, tiny_params))
-        setup = setup_of(config, optimizer, tiny_config)
-        state, row = learn(state, batch_of(samples), jax.random.key(0), setup)
-        counts = [int(c) for _, c in optax.tree_utils.tree_get_all_with_path(state.policy.opt_state, "count")]
-        assert counts and set(counts) == {minibatches * epochs}
-        assert row["sampler_gap_max"] < 1e-5
-        if config.updates == 1:
-            assert row["kl"] == pytest.approx(0, abs=1e-9)
-        else:
-            assert row["kl"] > 1e-7
-
-
-def test_gradients_that_are_not_finite_are_skipped_and_counted(samples, tiny_params, tiny_config):
-    state, optimizer, _ = fresh(tiny_params, tiny_config)
-    before = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
-    bad = batch_of(samples)
-    bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
-    for count in (1, 2):
-        state, *_ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
-        after = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
-        jax.tree.map(np.testing.assert_array_equal, before, after)
-        assert int(state.skipped_updates()) == count
-    state, *_ = update(state, batch_of(samples), optimizer, GRPO(), CONTEXT, tiny_config, 1)
-    assert int(state.skipped_updates()) == 2
-    assert not np.array_equal(state.params["embedding"], before[0]["embedding"])
-
-
-def empty_rl(params, model, state, optimizer, samples):
-    state, sums, _ = update(state, batch_of(samples, np.zeros(8, bool)), optimizer, GRPO(), CONTEXT, model, 2)
-    return state, sums
-
-
-def empty_text(params, model, state, optimizer, samples):
-    batch = {"tokens": jnp.ones((4, 6), jnp.int32), "mask": jnp.zeros((4, 5), bool)}
-    return language_model_update(state, batch, optimizer, model, 2)
-
-
-def empty_distillation(params, model, state, optimizer, samples):
-    batch = (jnp.ones((4, 6), jnp.int32), jnp.zeros((4, 5), bool))
-    teacher = jax.tree.map(lambda w: w + 0.1, params)
-    return distill._update(state, batch, teacher, optimizer, (model, model), distill.MatchConfig(), 1.0, 2)
-
-
-def empty_judgements(params, model, state, optimizer, samples):
-    batch = {"tokens": jnp.ones((4, 6), jnp.int32), "lengths": jnp.full(4, 6), "safe": jnp.ones(4, bool)}
-    return reward_model._update(state, batch | {"counts": jnp.zeros(4, bool)}, optimizer, model, 2)
-
-
-@pytest.mark.parametrize("empty", [empty_rl, empty_text, empty_distillation, empty_judgements])
-def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(samples, tiny_params, tiny_config, empty):
-    """With momentum, weight decay and a schedule, each of which would move the weights without a gradient."""
-    params, model = tiny_params, tiny_config
-    if empty is empty_judgements:
-        model = dataclasses.replace(model, head="scalar", tie_embeddings=True)
-        params = init_params(param_specs(model), jax.random.key(0))
-    config = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, schedule="cosine", warmup_steps=2)
-    state, optimizer, _ = fresh(params, model, config)
-    moving = jax.tree.map(jnp.ones_like, state.params)
-    state, metrics = jax.jit(apply_gradients, static_argnums=(3, 4))(state, moving, jnp.float32(2), optimizer, model)
-    assert reduce_metrics(metrics)["empty_updates"] == 0 and reduce_metrics(metrics)["gradient_norm"] > 1
-    before = jax.device_get(state)
-    state, metrics = empty(params, model, state, optimizer, samples)
-    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state))
-    row = reduce_metrics(metrics)
-    assert row["empty_updates"] == 1 and np.isnan(row["gradient_norm"])  # no norm that a mean could take in
-    assert int(state.skipped_updates()) == 0
-
-
-def test_a_gradient_that_is_not_finite_is_no_empty_update(samples, tiny_params, tiny_config):
-    state, optimizer, _ = fresh(tiny_params, tiny_config)
-    bad = batch_of(samples)
-    bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
-    state, sums, _ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
-    assert reduce_metrics(sums)["empty_updates"] == 0 and int(state.skipped_updates()) == 1
-
-
-@pytest.mark.parametrize("kept", [1, 3, 12, 16])
-def test_rows_that_count_are_dealt_evenly_and_every_row_once(kept):
-    for seed in range(5):
-        counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(100 + seed), 16)[:kept]].set(True)
-        deal = np.asarray(split_minibatches(jax.random.key(seed), counts, 8))
-        assert deal.shape == (8, 2) and sorted(deal.ravel()) == list(range(16))
-        each = np.asarray(counts)[deal].sum(axis=1)
-        assert each.max() - each.min() <= 1 and (each > 0).sum() == min(kept, 8)
-    again, other = (np.asarray(split_minibatches(jax.random.key(s), counts, 8)) for s in (4, 5))
-    np.testing.assert_array_equal(deal, again)
-    assert not np.array_equal(deal, other)
-
-
-@pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
-@pytest.mark.parametrize("kept", [3, 11])
-def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_params, tiny_config, aggregate, kept):
-    """With small steps the minibatches add up to the gradient of the whole batch, as often as updates were made."""
-    batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch_of(samples))
-    counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(1), 16)[:kept]].set(True)
-    batch = batch.replace(mask=batch.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,)))
-    sgd = optax.apply_if_finite(optax.sgd(1e-4), 5)
-    moved = {}
-    for minibatches in (1, 8):
-        config = RLConfig(prompts=4, group=4, minibatches=minibatches, algorithm=GRPO(aggregate=aggregate))
-        state, _, _ = fresh(tiny_params, tiny_config)
-        state = RLState(state.replace(opt_state=sgd.init(state.params)))
-        state, row = learn(state, batch, jax.random.key(0), setup_of(config, sgd, tiny_config))
-        moved[minibatches] = jnp.concatenate(
-            [(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (state.policy.params, tiny_params)), strict=True)]
-        )
-    updates = min(kept, 8)
-    assert jnp.linalg.norm(moved[8] / updates - moved[1]) < 0.02 * jnp.linalg.norm(moved[1])
-    assert row["empty_updates"] == pytest.approx(1 - updates / 8)
-
-
 @pytest.mark.parametrize("field", ["reference_logprobs", "old_logprobs", "sampling_logprobs"])
 def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, tiny_params, tiny_config, field):
-    """One token 90 nats from the policy, where exp overflows: the others still learn, and a metric tells."""
+    """One token is 90 nats from the policy, where exp overflows: the others still learn, and a metric counts it."""
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     batch = batch_of(samples)
     batch = batch.replace(
@@ -328,7 +126,7 @@ def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, ti
 
 @pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, stored, computed):
-    """Masters and moments keep their type through an update, which goes where the float32 update goes."""
+    """An update keeps the types of master weights and moments, and has the direction of the float32 update."""
     model = dataclasses.replace(tiny_config, dtype=computed)
     config = OptimizerConfig(learning_rate=1e-2, eps=1e-3, param_dtype=stored)
     state, optimizer, _ = fresh(tiny_params, model, config)
@@ -375,24 +173,3 @@ def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mes
         if leaf.size > 200:
             assert not leaf.sharding.is_fully_replicated
             assert leaf.addressable_shards[0].data.size == leaf.size // 8
-
-
-def test_batches_are_split_over_the_data_axis(samples):
-    mesh = make_mesh("4x2")
-    with jax.set_mesh(mesh):
-        batch = batch_of(samples)
-    assert {shard.data.shape[0] for shard in batch.tokens.addressable_shards} == {2}
-
-
-def test_language_model_update_lowers_the_loss_on_its_batch(tiny_params, tiny_config):
-    tokens = jax.random.randint(jax.random.key(0), (4, 12), 0, tiny_config.vocab_size)
-    batch = {"tokens": tokens, "mask": jnp.ones((4, 11), bool).at[:, 8:].set(False)}
-    logq = jax.nn.log_softmax(forward(tiny_params, tokens, tiny_config))[:, :-1]
-    want = -jnp.take_along_axis(logq, tokens[:, 1:, None], -1)[:, :8].mean()
-    state, optimizer, _ = fresh(tiny_params, tiny_config)
-    losses = []
-    for _ in range(3):
-        state, metrics = language_model_update(state, batch, optimizer, tiny_config, 2)
-        losses.append(reduce_metrics(metrics)["loss"])
-    assert losses[0] == pytest.approx(float(want), rel=1e-5)
-    assert losses[0] > losses[1] > losses[2]

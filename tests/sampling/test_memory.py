@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,9 @@ from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, phases, sl
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import Queue, sample_queue
 from r1jax.sharding import make_mesh, param_count, param_shapes
+from tests.helpers.paths import ROOT
 
-PLANS = Path(__file__).parents[2] / "docs" / "results"
+PLANS = ROOT / "docs" / "results"
 GIB = 2**30
 SMALL = ModelConfig(
     vocab_size=512,

@@ -9,7 +9,7 @@ import pytest
 from r1jax.errors import UserError
 from r1jax.tokenizer import ByteTokenizer, load_tokenizer
 from r1jax.tokenizer.chat import render
-from tests.tokenizer.helpers import FIXTURES
+from tests.helpers.paths import FIXTURES
 
 CHATS = json.loads((FIXTURES / "chats.json").read_text())
 USER = [{"role": "user", "content": "hi"}]

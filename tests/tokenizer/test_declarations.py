@@ -20,7 +20,8 @@ from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import END, LENGTH, Samples
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
-from tests.tokenizer.helpers import FIXTURES, TAGS, of_gguf, pieces
+from tests.helpers.paths import FIXTURES
+from tests.helpers.tokenizers import TAGS, of_gguf, pieces
 
 COMPLETION = "seven</think><answer>12</answer>"
 

@@ -12,7 +12,8 @@ import sentencepiece
 
 from r1jax.errors import UserError
 from r1jax.tokenizer import ByteTokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
-from tests.tokenizer.helpers import EXPECTED, FIXTURES
+from tests.helpers.paths import FIXTURES
+from tests.helpers.tokenizers import EXPECTED
 
 
 @pytest.fixture(scope="module")

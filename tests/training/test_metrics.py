@@ -24,8 +24,8 @@ from tensorboardX.proto.event_pb2 import Event
 from r1jax.errors import UserError
 from r1jax.training.metrics import MetricsWriter, merge, reduce_metrics
 from r1jax.training.progress import ProgressBar
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DiskOf = Callable[[int], contextlib.AbstractContextManager[None]]
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from r1jax.data.formats.conversations import read_conversations
-from tests.data.files import refusal, write
+from tests.data.helpers import refusal, write
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from r1jax.data.formats.preferences import read_labelled, read_pairs
-from tests.data.files import refusal, write
+from r1jax.errors import UserError
+from tests.data.helpers import refusal, write
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,29 @@ def test_wrong_pairs_and_labels_are_refused_with_line_and_column(
     tmp_path: Path, read: Callable[[Any], object], row: dict[str, Any], message: str
 ) -> None:
     assert message in refusal(read, write(tmp_path / "a.jsonl", json.dumps(row)))
+
+
+@pytest.mark.parametrize(
+    ("read", "line", "message"),
+    [
+        (read_pairs, '{"prompt": "a", "chosen": "b"}', "line 1: column 'rejected' is None"),
+        (read_pairs, '{"prompt": " ", "chosen": "b", "rejected": "c"}', "column 'prompt'"),
+        (read_labelled, '{"prompt": "a", "response": "b", "safe": "yes"}', "column 'safe' is 'yes'"),
+        (read_labelled, "", "holds no rows"),
+    ],
+)
+def test_wrong_preferences_are_refused_in_one_line(read, line, message, tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        read(file)
+
+
+def test_preferences_are_read_from_a_file(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    (pair,) = read_pairs(file)
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("a", "b", "c")
+    file.write_text('{"prompt": "a", "response": "b", "safe": false}\n')
+    (one,) = read_labelled(file)
+    assert (one.prompt, one.response, one.safe) == ("a", "b", False)

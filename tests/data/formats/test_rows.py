@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from r1jax.data.problems.problem import Problem
-from tests.data.files import read_all, refusal, write, write_table
+from tests.data.helpers import read_all, refusal, write, write_table
 
 GOOD = '{"prompt": "a", "answer": "1"}'
 

@@ -13,7 +13,7 @@ import pytest
 from r1jax.data.problems import arithmetic
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
-from tests.data.files import write_lines
+from tests.data.helpers import write_lines
 
 
 def test_the_seed_decides_which_part_of_a_file_is_used(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.rewards.base import Completion
 from r1jax.rewards.rules import accuracy
-from tests.data.files import read_all, write, write_lines, write_table
+from tests.data.helpers import read_all, write, write_lines, write_table
 
 
 def test_files_are_read_with_their_columns(tmp_path: Path) -> None:

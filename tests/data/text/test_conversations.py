@@ -12,7 +12,8 @@ from r1jax.data.text.conversations import conversation_example
 from r1jax.data.text.template import TEMPLATES, completion_text
 from r1jax.errors import UserError
 from r1jax.tokenizer import ByteTokenizer, load_tokenizer
-from tests.tokenizer.helpers import EXPECTED, FIXTURES, TAGS, of_gguf, pieces
+from tests.helpers.paths import FIXTURES
+from tests.helpers.tokenizers import EXPECTED, TAGS, of_gguf, pieces
 
 TURNS = "{% for m in messages %}[{{ m.role }}]{{ m.content }}END{% endfor %}{% if add_generation_prompt %}[assistant]"
 ENDED = TURNS.replace("END", "{{ eos_token }}\n") + "{% endif %}"

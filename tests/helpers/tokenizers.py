@@ -1,4 +1,4 @@
-"""Fixtures and small tokenizers that several tests share."""
+"""Small tokenizers, and the ids that transformers gives to texts of the fixtures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gguf import TokenType
 from r1jax.tokenizer import JsonTokenizer
 from r1jax.tokenizer.byte_level import byte_characters
 from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
+from tests.helpers.paths import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 EXPECTED = json.loads((FIXTURES / "tokenizers" / "expected.json").read_text())
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 

@@ -1,4 +1,4 @@
-"""Commands of experiments/ without a process of their own, which would import and trace everything again."""
+"""Commands of experiments/ called in this process; a new process would import and trace everything again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import io
 import runpy
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 def call(script: str, *arguments: object) -> tuple[int, str, str]:

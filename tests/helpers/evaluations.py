@@ -1,3 +1,5 @@
+"""Small evaluations with random or given outcomes."""
+
 from __future__ import annotations
 
 import numpy as np

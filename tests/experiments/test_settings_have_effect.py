@@ -1,34 +1,27 @@
-"""Every setting of the experiment changes something, and its observer is named here or the test fails."""
+"""Every setting of R1-Zero changes something: each has an observer here, or a test elsewhere that is named here."""
 
 import dataclasses
 import hashlib
 import json
-import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.r1_zero import PRESETS, Config, reward_specs, stages
+from experiments.r1_zero import Config, reward_specs, stages
 from r1jax import cli
-from r1jax.algorithms.grpo import GRPO
-from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
-from r1jax.algorithms.table import ALGORITHMS
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
-from r1jax.errors import UserError
 from r1jax.models.attention import implementation
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
 from r1jax.models.transformer import forward, param_specs
 from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
 from r1jax.rl.batch import Batch
-from r1jax.rl.config import RLConfig, check_run, without_effect
 from r1jax.rl.update import policy_sums
 from r1jax.sampling.memory import choose_slots
-from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sampling.processors import sample_token
 from r1jax.sampling.sampler import make_queue
 from r1jax.settings import MAY_CHANGE, marked
 from r1jax.sharding import init_params, make_mesh, param_shapes
@@ -73,7 +66,7 @@ def optimiser_of(section):
 
 
 def loss_program(config, tiny_config):
-    """The loss as a traced program: another setting, another program."""
+    """The loss as a traced program, which differs if a setting differs."""
     B, T = 4, 31
     f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
     batch = Batch(
@@ -149,19 +142,20 @@ OBSERVERS = {
     ],
     rewards: ["rewards"],
 }
-# What only a run shows: the tests named here change these settings and look at what comes of it.
+# Settings whose effect only a run shows: tests in these files change them and check the results.
 BY_RUNNING = {
-    "test_r1_zero.py": """base out mesh preview until only force dry_run
+    "experiments/test_r1_zero.py": """base out mesh preview
         evaluation.problems evaluation.samples evaluation.temperature
         rl.steps rl.prompts rl.group rl.minibatches rl.beta rl.reference_every rl.drop_equal_groups rl.max_resamples
-        save.every save.keep_last pretrain.steps pretrain.batch""",
-    "test_native.py": "save.keep_best",
-    "test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
-    "test_update.py": "rl.microbatch",
-    "test_optimizer.py": "rl.rounding pretrain.rounding",
-    "test_scaling.py": "gather",
-    "test_dataset.py": "problems.source problems.held_out_source problems.checker",
-    "test_pool.py": "verifier.workers verifier.deadline",
+        save.every pretrain.steps pretrain.batch""",
+    "experiments/test_r1_zero_resume.py": "until only force dry_run",
+    "checkpoints/test_native.py": "save.keep_last save.keep_best",
+    "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
+    "rl/test_update.py": "rl.microbatch",
+    "training/test_optimizer.py": "rl.rounding pretrain.rounding",
+    "benchmark/test_workload.py": "gather",
+    "data/problems/test_dataset.py": "problems.source problems.held_out_source problems.checker",
+    "rewards/test_pool.py": "verifier.workers verifier.deadline",
 }
 CHANGES = {
     "problems.operations": "+",
@@ -199,20 +193,14 @@ CHANGES = {
 }
 
 
-def rl_config(**settings):
-    """An RLConfig of settings of the step and of the algorithm."""
-    own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
-    return RLConfig(**settings, algorithm=GRPO(**own))
-
-
 def leaves(config):
-    """Dotted paths of all settings, those of the algorithm as their flags have them."""
+    """Dotted paths of all settings; those of the algorithm are named as their flags."""
     paths = {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
     return {path.replace("rl.algorithm.", "rl.") for path in paths if path != "rl.algorithm.class"}
 
 
 def changed(config, path):
-    """The config with another value at ``path``; shares of the corpus take from the careful, to still add up."""
+    """The config with another value at ``path``. If it is a share of the corpus, another share changes too."""
     *parents, name = path.split(".")
     parts = [config]
     for parent in parents:
@@ -256,93 +244,3 @@ def test_every_setting_has_an_observer(start):
     seen = {path for paths in OBSERVERS.values() for path in paths}
     seen |= {path for paths in BY_RUNNING.values() for path in paths.split()}
     assert leaves(start) == seen
-
-
-ALGORITHMS_PAGE = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
-VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
-    "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
-    "DAPO": {
-        "eps_low": 0.2,
-        "eps_high": 0.28,
-        "aggregate": "token",
-        "drop_equal_groups": True,
-        "overlong_buffer": 4096,
-        "updates": 16,
-        "beta": 0,
-    },
-    "GSPO": {"eps_low": 3e-4, "eps_high": 4e-4, "ratio": "sequence", "aggregate": "sequence", "updates": 4, "beta": 0},
-    "CISPO": {"loss": "cispo", "eps_low": 1, "eps_high": 4, "aggregate": "token", "updates": 16, "beta": 0},
-    "RLOO": {"baseline": "leave_one_out", "aggregate": "constant", "updates": 1},
-    "REINFORCE++": {"baseline": "batch", "normalise_std": True},
-    "truncated importance sampling": {"importance_cap": 2},
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_documented_variants_are_those_of_their_papers(name):
-    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
-    config = cli.parse(PRESETS, "tiny", flags)
-    check_run(config.rl, config.sampling, 1)
-    settings = vars(config.rl) | vars(config.rl.algorithm) | {"updates": config.rl.updates}
-    assert {key: settings[key] for key in VARIANTS[name]} == VARIANTS[name]
-    assert without_effect(config.rl) == []
-
-
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
-def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
-    """The other flags of a variant are settings of the rollout, and no algorithm's."""
-    variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
-    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
-    rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
-    named = cli.parse(PRESETS, "tiny", [f"--rl.algorithm={name}", *(f for f in flags if f.startswith(rollout))])
-    assert named == cli.parse(PRESETS, "tiny", flags) and named.rl.algorithm == ALGORITHMS[name]
-    plain = PRESETS["tiny"][1]
-    assert dataclasses.replace(named.rl, algorithm=plain.rl.algorithm, group=8, minibatches=1) == plain.rl
-    other = dataclasses.replace(ALGORITHMS[name], entropy=0.5)
-    assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
-
-
-def test_every_documented_variant_is_tested():
-    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", ALGORITHMS_PAGE, re.MULTILINE)
-    assert table == list(VARIANTS)
-
-
-@pytest.mark.parametrize(
-    ("settings", "line"),
-    [
-        ({"loss": "cispo"}, "rl.loss=cispo: no effect with one update a rollout"),
-        ({"ratio": "sequence", "eps_high": 0.28}, "rl.ratio=sequence, rl.eps-high=0.28: no effect with one update"),
-        ({"eps_low": 3e-4}, "rl.eps-low=0.0003: no effect with one update .* raise rl.minibatches or rl.inner-epochs"),
-        ({"reference_every": 25}, "rl.reference-every=25: no effect without a reference: set rl.beta"),
-        ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
-    ],
-)
-def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
-    found = without_effect(rl_config(**settings))
-    assert len(found) == 1 and re.match(line, found[0])
-    acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
-    assert without_effect(rl_config(**settings, **acting)) == []
-    assert without_effect(RLConfig()) == without_effect(rl_config(importance_cap=2.0, aggregate="token")) == []
-    with pytest.warns(UserWarning, match=line):  # at the start of a command
-        check_run(rl_config(**settings), Sampling(), 1)
-
-
-def test_a_sequence_s_ratio_acts_on_weights_of_importance():
-    """Its gradient is that of the tokens' mean weight; sum w_t d log pi_t is another, with one update a rollout too."""
-    old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
-    mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
-
-    def loss(logp, ratio):
-        ratios = log_ratio(logp, old, mask, ratio)
-        values = clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
-        return (values * truncated_importance(old, sampled, 2.0)).sum()
-
-    np.testing.assert_allclose(jax.grad(loss)(old, "token"), [[-1, -0.5]], rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(loss)(old, "sequence"), [[-0.75, -0.75]], rtol=1e-6)
-    assert without_effect(rl_config(ratio="sequence", importance_cap=2.0)) == []
-    assert without_effect(rl_config(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")
-
-
-def test_wrong_corpus_shares_are_refused(start):
-    with pytest.raises(UserError, match="add up to 1"):
-        dataclasses.replace(start.pretrain.corpus, careful=0.9)

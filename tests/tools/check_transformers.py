@@ -1,12 +1,12 @@
-"""Shows that exported folders load in transformers and compute the same there; not part of the test run.
+"""Checks that exported folders load in transformers and compute the same there. Not part of the suite.
 
-In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf and sentencepiece
-too, by which transformers reads tokenizer.model):
+Run ``export`` in this project's environment, then ``compare`` in the environment that tests/tools/make_fixtures.py
+describes, with protobuf and sentencepiece, which transformers needs to read tokenizer.model:
 
-    python tests/check_transformers.py export FOLDER
-    .venv-torch/bin/python tests/check_transformers.py compare FOLDER
+    python tests/tools/check_transformers.py export FOLDER
+    .venv-torch/bin/python tests/tools/check_transformers.py compare FOLDER
 
-``compare`` prints a line for each export and exits 1 where logits are more than 1e-4 apart or token ids differ.
+``compare`` prints a line for each export and exits 1 if logits are more than 1e-4 apart or token ids differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def export(folder: Path) -> None:
     from r1jax.sharding import init_params
     from r1jax.tokenizer import ByteTokenizer, load_tokenizer
 
-    fixtures = Path(__file__).parent / "fixtures"
+    fixtures = Path(__file__).parents[1] / "fixtures"
     texts = json.loads((fixtures / "tokenizers" / "expected.json").read_text())["texts"]
     names = ("llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3", "reward")
     models = {name: load_huggingface(fixtures / name) for name in names}

@@ -1,4 +1,4 @@
-"""R1-Zero as a command, in a small version, and its RL by itself."""
+"""A small R1-Zero, as a command and as RL alone."""
 
 import dataclasses
 import json
@@ -23,7 +23,8 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
 from r1jax.sharding import make_mesh, param_shardings
 from r1jax.training.loop import SaveConfig
-from tests.commands import ROOT, call
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
 
 SMALL = [
     "--pretrain.steps=6",
@@ -85,7 +86,7 @@ def rows_of(out):
 
 
 def unfinish(out, *stages):
-    """Leaves stages as a kill before their last write does."""
+    """Removes the manifests of stages, as if a kill had come before their last write."""
     for stage in stages:
         (out / stage / "manifest.json").unlink()
 
@@ -100,7 +101,7 @@ def status_of(out, *flags):
 
 
 def environment_of(model, pool):
-    """Forty problems and 16 tokens an answer, as in the finished run."""
+    """Forty problems and 16 tokens per completion, as in the finished run."""
     problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
     template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
     width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)
@@ -108,7 +109,7 @@ def environment_of(model, pool):
 
 
 def short_run(mesh, finished, pool, folder, **settings):
-    """Two steps from the finished run's export on a mesh: rows, completions and parameters."""
+    """Metrics, completions and parameters of two steps on a mesh, from the finished run's export."""
     own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
     algorithm = GRPO(**({"beta": 0.05} | own))
     config = RLConfig(**({"steps": 2, "prompts": 4, "group": 8, "learning_rate": 1e-3} | settings), algorithm=algorithm)

@@ -5,7 +5,7 @@ transformers 5.23.0 and tokenizers 0.23.3:
 
     python -m venv .venv-torch
     .venv-torch/bin/pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3
-    .venv-torch/bin/python tests/make_fixtures.py
+    .venv-torch/bin/python tests/tools/make_fixtures.py
 
 Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32; of the reward model [2, 1], with
 the second row padded.
@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 COMMON = {
     "vocab_size": 128,
     "hidden_size": 32,

@@ -1,11 +1,11 @@
-"""Kills experiments at random moments and between any two writes, and compares how they end; not part of the suite.
+"""Kills experiments at random moments and between any two writes, and compares their results. Not part of the suite.
 
-    python tests/check_kills.py r1_zero --kills 20        SIGKILL at random moments, the same command until it ends
-    python tests/check_kills.py r1 --states 50            every state that a kill can leave between two writes, or 50
-    python tests/check_kills.py distill --folder DIR      where all is kept; a folder of /tmp where none is given
+    python tests/tools/check_kills.py r1_zero --kills 20      SIGKILL at random moments, the same command until it ends
+    python tests/tools/check_kills.py r1 --states 50          every state that a kill can leave between writes, or 50
+    python tests/tools/check_kills.py distill --folder DIR    keeps all files in DIR; the default is a folder in /tmp
 
-What is compared with a run that nothing interrupted: weights, metrics and data sets bit by bit, and manifests, each
-but for times; and that nothing is left lying about.
+The results must equal those of an uninterrupted run: weights, metrics and data sets bit by bit, and manifests except
+times. No temporary files may remain.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+
+from tests.helpers.snapshots import snapshots  # noqa: E402
 
 _RL = "--{0}.steps=3 --{0}.prompts=4 --{0}.group=4"
 _PRETRAIN = (
@@ -197,52 +197,6 @@ def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, 
             experiment.prepare(run)
     print(f"{experiment.name}: {counted.total()} random kills: {dict(sorted(counted.items()))}", flush=True)
     return good
-
-
-@contextlib.contextmanager
-def snapshots(out: Path, into: Path) -> Iterator[list[Path]]:
-    """Copies ``out`` before each operation on files that Python knows of, each state once."""
-    taken: list[Path] = []
-    seen: set[str] = set()
-    lock = threading.Lock()
-    mine = threading.local()  # whether this thread is copying
-    active = True
-    events = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")
-
-    def state() -> str:
-        total = hashlib.sha256()
-        for path in sorted(out.rglob("*")):
-            total.update(str(path.relative_to(out)).encode())
-            if path.is_file() and "tfevents" not in path.name:
-                total.update(path.read_bytes())
-        return total.hexdigest()
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if not active or getattr(mine, "copying", False) or not (writes or event in events) or not out.exists():
-            return
-        name = str(arguments[0])
-        if os.path.isabs(name) and not name.startswith(str(out)):
-            return
-        with lock:
-            mine.copying = True
-            for _ in range(5):  # code that is not Python's may rename a file meanwhile
-                target = into / f"{len(taken):04d}"
-                try:
-                    if (found := state()) not in seen:
-                        shutil.copytree(out, target)
-                        seen.add(found)
-                        taken.append(target)
-                    break
-                except (OSError, shutil.Error):
-                    shutil.rmtree(target, ignore_errors=True)
-            mine.copying = False
-
-    sys.addaudithook(hook)
-    try:
-        yield taken
-    finally:
-        active = False
 
 
 def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: int, seed: int) -> bool:

@@ -1,4 +1,4 @@
-"""Data files that tests write, and the errors of their readers."""
+"""Data files that tests write, and the error messages of their readers."""
 
 from __future__ import annotations
 

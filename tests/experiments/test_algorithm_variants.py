@@ -1,0 +1,60 @@
+"""The settings of GRPO's relatives in docs/algorithms.md, compared with their papers and with the named algorithms."""
+
+import dataclasses
+import re
+
+import pytest
+
+from experiments.r1_zero import PRESETS
+from r1jax import cli
+from r1jax.algorithms.table import ALGORITHMS
+from r1jax.rl.config import check_run, without_effect
+from tests.helpers.paths import ROOT
+
+ALGORITHMS_PAGE = (ROOT / "docs" / "algorithms.md").read_text()
+VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
+    "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
+    "DAPO": {
+        "eps_low": 0.2,
+        "eps_high": 0.28,
+        "aggregate": "token",
+        "drop_equal_groups": True,
+        "overlong_buffer": 4096,
+        "updates": 16,
+        "beta": 0,
+    },
+    "GSPO": {"eps_low": 3e-4, "eps_high": 4e-4, "ratio": "sequence", "aggregate": "sequence", "updates": 4, "beta": 0},
+    "CISPO": {"loss": "cispo", "eps_low": 1, "eps_high": 4, "aggregate": "token", "updates": 16, "beta": 0},
+    "RLOO": {"baseline": "leave_one_out", "aggregate": "constant", "updates": 1},
+    "REINFORCE++": {"baseline": "batch", "normalise_std": True},
+    "truncated importance sampling": {"importance_cap": 2},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_documented_variants_are_those_of_their_papers(name):
+    flags = re.search(rf"^\| \[{re.escape(name)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
+    config = cli.parse(PRESETS, "tiny", flags)
+    check_run(config.rl, config.sampling, 1)
+    settings = vars(config.rl) | vars(config.rl.algorithm) | {"updates": config.rl.updates}
+    assert {key: settings[key] for key in VARIANTS[name]} == VARIANTS[name]
+    assert without_effect(config.rl) == []
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
+def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
+    """The other flags of a variant are settings of the rollout and belong to no algorithm."""
+    variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
+    flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
+    rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
+    named = cli.parse(PRESETS, "tiny", [f"--rl.algorithm={name}", *(f for f in flags if f.startswith(rollout))])
+    assert named == cli.parse(PRESETS, "tiny", flags) and named.rl.algorithm == ALGORITHMS[name]
+    plain = PRESETS["tiny"][1]
+    assert dataclasses.replace(named.rl, algorithm=plain.rl.algorithm, group=8, minibatches=1) == plain.rl
+    other = dataclasses.replace(ALGORITHMS[name], entropy=0.5)
+    assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
+
+
+def test_every_documented_variant_is_tested():
+    table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", ALGORITHMS_PAGE, re.MULTILINE)
+    assert table == list(VARIANTS)

@@ -1,0 +1,55 @@
+"""Settings of RL that have no effect without others."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
+from r1jax.rl.config import RLConfig, check_run, without_effect
+from r1jax.sampling.processors import Sampling
+
+
+def rl_config(**settings):
+    """An RLConfig with settings of the step and of GRPO."""
+    own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
+    return RLConfig(**settings, algorithm=GRPO(**own))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"loss": "cispo"}, "rl.loss=cispo: no effect with one update a rollout"),
+        ({"ratio": "sequence", "eps_high": 0.28}, "rl.ratio=sequence, rl.eps-high=0.28: no effect with one update"),
+        ({"eps_low": 3e-4}, "rl.eps-low=0.0003: no effect with one update .* raise rl.minibatches or rl.inner-epochs"),
+        ({"reference_every": 25}, "rl.reference-every=25: no effect without a reference: set rl.beta"),
+        ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
+    ],
+)
+def test_settings_without_effect_are_reported_with_the_settings_that_they_need(settings, line):
+    found = without_effect(rl_config(**settings))
+    assert len(found) == 1 and re.match(line, found[0])
+    acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
+    assert without_effect(rl_config(**settings, **acting)) == []
+    assert without_effect(RLConfig()) == without_effect(rl_config(importance_cap=2.0, aggregate="token")) == []
+    with pytest.warns(UserWarning, match=line):  # at the start of a command
+        check_run(rl_config(**settings), Sampling(), 1)
+
+
+def test_a_ratio_per_sequence_changes_the_gradient_with_importance_weights():
+    """The gradient has the mean weight of the tokens instead of sum w_t d log pi_t, also with one update a rollout."""
+    old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
+    mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
+
+    def loss(logp, ratio):
+        ratios = log_ratio(logp, old, mask, ratio)
+        values = clipped_surrogate(ratios, advantages, 0.2, 0.2)[0]
+        return (values * truncated_importance(old, sampled, 2.0)).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(old, "token"), [[-1, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(loss)(old, "sequence"), [[-0.75, -0.75]], rtol=1e-6)
+    assert without_effect(rl_config(ratio="sequence", importance_cap=2.0)) == []
+    assert without_effect(rl_config(ratio="sequence", eps_low=0.1, importance_cap=2.0))[0].startswith("rl.eps-low=0.1:")

@@ -1,0 +1,53 @@
+"""Updates of one rollout: epochs, minibatches and their weights."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from r1jax.algorithms.grpo import GRPO
+from r1jax.rl.config import RLConfig
+from r1jax.rl.state import RLState
+from r1jax.rl.step import learn
+from tests.helpers.training import fresh
+from tests.rl.helpers import GROUP, batch_of, setup_of
+
+
+def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_config):
+    for minibatches, epochs in ((1, 1), (2, 1), (2, 3)):
+        config = RLConfig(
+            prompts=2, group=GROUP, minibatches=minibatches, inner_epochs=epochs, algorithm=GRPO(beta=0.1)
+        )
+        state, optimizer, _ = fresh(tiny_params, tiny_config)
+        state = RLState(state, jax.tree.map(jnp.copy, tiny_params))
+        setup = setup_of(config, optimizer, tiny_config)
+        state, row = learn(state, batch_of(samples), jax.random.key(0), setup)
+        counts = [int(c) for _, c in optax.tree_utils.tree_get_all_with_path(state.policy.opt_state, "count")]
+        assert counts and set(counts) == {minibatches * epochs}
+        assert row["sampler_gap_max"] < 1e-5
+        if config.updates == 1:
+            assert row["kl"] == pytest.approx(0, abs=1e-9)
+        else:
+            assert row["kl"] > 1e-7
+
+
+@pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
+@pytest.mark.parametrize("kept", [3, 11])
+def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_params, tiny_config, aggregate, kept):
+    """With small steps the minibatches add up to the gradient of the whole batch, as often as updates were made."""
+    batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch_of(samples))
+    counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(1), 16)[:kept]].set(True)
+    batch = batch.replace(mask=batch.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,)))
+    sgd = optax.apply_if_finite(optax.sgd(1e-4), 5)
+    moved = {}
+    for minibatches in (1, 8):
+        config = RLConfig(prompts=4, group=4, minibatches=minibatches, algorithm=GRPO(aggregate=aggregate))
+        state, _, _ = fresh(tiny_params, tiny_config)
+        state = RLState(state.replace(opt_state=sgd.init(state.params)))
+        state, row = learn(state, batch, jax.random.key(0), setup_of(config, sgd, tiny_config))
+        moved[minibatches] = jnp.concatenate(
+            [(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (state.policy.params, tiny_params)), strict=True)]
+        )
+    updates = min(kept, 8)
+    assert jnp.linalg.norm(moved[8] / updates - moved[1]) < 0.02 * jnp.linalg.norm(moved[1])
+    assert row["empty_updates"] == pytest.approx(1 - updates / 8)
