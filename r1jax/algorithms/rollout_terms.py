@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class RolloutTerms(Algorithm):
                 f"overlong-buffer={self.overlong_buffer} is beyond max-tokens={max_tokens}; DAPO's is a fifth of it"
             )
 
-    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray, rule_rewards: Mapping[str, np.ndarray]) -> np.ndarray:
         """All groups, or those with spread: [P] bool."""
         return spread if self.drop_equal_groups else np.ones(len(spread), bool)
 

@@ -58,6 +58,8 @@ class RLConfig(OptimizerConfig):
             raise UserError(
                 f"rl.group={self.group}: a sample is compared with the others of its group, so at least {least}"
             )
+        if self.reference_every and self.algorithm.fixed_reference:
+            raise UserError(f"rl.reference-every={self.reference_every}: this algorithm keeps the first reference")
         if min(self.steps, self.prompts, self.group, self.minibatches, self.inner_epochs, self.logprob_chunk) < 1:
             raise UserError("rl: steps, prompts, group, minibatches, inner-epochs and logprob-chunk must be at least 1")
         for name in ("microbatch", "reference_every"):

@@ -72,7 +72,7 @@ def train_policy(
             attempts = config.algorithm.attempts
             problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
             state, result = rl_step(state, problems, step_keys(environment, step), setup)
-            rollout, names = result.rollout, environment.pool.names
+            rollout, names = result.rollout, result.rollout.names
             whole, seconds = time.perf_counter() - began, watch.take()
             loop.writer.write_completions(step, excerpt(rollout.groups, log_samples, names))
             return state, describe(rollout, result.advantages, names) | result.metrics | {
