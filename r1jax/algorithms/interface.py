@@ -101,7 +101,7 @@ class Algorithm:
 
     @property
     def attempts(self) -> int:
-        """Most rollouts of a step; further ones are made while fewer groups are kept than a step has prompts."""
+        """Maximum number of attempts at sampling in a step, which ends them when it has as many groups as prompts."""
         return 1
 
     @property

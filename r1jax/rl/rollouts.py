@@ -79,7 +79,7 @@ class Rollout:
 
 
 def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Array, setup: StepSetup) -> Rollout:
-    """The groups of a step: P that the algorithm keeps, from as many attempts as that takes.
+    """The groups of a step: P that the algorithm keeps, from as many attempts as needed.
 
     problems: P of each attempt. If fewer groups are kept after the last one, others fill the batch, whose shape is
     fixed, and do not count.

@@ -31,7 +31,7 @@ class StepKeys(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step leaves for the log."""
+    """The results of a step that are logged."""
 
     rollout: Rollout
     advantages: np.ndarray  # [P, G]
@@ -41,7 +41,7 @@ class StepResult(NamedTuple):
 def rl_step(
     state: RLState, problems: Sequence[Sequence[Problem]], keys: StepKeys, setup: StepSetup
 ) -> tuple[RLState, StepResult]:
-    """Samples groups, scores them, and updates the policy; the state that is given must not be used any more.
+    """Samples groups, scores them, and updates the policy; the updates donate the arrays of ``state``.
 
     problems: of each attempt at sampling, setup.config.algorithm.attempts of them with config.prompts problems each.
     """

@@ -36,7 +36,7 @@ def train_policy(
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Resumes from the newest checkpoint there. ``name`` is shown beside the progress bar and separates the random numbers
-    of the stages of a recipe, each of which needs another name. The weights of ``model`` are freed: training has a copy
+    of the stages of a recipe, so it differs between them. The weights of ``model`` are freed: training has a copy
     of its own. Without an entered mesh it runs on one device.
 
     Raises:
