@@ -53,7 +53,7 @@ class RolloutTokens:
 
     mask: jax.Array  # [B, T] bool, the tokens of completions that count
     rewards: jax.Array  # [B] float32, as given to ``advantages``
-    rule_rewards: Values  # name of a rule -> [B] float32, unweighted; nan if it does not apply to the problem
+    rule_rewards: dict[str, jax.Array]  # name of a rule -> [B] float32, unweighted; nan if it does not apply
     advantages: jax.Array  # [B] float32, as returned by ``advantages``
     policy_logprobs: jax.Array  # [B, T] float32, of the policy that sampled
     reference_logprobs: jax.Array  # [B, T] float32; zeros unless needs_reference

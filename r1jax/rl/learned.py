@@ -32,14 +32,14 @@ class Learner:
     """How a learned model is computed and optimised; static under jit."""
 
     name: str
-    updated: Literal["before", "after"]  # than the policy
+    updated: Literal["before", "after"]  # the updates of the policy
     config: ModelConfig  # head "scalar": a value per position; else the log-probability of the next token
     settings: OptimizerConfig
     optimizer: optax.GradientTransformation
 
 
 def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> dict[str, Learner]:
-    """The learners of rl.algorithm by name, with the policy's optimiser settings where they have none of their own."""
+    """The learners of rl.algorithm by name; a setting that a learned model does not have is the policy's."""
     shared = {field.name: getattr(rl, field.name) for field in dataclasses.fields(OptimizerConfig)}
     learners = {}
     for name, learned in rl.algorithm.learned.items():
