@@ -147,11 +147,8 @@ def call_and_exit(main: Callable[[], object], farewell: str = "stopped") -> NoRe
     warnings.formatwarning = _format_warning
     try:
         stoppable(main, farewell)
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in _STORAGE:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _STORAGE:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -265,12 +262,8 @@ def _named_parts(config: Any, prefix: str = "--") -> Iterator[tuple[str, Named]]
 def _choice(flag: str, part: Named) -> tuple[str, Any]:
     """A field that shows the flag of a part that may be chosen by name; ``parse`` reads its value beforehand."""
     name, names = flag.removeprefix("--"), tuple(dict(part.settings))
-    shown = tyro.conf.arg(
-        name=name,
-        help=part.help,
-        metavar="{" + ",".join(names) + "}",
-        help_behavior_hint="(default: the settings of the preset)",
-    )
+    metavar, default = "{" + ",".join(names) + "}", "(default: the settings of the preset)"
+    shown = tyro.conf.arg(name=name, help=part.help, metavar=metavar, help_behavior_hint=default)
     return name.replace("-", "_").replace(".", "_"), Annotated[Literal[names] | None, shown]
 
 
