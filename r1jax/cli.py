@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import errno
@@ -41,9 +42,11 @@ class Named:
     """Annotates a part of a config that ``--PART=NAME`` replaces as a whole, before other flags change its fields.
 
     settings: pairs of a name and a frozen dataclass.
+    help: a sentence for ``--help``.
     """
 
     settings: tuple[tuple[str, Any], ...]
+    help: str = "Named settings that replace those of the preset."
 
 
 @_TYPES.primitive_rule
@@ -93,8 +96,11 @@ def parse(
     config = presets[chosen][1]
     parts = dict(_named_parts(config))
     for flag, *values in _by_flag(given):
-        if flag in parts and values and (settings := dict(parts[flag].settings).get(values[0])) is not None:
-            config = _replace(config, flag.removeprefix("--").replace("-", "_").split("."), settings)
+        if flag in parts and values:
+            settings = dict(parts[flag].settings)
+            if values[0] not in settings:
+                raise UserError(f"{flag}={values[0]}: expected {_describe(Literal[tuple(settings)])} (see --help)")
+            config = _replace(config, flag.removeprefix("--").replace("-", "_").split("."), settings[values[0]])
 
     lines = (f"{name}: {line}" for name, (line, _) in presets.items())
     about = "\n".join(["The preset whose settings the other flags change.", *lines])
@@ -104,7 +110,7 @@ def parse(
         "Command",
         [
             ("preset", Annotated[preset_names, tyro.conf.arg(help=about)]),
-            *(_choice(flag, flags[flag]) for flag in parts),
+            *(_choice(flag, parts[flag]) for flag in parts),
             ("config", Annotated[type(config), tyro.conf.arg(name="")]),  # no prefix
         ],
         frozen=True,
@@ -141,11 +147,8 @@ def call_and_exit(main: Callable[[], object], farewell: str = "stopped") -> NoRe
     warnings.formatwarning = _format_warning
     try:
         stoppable(main, farewell)
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in _STORAGE:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _STORAGE:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -256,17 +259,20 @@ def _named_parts(config: Any, prefix: str = "--") -> Iterator[tuple[str, Named]]
             yield from _named_parts(value, f"{flag}.")
 
 
-def _choice(flag: str, names: Any) -> tuple[str, Any]:
+def _choice(flag: str, part: Named) -> tuple[str, Any]:
     """A field that shows the flag of a part that may be chosen by name; ``parse`` reads its value beforehand."""
-    name = flag.removeprefix("--")
-    about = "Named settings that replace those of the preset; single flags are applied after them."
-    return name.replace("-", "_").replace(".", "_"), Annotated[names | None, tyro.conf.arg(name=name, help=about)]
+    name, names = flag.removeprefix("--"), tuple(dict(part.settings))
+    metavar, default = "{" + ",".join(names) + "}", "(default: the settings of the preset)"
+    shown = tyro.conf.arg(name=name, help=part.help, metavar=metavar, help_behavior_hint=default)
+    return name.replace("-", "_").replace(".", "_"), Annotated[Literal[names] | None, shown]
 
 
 def _replace(config: Any, path: Sequence[str], value: Any) -> Any:
-    """The config with another value of the field at ``path``."""
+    """The config with another value of the field at ``path``, unchecked: other flags are applied after it."""
+    changed = copy.copy(config)
     inner = _replace(getattr(config, path[0]), path[1:], value) if len(path) > 1 else value
-    return dataclasses.replace(config, **{path[0]: inner})
+    object.__setattr__(changed, path[0], inner)
+    return changed
 
 
 def _by_flag(args: Sequence[str]) -> list[list[str]]:

@@ -297,9 +297,27 @@ def test_a_name_replaces_the_settings_of_a_part_and_flags_change_them(flags: lis
     assert parse_steps("--rl.algorithm=wide", "--rl.algorithm=plain") == Steps()
 
 
+@dataclasses.dataclass(frozen=True)
+class Checked(Step):
+    """A step whose group must fit its algorithm."""
+
+    def __post_init__(self) -> None:
+        if self.group < 10 * self.algorithm.high:
+            raise UserError("the group is too small")
+
+
+def test_only_the_final_config_is_checked() -> None:
+    presets = {"small": ("a small group", Checked(group=2))}
+    assert cli.parse(presets, "small", ["--algorithm=wide", "--group=5"]).group == 5
+    with pytest.raises(UserError, match="the group is too small"):
+        cli.parse(presets, "small", ["--algorithm=wide"])
+
+
 def test_a_wrong_name_is_one_line_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"^--rl.algorithm=wid: expected one of plain, wide \(see --help\)$"):
         parse_steps("--rl.algorithm=wid")
+    with pytest.raises(UserError, match=r"^--rl.algorithm=None: expected one of plain, wide"):
+        parse_steps("--rl.algorithm=None")
     with pytest.raises(UserError, match=r"^--rl.algorithm has no value: expected one of plain, wide"):
         parse_steps("--rl.algorithm")
     with pytest.raises(UserError, match=r"^--rl.algorithm.low: no such flag; did you mean --rl"):
@@ -307,4 +325,4 @@ def test_a_wrong_name_is_one_line_with_the_choices(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         parse_steps("--rl.algorithm=wide", "--help")
     shown = capsys.readouterr().out
-    assert "--rl.algorithm {None,plain,wide}" in shown and "The upper end. (default: 0.5)" in shown
+    assert "--rl.algorithm {plain,wide}" in shown and "The upper end. (default: 0.5)" in shown

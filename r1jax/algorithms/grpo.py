@@ -21,14 +21,14 @@ class GRPO(RolloutTerms):
     """Per token: -surrogate(pi / pi_old, A) * importance + beta * k3(pi, pi_ref) - entropy * H(pi)."""
 
     loss: Literal["clip", "cispo"] = "clip"
-    """Surrogate: PPO's clipped ratio, or CISPO's clipped ratio as a constant weight (arXiv 2506.13585). As eps-low and
-    eps-high, it acts only with several updates a rollout: the ratio is 1 in the first."""
+    """Surrogate: PPO's clipped ratio, or CISPO's clipped ratio as a constant weight (arXiv 2506.13585). Like eps-low
+    and eps-high, it has an effect only with several updates per rollout, since the ratio is 1 in the first."""
     eps_low: float = 0.2
     """The ratio is clipped below 1 - eps-low; a value of 1 or more removes the lower bound."""
     eps_high: float = 0.2
     """The ratio is clipped above 1 + eps-high; DAPO raises it to 0.28."""
     beta: float = 0.0
-    """Weight of the KL divergence from the reference; 0 needs no reference."""
+    """Weight of the KL divergence from the reference; with 0 there is no reference."""
     entropy: float = 0.0
     """Weight of an entropy bonus."""
     baseline: Baseline = "group"
@@ -38,8 +38,8 @@ class GRPO(RolloutTerms):
     aggregate: Aggregate = "sequence"
     """Mean of the loss: over each sequence first (GRPO), over tokens (DAPO), over max-tokens (Dr. GRPO)."""
     ratio: ratios.Ratio = "token"
-    """Ratio of each token (GRPO) or of the whole sequence (GSPO); they differ only with several updates a rollout or
-    with importance-cap."""
+    """Ratio of each token (GRPO) or of the whole sequence (GSPO); they differ only with several updates per
+    rollout or with importance-cap."""
     importance_cap: float = 0.0
     """Cap of truncated importance sampling between sampler and trainer; 0 turns it off."""
 

@@ -10,6 +10,9 @@ One step of training (r1jax.rl.step) calls, in this order:
 2. ``prepare`` on the devices, only if the algorithm has ``learned`` models: advantages per token, and the targets of
    the models, from their outputs;
 3. ``token_loss`` and ``reduce`` in each update of the policy, and ``learned_loss`` in each update of a learned model.
+
+The updates of a learned model with ``updated="before"`` come between 2 and 3; their targets are those of ``prepare``,
+which is then called again with the model's new outputs.
 """
 
 from __future__ import annotations
@@ -50,10 +53,11 @@ class RolloutTokens:
 
     mask: jax.Array  # [B, T] bool, the tokens of completions that count
     rewards: jax.Array  # [B] float32, as given to ``advantages``
+    rule_rewards: dict[str, jax.Array]  # name of a rule -> [B] float32, unweighted; nan if it does not apply
     advantages: jax.Array  # [B] float32, as returned by ``advantages``
     policy_logprobs: jax.Array  # [B, T] float32, of the policy that sampled
     reference_logprobs: jax.Array  # [B, T] float32; zeros unless needs_reference
-    outputs: Values  # of each learned model, before its updates
+    outputs: Values  # of each learned model, before the updates of the policy
     group: int = flax.struct.field(pytree_node=False, default=1)  # G
 
 
@@ -61,12 +65,18 @@ class RolloutTokens:
 class LearnedModel:
     """A model that is trained beside the policy, from the policy's weights at the start of training.
 
-    Its optimiser has the policy's settings except for those below. One update of it follows each one of the policy.
+    It is updated as often as the policy, on minibatches of the same size. The settings of its optimiser
+    (r1jax.training.optimizer) that are None or absent here are the policy's. Log-probabilities are at the policy's
+    temperature; those of the model's initial weights are the reference's, unless the reference is replaced.
     """
 
-    head: Literal["value", "logprob"]  # its output at a position: a number; or the log-probability of the next token
+    head: Literal["value", "logprob"]  # output at a position: a number, or the log-probability of the next token
     learning_rate: float
     warmup_steps: int = 0  # updates
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    updated: Literal["before", "after"] = "after"  # after each update of the policy, or before all of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Algorithm:
     """Base of all algorithms; raises UserError for settings that are negative or not finite."""
 
     smallest_group: ClassVar[int] = 1  # samples of a question that the advantages need
+    fixed_reference: ClassVar[bool] = False  # True if the reference must remain the policy at the start of training
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -90,7 +101,7 @@ class Algorithm:
 
     @property
     def attempts(self) -> int:
-        """Most rollouts of a step; further ones are made while fewer groups are kept than a step has prompts."""
+        """Maximum number of attempts at sampling in a step, which ends them when it has as many groups as prompts."""
         return 1
 
     @property
@@ -105,16 +116,20 @@ class Algorithm:
         """Rewards [B] of completions of ``lengths`` [B] tokens, with the algorithm's own terms: [B] float32."""
         return rewards
 
-    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """The groups to learn from: [P] bool. rewards: [P, G]; spread: [P] bool, False where they are equal."""
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray, rule_rewards: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The groups to learn from: [P] bool.
+
+        rewards: [P, G], as returned by ``shape_rewards``. spread: [P] bool, False where they are equal. rule_rewards:
+        name of a rule -> [P, G] float32, unweighted; nan if it does not apply to the problem.
+        """
         return np.ones(len(rewards), bool)
 
     def advantages(self, rewards: np.ndarray, resolution: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Advantages [P, G] float32 of rewards [P, G].
+        """Advantages [P, G] float32 of rewards [P, G]; by default the rewards, for algorithms that use ``prepare``.
 
         resolution: [P], the smallest difference of rewards that is not noise. counts: [P] bool, groups that are kept.
         """
-        raise NotImplementedError
+        return rewards.astype(np.float32)
 
     def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:
         """Advantages [B, T] float32, and for ``learned_loss`` a tree of arrays [B, ...] of each learned model."""
@@ -128,8 +143,10 @@ class Algorithm:
         """Sum and count of values per token [B, T]: the policy's loss is sum / count over a whole batch."""
         raise NotImplementedError
 
-    def learned_loss(self, name: str, output: jax.Array, mask: jax.Array, targets: Any) -> tuple[jax.Array, jax.Array]:
-        """Sum and count of the loss of a learned model: [] float32 each.
+    def learned_loss(
+        self, name: str, output: jax.Array, mask: jax.Array, targets: Any
+    ) -> tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]:
+        """Sum and count of the loss of a learned model, and metrics as (sum, weight): [] float32 each.
 
         output: [B, T] float32, of the model that is trained. targets: of its rows, from ``prepare``.
         """

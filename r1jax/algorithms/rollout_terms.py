@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,25 +17,26 @@ class RolloutTerms(Algorithm):
     """An algorithm that may drop groups without spread and penalise long completions."""
 
     overlong_buffer: int = 0
-    """Tokens before the limit over which a penalty grows to -1 (DAPO); 0 turns it off."""
+    """The penalty of long completions grows to -1 over this many tokens before max-tokens (DAPO); 0 turns it off."""
     drop_equal_groups: bool = False
     """Leave groups without spread out of the loss and its mean, and sample others instead (DAPO)."""
     max_resamples: int = 2
-    """Most additional rollouts a step when equal groups are dropped."""
+    """Maximum number of further attempts at sampling per step if equal groups are dropped."""
 
     @property
     def attempts(self) -> int:
-        """Most rollouts of a step."""
+        """Maximum number of attempts at sampling in a step."""
         return 1 + self.max_resamples if self.drop_equal_groups else 1
 
     def check(self, max_tokens: int) -> None:
         """Raises UserError if the overlong buffer is longer than a completion."""
         if self.overlong_buffer > max_tokens:
             raise UserError(
-                f"overlong-buffer={self.overlong_buffer} is beyond max-tokens={max_tokens}; DAPO's is a fifth of it"
+                f"overlong-buffer={self.overlong_buffer} must be at most max-tokens={max_tokens}: change one of them "
+                "(DAPO's buffer is a fifth of max-tokens)"
             )
 
-    def keeps(self, rewards: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    def keeps(self, rewards: np.ndarray, spread: np.ndarray, rule_rewards: Mapping[str, np.ndarray]) -> np.ndarray:
         """All groups, or those with spread: [P] bool."""
         return spread if self.drop_equal_groups else np.ones(len(spread), bool)
 

@@ -20,9 +20,9 @@ from r1jax.sharding import parse_mesh
 def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
     """Steps, tokens and memory of the stage with these settings, as text; model: the one that it trains or samples."""
 
-    def memory(dtype: str, chunk: int, reference: bool = False, cached: int = 0) -> str:
+    def memory(dtype: str, chunk: int, copies: int = 0, cached: int = 0) -> str:
         data, tensor = parse_mesh(mesh)
-        split = training_bytes(model, 2 if dtype == "bfloat16" else 4, int(reference), cached) / data
+        split = training_bytes(model, 2 if dtype == "bfloat16" else 4, copies, cached) / data
         return f"{(split + logits_bytes(model, chunk)) / tensor / 2**30:.2f} GiB"
 
     match settings:
@@ -33,7 +33,9 @@ def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
             return {"steps": f"{config.epochs} epochs", "memory": memory(config.param_dtype, 0)}
         case ReasoningRLSettings(rl=config):
             longest = config.sequences * settings.sampling.max_tokens
-            needed = memory(config.param_dtype, config.logprob_chunk, config.algorithm.needs_reference, longest)
+            # A learned model has weights and two moments; its gradient is in memory when the policy's is not.
+            copies = int(config.algorithm.needs_reference) + 3 * len(config.algorithm.learned)
+            needed = memory(config.param_dtype, config.logprob_chunk, copies, longest)
             return _steps(config.steps, config.steps * longest) | {"memory": needed}
         case ColdStartSettings() | RejectionSettings():
             return _sampled(settings.samples)

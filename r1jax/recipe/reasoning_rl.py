@@ -47,7 +47,7 @@ class ReasoningRLSettings(ComputeOptions):
 
 
 def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Trains the input "policy" with GRPO on reasoning problems."""
+    """Trains the input "policy" by reinforcement learning on reasoning problems."""
     model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
     problems = load_problems(settings.problems).train
     with rule_rewards(settings.rewards, settings.routes, settings.verifier) as scorer:

@@ -1,1 +1,1 @@
-"""Reinforcement learning: a step on a page, its rollouts, batches and updates, and the training around it."""
+"""Reinforcement learning: one step, its rollouts, batches and updates, and the training loop around it."""

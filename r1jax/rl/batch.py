@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ class Batch:
     tokens: jax.Array  # [B, T + 1] int32: prompt, completion, then padding
     mask: jax.Array  # [B, T] bool: the tokens of completions, in sequences that count
     rewards: jax.Array  # [B] float32
+    rule_rewards: dict[str, jax.Array]  # name of a rule -> [B] float32, unweighted; nan if it does not apply
     advantages: jax.Array  # [B] float32, or [B, T] if the algorithm has prepared advantages per token
     sampler_logprobs: jax.Array  # [B, T] float32, of the policy, as computed by the sampler
     sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that the tokens were sampled from
@@ -47,6 +48,7 @@ def build_batch(
     *,
     counts: np.ndarray | None = None,
     rewards: np.ndarray | None = None,
+    rule_rewards: Mapping[str, np.ndarray] | None = None,
     advantages: np.ndarray | None = None,
 ) -> Batch:
     """Prompts and completions side by side, on the devices of the entered mesh, split over the data axis.
@@ -57,6 +59,7 @@ def build_batch(
       longest: tokens of the longest possible prompt and completion together.
       counts: [B] bool; a sequence that does not count has no loss and enters no mean. None: all count.
       rewards, advantages: [B]; None: zeros.
+      rule_rewards: name -> [B].
     """
     B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
     lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
@@ -79,6 +82,7 @@ def build_batch(
         "tokens": tokens,
         "mask": within if counts is None else within & counts[:, None],
         "rewards": zeros[:, 0] if rewards is None else rewards.astype(np.float32),
+        "rule_rewards": {name: values.astype(np.float32) for name, values in (rule_rewards or {}).items()},
         "advantages": zeros[:, 0] if advantages is None else advantages.astype(np.float32),
         "sampler_logprobs": laid_out(samples.logprobs),
         "sampling_logprobs": laid_out(samples.sampling_logprobs),

@@ -17,6 +17,8 @@ from r1jax.settings import may_change, may_rise
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.optimizer import OptimizerConfig
 
+_ALGORITHM = "Algorithm with all of its own settings; flags of single settings are applied after it."
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateContext:
@@ -33,23 +35,23 @@ class RLConfig(OptimizerConfig):
     """Reinforcement learning by groups of samples: GRPO (arXiv 2402.03300), its relatives, and other algorithms."""
 
     steps: int = may_rise(100)
-    """Rollouts; each is followed by minibatches * inner-epochs optimiser updates."""
+    """Number of steps: a rollout each, followed by minibatches * inner-epochs optimiser updates."""
     prompts: int = 16
-    """Questions of a rollout."""
+    """Questions per rollout."""
     group: int = 16
-    """Samples of each question (G)."""
+    """Samples per question (G)."""
     minibatches: int = 1
-    """Parts that a rollout is split into at random, with an update for each."""
+    """Parts that a rollout is split into at random, with one update for each part."""
     inner_epochs: int = 1
     """Passes over a rollout."""
     microbatch: int = may_change(0)
     """Sequences in one backward pass, over all devices; 0 takes the whole minibatch."""
     reference_every: int = 0
-    """Rollouts after which the policy replaces the reference; 0 keeps the first reference."""
+    """The policy replaces the reference after every this many steps; 0 keeps the first reference."""
     logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
     # No prefix on the command line: --rl.beta and not --rl.algorithm.beta.
-    algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name=""), Named(tuple(ALGORITHMS.items()))] = GRPO()
+    algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name=""), Named(tuple(ALGORITHMS.items()), _ALGORITHM)] = GRPO()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +60,8 @@ class RLConfig(OptimizerConfig):
             raise UserError(
                 f"rl.group={self.group}: a sample is compared with the others of its group, so at least {least}"
             )
+        if self.reference_every and self.algorithm.fixed_reference:
+            raise UserError(f"rl.reference-every={self.reference_every}: this algorithm keeps the first reference")
         if min(self.steps, self.prompts, self.group, self.minibatches, self.inner_epochs, self.logprob_chunk) < 1:
             raise UserError("rl: steps, prompts, group, minibatches, inner-epochs and logprob-chunk must be at least 1")
         for name in ("microbatch", "reference_every"):

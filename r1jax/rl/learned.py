@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from r1jax.algorithms.interface import RolloutTokens
-from r1jax.algorithms.table import AnyAlgorithm
+from r1jax.algorithms.interface import Algorithm, RolloutTokens
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import hidden_states, prepare, with_scalar_head
@@ -31,21 +32,22 @@ class Learner:
     """How a learned model is computed and optimised; static under jit."""
 
     name: str
+    updated: Literal["before", "after"]  # the updates of the policy
     config: ModelConfig  # head "scalar": a value per position; else the log-probability of the next token
     settings: OptimizerConfig
     optimizer: optax.GradientTransformation
 
 
 def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> dict[str, Learner]:
-    """The learners of rl.algorithm by name, with the policy's optimiser settings where they have none of their own."""
+    """The learners of rl.algorithm by name; a setting that a learned model does not have is the policy's."""
     shared = {field.name: getattr(rl, field.name) for field in dataclasses.fields(OptimizerConfig)}
     learners = {}
     for name, learned in rl.algorithm.learned.items():
-        own = {"learning_rate": learned.learning_rate, "warmup_steps": learned.warmup_steps}
+        own = {field: value for field, value in vars(learned).items() if field in shared and value is not None}
         settings = OptimizerConfig(**{**shared, **own})
         config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
         optimizer = make_optimizer(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
-        learners[name] = Learner(name, config, settings, optimizer)
+        learners[name] = Learner(name, learned.updated, config, settings, optimizer)
     return learners
 
 
@@ -83,12 +85,27 @@ def learner_output(
     return jnp.where(batch.mask, jnp.swapaxes(parts, 0, 1).reshape(batch.mask.shape), 0.0)
 
 
+def prepare_batch(
+    batch: Batch,
+    learned: Mapping[str, TrainState],
+    learners: Mapping[str, Learner],
+    config: RLConfig,
+    context: UpdateContext,
+) -> Batch:
+    """The batch of a whole rollout with advantages per token and targets, from the outputs of the learned models."""
+    outputs = {
+        name: learner_output(learned[name].params, batch, learner, context, config.passes)
+        for name, learner in learners.items()
+    }
+    return _prepared(batch, outputs, config.algorithm, config.group)
+
+
 @partial(jax.jit, static_argnames=("algorithm", "group"))
-def prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: AnyAlgorithm, group: int) -> Batch:
-    """The batch of a whole rollout with the algorithm's advantages per token and targets."""
+def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm, group: int) -> Batch:
     rollout = RolloutTokens(
         mask=batch.mask,
         rewards=batch.rewards,
+        rule_rewards=batch.rule_rewards,
         advantages=batch.advantages,
         policy_logprobs=batch.sampler_logprobs,
         reference_logprobs=batch.reference_logprobs,
@@ -102,22 +119,34 @@ def prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: AnyAlgorith
 
 @partial(jax.jit, static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")
 def update_learner(
-    state: TrainState,
-    batch: Batch,
-    learner: Learner,
-    algorithm: AnyAlgorithm,
-    context: UpdateContext,
-    microbatches: int,
+    state: TrainState, batch: Batch, learner: Learner, algorithm: Algorithm, context: UpdateContext, microbatches: int
 ) -> tuple[TrainState, Metrics]:
     """The state of a learned model after one update on a minibatch, whose loss is divided by its own count."""
 
-    def sums(params: Params, part: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def sums(params: Params, part: Batch) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
         output = jnp.where(part.mask, _output(params, part.tokens, learner, context, part.first), 0.0)
-        loss, count = algorithm.learned_loss(learner.name, output, part.mask, part.targets[learner.name])
-        return loss, (count, jax.lax.stop_gradient(loss))
+        loss, count, metrics = algorithm.learned_loss(learner.name, output, part.mask, part.targets[learner.name])
+        return loss, (count, metrics | {"loss": (loss, count)})
 
     params = prepare(state.params, learner.config)
-    (grads, count), (losses,) = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
+    (grads, count), (parts,) = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
     state, metrics = apply_gradients(state, grads, count, learner.optimizer, learner.config)
-    metrics = {"loss": (losses.sum(), count)} | metrics
+    metrics = jax.tree.map(lambda x: x.sum(axis=0), parts) | metrics
     return state, {f"{learner.name}_{name}": value for name, value in metrics.items()}
+
+
+def update_learners(
+    learned: Mapping[str, TrainState],
+    batch: Batch,
+    learners: Sequence[Learner],
+    config: RLConfig,
+    context: UpdateContext,
+) -> tuple[dict[str, TrainState], Metrics]:
+    """The states of all learned models after one update of ``learners`` on a minibatch, and its metrics."""
+    states, found = dict(learned), {}
+    for one in learners:
+        states[one.name], metrics = update_learner(
+            states[one.name], batch, one, config.algorithm, context, config.microbatches
+        )
+        found |= metrics
+    return states, found

@@ -48,3 +48,10 @@ def batch_logprobs(
 
     parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
     return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+
+
+@jax.jit
+def sampler_gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sum, count and maximum of |old - sampler| over the tokens [B, T] of the mask: [] float32 each."""
+    gap = jnp.where(mask, jnp.abs(old - sampler), 0.0)
+    return gap.sum(), mask.sum().astype(jnp.float32), gap.max()

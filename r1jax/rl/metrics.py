@@ -1,13 +1,17 @@
-"""What is logged of a rollout: figures for metrics.jsonl, and completions to read."""
+"""What is logged of a step: figures of its rollout and updates for metrics.jsonl, and completions to read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from r1jax.rl.rollouts import Group, Rollout
+from r1jax.training.metrics import Metrics, merge, reduce_metrics
+
+Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
 
 
 def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -36,6 +40,12 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
     }
+
+
+def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
+    """Weighted means and maxima over the updates of a step."""
+    names = {name for one in maxima for name in one}
+    return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
 
 
 def excerpt(groups: Sequence[Group], count: int, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ class Rollout:
     """What one step sampled: P groups, and counts of all attempts."""
 
     groups: list[Group]
+    names: tuple[str, ...]  # of the R rules
     counts: np.ndarray  # [P] bool: groups that are learned from
     attempts: int
     sampled: int  # groups of all attempts
@@ -54,6 +55,11 @@ class Rollout:
     def totals(self) -> np.ndarray:
         """[P, G] float32."""
         return np.stack([g.total for g in self.groups])
+
+    @property
+    def rule_rewards(self) -> dict[str, np.ndarray]:
+        """The unweighted rewards of each rule: name -> [P, G] float32."""
+        return _by_rule(self.names, np.stack([g.rewards for g in self.groups]))
 
     @property
     def resolution(self) -> np.ndarray:
@@ -73,7 +79,7 @@ class Rollout:
 
 
 def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Array, setup: StepSetup) -> Rollout:
-    """The groups of a step: P that the algorithm keeps, from as many attempts as that takes.
+    """The groups of a step: P that the algorithm keeps, from as many attempts as needed.
 
     problems: P of each attempt. If fewer groups are kept after the last one, others fill the batch, whose shape is
     fixed, and do not count.
@@ -91,6 +97,7 @@ def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Arra
     groups = [*kept, *(g for g in sampled if not g.kept)][:P]
     return Rollout(
         groups,
+        names=scores[0].names,
         counts=np.array([g.kept for g in groups]),
         attempts=len(scores),
         sampled=len(sampled),
@@ -99,6 +106,10 @@ def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Arra
         timeouts=sum(judged.timeouts for judged in scores),
         crashes=sum(judged.crashes for judged in scores),
     )
+
+
+def _by_rule(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[..., i] for i, name in enumerate(names)}
 
 
 def _groups(
@@ -110,7 +121,8 @@ def _groups(
     total = algorithm.shape_rewards(np.array(scores.total), np.asarray(samples.lengths), setup.context.max_tokens)
     resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)
     spread = groups_with_spread(total.reshape(-1, G), resolution)
-    kept = algorithm.keeps(total.reshape(-1, G), spread)
+    values = scores.values.reshape(-1, G, len(scores.names))
+    kept = algorithm.keeps(total.reshape(-1, G), spread, _by_rule(scores.names, values))
     rows = [slice(i * G, (i + 1) * G) for i in range(len(problems))]  # of each problem
     groups = [
         Group(

@@ -23,7 +23,7 @@ class RLState:
 
     policy: TrainState
     reference: Params | None = None  # if the algorithm needs one; in the type of computation
-    learned: dict[str, TrainState] = flax.struct.field(default_factory=dict)  # the models that it trains beside
+    learned: dict[str, TrainState] = flax.struct.field(default_factory=dict)  # by name: the algorithm's learned models
 
     @property
     def step(self) -> jax.Array:

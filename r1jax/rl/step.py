@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,14 +12,15 @@ import numpy as np
 
 from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, build_batch, minibatches
-from r1jax.rl.learned import learner_output, prepared, update_learner
-from r1jax.rl.logprobs import batch_logprobs
+from r1jax.rl.learned import prepare_batch, update_learners
+from r1jax.rl.logprobs import batch_logprobs, sampler_gap
+from r1jax.rl.metrics import Maxima, reduce_updates
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
-from r1jax.rl.update import Maxima, minibatch_divisor, update
+from r1jax.rl.update import minibatch_divisor, update
 from r1jax.sharding import Params
-from r1jax.training.metrics import Metrics, merge, reduce_metrics
+from r1jax.training.metrics import Metrics
 
 
 class StepKeys(NamedTuple):
@@ -30,7 +31,7 @@ class StepKeys(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step leaves for the log."""
+    """The results of a step that are logged."""
 
     rollout: Rollout
     advantages: np.ndarray  # [P, G]
@@ -40,7 +41,7 @@ class StepResult(NamedTuple):
 def rl_step(
     state: RLState, problems: Sequence[Sequence[Problem]], keys: StepKeys, setup: StepSetup
 ) -> tuple[RLState, StepResult]:
-    """Samples groups, scores them, and updates the policy; the state that is given must not be used any more.
+    """Samples groups, scores them, and updates the policy; the updates donate the arrays of ``state``.
 
     problems: of each attempt at sampling, setup.config.algorithm.attempts of them with config.prompts problems each.
     """
@@ -61,6 +62,7 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
         setup.longest,
         counts=np.repeat(rollout.counts, setup.config.group),
         rewards=rollout.totals.reshape(-1),
+        rule_rewards={name: values.reshape(-1) for name, values in rollout.rule_rewards.items()},
         advantages=advantages.reshape(-1),
     )
 
@@ -81,42 +83,33 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         )
         return jnp.where(batch.mask, found, 0.0)
 
+    def parts(batch: Batch) -> Iterator[Batch]:
+        for epoch in range(config.inner_epochs):
+            yield from minibatches(batch, jax.random.fold_in(key, epoch), config.minibatches)
+
     if state.reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=logprobs(state.reference))
     if not context.on_policy:
         batch = dataclasses.replace(batch, old_logprobs=logprobs(state.policy.params))
-        total, weight, largest = _gap(batch.old_logprobs, batch.sampler_logprobs, batch.mask)
+        total, weight, largest = sampler_gap(batch.old_logprobs, batch.sampler_logprobs, batch.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": largest})
+    policy, learned = state.policy, state.learned
+    before, after = ([one for one in setup.learners.values() if one.updated == when] for when in ("before", "after"))
     if setup.learners:
-        outputs = {
-            name: learner_output(state.learned[name].params, batch, learner, context, config.passes)
-            for name, learner in setup.learners.items()
-        }
-        batch = prepared(batch, outputs, algorithm, config.group)
+        sampled, batch = batch, prepare_batch(batch, learned, setup.learners, config, context)
+        if before:
+            for part in parts(batch):
+                learned, metrics = update_learners(learned, part, before, config, context)
+                sums.append(metrics)
+            batch = prepare_batch(sampled, learned, setup.learners, config, context)
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
-    static = (algorithm, context)
-    policy, learned = state.policy, dict(state.learned)
-    for epoch in range(config.inner_epochs):
-        for part in minibatches(batch, jax.random.fold_in(key, epoch), config.minibatches):
-            policy, metrics, largest = update(
-                policy, part, setup.optimizer, *static, setup.model, config.microbatches, divisor
-            )
-            sums.append(metrics)
-            maxima.append(largest)
-            for name, learner in setup.learners.items():
-                learned[name], metrics = update_learner(learned[name], part, learner, *static, config.microbatches)
-                sums.append(metrics)
-    return RLState(policy, state.reference, learned), _row(sums, maxima)
-
-
-def _row(sums: list[Metrics], maxima: list[Maxima]) -> dict[str, float]:
-    names = {name for one in maxima for name in one}
-    return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
-
-
-@jax.jit
-def _gap(old: jax.Array, sampler: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    gap = jnp.where(mask, jnp.abs(old - sampler), 0.0)
-    return gap.sum(), mask.sum().astype(jnp.float32), gap.max()
+    for part in parts(batch):
+        policy, metrics, largest = update(
+            policy, part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
+        )
+        learned, learned_metrics = update_learners(learned, part, after, config, context)
+        sums += [metrics, learned_metrics]
+        maxima.append(largest)
+    return RLState(policy, state.reference, learned), reduce_updates(sums, maxima)

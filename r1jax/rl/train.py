@@ -36,7 +36,7 @@ def train_policy(
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Resumes from the newest checkpoint there. ``name`` is shown beside the progress bar and separates the random numbers
-    of the stages of a recipe, each of which needs another name. The weights of ``model`` are freed: training has a copy
+    of the stages of a recipe, so it differs between them. The weights of ``model`` are freed: training has a copy
     of its own. Without an entered mesh it runs on one device.
 
     Raises:
@@ -72,7 +72,7 @@ def train_policy(
             attempts = config.algorithm.attempts
             problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
             state, result = rl_step(state, problems, step_keys(environment, step), setup)
-            rollout, names = result.rollout, environment.pool.names
+            rollout, names = result.rollout, result.rollout.names
             whole, seconds = time.perf_counter() - began, watch.take()
             loop.writer.write_completions(step, excerpt(rollout.groups, log_samples, names))
             return state, describe(rollout, result.advantages, names) | result.metrics | {

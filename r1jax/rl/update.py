@@ -8,23 +8,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from r1jax.algorithms.interface import PolicyTokens
-from r1jax.algorithms.table import AnyAlgorithm
+from r1jax.algorithms.interface import Algorithm, PolicyTokens
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import prepare
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
+from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
 
-Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
-
 
 def policy_sums(
-    params: Params, batch: Batch, algorithm: AnyAlgorithm, context: UpdateContext, config: ModelConfig
+    params: Params, batch: Batch, algorithm: Algorithm, context: UpdateContext, config: ModelConfig
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics, Maxima]]:
     """Sum of the algorithm's loss over a microbatch; its count, metrics as (sum, weight), and maxima."""
     logp, entropy = completion_logprobs(params, batch.tokens, config, context.temperature, context.chunk, batch.first)
@@ -53,7 +51,7 @@ def policy_sums(
 
 
 @partial(jax.jit, static_argnames=("algorithm", "context", "minibatches"))
-def minibatch_divisor(mask: jax.Array, algorithm: AnyAlgorithm, context: UpdateContext, minibatches: int) -> jax.Array:
+def minibatch_divisor(mask: jax.Array, algorithm: Algorithm, context: UpdateContext, minibatches: int) -> jax.Array:
     """The divisor of the summed loss of each minibatch of a batch with this mask [B, T]: [] float32.
 
     It is the count of the whole batch over the number of minibatches in which something counts, the same for all: a
@@ -72,7 +70,7 @@ def update(
     state: TrainState,
     batch: Batch,
     optimizer: optax.GradientTransformation,
-    algorithm: AnyAlgorithm,
+    algorithm: Algorithm,
     context: UpdateContext,
     config: ModelConfig,
     microbatches: int,

@@ -112,7 +112,7 @@ class TrainingLoop:
         return state
 
     def fit(self, state: State, step_fn: Callable[[State, int], tuple[State, dict[str, float]]]) -> State:
-        """The state after all steps from the state's own on, each of which gives a row of metrics.
+        """The state after the remaining steps; ``step_fn`` returns the next state and the metrics of a step.
 
         Raises:
           Stopped: on Ctrl-C and SIGTERM, after the current step has ended and been saved.

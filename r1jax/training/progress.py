@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, otherwise a line every ten seconds."""
+"""Progress of a training: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_SECONDS = 10.0  # between two lines if the output is not a terminal
 class ProgressBar:
     """Shows steps done, tokens/s, reward or loss, and the time left on stderr; a context manager.
 
-    start: the first step, above 0 in a resumed run. console, clock (in seconds): for tests.
+    start: the first step, above 0 in a resumed training. console, clock (in seconds): for tests.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds spent in the functions that it times, by name, since they were last taken."""
+    """Adds up the seconds spent in functions, by name."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
     def timed(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
-        """The function, whose seconds are added up under ``name``."""
+        """The function, with the seconds of its calls added up under ``name``."""
 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             began = time.perf_counter()
@@ -29,6 +29,6 @@ class Stopwatch:
         return call
 
     def take(self) -> dict[str, float]:
-        """The seconds so far; counting starts again from 0."""
+        """The seconds since the last call of ``take``, by name."""
         taken, self._seconds = self._seconds, {}
         return taken

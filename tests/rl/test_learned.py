@@ -22,6 +22,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
+from r1jax.rl.learned import make_learners
 from r1jax.rl.setup import make_setup
 from r1jax.rl.state import init_rl_state, rl_shapes
 from r1jax.rl.train import train_policy
@@ -43,12 +44,13 @@ class ActorCritic(Algorithm):
     """Advantages against a value per token, and a reward model of log-probabilities that learns the outcome."""
 
     critic_rate: float = 1e-2
+    judge_updated: str = "after"
 
     needs_reference = property(lambda self: True)
     learned = property(
         lambda self: {
             "critic": LearnedModel("value", self.critic_rate),
-            "judge": LearnedModel("logprob", 1e-3, warmup_steps=2),
+            "judge": LearnedModel("logprob", 1e-3, warmup_steps=2, updated=self.judge_updated),
         }
     )
 
@@ -77,11 +79,13 @@ class ActorCritic(Algorithm):
 
     def learned_loss(self, name, output, mask, targets):
         if name == "critic":
-            return reduce_tokens((output - targets) ** 2, mask, "token", 1)
+            return *reduce_tokens((output - targets) ** 2, mask, "token", 1), {}
         score = jnp.where(mask, output - targets["reference"], 0.0).sum(axis=1)
         counts = mask.any(axis=1)
         loss = -jax.nn.log_sigmoid(jnp.where(targets["good"], score, -score))
-        return jnp.where(counts, loss, 0.0).sum(), counts.sum().astype(jnp.float32)
+        count = counts.sum().astype(jnp.float32)
+        score_metric = jnp.abs(score).sum(), count
+        return jnp.where(counts, loss, 0.0).sum(), count, {"score": score_metric}
 
 
 class Places:
@@ -149,6 +153,70 @@ def test_a_training_that_was_killed_resumes_with_the_same_bits(whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
 
 
+def test_a_training_resumes_on_another_mesh(whole, tmp_path):
+    with pytest.raises(KeyError):
+        train(tmp_path, Places(fail_at=2))
+    rows, saved = train(tmp_path, mesh="2x2")
+    assert rows[:2] == whole[0][:2]
+    for name in ("critic_loss", "judge_loss", "loss", "critic_gradient_norm"):
+        assert rows[2][name] == pytest.approx(whole[0][2][name], abs=1e-4), name
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), saved, whole[1])
+
+
+def learned_once(updated, folder):
+    """One step with two updates, in which the advantages are what the judge has learned: metrics and checkpoint."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Judged(ActorCritic):
+        def prepare(self, rollout):
+            gain = rollout.outputs["judge"] - rollout.reference_logprobs
+            return jnp.where(rollout.mask, jnp.abs(gain), 0.0), super().prepare(rollout)[1]
+
+    return train(folder, algorithm=Judged(judge_updated=updated))
+
+
+def test_a_model_is_updated_before_or_after_the_policy(tmp_path):
+    (before, _), (after, _) = (learned_once(when, tmp_path / when) for when in ("before", "after"))
+    assert after[0]["advantage"] == 0.0 and before[0]["advantage"] > 1e-4  # at first, the judge is the reference
+    assert after[1]["advantage"] > 1e-4
+    assert before[0]["judge_loss"] == pytest.approx(after[0]["judge_loss"], abs=1e-6)  # the same rows and targets
+    assert before[0]["judge_score"] == pytest.approx(after[0]["judge_score"], abs=1e-6)
+
+
+def test_a_learned_model_has_optimiser_settings_of_its_own():
+    @dataclasses.dataclass(frozen=True)
+    class Tuned(ActorCritic):
+        learned = property(
+            lambda self: {"critic": LearnedModel("value", 1.0, schedule="linear", max_grad_norm=0.5, weight_decay=0.0)}
+        )
+
+    policy = {"schedule": "cosine", "weight_decay": 0.1, "b2": 0.95, "warmup_steps": 7}
+    learner = make_learners(RLConfig(algorithm=Tuned(), **policy), MODEL, 0, "rl")["critic"]
+    own = {"learning_rate": 1.0, "schedule": "linear", "max_grad_norm": 0.5, "weight_decay": 0.0, "warmup_steps": 0}
+    assert {name: getattr(learner.settings, name) for name in own} == own
+    assert learner.settings.b2 == 0.95 and learner.settings.param_dtype == "float32"
+
+
+def test_rewards_of_each_rule_reach_the_algorithm(tmp_path):
+    asked = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Selective(ActorCritic):
+        attempts = 2
+
+        def keeps(self, rewards, spread, rule_rewards):
+            asked.append({name: values.shape for name, values in rule_rewards.items()})
+            return rule_rewards["accuracy"].mean(axis=1) > 0.9  # never
+
+        def prepare(self, rollout):
+            assert rollout.rule_rewards["accuracy"].shape == rollout.rewards.shape
+            return super().prepare(rollout)
+
+    rows, _ = train(tmp_path, algorithm=Selective())
+    assert asked == [{"accuracy": (2, 4)}] * 6
+    assert [row["rollout_attempts"] for row in rows] == [2.0] * 3 and rows[0]["empty_updates"] == 1.0
+
+
 def test_a_mesh_gives_the_same_models_and_splits_them(whole, tmp_path):
     rows, saved = train(tmp_path, mesh="2x2")
     for name in ("critic_loss", "judge_loss", "loss", "advantage", "critic_gradient_norm"):
@@ -179,6 +247,12 @@ def test_the_settings_of_an_algorithm_are_checked():
     assert RLConfig(prompts=2, group=1, algorithm=ActorCritic()).sequences == 2  # no group to compare with
     with pytest.raises(UserError, match="at least 2"):
         RLConfig(group=1)
+
+    class Fixed(GRPO):
+        fixed_reference = True
+
+    with pytest.raises(UserError, match="reference-every=3: this algorithm keeps the first reference"):
+        RLConfig(reference_every=3, algorithm=Fixed(beta=0.1))
 
 
 def test_a_loop_frees_the_weights_that_it_starts_from(tmp_path):
