@@ -19,23 +19,23 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
-from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig
-from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment, weights_of
+from r1jax.models.config import COMPUTE_OPTIONS
+from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
 from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabularies, match_stage
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import EVALUATION, Row, make_stage
-from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.make_stage import Row, make_stage
+from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
-from r1jax.recipe.selection import DATA
 from r1jax.recipe.sft import SFTConfig, SFTSettings, check_sft, sft_stage
-from r1jax.recipe.table import STUDENTS
 from r1jax.report.recipe_run import write_report
 from r1jax.report.recipe_screen import print_recipe
 from r1jax.rl.config import RLConfig, check_run
@@ -140,8 +140,7 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
     options = {name: getattr(teacher.evaluation, name) for name in COMPUTE_OPTIONS}
     options |= {"remat": config.remat, "gather": config.gather}
     chat, seed, save = teacher.evaluation.template, teacher.evaluation.seed, from_json(SaveConfig, teacher.rl["save"])
-    own = config.student == "pretrain"
-    student = "student" if own else resolve(config.student)[0]
+    own, student = config.student == PRETRAIN, base_input(config.student, "student")
     # A base is prompted as the teacher's base was; one that is made here knows only the prompt of its corpus.
     plain = chat if own else teacher.base_template
     trained = {"seed": seed, "save": save, **options}
@@ -164,7 +163,7 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
         settings = dataclasses.replace(teacher.evaluation, template=template, **options)
         return EVALUATION + of, evaluation_stage, settings, {"policy": policy or of, **teacher.judges}
 
-    data = run / "rejection_sampling" / DATA
+    data = run / "rejection_sampling" / CONVERSATIONS
     table: list[Row] = [  # stage, function, settings, inputs
         ("student", pretrain_stage, pretraining, {}),
         evaluation("student", plain, student),
@@ -176,15 +175,8 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
         evaluation("student_rl", plain),
     ]
     left_out = {*(() if own else ("student",)), *(() if config.match.steps else ("matched", f"{EVALUATION}matched"))}
-    model = student_model(config, sampling.max_tokens)
+    model = base_config(config.student, config.pretrain, sampling.max_tokens)
     return [make_stage(*row, model, config.mesh) for row in table if row[0] not in left_out]
-
-
-def student_model(config: Config, max_tokens: int) -> ModelConfig:
-    """The student's architecture; max_tokens: of a completion."""
-    if config.student != "pretrain":
-        return read_config(config.student)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + max_tokens)
 
 
 def check(config: Config, run: Path, teacher: Teacher) -> None:
@@ -195,9 +187,9 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
     if config.match.steps:
         settings = "match.prompts, match.samples, match.microbatch"
         check_microbatch(config.match.microbatch_size, "sequences", data, settings)
-    if config.student == "pretrain" and teacher.problems.source != "word-problems":
+    if config.student == PRETRAIN and teacher.problems.source != "word-problems":
         raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
-    if config.student != "pretrain":
+    if config.student != PRETRAIN:
         context = read_config(config.student).context_length
         if teacher.sampling.max_tokens >= context:
             raise UserError(
@@ -216,14 +208,14 @@ def main() -> None:
     teacher = read_teacher(run)
     check(config, run, teacher)
     own = f"{config.pretrain.architecture}-small"
-    name = own if config.student == "pretrain" else short_name(config.student)
+    name = own if config.student == PRETRAIN else short_name(config.student)
     out = run / STUDENTS / (config.name or name)
 
     def report(console: Console) -> None:
         print_recipe(write_report(run), run, console)
 
     stages = student_stages(config, run, teacher)
-    weights = weights_of(config.student, out / "student")
+    weights = base_description(config.student, out / "student")
     run_experiment(stages, out, config, "experiments/distill.py", weights=weights, model=name, report=report)
 
 

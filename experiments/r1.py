@@ -29,7 +29,8 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
-from r1jax.pipeline.command import call_and_exit, run_experiment, weights_of
+from r1jax.pipeline.command import call_and_exit, run_experiment
+from r1jax.recipe.base_model import PRETRAIN, base_description
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
@@ -128,7 +129,7 @@ def check(config: RecipeConfig) -> None:
     for one in (config.cold_start_sft, config.sft):
         check_sft(one, data)
     check_reward_model(config.reward_model, data)
-    if config.base == "pretrain":
+    if config.base == PRETRAIN:
         if config.problems.source != "word-problems":
             raise UserError(
                 f"--problems.source={config.problems.source} needs a model of yours, since --base=pretrain makes one "
@@ -171,7 +172,7 @@ def _check_given(config: RecipeConfig) -> None:
         if given and "=" in given.rpartition(":")[2]:
             raise UserError(f"--{name}={given}: a judge has no weight of its own")
     judge = config.harmlessness or config.base
-    if judge != "pretrain" and ".py:" not in judge:  # harmlessness is judged with the reasoning
+    if judge != PRETRAIN and ".py:" not in judge:  # harmlessness is judged with the reasoning
         check_reasoning_is_kept(read_tokenizer(judge))
     if config.rewriter:
         if config.no_zero or config.cold_start:
@@ -181,7 +182,7 @@ def _check_given(config: RecipeConfig) -> None:
             raise UserError(f"--rewriter={config.rewriter} is a reward model, which gives no tokens")
     if config.general.source != "general":  # the rules know their own prompts alone
         brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in JUDGES)
-        if config.base == "pretrain" or not brought:
+        if config.base == PRETRAIN or not brought:
             raise UserError(
                 f"--general.source={config.general.source} needs --base, --general-data, and for --helpfulness and "
                 "--harmlessness a model, a function or data"
@@ -200,7 +201,7 @@ def main() -> None:
     def report(console: Console) -> None:
         print_recipe(write_report(out), out, console)
 
-    weights = weights_of(config.base, out / "base")
+    weights = base_description(config.base, out / "base")
     run_experiment(recipe_stages(config), out, config, "experiments/r1.py", weights=weights, model=base, report=report)
 
 

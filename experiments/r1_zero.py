@@ -22,7 +22,7 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
 from r1jax.data.text.template import find_template
@@ -31,22 +31,16 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
-from r1jax.pipeline.command import (
-    PipelineConfig,
-    call_and_exit,
-    keep_compiled,
-    print_opening,
-    run_experiment,
-    weights_of,
-)
+from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled, print_opening, run_experiment
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Figures, Stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.export import ExportSettings, export_stage
 from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
-from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.problems import for_evaluation, for_training
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
 from r1jax.report.zero_run import write_report
@@ -148,12 +142,12 @@ def check(config: Config) -> None:
     check_problems(config.problems)
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, config.sampling, data)
-    if config.base == "pretrain" and config.pretrain.batch % data:
+    if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(
             f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the data axis"
         )
     template = find_template(config.template)
-    if config.base == "pretrain":
+    if config.base == PRETRAIN:
         if config.problems.source != "arithmetic" or config.problems.terms != 2:
             given = "source" if config.problems.source != "arithmetic" else "terms"
             raise UserError(
@@ -195,9 +189,7 @@ def check_prompts(config: Config, problems: ProblemSet, tokenizer: Tokenizer, co
 
 def base_model(config: Config) -> ModelConfig:
     """The architecture of the base model."""
-    if config.base != "pretrain":
-        return read_config(config.base)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
+    return base_config(config.base, config.pretrain, config.sampling.max_tokens)
 
 
 def stages(config: Config) -> list[Stage]:
@@ -207,7 +199,7 @@ def stages(config: Config) -> list[Stage]:
     """
     options: dict[str, Any] = {name: getattr(config, name) for name in COMPUTE_OPTIONS}
     rewards, template, seed, save = reward_names(config), config.template, config.seed, config.save
-    base = "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    base = base_input(config.base, "pretrain")
     files = {f"reward_{spec.name}": Path(spec.file) for spec in reward_specs(config) if spec.file}
     pretraining = pretrain_settings(
         config.pretrain, template, config.problems, None, config.sampling.max_tokens, seed, save
@@ -231,7 +223,7 @@ def stages(config: Config) -> list[Stage]:
         ("evaluation_after", evaluation_stage, evaluation, {"policy": "r1-zero", **files}, "r1-zero"),
         ("model", export_stage, export, {"policy": "r1-zero"}, "r1-zero"),
     ]
-    model, made = base_model(config), config.base == "pretrain"
+    model, made = base_model(config), config.base == PRETRAIN
     return [
         make_stage(*row, model=model, mesh=config.mesh, accompanies=accompanies)
         for *row, accompanies in table
@@ -241,9 +233,9 @@ def stages(config: Config) -> list[Stage]:
 
 def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -> None:
     """Prints prompts, samples of the base model and each of their rewards; a base that is made is left in ``out``."""
-    if config.base == "pretrain":
+    if config.base == PRETRAIN:
         execute_pipeline(stages(config)[:1], out, report=lambda line: None)
-    base = out / "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    base = out / base_input(config.base, "pretrain")  # out / an absolute path is that path
     model = load_model(base, config, config.rl.param_dtype)
     check_prompts(config, problems, model.tokenizer, model.config.context_length)
     with RewardPool(reward_specs(config), config.verifier.workers, config.verifier.deadline) as pool:
@@ -300,11 +292,11 @@ def main() -> None:
     problems = load_problems(config.problems)
     if not find_template(config.template).tags and any(p.checker != "number" for p in problems.train):
         raise UserError(f"--template={config.template} asks for a number, and some answers of the problems are none")
-    if config.base != "pretrain":
+    if config.base != PRETRAIN:
         check_prompts(config, problems, read_tokenizer(config.base), read_config(config.base).context_length)
     if not config.dry_run:
         check_attention(config)
-    weights = weights_of(config.base, out / "pretrain")
+    weights = base_description(config.base, out / "pretrain")
     if config.preview:
         keep_compiled()
         with jax.set_mesh(make_mesh(config.mesh)):

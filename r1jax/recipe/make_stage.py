@@ -11,12 +11,12 @@ from r1jax.models.config import ModelConfig
 from r1jax.pipeline.stage import Function, Stage
 from r1jax.recipe.costs import costs
 from r1jax.recipe.evaluation import GeneralPrompts
+from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.problems import problem_files
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
 
 # A row of a table of stages: name, function, settings, and inputs by role (None: without this one).
 Row = tuple[str, Function, Any, Mapping[str, str | Path | None]]
-EVALUATION = "evaluation_"  # before the name of the stage whose model is evaluated
 
 
 def make_stage(

@@ -21,11 +21,11 @@ from r1jax.data.text.template import Template
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.pipeline.stage import Figures
+from r1jax.recipe.folders import CONVERSATIONS
 from r1jax.recipe.judged_samples import JudgedSample, SelectConfig
 from r1jax.seeds import stage_seed
 
 Row = dict[str, Any]
-DATA = "conversations.jsonl"
 
 
 def conversation(problem: Problem, text: str, template: Template, origin: str) -> Row:
@@ -99,7 +99,7 @@ def write_conversations(
         )
     rows = list(rows)
     random.Random(stage_seed(seed, folder.name)).shuffle(rows)
-    write_whole(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(folder / CONVERSATIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sum(one.completion.tokens for one in samples)
     return {
         "rows": len(rows),

@@ -22,8 +22,8 @@ from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.folders import CONVERSATIONS
 from r1jax.recipe.loading import load_model
-from r1jax.recipe.selection import DATA
 from r1jax.seeds import stage_seed
 from r1jax.settings import may_change
 from r1jax.sharding import Params, batch_sharding, entered_mesh
@@ -205,5 +205,5 @@ def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
     """Fine-tunes the input "policy" on the input "conversations": the folder of a data stage, or a file."""
     model = load_model(inputs["policy"], settings, settings.sft.param_dtype)
     data = inputs["conversations"]
-    conversations = read_conversations(data / DATA if data.is_dir() else data)
+    conversations = read_conversations(data / CONVERSATIONS if data.is_dir() else data)
     return sft(model, conversations, settings.sft, settings.save, settings.seed, folder, name=folder.name)[1]

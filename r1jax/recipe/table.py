@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r1jax.checkpoints.load import read_config, resolve
+from r1jax.checkpoints.load import resolve
 from r1jax.models.config import ModelConfig
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.all_scenarios_rl import all_scenarios_rl_stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_input
 from r1jax.recipe.cold_start import cold_start_stage
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.evaluation import evaluation_stage
+from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import EVALUATION, Row, make_stage
-from r1jax.recipe.pretraining import model_config, pretrain_stage
+from r1jax.recipe.make_stage import Row, make_stage
+from r1jax.recipe.pretraining import pretrain_stage
 from r1jax.recipe.reasoning_rl import reasoning_rl_stage
 from r1jax.recipe.rejection_sampling import rejection_sampling_stage
 from r1jax.recipe.reward_models import reward_model_stage
 from r1jax.recipe.sft import sft_stage
 from r1jax.recipe.stage_settings import StageSettings, judge_models, judge_rewards
 
-STUDENTS = "students"  # folder of a run that holds the students distilled from it
-
 
 def recipe_stages(config: RecipeConfig) -> list[Stage]:
     """The stages in the order in which they run. A stage reads other stages by name and files by path."""
-    base = "base" if config.base == "pretrain" else resolve(config.base)[0]
+    base = base_input(config.base, "base")
     zero = None if config.no_zero else "zero"
     rewriter = resolve(config.rewriter)[0] if config.rewriter else None
     conversations, general = config.cold_start or "cold_start_data", config.general_data
@@ -72,9 +72,7 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
 
 def recipe_model(config: RecipeConfig) -> ModelConfig:
     """The architecture of the models: that of the base."""
-    if config.base != "pretrain":
-        return read_config(config.base)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
+    return base_config(config.base, config.pretrain, config.sampling.max_tokens)
 
 
 def judge_inputs(config: RecipeConfig) -> dict[str, str | Path]:
@@ -91,7 +89,7 @@ def judge_inputs(config: RecipeConfig) -> dict[str, str | Path]:
 def _left_out(config: RecipeConfig) -> set[str]:
     """Stages of the table that this config does not have."""
     names = {name for name in JUDGES if getattr(config, name) is not None}
-    if config.base != "pretrain":
+    if config.base != PRETRAIN:
         names.add("base")
     if config.no_zero:
         names |= {"zero", f"{EVALUATION}zero"}

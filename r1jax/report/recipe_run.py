@@ -11,9 +11,7 @@ from typing import Any
 from r1jax import __version__
 from r1jax.disk import write_whole
 from r1jax.pipeline.plan import finished_stages
-from r1jax.recipe.make_stage import EVALUATION
-from r1jax.recipe.selection import DATA
-from r1jax.recipe.table import STUDENTS
+from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.findings import findings
 from r1jax.report.recipe_tables import EvaluatedModel, answers_table, evaluated_model, main_table
@@ -197,7 +195,7 @@ def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
             }
             rows = figures["rows"]
             yield {
-                "path": f"{name}/{DATA}",
+                "path": f"{name}/{CONVERSATIONS}",
                 "rows": rows,
                 "shares": [f"{percent(count / rows)}% {origin}" for origin, count in origins.items() if count],
                 "counts": [[what, str(count)] for what, count in counts.items()],

@@ -102,12 +102,12 @@ def test_files_that_problems_come_from_are_hashed(tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
     (tmp_path / "weights").write_text("")
-    monkeypatch.setattr("r1jax.recipe.table.resolve", lambda path: (tmp_path / "weights", "gguf"))
+    monkeypatch.setattr("r1jax.recipe.base_model.resolve", lambda path: (tmp_path / "weights", "gguf"))
     config = PRESETS[preset][1]
     if config.base == "smollm2":
         from r1jax.models.shapes import SHAPES
 
-        monkeypatch.setattr("r1jax.recipe.table.read_config", lambda path: SHAPES["smollm2"])
+        monkeypatch.setattr("r1jax.recipe.base_model.read_config", lambda path: SHAPES["smollm2"])
     names = [stage.name for stage in recipe_stages(config)]
     wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
     assert [name for name in names if name in wanted] == wanted
