@@ -39,7 +39,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged ({error}): remove {folder} to run its stage again") from error
     if "version" in manifest and "fingerprints" not in manifest:
         raise UserError(
-            f"{folder} was written by r1jax {manifest['version']}, and this version cannot continue it: give another --out"
+            f"{folder} was written by r1jax {manifest['version']}, which cannot be continued: give another --out"
         )
     return manifest
 

@@ -243,6 +243,6 @@ def test_a_folder_of_version_0_1_0_is_refused_and_left_as_it_is(tmp_path):
     path.write_text(json.dumps({"stage": "a", "settings": {"value": 1}, "inputs": {}, "version": "0.1.0"}))
     before = path.read_bytes()
     for force in (False, True):
-        with pytest.raises(UserError, match=r"a was written by r1jax 0\.1\.0, and .*: give another --out"):
+        with pytest.raises(UserError, match=r"a was written by r1jax 0\.1\.0, which .*: give another --out"):
             run(chain(), tmp_path, force=force)
     assert path.read_bytes() == before and not (tmp_path / "b").exists()
