@@ -206,7 +206,12 @@ def stages(config: Config) -> list[Stage]:
     )
     judged = {"template": template, "rewards": rewards, "verifier": config.verifier, "seed": seed, **options}
     rl = ReasoningRLSettings(
-        rl=config.rl, problems=for_training(config.problems), sampling=config.sampling, save=save, **judged
+        rl=config.rl,
+        problems=for_training(config.problems),
+        sampling=config.sampling,
+        save=save,
+        pad_to_held_out=True,
+        **judged,
     )
     evaluation = EvaluationSettings(
         evaluation=config.evaluation,
