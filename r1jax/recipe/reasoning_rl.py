@@ -1,4 +1,4 @@
-"""Reasoning RL: reinforcement learning with rewards by rule, for R1-Zero, stage 2 of R1, and a student by itself.
+"""Reasoning RL: reinforcement learning with rule rewards, for R1-Zero, stage 2 of R1, and a student of distillation.
 
 arXiv 2501.12948, sections 2.2 and 2.3.2.
 """
@@ -59,7 +59,7 @@ def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Pa
 def rule_rewards(
     rewards: tuple[str, ...], routes: tuple[str, ...], verifier: VerifierConfig
 ) -> AbstractContextManager[Scorer]:
-    """The rewards of ``routes``, or else ``rewards`` for every problem, with the processes that compute them."""
+    """The rewards of ``routes``, or ``rewards`` for all problems, with the worker processes that compute them."""
     if routes:
         return routed_rewards(routes, verifier)
     return RewardPool(parse_rewards(rewards), verifier.workers, verifier.deadline)

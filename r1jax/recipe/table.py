@@ -1,4 +1,4 @@
-"""DeepSeek-R1 as a table of stages (arXiv 2501.12948, figure 2): each with its function, its settings and its inputs.
+"""DeepSeek-R1 as a table of stages (arXiv 2501.12948, figure 2), each with its function, settings and inputs.
 
 r1jax.recipe.stage_settings makes the settings of the stages from the config.
 """
@@ -71,7 +71,7 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
 
 
 def recipe_model(config: RecipeConfig) -> ModelConfig:
-    """The architecture of the models: that of the base."""
+    """The architecture of all models of the run, which is that of the base model."""
     return base_config(config.base, config.pretrain, config.sampling.max_tokens)
 
 
@@ -87,7 +87,7 @@ def judge_inputs(config: RecipeConfig) -> dict[str, str | Path]:
 
 
 def _left_out(config: RecipeConfig) -> set[str]:
-    """Stages of the table that this config does not have."""
+    """The names of the stages in the table that this config leaves out."""
     names = {name for name in JUDGES if getattr(config, name) is not None}
     if config.base != PRETRAIN:
         names.add("base")
