@@ -1,8 +1,8 @@
-"""Distillation of a run of r1.py into another base model, beside RL on that model alone (arXiv 2501.12948, section 4).
+"""Distillation of a run of r1.py into another base model, compared with RL on that model (arXiv 2501.12948, section 4).
 
-    python experiments/distill.py --teacher runs/r1-pretrain-seed0                   a small Qwen is made first
-    python experiments/distill.py --teacher RUN --student PATH                       any Hugging Face folder, or GGUF
-    python experiments/distill.py --teacher RUN --student PATH --match.steps=100     then match distributions as well
+    python experiments/distill.py --teacher runs/r1-pretrain-seed0                   pretrains a small Qwen first
+    python experiments/distill.py --teacher RUN --student PATH                       a Hugging Face folder or GGUF file
+    python experiments/distill.py --teacher RUN --student PATH --match.steps=100     also match distributions
 
 The student learns the data set of stage 3 by fine-tuning; for comparison the same student learns by RL with rules. Both
 are evaluated on the teacher's held-out problems, and the teacher's report gains their rows.
@@ -53,14 +53,14 @@ class Config(PipelineConfig):
     teacher: Path | None = None
     """The output folder of a finished r1.py."""
     student: str = "pretrain"
-    """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder of a
-    stage."""
+    """The student: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the folder of a
+    stage, or the folder of a finished run of R1-Zero."""
     name: str | None = None
-    """The name of the output folder in TEACHER/students; None: named after the student."""
+    """The name of the output folder in TEACHER/students. None: the name of the student."""
     remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
+    """What the backward pass recomputes: nothing, each block, or everything except the matrix products."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
+    """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB."""
     pretrain: PretrainConfig = PretrainConfig(
         architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
@@ -70,7 +70,7 @@ class Config(PipelineConfig):
 
 
 PRESETS = {
-    "tiny": ("a small Qwen made on the spot, a teacher of preset tiny; minutes on two CPU cores", Config()),
+    "tiny": ("a small pretrained Qwen, for a teacher of preset tiny; minutes on two CPU cores", Config()),
     "smollm2": (
         "for a teacher of preset smollm2: the same base as a student; minutes on one GPU",
         Config(
@@ -101,12 +101,12 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """What a student shares with its teacher, from the manifests of the teacher's run."""
+    """The settings that a student shares with its teacher, from the manifests of the teacher's run."""
 
     evaluation: EvaluationSettings
     base_template: str  # of the base model's prompts
     rl: Mapping[str, Any]  # the settings of the teacher's stage 2, as JSON
-    judges: Mapping[str, Path]  # the inputs of its evaluations beside the policy
+    judges: Mapping[str, Path]  # the other inputs of its evaluations than the policy
 
     @property
     def problems(self) -> ProblemsConfig:
@@ -120,10 +120,10 @@ class Teacher:
 
 
 def read_teacher(run: Path) -> Teacher:
-    """The teacher whose run is in a folder; raises UserError if it is not finished."""
+    """Reads the teacher from the folder of its run; raises UserError if the run is not finished."""
     made = finished_stages(run)
     if not {"r1", f"{EVALUATION}r1", f"{EVALUATION}base", "reasoning_rl"} <= made.keys():
-        raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
+        raise UserError(f"{run} has no finished R1: give --teacher the output folder of experiments/r1.py")
     last = made[f"{EVALUATION}r1"]
     trained = {role: run / stage for role, stage in last["inputs"].items() if role != "policy"}
     given = {role: Path(path) for role, path in last["paths"].items() if role in JUDGES or role.endswith("_file")}
@@ -136,12 +136,12 @@ def read_teacher(run: Path) -> Teacher:
 
 
 def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
-    """The student itself, distilled, then matched if that is asked for, and with RL alone; each with its evaluation."""
+    """The student as it is, distilled, matched if match.steps > 0, and with RL only, each with its evaluation."""
     options = {name: getattr(teacher.evaluation, name) for name in COMPUTE_OPTIONS}
     options |= {"remat": config.remat, "gather": config.gather}
     chat, seed, save = teacher.evaluation.template, teacher.evaluation.seed, from_json(SaveConfig, teacher.rl["save"])
     own, student = config.student == PRETRAIN, base_input(config.student, "student")
-    # A base is prompted as the teacher's base was; one that is made here knows only the prompt of its corpus.
+    # The student has the prompts of the teacher's base; a pretrained one knows only the prompts of its corpus.
     plain = chat if own else teacher.base_template
     trained = {"seed": seed, "save": save, **options}
     sampling, general = teacher.sampling, teacher.evaluation.general
@@ -180,7 +180,7 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
 
 
 def check(config: Config, run: Path, teacher: Teacher) -> None:
-    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    """Raises UserError for settings that cannot work together, before any device work."""
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, teacher.sampling, data)
     check_sft(config.sft, data)
@@ -188,7 +188,7 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
         settings = "match.prompts, match.samples, match.microbatch"
         check_microbatch(config.match.microbatch_size, "sequences", data, settings)
     if config.student == PRETRAIN and teacher.problems.source != "word-problems":
-        raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
+        raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
     if config.student != PRETRAIN:
         context = read_config(config.student).context_length
         if teacher.sampling.max_tokens >= context:

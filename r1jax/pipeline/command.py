@@ -13,7 +13,6 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.native import MODEL_FILE
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
 from r1jax.pipeline.execute import execute_pipeline
@@ -59,12 +58,10 @@ def run_experiment(
       report: writes and prints the report.
       on_finish: called with the name and figures of each stage that has run.
 
-    Raises UserError if ``out`` is a checkpoint, and as execute_pipeline.
+    Raises UserError as execute_pipeline.
     """
     only = () if config.only is None else (config.only,)
     console = Console()
-    if (out / MODEL_FILE).exists():
-        raise UserError(f"{out} is a checkpoint, or a run of r1jax 0.1.0: give another --out")
     plan = make_plan(stages, out, config.until, only)  # reports wrong flags and files before any device work
     if config.dry_run:
         console.print(plan_table(plan))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from r1jax.checkpoints.native import MODEL_FILE
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.pipeline.code_hash import comparable
@@ -48,9 +49,11 @@ def make_plan(
 
     Raises:
       UserError: for an unknown stage, for until together with only, for a stage that reads a later one, for a file
-        that does not exist, for a manifest that is damaged or of version 0.1.0, and if a stage that ``only`` needs is
-        not finished.
+        that does not exist, for a manifest that is damaged or of version 0.1.0, if a stage that ``only`` needs is not
+        finished, and if ``out`` is a checkpoint.
     """
+    if (out / MODEL_FILE).exists():
+        raise UserError(f"{out} is a checkpoint, or a run of r1jax 0.1.0: give another --out")
     names = check_stages(stages)
     for name in (*([until] if until is not None else []), *only):
         lookup("stage", name, dict.fromkeys(names))
@@ -70,7 +73,9 @@ def make_plan(
         planned, fingerprints[stage.name] = _plan_stage(stage, make_record(stage, fingerprints), out, unfinished)
         if planned.status != "finished":
             if stage.name in needed:
-                raise UserError(f"--only needs the stage {stage.name}, which is not finished: run that first")
+                raise UserError(
+                    f"--only needs the stage {stage.name}, which is not finished with these settings: run it first"
+                )
             unfinished.add(stage.name)
             if stage.name not in included:
                 planned = dataclasses.replace(planned, status="left out")

@@ -236,9 +236,9 @@ def test_every_preset_is_consistent():
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("r1-zero", {}, "--problems.source=gym:gsm_symbolic needs a model of yours"),
+        ("r1-zero", {}, "--problems.source=gym:gsm_symbolic needs another --base"),
         ("r1-zero", {}, "give --base=FOLDER"),
-        ("tiny", {"terms": 3}, "--problems.terms=3 needs a model of yours"),
+        ("tiny", {"terms": 3}, "--problems.terms=3 needs another --base"),
         ("tiny", {"source": "nope.jsonl"}, "no file nope.jsonl: give --problems.source"),
         ("r1-zero", {"held_out_source": "nope.parquet"}, "no file nope.parquet: give --problems.held-out-source"),
         ("tiny", {"source": "arithmetics"}, "problems from 'arithmetics': write arithmetic"),
