@@ -32,7 +32,7 @@ from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabula
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import Row, make_stage
+from r1jax.recipe.make_stage import StageRow, make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
 from r1jax.recipe.sft import SFTConfig, SFTSettings, check_sft, sft_stage
@@ -159,12 +159,12 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
         **trained,
     )
 
-    def evaluation(of: str, template: str, policy: str | Path | None = None) -> Row:
+    def evaluation(of: str, template: str, policy: str | Path | None = None) -> StageRow:
         settings = dataclasses.replace(teacher.evaluation, template=template, **options)
         return EVALUATION + of, evaluation_stage, settings, {"policy": policy or of, **teacher.judges}
 
     data = run / "rejection_sampling" / CONVERSATIONS
-    table: list[Row] = [  # stage, function, settings, inputs
+    table: list[StageRow] = [  # stage, function, settings, inputs
         ("student", pretrain_stage, pretraining, {}),
         evaluation("student", plain, student),
         ("distilled", sft_stage, SFTSettings(sft=config.sft, **trained), {"policy": student, "conversations": data}),

@@ -35,8 +35,8 @@ from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
 from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
-from r1jax.recipe.selection import worked
 from r1jax.recipe.sft import SFTConfig, check_sft
+from r1jax.recipe.sft_data import worked
 from r1jax.recipe.stage_settings import routes
 from r1jax.recipe.table import recipe_model, recipe_stages
 from r1jax.report.recipe_run import write_report

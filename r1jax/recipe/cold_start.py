@@ -19,7 +19,7 @@ from r1jax.data.text.template import Template, completion_text, find_template
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judged_samples import CHUNK, JudgedSample, SamplesSettings, cached_lines, sample_policy
 from r1jax.recipe.loading import load_model
-from r1jax.recipe.selection import Row, select, worked, write_conversations
+from r1jax.recipe.sft_data import Row, select, worked, write_conversations
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample
 

@@ -16,7 +16,7 @@ from r1jax.recipe.problems import problem_files
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
 
 # A row of a table of stages: name, function, settings, and role -> input (None: the stage has no such input).
-Row = tuple[str, Function, Any, Mapping[str, str | Path | None]]
+StageRow = tuple[str, Function, Any, Mapping[str, str | Path | None]]
 
 
 def make_stage(

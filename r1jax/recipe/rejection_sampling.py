@@ -14,7 +14,7 @@ from r1jax.data.text.template import find_template
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judged_samples import SamplesSettings, sample_policy
 from r1jax.recipe.problems import GeneralSplit, training_prompts
-from r1jax.recipe.selection import general_rows, select, write_conversations
+from r1jax.recipe.sft_data import general_rows, select, write_conversations
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.evaluation import evaluation_stage
 from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import Row, make_stage
+from r1jax.recipe.make_stage import StageRow, make_stage
 from r1jax.recipe.pretraining import pretrain_stage
 from r1jax.recipe.reasoning_rl import reasoning_rl_stage
 from r1jax.recipe.rejection_sampling import rejection_sampling_stage
@@ -38,10 +38,10 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
     helpfulness, harmlessness = make.reward_model("helpfulness"), make.reward_model("harmlessness")
     rejection = make.rejection_sampling()
 
-    def evaluation(of: str, template: str, policy: str | Path | None = None) -> Row:
+    def evaluation(of: str, template: str, policy: str | Path | None = None) -> StageRow:
         return EVALUATION + of, evaluation_stage, make.evaluation(template), {"policy": policy or of, **judges}
 
-    table: list[Row] = [  # stage, function, settings, inputs
+    table: list[StageRow] = [  # stage, function, settings, inputs
         ("base", pretrain_stage, make.base(), {}),
         ("helpfulness", reward_model_stage, helpfulness, {"policy": base, "preferences": config.helpfulness_data}),
         ("harmlessness", reward_model_stage, harmlessness, {"policy": base, "preferences": config.harmlessness_data}),

@@ -32,7 +32,10 @@ ROOT = Path(__file__).parents[2]
         ({"problems": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --problems.source"),
         ({"general": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --general.source"),
         ({"template": "number", "zero_template": "number"}, "not a chat template with reasoning"),
-        ({"template": "r1-zero-chat", "zero_template": "r1-zero-chat"}, "not a chat template with reasoning and a summary"),
+        (
+            {"template": "r1-zero-chat", "zero_template": "r1-zero-chat"},
+            "not a chat template with reasoning and a summary",
+        ),
         ({"cold_start": Path("none.jsonl")}, "no file none.jsonl"),
         ({"helpfulness": "f.py:judge=0.5"}, "a judge has no weight"),
         ({"helpfulness": "smollm2", "helpfulness_data": Path("x.jsonl")}, "leave one of them out"),
