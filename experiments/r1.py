@@ -34,6 +34,7 @@ from r1jax.recipe.base_model import PRETRAIN, base_description
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
+from r1jax.recipe.reasoning_rl import check_context
 from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
 from r1jax.recipe.sft import SFTConfig, check_sft
 from r1jax.recipe.sft_data import worked
@@ -140,7 +141,7 @@ def check(config: RecipeConfig) -> None:
             raise UserError(
                 "--base=pretrain trains a model on one template: set --zero-template to the value of --template"
             )
-    template, _ = find_template(config.template), find_template(config.zero_template)
+    template, zero_template = find_template(config.template), find_template(config.zero_template)
     if not (template.tags and template.prose and template.chat):
         raise UserError(f"--template={config.template} is not a chat template with reasoning and a summary: choose r1")
     problems = load_problems(config.problems).train
@@ -156,6 +157,10 @@ def check(config: RecipeConfig) -> None:
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
+    if config.base != PRETRAIN:
+        tokenizer, templates = read_tokenizer(config.base), (template, zero_template)
+        width = max(len(one.prompt_ids(problem, tokenizer)) for one in templates for problem in problems)
+        check_context(width, config.sampling, context)
 
 
 def _check_given(config: RecipeConfig) -> None:

@@ -114,3 +114,12 @@ def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
     names = [stage.name for stage in recipe_stages(config)]
     wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
     assert [name for name in names if name in wanted] == wanted
+
+
+def test_prompts_that_do_not_fit_the_context_of_the_base_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "qwen2", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 80}))
+    with pytest.raises(UserError, match="the longest prompt has .* beyond the model's context of 80"):
+        check(Config(base=str(folder), zero_template="r1"))
