@@ -1,8 +1,8 @@
-"""Distillation of a run of r1.py into another base model, beside RL on that model alone (arXiv 2501.12948, section 4).
+"""Distillation of a run of r1.py into another base model, compared with RL on that model (arXiv 2501.12948, section 4).
 
-    python experiments/distill.py --teacher runs/r1-pretrain-seed0                   a small Qwen is made first
-    python experiments/distill.py --teacher RUN --student PATH                       any Hugging Face folder, or GGUF
-    python experiments/distill.py --teacher RUN --student PATH --match.steps=100     then match distributions as well
+    python experiments/distill.py --teacher runs/r1-pretrain-seed0                   pretrains a small Qwen first
+    python experiments/distill.py --teacher RUN --student PATH                       a Hugging Face folder or GGUF file
+    python experiments/distill.py --teacher RUN --student PATH --match.steps=100     also match distributions
 
 The student learns the data set of stage 3 by fine-tuning; for comparison the same student learns by RL with rules. Both
 are evaluated on the teacher's held-out problems, and the teacher's report gains their rows.
@@ -19,23 +19,23 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
-from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig
-from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment, weights_of
+from r1jax.models.config import COMPUTE_OPTIONS
+from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
 from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabularies, match_stage
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
+from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import EVALUATION, Row, make_stage
-from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.make_stage import StageRow, make_stage
+from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
-from r1jax.recipe.selection import DATA
 from r1jax.recipe.sft import SFTConfig, SFTSettings, check_sft, sft_stage
-from r1jax.recipe.table import STUDENTS
 from r1jax.report.recipe_run import write_report
 from r1jax.report.recipe_screen import print_recipe
 from r1jax.rl.config import RLConfig, check_run
@@ -53,14 +53,14 @@ class Config(PipelineConfig):
     teacher: Path | None = None
     """The output folder of a finished r1.py."""
     student: str = "pretrain"
-    """The base to teach: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder of a
-    stage."""
+    """The student: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the folder of a
+    stage, or the folder of a finished run of R1-Zero."""
     name: str | None = None
-    """The name of the output folder in TEACHER/students; None: named after the student."""
+    """The name of the output folder in TEACHER/students. None: the name of the student."""
     remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
+    """What the backward pass recomputes: nothing, each block, or everything except the matrix products."""
     gather: Literal["auto", "update", "layer"] = "auto"
-    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
+    """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB."""
     pretrain: PretrainConfig = PretrainConfig(
         architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
@@ -70,7 +70,7 @@ class Config(PipelineConfig):
 
 
 PRESETS = {
-    "tiny": ("a small Qwen made on the spot, a teacher of preset tiny; minutes on two CPU cores", Config()),
+    "tiny": ("a small pretrained Qwen, for a teacher of preset tiny; minutes on two CPU cores", Config()),
     "smollm2": (
         "for a teacher of preset smollm2: the same base as a student; minutes on one GPU",
         Config(
@@ -101,12 +101,12 @@ PRESETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """What a student shares with its teacher, from the manifests of the teacher's run."""
+    """The settings that a student shares with its teacher, from the manifests of the teacher's run."""
 
     evaluation: EvaluationSettings
     base_template: str  # of the base model's prompts
     rl: Mapping[str, Any]  # the settings of the teacher's stage 2, as JSON
-    judges: Mapping[str, Path]  # the inputs of its evaluations beside the policy
+    judges: Mapping[str, Path]  # the other inputs of its evaluations than the policy
 
     @property
     def problems(self) -> ProblemsConfig:
@@ -120,10 +120,10 @@ class Teacher:
 
 
 def read_teacher(run: Path) -> Teacher:
-    """The teacher whose run is in a folder; raises UserError if it is not finished."""
+    """Reads the teacher from the folder of its run; raises UserError if the run is not finished."""
     made = finished_stages(run)
     if not {"r1", f"{EVALUATION}r1", f"{EVALUATION}base", "reasoning_rl"} <= made.keys():
-        raise UserError(f"{run} holds no finished R1: give --teacher the output folder of experiments/r1.py")
+        raise UserError(f"{run} has no finished R1: give --teacher the output folder of experiments/r1.py")
     last = made[f"{EVALUATION}r1"]
     trained = {role: run / stage for role, stage in last["inputs"].items() if role != "policy"}
     given = {role: Path(path) for role, path in last["paths"].items() if role in JUDGES or role.endswith("_file")}
@@ -136,13 +136,12 @@ def read_teacher(run: Path) -> Teacher:
 
 
 def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
-    """The student itself, distilled, then matched if that is asked for, and with RL alone; each with its evaluation."""
+    """The student as it is, distilled, matched if match.steps > 0, and with RL only, each with its evaluation."""
     options = {name: getattr(teacher.evaluation, name) for name in COMPUTE_OPTIONS}
     options |= {"remat": config.remat, "gather": config.gather}
     chat, seed, save = teacher.evaluation.template, teacher.evaluation.seed, from_json(SaveConfig, teacher.rl["save"])
-    own = config.student == "pretrain"
-    student = "student" if own else resolve(config.student)[0]
-    # A base is prompted as the teacher's base was; one that is made here knows only the prompt of its corpus.
+    own, student = config.student == PRETRAIN, base_input(config.student, "student")
+    # The student has the prompts of the teacher's base; a pretrained one knows only the prompts of its corpus.
     plain = chat if own else teacher.base_template
     trained = {"seed": seed, "save": save, **options}
     sampling, general = teacher.sampling, teacher.evaluation.general
@@ -160,12 +159,12 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
         **trained,
     )
 
-    def evaluation(of: str, template: str, policy: str | Path | None = None) -> Row:
+    def evaluation(of: str, template: str, policy: str | Path | None = None) -> StageRow:
         settings = dataclasses.replace(teacher.evaluation, template=template, **options)
         return EVALUATION + of, evaluation_stage, settings, {"policy": policy or of, **teacher.judges}
 
-    data = run / "rejection_sampling" / DATA
-    table: list[Row] = [  # stage, function, settings, inputs
+    data = run / "rejection_sampling" / CONVERSATIONS
+    table: list[StageRow] = [  # stage, function, settings, inputs
         ("student", pretrain_stage, pretraining, {}),
         evaluation("student", plain, student),
         ("distilled", sft_stage, SFTSettings(sft=config.sft, **trained), {"policy": student, "conversations": data}),
@@ -176,28 +175,21 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
         evaluation("student_rl", plain),
     ]
     left_out = {*(() if own else ("student",)), *(() if config.match.steps else ("matched", f"{EVALUATION}matched"))}
-    model = student_model(config, sampling.max_tokens)
+    model = base_config(config.student, config.pretrain, sampling.max_tokens)
     return [make_stage(*row, model, config.mesh) for row in table if row[0] not in left_out]
 
 
-def student_model(config: Config, max_tokens: int) -> ModelConfig:
-    """The student's architecture; max_tokens: of a completion."""
-    if config.student != "pretrain":
-        return read_config(config.student)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + max_tokens)
-
-
 def check(config: Config, run: Path, teacher: Teacher) -> None:
-    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    """Raises UserError for settings that cannot work together, before any device work."""
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, teacher.sampling, data)
     check_sft(config.sft, data)
     if config.match.steps:
         settings = "match.prompts, match.samples, match.microbatch"
         check_microbatch(config.match.microbatch_size, "sequences", data, settings)
-    if config.student == "pretrain" and teacher.problems.source != "word-problems":
-        raise UserError("the student that pretrain makes knows word-problems alone: give another --student")
-    if config.student != "pretrain":
+    if config.student == PRETRAIN and teacher.problems.source != "word-problems":
+        raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
+    if config.student != PRETRAIN:
         context = read_config(config.student).context_length
         if teacher.sampling.max_tokens >= context:
             raise UserError(
@@ -216,14 +208,14 @@ def main() -> None:
     teacher = read_teacher(run)
     check(config, run, teacher)
     own = f"{config.pretrain.architecture}-small"
-    name = own if config.student == "pretrain" else short_name(config.student)
+    name = own if config.student == PRETRAIN else short_name(config.student)
     out = run / STUDENTS / (config.name or name)
 
     def report(console: Console) -> None:
         print_recipe(write_report(run), run, console)
 
     stages = student_stages(config, run, teacher)
-    weights = weights_of(config.student, out / "student")
+    weights = base_description(config.student, out / "student")
     run_experiment(stages, out, config, "experiments/distill.py", weights=weights, model=name, report=report)
 
 

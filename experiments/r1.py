@@ -1,12 +1,12 @@
 """DeepSeek-R1 in five stages (arXiv 2501.12948), from a base model to R1, with a report of what each stage achieved.
 
-    python experiments/r1.py                        a bilingual base model is made first; two CPU cores, minutes
-    python experiments/r1.py --preset smollm2       SmolLM2-135M; one GPU, minutes
-    python experiments/r1.py --dry-run              what would run, with steps, tokens and memory
+    python experiments/r1.py                        pretrains a bilingual base model first; minutes on two CPU cores
+    python experiments/r1.py --preset smollm2       SmolLM2-135M; minutes on one GPU
+    python experiments/r1.py --dry-run              prints what would run, with steps, tokens and memory
     python experiments/r1.py --until cold_start     stops after this stage; the same command without it resumes
 
 R1-Zero, cold start, reasoning RL (also without the language reward, for comparison), rejection sampling, SFT from base,
-RL for all scenarios: r1jax.recipe.table lists the stages. Each has a folder of its own, and each model is evaluated on
+RL for all scenarios: r1jax.recipe.table lists the stages. Each stage has its own folder, and each model is evaluated on
 the same held-out problems. Finished stages are skipped; after a kill the same command resumes.
 """
 
@@ -29,13 +29,15 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
-from r1jax.pipeline.command import call_and_exit, run_experiment, weights_of
+from r1jax.pipeline.command import call_and_exit, run_experiment
+from r1jax.recipe.base_model import PRETRAIN, base_description
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
+from r1jax.recipe.reasoning_rl import check_context
 from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
-from r1jax.recipe.selection import worked
 from r1jax.recipe.sft import SFTConfig, check_sft
+from r1jax.recipe.sft_data import worked
 from r1jax.recipe.stage_settings import routes
 from r1jax.recipe.table import recipe_model, recipe_stages
 from r1jax.report.recipe_run import write_report
@@ -64,7 +66,7 @@ _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
 
 PRESETS = {
-    "tiny": ("a small bilingual model made on the spot; minutes on two CPU cores", RecipeConfig()),
+    "tiny": ("a small pretrained bilingual model; minutes on two CPU cores", RecipeConfig()),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and stories; minutes on one GPU",
         RecipeConfig(
@@ -119,7 +121,7 @@ PRESETS = {
 
 
 def check(config: RecipeConfig) -> None:
-    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
     check_problems(config.general, "--general")
     data, _ = parse_mesh(config.mesh)
@@ -128,23 +130,25 @@ def check(config: RecipeConfig) -> None:
     for one in (config.cold_start_sft, config.sft):
         check_sft(one, data)
     check_reward_model(config.reward_model, data)
-    if config.base == "pretrain":
+    if config.base == PRETRAIN:
         if config.problems.source != "word-problems":
             raise UserError(
-                f"--problems.source={config.problems.source} needs a model of yours, since --base=pretrain makes one "
-                "that knows word-problems alone: give --base=FOLDER, --base=FILE.gguf or --base=smollm2, or set "
+                f"--problems.source={config.problems.source} needs another --base, since --base=pretrain trains a "
+                "model on word-problems only: give --base=FOLDER, --base=FILE.gguf or --base=smollm2, or set "
                 "--problems.source=word-problems"
             )
         if config.zero_template != config.template:
-            raise UserError("the model that pretrain makes knows one template: leave --zero-template at --template")
-    template, _ = find_template(config.template), find_template(config.zero_template)
+            raise UserError(
+                "--base=pretrain trains a model on one template: set --zero-template to the value of --template"
+            )
+    template, zero_template = find_template(config.template), find_template(config.zero_template)
     if not (template.tags and template.prose and template.chat):
-        raise UserError(f"--template={config.template} is no chat with reasoning and a summary: choose r1")
+        raise UserError(f"--template={config.template} is not a chat template with reasoning and a summary: choose r1")
     problems = load_problems(config.problems).train
     if config.no_zero and not config.cold_start and not worked(problems, template, min(config.cold_start_rows, 1)):
         raise UserError(
-            f"without R1-Zero the cold start has nothing: no rule can work {config.problems.source}, or "
-            "--cold-start-rows is 0; bring a --cold-start file"
+            f"without R1-Zero the cold start has no conversations: no rule solves {config.problems.source}, or "
+            "--cold-start-rows is 0; give --cold-start"
         )
     _check_given(config)
     mixtures = parse_routes(routes(config, config.language_weight, general=True))
@@ -153,25 +157,29 @@ def check(config: RecipeConfig) -> None:
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
+    if config.base != PRETRAIN:
+        tokenizer, templates = read_tokenizer(config.base), (template, zero_template)
+        width = max(len(one.prompt_ids(problem, tokenizer)) for one in templates for problem in problems)
+        check_context(width, config.sampling, context)
 
 
 def _check_given(config: RecipeConfig) -> None:
-    """Reads the user's own files and checkpoints, so that mistakes in them are reported before any work is done."""
+    """Reads the user's files and checkpoints, so that errors in them are reported before any device work."""
     for conversations in (config.cold_start, config.general_data):
         if conversations:
             read_conversations(conversations)
     for name, read in zip(JUDGES, (read_pairs, read_labelled), strict=True):
         given, data = getattr(config, name), getattr(config, f"{name}_data")
         if given and data:
-            raise UserError(f"--{name}-data trains a model, and --{name} gives one: leave one out")
+            raise UserError(f"--{name}-data trains a reward model, and --{name} gives one: leave one of them out")
         if data:
             read(data)
         if given and ".py:" not in given and read_config(given).head != "scalar":
             raise UserError(f"--{name}={given} has no scalar head: give a reward model, or FILE.py:FUNCTION")
         if given and "=" in given.rpartition(":")[2]:
-            raise UserError(f"--{name}={given}: a judge has no weight of its own")
+            raise UserError(f"--{name}={given}: a judge has no weight: leave it out")
     judge = config.harmlessness or config.base
-    if judge != "pretrain" and ".py:" not in judge:  # harmlessness is judged with the reasoning
+    if judge != PRETRAIN and ".py:" not in judge:  # harmlessness is judged on the reasoning, too
         check_reasoning_is_kept(read_tokenizer(judge))
     if config.rewriter:
         if config.no_zero or config.cold_start:
@@ -179,9 +187,9 @@ def _check_given(config: RecipeConfig) -> None:
         read_tokenizer(config.rewriter).chat([{"role": "user", "content": config.rewrite_prompt}])
         if read_config(config.rewriter).head == "scalar":
             raise UserError(f"--rewriter={config.rewriter} is a reward model, which gives no tokens")
-    if config.general.source != "general":  # the rules know their own prompts alone
-        brought = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in JUDGES)
-        if config.base == "pretrain" or not brought:
+    if config.general.source != "general":  # rules write conversations and judgements for their own prompts only
+        complete = config.general_data and all(getattr(config, n) or getattr(config, f"{n}_data") for n in JUDGES)
+        if config.base == PRETRAIN or not complete:
             raise UserError(
                 f"--general.source={config.general.source} needs --base, --general-data, and for --helpfulness and "
                 "--harmlessness a model, a function or data"
@@ -200,7 +208,7 @@ def main() -> None:
     def report(console: Console) -> None:
         print_recipe(write_report(out), out, console)
 
-    weights = weights_of(config.base, out / "base")
+    weights = base_description(config.base, out / "base")
     run_experiment(recipe_stages(config), out, config, "experiments/r1.py", weights=weights, model=base, report=report)
 
 

@@ -1,12 +1,12 @@
 """R1-Zero: reinforcement learning from rule rewards on a base model (arXiv 2501.12948, section 2.2).
 
-    python experiments/r1_zero.py                          a base model is made first; two CPU cores, minutes
-    python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; one GPU, minutes
+    python experiments/r1_zero.py                          pretrains a small base model first; minutes on two CPU cores
+    python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; minutes on one GPU
     python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
 
-base -> evaluation -> GRPO with accuracy and format rewards -> evaluation -> export, each in a folder of its own. The
-same command resumes a run that was stopped or killed, and with a larger --rl.steps trains a finished one further. Cold
-start, supervised fine-tuning and reward models are left out: they belong to R1 (experiments/r1.py).
+The stages are base model, evaluation, GRPO with accuracy and format rewards, evaluation and export, each in its own
+folder. The same command resumes a run that was stopped or killed; with a larger --rl.steps it trains a finished run
+further. Cold start, supervised fine-tuning and reward models belong to R1 (experiments/r1.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, resolve, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
 from r1jax.data.text.template import find_template
@@ -31,22 +31,16 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
-from r1jax.pipeline.command import (
-    PipelineConfig,
-    call_and_exit,
-    keep_compiled,
-    print_opening,
-    run_experiment,
-    weights_of,
-)
+from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled, print_opening, run_experiment
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Figures, Stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.export import ExportSettings, export_stage
 from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
-from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.problems import for_evaluation, for_training
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
 from r1jax.report.zero_run import write_report
@@ -67,10 +61,10 @@ class Config(ComputeOptions, PipelineConfig):
     """The settings of a run."""
 
     base: str = "pretrain"
-    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder
-    of a stage."""
+    """The base model: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the folder
+    of a stage, or the folder of a finished run."""
     out: Path | None = None
-    """Output folder; None: runs/r1-zero-BASE-seedSEED."""
+    """The output folder. None: runs/r1-zero-BASE-seedSEED."""
     seed: int = 0
     """The random seed."""
     template: str = "think"
@@ -78,7 +72,7 @@ class Config(ComputeOptions, PipelineConfig):
     rewards: tuple[str, ...] = ("accuracy", "format")
     """The rewards, each as NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]. If all are files, accuracy and format are added."""
     preview: bool = False
-    """Print prompts, samples of the base model and their rewards, then stop."""
+    """Print prompts, samples of the base model and their rewards, and stop."""
     problems: ProblemsConfig = ProblemsConfig()
     sampling: Sampling = Sampling(max_tokens=48)
     rl: RLConfig = RLConfig(steps=100, prompts=32, group=8, learning_rate=4e-4, schedule="cosine")
@@ -93,7 +87,7 @@ class Config(ComputeOptions, PipelineConfig):
 
 
 PRESETS = {
-    "tiny": ("a small model made on the spot, two-digit sums and differences; minutes on two CPU cores", Config()),
+    "tiny": ("a small pretrained model on two-digit sums and differences; minutes on two CPU cores", Config()),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and products; minutes on one GPU",
         Config(
@@ -138,27 +132,27 @@ PRESETS = {
 
 
 def default_preset(words: list[str]) -> str:
-    """The preset of a command line that names none: weights that a preset was made for bring it along."""
+    """The preset of a command line that names none: smollm2 for --base=smollm2, otherwise tiny."""
     text = " ".join(words)
     return "smollm2" if re.search(r"--base[ =]smollm2(?![^ ])", text) else "tiny"
 
 
 def check(config: Config) -> None:
-    """Refuses what is known to fail before a device, a folder or a weight is touched."""
+    """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
     data, _ = parse_mesh(config.mesh)
     check_run(config.rl, config.sampling, data)
-    if config.base == "pretrain" and config.pretrain.batch % data:
+    if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(
             f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the data axis"
         )
     template = find_template(config.template)
-    if config.base == "pretrain":
+    if config.base == PRETRAIN:
         if config.problems.source != "arithmetic" or config.problems.terms != 2:
             given = "source" if config.problems.source != "arithmetic" else "terms"
             raise UserError(
-                f"--problems.{given}={getattr(config.problems, given)} needs a model of yours, since --base=pretrain "
-                "makes one that knows arithmetic of two terms alone: give --base=FOLDER, --base=FILE.gguf or "
+                f"--problems.{given}={getattr(config.problems, given)} needs another --base, since --base=pretrain "
+                "trains a model on arithmetic of two terms only: give --base=FOLDER, --base=FILE.gguf or "
                 "--base=smollm2, or set --problems.source=arithmetic --problems.terms=2"
             )
         if template.chat:
@@ -172,7 +166,7 @@ def check(config: Config) -> None:
 
 
 def reward_names(config: Config) -> tuple[str, ...]:
-    """The rewards with their weights; accuracy is always among them, with weight 0 if unwanted, for the evaluations."""
+    """The rewards with their weights; accuracy is added with weight 0 if it is missing, for the evaluations."""
     names = config.rewards
     if names and all(".py:" in name for name in names):
         names = ("accuracy", "format", *names)
@@ -182,12 +176,12 @@ def reward_names(config: Config) -> tuple[str, ...]:
 
 
 def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
-    """The rewards as they are computed."""
+    """The parsed rewards."""
     return parse_rewards(reward_names(config))
 
 
 def check_prompts(config: Config, problems: ProblemSet, tokenizer: Tokenizer, context: int) -> None:
-    """Refuses prompts that together with their completions are beyond the context."""
+    """Raises UserError if a prompt and its completion do not fit the context."""
     template = find_template(config.template)
     width = max(len(template.prompt_ids(p, tokenizer)) for p in (*problems.train, *problems.held_out))
     check_context(width, config.sampling, context)
@@ -195,9 +189,7 @@ def check_prompts(config: Config, problems: ProblemSet, tokenizer: Tokenizer, co
 
 def base_model(config: Config) -> ModelConfig:
     """The architecture of the base model."""
-    if config.base != "pretrain":
-        return read_config(config.base)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
+    return base_config(config.base, config.pretrain, config.sampling.max_tokens)
 
 
 def stages(config: Config) -> list[Stage]:
@@ -207,14 +199,19 @@ def stages(config: Config) -> list[Stage]:
     """
     options: dict[str, Any] = {name: getattr(config, name) for name in COMPUTE_OPTIONS}
     rewards, template, seed, save = reward_names(config), config.template, config.seed, config.save
-    base = "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    base = base_input(config.base, "pretrain")
     files = {f"reward_{spec.name}": Path(spec.file) for spec in reward_specs(config) if spec.file}
     pretraining = pretrain_settings(
         config.pretrain, template, config.problems, None, config.sampling.max_tokens, seed, save
     )
     judged = {"template": template, "rewards": rewards, "verifier": config.verifier, "seed": seed, **options}
     rl = ReasoningRLSettings(
-        rl=config.rl, problems=for_training(config.problems), sampling=config.sampling, save=save, **judged
+        rl=config.rl,
+        problems=for_training(config.problems),
+        sampling=config.sampling,
+        save=save,
+        pad_to_held_out=True,
+        **judged,
     )
     evaluation = EvaluationSettings(
         evaluation=config.evaluation,
@@ -231,19 +228,19 @@ def stages(config: Config) -> list[Stage]:
         ("evaluation_after", evaluation_stage, evaluation, {"policy": "r1-zero", **files}, "r1-zero"),
         ("model", export_stage, export, {"policy": "r1-zero"}, "r1-zero"),
     ]
-    model, made = base_model(config), config.base == "pretrain"
+    model, own = base_model(config), config.base == PRETRAIN
     return [
         make_stage(*row, model=model, mesh=config.mesh, accompanies=accompanies)
         for *row, accompanies in table
-        if made or row[0] != "pretrain"
+        if own or row[0] != "pretrain"
     ]
 
 
 def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -> None:
-    """Prints prompts, samples of the base model and each of their rewards; a base that is made is left in ``out``."""
-    if config.base == "pretrain":
+    """Prints prompts, samples of the base model and their rewards; pretrains the base in ``out`` if none is given."""
+    if config.base == PRETRAIN:
         execute_pipeline(stages(config)[:1], out, report=lambda line: None)
-    base = out / "pretrain" if config.base == "pretrain" else resolve(config.base)[0]
+    base = out / base_input(config.base, "pretrain")  # out / an absolute path is that path
     model = load_model(base, config, config.rl.param_dtype)
     check_prompts(config, problems, model.tokenizer, model.config.context_length)
     with RewardPool(reward_specs(config), config.verifier.workers, config.verifier.deadline) as pool:
@@ -251,7 +248,7 @@ def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -
 
 
 def show_samples(config: Config, model: Model, problems: ProblemSet, pool: RewardPool, console: Console) -> None:
-    """Prints four samples to each of the first four training problems, with their rewards."""
+    """Prints four samples for each of the first four training problems, with their rewards."""
     template, shown = find_template(config.template), problems.train[:4]
     prompts = [template.prompt_ids(p, model.tokenizer) for p in shown]
     samples = sample(
@@ -277,12 +274,12 @@ def show_samples(config: Config, model: Model, problems: ProblemSet, pool: Rewar
 
 
 def advise(stage: str, figures: Figures) -> None:
-    """Prints what to look at if the base model is never right and never in the asked format."""
+    """Prints advice if no sample of the base model has a correct answer or the format."""
     if stage == "evaluation_before":
         evaluation = Evaluation.from_json(figures["reasoning"])
         if not evaluation.format_rate and not evaluation.pass_at[1]:
             Console().print(
-                "no held-out sample has a right answer or the format: rewards may stay at 0; look with --preview",
+                "no held-out sample has a correct answer or the format, so rewards may stay at 0: see --preview",
                 style="yellow",
                 markup=False,
             )
@@ -299,12 +296,14 @@ def main() -> None:
     check(config)
     problems = load_problems(config.problems)
     if not find_template(config.template).tags and any(p.checker != "number" for p in problems.train):
-        raise UserError(f"--template={config.template} asks for a number, and some answers of the problems are none")
-    if config.base != "pretrain":
+        raise UserError(
+            f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
+        )
+    if config.base != PRETRAIN:
         check_prompts(config, problems, read_tokenizer(config.base), read_config(config.base).context_length)
     if not config.dry_run:
         check_attention(config)
-    weights = weights_of(config.base, out / "pretrain")
+    weights = base_description(config.base, out / "pretrain")
     if config.preview:
         keep_compiled()
         with jax.set_mesh(make_mesh(config.mesh)):

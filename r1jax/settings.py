@@ -1,4 +1,4 @@
-"""Marks on config fields that say which of them may change when a run resumes, and configs read back from JSON."""
+"""Config fields that may change when a run resumes, and configs read back from JSON."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ MAY_CHANGE, MAY_RISE = "may change", "may rise"
 
 
 def may_change(default: T) -> T:
-    """A dataclass field that says how something is computed and not what: it may change on resume."""
+    """A dataclass field that may change on resume, since it affects how results are computed and not their values."""
     return dataclasses.field(default=default, metadata={_MARK: MAY_CHANGE})
 
 
 def may_rise(default: T) -> T:
-    """A dataclass field of which a larger value continues a finished stage; a smaller value is another setting."""
+    """A dataclass field whose larger values continue a finished stage; a smaller value is a change like any other."""
     return dataclasses.field(default=default, metadata={_MARK: MAY_RISE})
 
 
 def marked(settings: Any, mark: str) -> list[str]:
-    """Dotted paths of the fields of a config, and of the configs in it, that carry a mark."""
+    """Dotted names of the fields with a mark, in a config and the configs inside it."""
     return sorted(_marked(settings, mark))
 
 
@@ -42,10 +42,10 @@ def _marked(settings: Any, mark: str, prefix: str = "") -> Iterator[str]:
 
 
 def from_json(hint: Any, value: Any) -> Any:
-    """A value of a type from the JSON that cli.to_json made of it: dataclasses of mappings, tuples of lists.
+    """The inverse of cli.to_json for a value of type ``hint``: mappings become dataclasses, lists become tuples.
 
-    Fields that the JSON lacks take their defaults, and fields that the type lacks are ignored. A union is read as the
-    type that the JSON names, or else as its first type.
+    Fields that the JSON lacks take their defaults, and fields that the type lacks are ignored. For a union, the result
+    has the type that the JSON names, or the first type of the union if it names none.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if value is None:

@@ -13,6 +13,8 @@ from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
+EXPORT = "model"  # the subfolder of a run that has its model in the format of Hugging Face
+
 _ACCEPTED = (
     "use a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
     "a checkpoint of this project, or the name smollm2"
@@ -22,7 +24,10 @@ _ACCEPTED = (
 def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "native"]]:
     """The file or folder of a checkpoint, and its kind; "smollm2" is downloaded unless it is cached.
 
-    Raises UserError, which lists the accepted kinds, if ``path`` is none of them.
+    The folder of a whole run stands for the model that the run exported to its subfolder ``model``.
+
+    Raises UserError, which lists the accepted kinds, if ``path`` is none of them, or the checkpoints of a run that has
+    exported none.
     """
     if str(path) == "smollm2" and not Path(path).exists():
         return fetch_smollm2(), "gguf"
@@ -35,12 +40,27 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
         raise UserError(f"{path} does not exist: {_ACCEPTED}")
     if (path / native.MODEL_FILE).is_file():
         return path, "native"
+    if not any(path.glob("*.safetensors*")) and (inner := _inner_checkpoints(path)):  # a run has a config.json, too
+        if path / EXPORT in inner:
+            return path / EXPORT, "huggingface"
+        names = ", ".join(folder.name for folder in inner)
+        raise UserError(f"{path} is not a checkpoint, but contains {names}: give one of them, such as {inner[-1]}")
     if (path / "config.json").is_file():
         return path, "huggingface"
     if (path.parent / native.MODEL_FILE).is_file():  # one step of a checkpoint
         return path, "native"
     what = "contains no checkpoint" if any(path.iterdir()) else "is empty"
     raise UserError(f"{path} {what}: {_ACCEPTED}")
+
+
+def _inner_checkpoints(folder: Path) -> list[Path]:
+    """The subfolders of a run that are checkpoints, by name: those of its stages, and its exported model."""
+    return sorted(
+        inner
+        for inner in folder.iterdir()
+        if not inner.name.startswith(".")
+        and ((inner / native.MODEL_FILE).is_file() or (inner.name == EXPORT and (inner / "config.json").is_file()))
+    )
 
 
 def short_name(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""A hash of the code of a user's function, by which a stage whose function was changed is made again."""
+"""A hash of the code of a user's function, so that a stage runs again after its function has changed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 _INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-# The kinds of arguments that a function takes, and whether it is a generator or a coroutine.
+# Flags of the kinds of arguments, of generators and of coroutines.
 _FLAGS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """MODULE:NAME of a function, of the one inside a functools.partial, or of the class of another callable."""
+    """MODULE:NAME of a function, of the function in a functools.partial, or of the class of another callable."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -31,12 +31,11 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def code_hash(function: Callable[..., Any]) -> str | None:
-    """The minor version of Python and a hash of the instructions; None for a function of this package or a library.
+    """PYTHON:HASH, the minor version and a hash of the instructions; None for a function of this package or a library.
 
     The hash covers constants, defaults, closures, the arguments of functools.partial, and the functions, classes and
-    constants of the user's own modules that the code names, recursively. Comments, docstrings and line numbers do not
-    count. Imports inside a function are not followed, and lists, dicts and sets in its closure are not read, since the
-    function may write to them.
+    constants of the user's own modules that the code names, recursively. It does not cover comments, docstrings, line
+    numbers, imports inside a function, and lists, dicts and sets in its closure, since the function may change them.
     """
     read = _Reader().read(function)
     if read in (_reference(function), _reference(inspect.unwrap(function))):
@@ -47,12 +46,12 @@ def code_hash(function: Callable[..., Any]) -> str | None:
 
 
 def comparable(old: str | None, new: str | None) -> bool:
-    """Whether two hashes were made by the same version of Python: instructions differ from version to version."""
+    """True if both hashes come from the same version of Python; instructions differ between versions."""
     return old is None or new is None or old.partition(":")[0] == new.partition(":")[0]
 
 
 def _is_own(name: str | None) -> bool:
-    """Whether a module is the user's own: not of this package, and not installed."""
+    """True if a module belongs to the user: it is neither part of this package nor installed."""
     if name == "__main__":
         return True
     module = sys.modules.get(name or "")
@@ -71,13 +70,13 @@ def _reference(value: Any) -> list[str]:
 
 
 class _Reader:
-    """Converts values to JSON, each function and class once."""
+    """Converts values to JSON; a function or class that occurs again is represented by its name."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def read(self, value: Any, mutable: bool = True) -> Any:
-        """A value as JSON; of lists, dicts and sets only the type unless ``mutable``."""
+        """A value as JSON. mutable: read the contents of lists, dicts and sets, too, instead of their type only."""
         if isinstance(value, _PLAIN):
             return [type(value).__name__, repr(value)]
         if isinstance(value, tuple):

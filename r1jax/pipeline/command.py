@@ -1,4 +1,4 @@
-"""An experiment as a command: its plan printed or its stages executed, a stop on request, a full device."""
+"""An experiment as a command: prints its plan or executes its stages, and reports a lack of device memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import resolve
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
 from r1jax.pipeline.execute import execute_pipeline
@@ -25,18 +24,18 @@ from r1jax.sharding import entered_mesh, make_mesh
 
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
-    """Which stages of an experiment run, and on which devices."""
+    """The stages of an experiment to run, and the devices."""
 
     mesh: str = "1x1"
-    """Devices as DATAxMODEL."""
+    """The devices as DATAxMODEL: the data axis and the model axis of the mesh."""
     until: str | None = None
-    """The last stage to run, with its evaluation; None runs all stages."""
+    """The last stage to run, with its evaluation. None runs all stages."""
     only: str | None = None
-    """The only stage to run, with its evaluation; the stages that it reads must be finished."""
+    """The only stage to run, with its evaluation. The stages that it reads must be finished."""
     force: bool = False
-    """Remove and make again the stages that were made with other settings, and those that build on them."""
+    """Remove and run again the stages that were run with other settings, and the stages that read them."""
     dry_run: bool = False
-    """Print the plan and stop. The memory is per device and leaves out activations."""
+    """Print the plan and stop. Its memory is per device, without activations."""
 
 
 def run_experiment(
@@ -50,15 +49,22 @@ def run_experiment(
     report: Callable[[Console], None],
     on_finish: Callable[[str, Figures], object] = lambda name, figures: None,
 ) -> None:
-    """Executes the stages in ``out`` on the mesh and calls ``report``; with config.dry_run prints the plan instead.
+    """Executes the stages in ``out`` on the mesh and calls ``report``; with config.dry_run, prints the plan instead.
 
-    script: the file that was started, for the manifests. weights: those that the experiment starts from, printed first.
-    model: their short name, for the manifests. on_finish: called with the name and figures of each stage that has run.
+    Args:
+      script: the file of the experiment, for the command in the manifests.
+      weights: description of the weights that the experiment starts from, for the first line.
+      model: their short name, for the manifests.
+      report: writes and prints the report.
+      on_finish: called with the name and figures of each stage that has run.
+
+    Raises UserError as execute_pipeline.
     """
     only = () if config.only is None else (config.only,)
     console = Console()
+    plan = make_plan(stages, out, config.until, only)  # reports wrong flags and files before any device work
     if config.dry_run:
-        console.print(plan_table(make_plan(stages, out, config.until, only)))
+        console.print(plan_table(plan))
         return
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)):
@@ -78,28 +84,23 @@ def run_experiment(
 
 
 def print_opening(console: Console, weights: str, out: Path) -> None:
-    """Prints the first line of a run: the devices of the entered mesh, the weights it starts from, and its folder."""
+    """Prints the first line of a run: the devices of the entered mesh, its initial weights, and its folder."""
     devices = entered_mesh().devices.flatten()
     line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def weights_of(base: str, made: Path) -> str:
-    """What print_opening says of a base: the file or folder that it names, or ``made`` if a stage makes it."""
-    return f"made in {made}" if base == "pretrain" else str(resolve(base)[0])
-
-
 def keep_compiled() -> None:
-    """Keeps compiled programs for later processes, in r1jax.disk.cache_folder unless jax is configured otherwise."""
+    """Saves compiled programs in r1jax.disk.cache_folder for later processes, unless jax has another folder set."""
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = cache_folder()
         if folder.parent == Path(tempfile.gettempdir()):
-            print(f"no home folder that can be written: compiled programs are kept in {folder}", file=sys.stderr)
+            print(f"the home folder cannot be written: compiled programs are saved in {folder}", file=sys.stderr)
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
 
 
 def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
-    """Calls cli.call_and_exit(main); if ``main`` runs out of device memory, the error line ends with the advice."""
+    """Calls cli.call_and_exit(main); the error line of a device that is out of memory contains ``memory_advice``."""
 
     def advised() -> None:
         try:

@@ -15,32 +15,37 @@ from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.sharding import entered_mesh
 
-MANIFEST = "manifest.json"  # of a finished stage: its record, figures, and what made it; written last
-BEGUN = "stage.json"  # the record that the stage was begun with
+MANIFEST = "manifest.json"  # of a finished stage: its record, figures, command and versions; written last
+STARTED = "stage.json"  # the record that the stage was started with
 REMOVED = ".removed-"  # prefix of a folder that is being removed
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON, all of it or nothing."""
+    """Writes indented JSON atomically."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage, or the record of one that was begun; None if there is neither.
+    """The manifest of a finished stage, or the record of one that has started; None if there is neither.
 
-    Raises UserError for a damaged file.
+    Raises UserError if the file is damaged or was written by version 0.1.0.
     """
-    for path in (folder / MANIFEST, folder / BEGUN):
-        if path.exists():
-            try:
-                return json.loads(path.read_text())
-            except ValueError as error:
-                raise UserError(f"{path} is damaged ({error}): remove {folder} to make it again") from error
-    return None
+    path = next((path for path in (folder / MANIFEST, folder / STARTED) if path.exists()), None)
+    if path is None:
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove {folder} to run its stage again") from error
+    if "version" in manifest and "fingerprints" not in manifest:
+        raise UserError(
+            f"{folder} was written by r1jax {manifest['version']}, which cannot be continued: give another --out"
+        )
+    return manifest
 
 
 def manifests(out: Path) -> dict[str, dict[str, Any]]:
-    """Name -> manifest of each stage in ``out`` whose manifest exists."""
+    """The manifest of each finished stage in ``out``, by the name of the stage."""
     paths = [path for path in sorted(out.glob(f"*/{MANIFEST}")) if not path.parent.name.startswith(".")]
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
@@ -48,7 +53,8 @@ def manifests(out: Path) -> dict[str, dict[str, Any]]:
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents under a folder.
 
-    The contents are read once per process unless a size or a modification time changes: weights may be terabytes.
+    The hash is cached until a size or a modification time changes, since weights may have terabytes.
+
     Raises UserError if the path does not exist.
     """
     if not path.exists():

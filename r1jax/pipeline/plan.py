@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from r1jax.checkpoints.native import MODEL_FILE
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.pipeline.code_hash import comparable
@@ -21,14 +22,14 @@ Status = Literal["finished", "run", "resumes", "continues", "changed", "follows"
 
 @dataclasses.dataclass(frozen=True)
 class PlannedStage:
-    """What will be done about a stage.
+    """A stage and what a run will do about it.
 
-    status: "finished"; "run" (there is nothing yet); "resumes" (begun and not finished); "continues" (finished or
-      begun with smaller values of settings that may rise); "changed" (made with other settings or files); "follows" (a
-      stage that it reads was or will be made again); "left out" (by --until or --only).
+    status: "finished"; "run" (it has no folder yet); "resumes" (started, not finished); "continues" (finished or
+      started with smaller values of settings that may rise); "changed" (run with other settings or files); "follows"
+      (a stage that it reads has run again since, or will run again); "left out" (by --until or --only).
     why: for "changed" and "continues" the settings, with their old and new values; for "follows" the stage.
-    note: for "finished" and "resumes" a difference that does not count.
-    record: the stage's record as it is now.
+    note: for "finished" and "resumes" a difference that does not require another run.
+    record: the record of the stage with its present settings.
     """
 
     stage: Stage
@@ -41,20 +42,23 @@ class PlannedStage:
 def make_plan(
     stages: Sequence[Stage], out: Path, until: str | None = None, only: Collection[str] = ()
 ) -> list[PlannedStage]:
-    """What a run in ``out`` would do, stage by stage, with nothing touched.
+    """What a run in ``out`` would do about each stage; reads files and changes none.
 
-    until: leaves out the stages after this one and those that accompany it; only: leaves out all but these and those
-    that accompany them.
+    until: the last stage that is included, with the stages that accompany it. only: the only stages that are included,
+    with those that accompany them.
 
     Raises:
-      UserError: for an unknown stage, for until together with only, for stages that do not form a graph, for a file
-        that does not exist or a damaged manifest, and if an input of ``only`` is not finished.
+      UserError: for an unknown stage, for until together with only, for a stage that reads a later one, for a file
+        that does not exist, for a manifest that is damaged or of version 0.1.0, if a stage that ``only`` needs is not
+        finished, and if ``out`` is a checkpoint.
     """
+    if (out / MODEL_FILE).exists():
+        raise UserError(f"{out} is a checkpoint, or a run of r1jax 0.1.0: give another --out")
     names = check_stages(stages)
     for name in (*([until] if until is not None else []), *only):
         lookup("stage", name, dict.fromkeys(names))
     if until is not None and only:
-        raise UserError("--only and --until do not go together")
+        raise UserError("--only and --until cannot be combined")
     included = set(names)
     if until is not None:
         last = max(names.index(one.name) for one in stages if until in (one.name, one.accompanies))
@@ -69,7 +73,9 @@ def make_plan(
         planned, fingerprints[stage.name] = _plan_stage(stage, make_record(stage, fingerprints), out, unfinished)
         if planned.status != "finished":
             if stage.name in needed:
-                raise UserError(f"--only needs the stage {stage.name}, which is not finished: run that first")
+                raise UserError(
+                    f"--only needs the stage {stage.name}, which is not finished with these settings: run it first"
+                )
             unfinished.add(stage.name)
             if stage.name not in included:
                 planned = dataclasses.replace(planned, status="left out")
@@ -92,9 +98,9 @@ def plan_table(plan: Sequence[PlannedStage]) -> Table:
 
 
 def finished_stages(out: Path) -> dict[str, dict[str, Any]]:
-    """Name -> manifest of the finished stages in ``out`` that were made from each other as they are now.
+    """The manifests of the finished stages in ``out`` that read each other in their present state, by stage name.
 
-    A stage that was made from an older version of another, and all stages that read it, are left out.
+    A stage that read a stage that has run again since is left out, and so are all stages that read it.
     """
     complete = {name: manifest for name, manifest in manifests(out).items() if "fingerprints" in manifest}
     fingerprints = {name: fingerprint(manifest) for name, manifest in complete.items()}
@@ -107,7 +113,7 @@ def finished_stages(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _plan_stage(stage: Stage, record: Mapping[str, Any], out: Path, unfinished: set[str]) -> tuple[PlannedStage, str]:
-    """What will be done about a stage, and the fingerprint that the records of its readers hold."""
+    """A planned stage, and its fingerprint for the records of the stages that read it."""
     folder, own = out / stage.name, fingerprint(record)
     before = read_manifest(folder)
     if before is None:
@@ -123,9 +129,9 @@ def _plan_stage(stage: Stage, record: Mapping[str, Any], out: Path, unfinished: 
         return PlannedStage(stage, "continues", in_words(changed), record=record), own
     notes = []
     if before.get("version") != record["version"]:
-        notes.append(f"made with r1jax {before.get('version')}, this is {record['version']}")
+        notes.append(f"run with r1jax {before.get('version')}, this is {record['version']}")
     if not comparable(before.get("code"), record.get("code")):
-        notes.append("made under another Python, by a function that cannot be compared")
+        notes.append("run with another version of Python, so changes of its function are not detected")
     note = "; ".join(notes)
     if (folder / MANIFEST).exists():
         return PlannedStage(stage, "finished", note=note, record=record), fingerprint(before)

@@ -1,4 +1,4 @@
-"""The record of a stage: all that its result depends on, as JSON, to compare with an earlier one."""
+"""The record of a stage: everything that its result depends on, as JSON, to compare with an earlier record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from r1jax.settings import MAY_CHANGE, MAY_RISE, marked
 Record = Mapping[str, Any]
 Changes = dict[str, tuple[Any, Any]]  # name -> (old, new)
 
-# Entries of a manifest that its stage's result does not depend on.
+# Entries of a manifest that do not affect the result of the stage.
 _INFORMATION = ("paths", "made_by", "figures", "may_change")
 
 
 def make_record(stage: Stage, fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """The record of a stage; fingerprints: those of the records of the stages before it, by name."""
+    """The record of a stage. fingerprints: stage name -> fingerprint of its record, for the stages before this one."""
     return {
         "function": function_name(stage.function),
         **({"code": code} if (code := code_hash(stage.function)) else {}),
@@ -36,7 +36,7 @@ def make_record(stage: Stage, fingerprints: Mapping[str, str]) -> dict[str, Any]
 
 
 def fingerprint(record: Record) -> str:
-    """A hash of a record, or of the manifest that holds it, without what may change on resume."""
+    """A hash of a record, or of the manifest that contains it, without the settings that may change on resume."""
     bound = {name: value for name, value in record.items() if name not in (*_INFORMATION, "settings")}
     leaves = {path: value for path, (value, _) in cli.diff(record["settings"], {}).items()}
     bound["settings"] = {path: leaves[path] for path in sorted(leaves) if not _covers(record["may_change"], path)}
@@ -44,26 +44,24 @@ def fingerprint(record: Record) -> str:
 
 
 def differences(old: Record, new: Record, stage: Stage) -> Changes:
-    """What differs between an older record and that of the stage, except for the stages that it reads."""
+    """The differences between an older record of a stage and its record now, without those of the stages it reads."""
     result: Changes = {}
     before, now = old.get("code"), new.get("code")
     if before is None or now is None:
         result["function"] = (_without_module(str(old.get("function"))), _without_module(new["function"]))
     elif comparable(before, now):
         result["code of the function"] = (before[-8:], now[-8:])
-    for role, (was, is_now) in cli.diff(old.get("files", {}), new["files"]).items():
-        name = f"{role} ({stage.files[role]})" if role in stage.files else role
-        result[name] = (was and was[:8], is_now and is_now[:8])
-    result |= {f"input {role}": change for role, change in cli.diff(old.get("inputs", {}), new["inputs"]).items()}
+    for role, change in cli.diff(_sources(old), _sources(new)).items():
+        result[f"{role} ({stage.files[role]})" if role in stage.files else f"input {role}"] = change
     settings = changes(old.get("settings", {}), stage.settings)
     result |= {path: change for path, change in settings.items() if not _covers(new["may_change"], path)}
     return {name: change for name, change in result.items() if change[0] != change[1]}
 
 
 def changes(old: Mapping[str, Any], settings: Any) -> Changes:
-    """Dotted setting -> (old, new) for each setting that differs from the parsed JSON of older settings.
+    """Dotted name -> (old, new) of each setting that differs from the parsed JSON of older settings.
 
-    A setting that was added in a later version, and that the older settings lack, counts unless it is at its default.
+    A setting that the older settings lack, since a later version added it, differs unless it has its default value.
     """
     defaults = cli.defaults(settings)
 
@@ -85,7 +83,7 @@ def changes(old: Mapping[str, Any], settings: Any) -> Changes:
 
 
 def only_rises(changed: Changes, stage: Stage) -> bool:
-    """Whether all differences are larger values of settings that may rise."""
+    """True if all differences are larger values of settings that may rise."""
     rising = marked(stage.settings, MAY_RISE)
     numbers = (int, float)
     return all(
@@ -95,14 +93,19 @@ def only_rises(changed: Changes, stage: Stage) -> bool:
 
 
 def in_words(changed: Changes, most: int = 5) -> str:
-    """Differences as a phrase; those beyond ``most`` are counted."""
+    """The first ``most`` differences as text, and the number of the others."""
     texts = [f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items()]
     more = f", and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
+def _sources(record: Record) -> dict[str, str]:
+    """Role -> the stage that is read, or the first characters of the hash of the file."""
+    return {**record.get("inputs", {}), **{role: hash_[:8] for role, hash_ in record.get("files", {}).items()}}
+
+
 def _covers(paths: list[str], path: str) -> bool:
-    """Whether a dotted path is one of ``paths`` or lies below one."""
+    """True if a dotted path is one of ``paths`` or below one of them."""
     return f"{path}.".startswith(tuple(f"{one}." for one in paths))
 
 

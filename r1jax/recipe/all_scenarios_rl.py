@@ -1,4 +1,4 @@
-"""RL for all scenarios: reasoning with rewards by rule, and in the last steps general prompts with their judges.
+"""RL for all scenarios: reasoning problems with rule rewards, and in the last steps general prompts with judges.
 
 arXiv 2501.12948, section 2.3.4.
 """
@@ -17,12 +17,12 @@ from r1jax.recipe.reasoning_rl import ReasoningRLSettings, train_with_rewards
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AllScenariosRLSettings(ReasoningRLSettings):
-    """Settings of stage 5."""
+    """Settings of stage 5, RL for all scenarios."""
 
     general: ProblemsConfig
     general_from: int  # the first step with general prompts
     general_share: float  # of the prompts of such a step
-    judges: tuple[str, ...]  # the judges that are models: inputs of these names
+    judges: tuple[str, ...]  # the judges that are reward models, which are inputs with these names
 
 
 def all_scenarios_rl_stage(settings: AllScenariosRLSettings, inputs: Inputs, folder: Path) -> Figures:

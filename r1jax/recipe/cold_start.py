@@ -1,6 +1,6 @@
-"""Cold start: R1-Zero's correct samples, rewritten readably by rules or by a model, as conversations to learn from.
+"""The data set of the cold start: correct samples of R1-Zero, rewritten by rules or by a model to be readable.
 
-arXiv 2501.12948, section 2.3.1. Rules write more conversations if R1-Zero gives too few.
+arXiv 2501.12948, section 2.3.1. If the samples give too few conversations, rules write the others.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from r1jax.data.text.readable_reasoning import make_readable, readable_response,
 from r1jax.data.text.template import Template, completion_text, find_template
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judged_samples import CHUNK, JudgedSample, SamplesSettings, cached_lines, sample_policy
-from r1jax.recipe.loading import inference_dtype, load_model
-from r1jax.recipe.selection import Row, select, worked, write_conversations
+from r1jax.recipe.loading import load_model
+from r1jax.recipe.sft_data import Row, select, worked, write_conversations
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import LENGTH, sample
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColdStartSettings:
-    """Settings of the cold start's data set."""
+    """Settings of the data set of stage 1, the cold start."""
 
     problems: ProblemsConfig
     template: str  # of the conversations
-    rows: int  # conversations; rules write those that the samples do not give
+    rows: int  # the number of conversations; rules write those that the samples do not give
     samples: SamplesSettings | None  # None: rules write all conversations
-    rewrite_prompt: str | None  # of the rewriter; None: rules rewrite
+    rewrite_prompt: str | None  # the prompt of the model that rewrites; None: rules rewrite
     seed: int
 
 
 def cold_start_stage(settings: ColdStartSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Writes conversations.jsonl from the samples of the input "policy", if there is one.
+    """Writes conversations.jsonl from samples of the input "policy", and by rules.
 
-    The input "rewriter" is a model that rewrites their reasoning. Figures: rows, counts of what was kept and dropped,
-    tokens sampled, seconds.
+    The input "rewriter", if given, is the model that rewrites the reasoning. Figures: rows, counts of kept and dropped
+    samples, tokens sampled, seconds.
     """
     template = find_template(settings.template)
     problems = load_problems(settings.problems).train
@@ -53,7 +53,7 @@ def cold_start_stage(settings: ColdStartSettings, inputs: Inputs, folder: Path) 
             samples = rewrite_by_rules(samples, template)
         else:
             options = settings.samples
-            rewriter = load_model(inputs["rewriter"], options, inference_dtype(options))
+            rewriter = load_model(inputs["rewriter"], options, options.dtype)
             limit = options.sampling.max_tokens
             samples = rewrite_by_model(
                 samples, template, rewriter, settings.rewrite_prompt, limit, folder / "rewritten"
@@ -64,7 +64,7 @@ def cold_start_stage(settings: ColdStartSettings, inputs: Inputs, folder: Path) 
 
 
 def rewrite_by_rules(samples: Sequence[JudgedSample], template: Template) -> list[JudgedSample]:
-    """The samples in the form of ``template``, with the reasoning of correct ones rewritten by readable_reasoning."""
+    """The samples in the format of ``template``, the reasoning of correct ones rewritten by readable_reasoning."""
     result = list(samples)
     for i, reasoning in _reasoned(samples):
         result[i] = _rewritten(samples[i], make_readable(samples[i].problem, reasoning), template)
@@ -74,11 +74,11 @@ def rewrite_by_rules(samples: Sequence[JudgedSample], template: Template) -> lis
 def rewrite_by_model(
     samples: Sequence[JudgedSample], template: Template, model: Model, prompt: str, max_tokens: int, folder: Path
 ) -> list[JudgedSample]:
-    """The samples in the form of ``template``; the reasoning of correct ones rewritten by ``model``, decoded greedily.
+    """The samples in the format of ``template``, the reasoning of correct ones rewritten by ``model`` greedily.
 
-    prompt: readable_reasoning.PROMPT, or another text with the same placeholders. A rewritten text that does not end
-    within ``max_tokens`` becomes empty, which no filter passes. Thoughts of the rewriter up to </think> are left out.
-    Texts are written to ``folder`` in chunks; chunks that exist are read instead.
+    prompt: readable_reasoning.PROMPT, or a text with the same placeholders. A rewritten text that does not end within
+    ``max_tokens`` is replaced by an empty one, which every filter rejects. Text of the rewriter up to </think> is left
+    out. Rewritten texts are saved in ``folder`` in chunks; saved chunks are read and not computed again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     result, todo = list(samples), _reasoned(samples)
@@ -118,7 +118,7 @@ def rewrite_by_model(
 
 
 def _reasoned(samples: Sequence[JudgedSample]) -> list[tuple[int, str]]:
-    """Index and reasoning of the finished, correct samples whose reasoning is not empty."""
+    """The index and the reasoning of each finished, correct sample whose reasoning is not empty."""
     right = ((i, one.completion) for i, one in enumerate(samples) if one.correct and one.completion.finished)
     return [(i, text) for i, completion in right if (text := completion.template.reasoning(completion.text))]
 

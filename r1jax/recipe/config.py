@@ -24,33 +24,33 @@ from r1jax.training.loop import SaveConfig
 
 @dataclasses.dataclass(frozen=True)
 class RecipeConfig(ComputeOptions, PipelineConfig):
-    """The settings of a run of the recipe; the defaults are for two CPU cores."""
+    """The settings of a run of the recipe; the defaults suit two CPU cores."""
 
     base: str = "pretrain"
-    """The model to start from: pretrain (make a small one), smollm2, a Hugging Face folder, a .gguf file or the folder
-    of a stage."""
+    """The base model: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the
+    folder of a stage, or the folder of a finished run of R1-Zero."""
     out: Path | None = None
-    """Output folder; None: runs/r1-BASE-seedSEED."""
+    """The output folder. None: runs/r1-BASE-seedSEED."""
     seed: int = 0
     """The random seed."""
     no_zero: bool = False
-    """Leave R1-Zero out. The data of the cold start then comes from rules, or from --cold-start."""
+    """Leave R1-Zero out. The data set of the cold start then comes from rules, or from --cold-start."""
     cold_start: Path | None = None
-    """Your own conversations for the cold start: JSONL or parquet with the column messages."""
+    """Conversations for the cold start: JSONL or parquet with the column messages. None: a stage makes them."""
     rewriter: str | None = None
-    """A model that rewrites R1-Zero's samples for the cold start, prompted with --rewrite-prompt; None: rules do."""
+    """The model that rewrites R1-Zero's samples for the cold start, with --rewrite-prompt. None: rules rewrite them."""
     rewrite_prompt: str = PROMPT
-    """The rewriter's prompt, with the placeholders {question}, {reasoning} and {language}."""
+    """The prompt of the rewriter, with the placeholders {question}, {reasoning} and {language}."""
     general_data: Path | None = None
-    """Conversations that stage 4 learns beside the reasoning: JSONL or parquet; None: rules make some."""
+    """General conversations for stage 4: JSONL or parquet with the column messages. None: rules make them."""
     helpfulness: str | None = None
-    """A reward model, or FILE.py:FUNCTION; None trains a reward model."""
+    """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
     harmlessness: str | None = None
-    """A reward model, or FILE.py:FUNCTION; None trains a reward model."""
+    """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
     helpfulness_data: Path | None = None
-    """JSONL or parquet with prompt, chosen and rejected, to train the reward model on; None: rules make some."""
+    """The reward model's training data: JSONL or parquet with prompt, chosen and rejected. None: rules make it."""
     harmlessness_data: Path | None = None
-    """JSONL or parquet with prompt, response and safe, to train the reward model on; None: rules make some."""
+    """The reward model's training data: JSONL or parquet with prompt, response and safe. None: rules make it."""
     template: str = "r1"
     """The prompt template of all stages except R1-Zero."""
     zero_template: str = "r1"
@@ -58,17 +58,17 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
     language_weight: float = 1.0
     """The weight of the language reward in stages 2 and 5."""
     compare_language: bool = True
-    """Also run stage 2 without the language reward, to compare the two in the report."""
+    """Run stage 2 also without the language reward, and compare both in the report."""
     general_steps: int = 24
     """The number of last steps of stage 5 that have general prompts and reward models; 400 of 1,700 in the paper."""
     general_share: float = 0.5
-    """The share of general prompts in these steps; the paper does not give it."""
+    """The share of general prompts in these steps. The paper does not give it."""
     final_temperature: float = 0.7
-    """The sampling temperature of stage 5; that of R1-Zero and stage 2 is sampling.temperature."""
+    """The sampling temperature of stage 5. R1-Zero and stage 2 use sampling.temperature."""
     cold_start_rows: int = 600
-    """The number of conversations of the cold start; if R1-Zero gives fewer, rules write the others."""
+    """The number of conversations in the cold start. If R1-Zero gives fewer, rules write the others."""
     general_repeats: int = 4
-    """Copies of each general conversation in the data of stage 4."""
+    """The number of copies of each general conversation in the data set of stage 4."""
     problems: ProblemsConfig = ProblemsConfig(source="word-problems")
     general: ProblemsConfig = ProblemsConfig(source="general", held_out_share=0.25)
     sampling: Sampling = Sampling(max_tokens=72)
@@ -90,15 +90,15 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
             raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
         if not 0 <= self.general_steps <= self.final_rl.steps:
             raise UserError(
-                f"--general-steps={self.general_steps}: choose from 0 to --final-rl.steps={self.final_rl.steps}"
+                f"--general-steps={self.general_steps}: must be from 0 to --final-rl.steps={self.final_rl.steps}"
             )
         if min(self.cold_start_rows, self.general_repeats) < 0 or self.language_weight < 0:
             raise UserError("--cold-start-rows, --general-repeats and --language-weight must be at least 0")
         if min(self.final_temperature, self.sampling.temperature) <= 0:
             raise UserError(
-                "--final-temperature and --sampling.temperature must be above 0: equal samples teach nothing"
+                "--final-temperature and --sampling.temperature must be above 0, since equal samples have no advantages"
             )
         if not 0 <= self.general_share <= 1:
-            raise UserError(f"--general-share={self.general_share}: choose one from 0 to 1")
+            raise UserError(f"--general-share={self.general_share} must be from 0 to 1")
         if "{reasoning}" not in self.rewrite_prompt:
-            raise UserError("--rewrite-prompt has no {reasoning}: write where the reasoning is to be inserted")
+            raise UserError("--rewrite-prompt has no {reasoning}: add this placeholder")

@@ -1,4 +1,4 @@
-"""What a stage of the recipe costs, for the plan: steps, tokens at most, and memory per device without activations."""
+"""Estimated costs of a stage for the plan: steps, largest number of tokens, and memory per device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from r1jax.sharding import parse_mesh
 
 
 def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
-    """Steps, tokens and memory of the stage with these settings, as text; model: the one that it trains or samples."""
+    """Column -> text for the steps, tokens and memory of a stage; the memory leaves out activations.
+
+    model: the architecture that the stage trains or samples.
+    """
 
     def memory(dtype: str, chunk: int, copies: int = 0, cached: int = 0) -> str:
         data, tensor = parse_mesh(mesh)

@@ -1,4 +1,4 @@
-"""Distillation by distribution: a student that learns a teacher's whole next-token distribution on samples."""
+"""Distillation by distribution: a student learns the teacher's next-token distributions on samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.pipeline.stage import Figures, Inputs
-from r1jax.recipe.loading import inference_dtype, load_model
+from r1jax.recipe.loading import load_model
 from r1jax.rl.batch import build_batch
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -44,19 +44,19 @@ class MatchConfig(OptimizerConfig):
     """Generalised knowledge distillation (arXiv 2306.13649)."""
 
     steps: int = 100
-    """Updates, each on samples of its own; 0 leaves the matching out."""
+    """The number of updates, each on new samples; 0 leaves this stage out."""
     prompts: int = 32
-    """Questions an update."""
+    """Problems per update."""
     samples: int = 4
-    """Samples of each."""
+    """Samples per problem."""
     microbatch: int = may_change(0)
-    """Sequences in one backward pass, over all devices; 0 takes all."""
+    """Sequences per backward pass, over all devices; 0: all sequences of an update."""
     direction: Direction = "reverse"
-    """forward: KL(teacher, student), covers the teacher; reverse: KL(student, teacher), keeps to its likeliest."""
+    """forward: KL(teacher, student), covers the teacher's modes; reverse: KL(student, teacher), seeks them."""
     source: Literal["student", "teacher"] = "student"
-    """Whose samples the distributions are compared on."""
+    """The model whose samples the distributions are compared on: student or teacher."""
     logprob_chunk: int = may_change(2048)
-    """Tokens whose logits are in memory at one time."""
+    """The number of tokens whose logits are in memory at one time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,12 +67,12 @@ class MatchConfig(OptimizerConfig):
 
     @property
     def sequences(self) -> int:
-        """Sequences of one update."""
+        """Sequences per update."""
         return self.prompts * self.samples
 
     @property
     def microbatch_size(self) -> int:
-        """Sequences of one backward pass."""
+        """Sequences per backward pass."""
         return self.microbatch or self.sequences
 
 
@@ -89,13 +89,13 @@ class MatchSettings(ComputeOptions):
 
 
 def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
-    """Raises UserError unless every id means the same to both."""
+    """Raises UserError unless both tokenizers decode every id to the same text."""
     ids = range(student.vocab_size)
     same = student.vocab_size == teacher.vocab_size and student.eos_ids == teacher.eos_ids
     if not same or any(student.decode([i]) != teacher.decode([i]) for i in ids):
         raise UserError(
-            "matching distributions needs one vocabulary, and the student's is not the teacher's: leave it out and "
-            "distil by fine-tuning"
+            "the student and the teacher have different vocabularies, so their distributions cannot be matched: set "
+            "--match.steps=0"
         )
 
 
@@ -107,11 +107,11 @@ def match_sums(
     config: MatchConfig,
     temperature: float,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Sum of the KL divergence over a batch's completion tokens, and their count; configs: student's, teacher's."""
+    """KL divergence summed over the completion tokens, and their count. configs: the student's, the teacher's."""
     tokens, mask = batch
     own, _ = hidden_states(params, tokens[:, :-1], configs[0])
     other, _ = hidden_states(teacher, tokens[:, :-1], configs[1])
-    # The vocabulary is the tokenizer's; a model may have more rows than that.
+    # A model may have more rows of embeddings than the tokenizer has ids.
     size = min(configs[0].vocab_size, configs[1].vocab_size)
     pair = [
         (h, unembedding(w, c)[:, :size].astype(h.dtype))
@@ -157,14 +157,14 @@ def match(
     folder: Path,
     name: str = "match",
 ) -> tuple[Model, dict[str, Any]]:
-    """Trains the student towards the teacher's distribution; the student, and figures of the run.
+    """Trains the student towards the teacher's distribution; returns the student and the figures of the stage.
 
-    Leaves checkpoints and metrics in ``folder`` and goes on from those there; a step depends on its parameters, the
-    seed, ``name`` and its number alone. The student's weights are freed. Without an entered mesh it runs on one device.
+    Writes checkpoints and metrics to ``folder`` and resumes from them. A step depends only on the parameters, the seed,
+    ``name`` and its number. Frees the weights of ``student``. Without an entered mesh it runs on one device.
 
     Raises:
-      UserError: where the two have different vocabularies.
-      Stopped: on Ctrl-C and SIGTERM, when all is saved.
+      UserError: if the two have different vocabularies.
+      Stopped: on Ctrl-C and SIGTERM, after the state is saved.
     """
     check_vocabularies(student.tokenizer, teacher.tokenizer)
     warn_of_repeats(problems, config.prompts, "match.prompts")
@@ -221,7 +221,7 @@ def match(
 def match_stage(settings: MatchSettings, inputs: Inputs, folder: Path) -> Figures:
     """Trains the input "policy" towards the next-token distribution of the input "teacher"."""
     student = load_model(inputs["policy"], settings, settings.match.param_dtype)
-    teacher = load_model(inputs["teacher"], settings, inference_dtype(settings))
+    teacher = load_model(inputs["teacher"], settings, settings.dtype)
     return match(
         student,
         teacher,

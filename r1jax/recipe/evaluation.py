@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint on held-out reasoning problems and, in the whole recipe, on general prompts."""
+"""Evaluation of a checkpoint on held-out reasoning problems and, in the recipe, on held-out general prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.scores import Scorer
 from r1jax.sampling.processors import Sampling
 
-SHOWN = 24  # completions that are kept, for the report
+SHOWN = 24  # the number of completions among the figures, for the report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class GeneralPrompts:
 
     problems: ProblemsConfig
     template: str
-    judges: tuple[str, ...]  # the judges that are models: inputs of these names
+    judges: tuple[str, ...]  # the judges that are reward models, which are inputs with these names
     functions: tuple[tuple[str, str], ...]  # the other judges: (name, FILE.py:FUNCTION)
 
 
@@ -41,7 +41,7 @@ class EvaluationSettings(ComputeOptions):
     evaluation: EvaluationConfig
     problems: ProblemsConfig
     template: str
-    rewards: tuple[str, ...] = ()  # NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; none: accuracy, format and language
+    rewards: tuple[str, ...] = ()  # NAME[=WEIGHT] or FILE.py:NAME[=WEIGHT]; (): accuracy, format and language
     general: GeneralPrompts | None = None
     sampling: Sampling
     weights: Dtype  # the type that the weights are loaded in
@@ -50,10 +50,10 @@ class EvaluationSettings(ComputeOptions):
 
 
 def evaluation_stage(settings: EvaluationSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Evaluates the input "policy": figures and first completions for "reasoning" and, if it is asked for, "general".
+    """Evaluates the input "policy" on reasoning problems and, if settings.general is given, on general prompts.
 
-    The samples of the two have random streams of their own, STAGE/reasoning and STAGE/general; with reasoning alone the
-    stream is that of the stage.
+    Figures: for each of "reasoning" and "general" the evaluation and the first completions, and seconds. The random
+    streams are STAGE/reasoning and STAGE/general, or STAGE if there are no general prompts.
     """
     began = time.perf_counter()
     model = load_model(inputs["policy"], settings, settings.weights)
@@ -70,14 +70,14 @@ def evaluation_stage(settings: EvaluationSettings, inputs: Inputs, folder: Path)
             "general", settings, model, general.template, problems, scorer, f"{folder.name}/general"
         )
         rewards = figures["general"]["rewards"]
-        for judge, path in general.functions:  # a function has the column of the model that it replaces
+        for judge, path in general.functions:  # the report has one column per judge
             if (mean := rewards.get(path.rpartition(":")[2])) is not None:
                 rewards[judge] = mean
     return figures | {"seconds": time.perf_counter() - began}
 
 
 def _routes(problems: tuple[Problem, ...], judges: dict[str, str]) -> tuple[str, ...]:
-    """Routes by which each kind of problem is judged by accuracy, and by its judge if that is among ``judges``."""
+    """Reward routes: accuracy for each kind of problem, and the judge of the kind if it is among ``judges``."""
     kinds = sorted({problem.kind for problem in problems})
     return tuple(f"{kind}: accuracy {judges.get(judge_of(kind), '')}" for kind in kinds)
 

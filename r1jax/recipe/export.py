@@ -15,10 +15,10 @@ from r1jax.recipe.loading import Dtype, load_model
 class ExportSettings:
     """Settings of an export."""
 
-    dtype: Dtype  # of the exported weights
+    dtype: Dtype  # the type of the exported weights
 
 
 def export_stage(settings: ExportSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Writes the input "policy" to the stage's folder in the format of Hugging Face."""
+    """Writes the input "policy" to ``folder`` in the format of Hugging Face."""
     save_huggingface(load_model(inputs["policy"], ComputeOptions(), settings.dtype), folder, replace=True)
     return {}

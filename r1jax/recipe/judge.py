@@ -1,6 +1,6 @@
-"""Rewards of the recipe's stages: rules for reasoning, and for general prompts two judges (arXiv 2501.12948, 3.1).
+"""Rewards of the stages: rules for reasoning, and two judges for general prompts (arXiv 2501.12948, section 3.1).
 
-A judge is a reward model, or a function of the user's as FILE.py:FUNCTION.
+A judge is a reward model, or a function of the user as FILE.py:FUNCTION.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ JUDGED_KINDS = dict(zip(JUDGES, (general.HELPFULNESS, general.SAFETY), strict=Tr
 
 
 def judge_of(kind: str) -> str:
-    """Which of JUDGES judges prompts of a kind; "" for kinds that only rules judge."""
+    """The judge of a kind of prompts; "" for kinds that only rules judge."""
     return next((name for name, kinds in JUDGED_KINDS.items() if kind in kinds), "")
 
 
 def reward_routes(kinds: Iterable[str], language: float, judges: Mapping[str, str]) -> tuple[str, ...]:
     """The rewards of RL by kind of problem: accuracy and format for ``kinds``, a judge and format for general prompts.
 
-    language: weight of the language reward, which is added to all. judges: those of JUDGES that take part, each with
-    its reward: its own name for a reward model, or FILE.py:FUNCTION.
+    language: the weight of the language reward of all kinds. judges: judge -> its reward, which is its own name for a
+    reward model, or FILE.py:FUNCTION.
     """
     extra = f" language={language:g}" if language else ""
     judged = [f"{','.join(of)}: {judges[name]} format{extra}" for name, of in JUDGED_KINDS.items() if name in judges]
@@ -38,7 +38,7 @@ def reward_routes(kinds: Iterable[str], language: float, judges: Mapping[str, st
 
 
 def load_judges(names: Sequence[str], inputs: Inputs, options: ComputeOptions) -> list[ModelReward]:
-    """The reward models among the inputs. Helpfulness sees the summary alone, harmlessness the whole response."""
+    """The reward models among the inputs. Helpfulness judges the summary only, harmlessness the whole response."""
     return [
         ModelReward(name, load_model(inputs[name], options, "float32"), "summary" if name == JUDGES[0] else "response")
         for name in names
@@ -49,7 +49,7 @@ def load_judges(names: Sequence[str], inputs: Inputs, options: ComputeOptions) -
 def routed_rewards(
     routes: tuple[str, ...], verifier: VerifierConfig, models: Sequence[ModelReward] = ()
 ) -> Iterator[RoutedRewards]:
-    """The rewards of ``routes``, with the processes that compute their rules, and with ``models``."""
+    """The rewards of ``routes``: worker processes compute the rules, and ``models`` the scores of the judges."""
     mixtures = parse_routes(routes)
     specs = rule_specs(mixtures, [model.name for model in models])
     with RewardPool(specs, verifier.workers, verifier.deadline) as pool:

@@ -1,4 +1,4 @@
-"""Samples of many problems, judged, and written to disk in chunks."""
+"""Samples of many problems, judged by accuracy and saved in chunks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions
 from r1jax.recipe.judge import routed_rewards
-from r1jax.recipe.loading import inference_dtype, load_model
+from r1jax.recipe.loading import load_model
 from r1jax.rewards import Completion
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import VerifierConfig
@@ -31,21 +31,21 @@ from r1jax.sampling.sampler import sample
 from r1jax.seeds import stage_key
 from r1jax.stopping import Stopped, StopRequest
 
-CHUNK = 256  # problems that are sampled together; a kill loses at most one chunk
+CHUNK = 256  # problems that are sampled together; a kill loses at most the samples of one chunk
 
 
 @dataclasses.dataclass(frozen=True)
 class SelectConfig:
-    """What is sampled for a data set, and what of it is kept."""
+    """Sampling for a data set, and the selection of the samples that are kept."""
 
     problems: int = 512
-    """Training problems that are sampled, at most."""
+    """The largest number of training problems to sample."""
     samples: int = 4
-    """Samples per problem."""
+    """The number of samples per problem."""
     per_problem: int = 2
-    """Samples per problem that are kept, at most."""
+    """The largest number of samples per problem to keep."""
     temperature: float = 1.0
-    """Sampling temperature."""
+    """The sampling temperature."""
     readability: ReadabilityConfig = ReadabilityConfig()
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class SelectConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplesSettings(ComputeOptions):
-    """How a policy is sampled for a data set; the temperature of ``sampling`` is that of ``select``."""
+    """Settings of sampling for a data set; the temperature of ``sampling`` is that of ``select``."""
 
     select: SelectConfig
     template: str  # of the prompts
@@ -65,7 +65,7 @@ class SamplesSettings(ComputeOptions):
 
 @dataclasses.dataclass(frozen=True)
 class JudgedSample:
-    """One sample, whether its answer is right, and its share of the seconds that sampling and judging took."""
+    """A sample, whether its answer is correct, and its share of the seconds of sampling and judging."""
 
     problem: Problem
     completion: Completion
@@ -76,8 +76,8 @@ class JudgedSample:
 def sample_policy(
     settings: SamplesSettings, policy: Path, problems: Sequence[Problem], seed: int, folder: Path
 ) -> list[JudgedSample]:
-    """Samples of a checkpoint for the stage whose folder is given, judged by accuracy; the weights are freed."""
-    model = load_model(policy, settings, inference_dtype(settings))
+    """Samples of a checkpoint, judged by accuracy. folder: that of the stage, whose name selects the random stream."""
+    model = load_model(policy, settings, settings.dtype)
     routes = tuple(f"{kind}: accuracy" for kind in sorted({p.kind for p in problems}))
     with routed_rewards(routes, settings.verifier) as scorer:
         return list(
@@ -108,8 +108,10 @@ def judged_samples(
 ) -> Iterator[JudgedSample]:
     """``samples`` completions of each problem in their order, judged by the scorer's "accuracy".
 
-    Each chunk of problems is written to a file in ``folder`` once it is judged; if the file exists, it is read instead.
-    A sample depends only on the seed, ``name`` and its index.
+    Each chunk of problems is saved in ``folder`` after it is judged; a chunk that is saved is read and not sampled
+    again. A sample depends only on the policy, the seed, ``name`` and its index.
+
+    Raises Stopped on Ctrl-C and SIGTERM, after the chunk is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
@@ -152,7 +154,7 @@ def judged_samples(
 
 
 def cached_lines(file: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The objects in a JSONL file; if it does not exist, ``make`` is called and its result written there."""
+    """The objects in a JSONL file, which is written with the result of ``make`` if it does not exist."""
     if not file.exists():
         write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in make()))
     return [row for _, row in read_rows(file, ())]

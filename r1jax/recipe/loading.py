@@ -1,4 +1,4 @@
-"""Loading of a checkpoint onto the mesh, which most stages of the recipe begin with."""
+"""Loading of the checkpoints that stages read onto the mesh."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 def load_model(path: Path, options: ComputeOptions, dtype: Dtype) -> Model:
-    """A checkpoint with weights in ``dtype`` on the entered mesh, or on one device, computed with ``options``."""
+    """Loads a checkpoint with weights in ``dtype`` onto the entered mesh, or one device; computes with ``options``."""
     model = load(path, dtype, param_shardings(param_specs(read_config(path)), entered_mesh()))
     return dataclasses.replace(model, config=with_compute_options(model.config, options))
-
-
-def inference_dtype(options: ComputeOptions) -> Dtype:
-    """The type of weights that are not trained: that of the computation."""
-    return options.dtype

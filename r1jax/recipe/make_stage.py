@@ -1,4 +1,4 @@
-"""A stage of the pipeline from one of the recipe: with the files that its problems come from, and its costs."""
+"""Makes a stage of the pipeline from a row of a table: adds the files of its problems, and its costs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from r1jax.models.config import ModelConfig
 from r1jax.pipeline.stage import Function, Stage
 from r1jax.recipe.costs import costs
 from r1jax.recipe.evaluation import GeneralPrompts
+from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.problems import problem_files
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
 
-# A row of a table of stages: name, function, settings, and inputs by role (None: without this one).
-Row = tuple[str, Function, Any, Mapping[str, str | Path | None]]
-EVALUATION = "evaluation_"  # before the name of the stage whose model is evaluated
+# A row of a table of stages: name, function, settings, and role -> input (None: the stage has no such input).
+StageRow = tuple[str, Function, Any, Mapping[str, str | Path | None]]
 
 
 def make_stage(
@@ -28,9 +28,10 @@ def make_stage(
     mesh: str,
     accompanies: str | None = None,
 ) -> Stage:
-    """A stage with these inputs, without those that are None, and with the files that its problems come from.
+    """A stage with the inputs that are not None, and with the files that its problems come from.
 
-    A stage named EVALUATION + NAME accompanies NAME, unless another is given. model, mesh: to estimate the costs.
+    accompanies: as in Stage; by default a stage with the name EVALUATION + NAME accompanies NAME. model, mesh: for the
+    estimate of the costs.
     """
     extended = ""
     if isinstance(settings, ReasoningRLSettings) and settings.rl.schedule != "constant":

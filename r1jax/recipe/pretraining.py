@@ -1,4 +1,4 @@
-"""Pretraining of a small base model on the synthetic corpus, its tokenizer included."""
+"""Pretraining of a small base model and its tokenizer on a synthetic corpus."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from r1jax.training.metrics import reduce_metrics, totals
 from r1jax.training.optimizer import OptimizerConfig, Schedule, make_optimizer, warn_of_rounding
 from r1jax.training.state import TrainState, init_state, state_shapes
 
-# Messages a line each, in turn; an end token after each of the assistant's.
+# One message per line, with an end token after each message of the assistant.
 CHAT = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
     "{{ eos_token if message.role == 'assistant' else '\n' }}{% endfor %}"
@@ -41,26 +41,26 @@ CHAT = (
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig(OptimizerConfig):
-    """The base model that is made when none is given."""
+    """The base model that is pretrained if no other is given."""
 
     steps: int = 900
-    """Optimiser updates."""
+    """The number of updates."""
     batch: int = 64
-    """Documents an update."""
+    """Documents per update."""
     width: int = 52
-    """Tokens a document is cut to."""
+    """The number of tokens that documents are cut to."""
     vocabulary: int = 112
-    """Size of the tokenizer that is trained on the corpus."""
+    """The size of the tokenizer that is trained on the corpus."""
     hidden_size: int = 128
-    """Width of the model."""
+    """The width of the model."""
     num_layers: int = 2
-    """Decoder blocks."""
+    """The number of decoder blocks."""
     learning_rate: float = 3e-3
     warmup_steps: int = 30
     schedule: Schedule = "cosine"
     weight_decay: float = 0.1
     architecture: Architecture = "llama"
-    """Whose kind of decoder it is: llama, qwen2 or qwen3."""
+    """The architecture of the decoder: llama, qwen2 or qwen3."""
     corpus: CorpusConfig | BilingualCorpusConfig = CorpusConfig()
 
     def __post_init__(self) -> None:
@@ -73,14 +73,14 @@ class PretrainConfig(OptimizerConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """Settings of the stage that makes a base model; the model's context is a row and a completion long."""
+    """Settings of pretraining; the model's context is the sum of pretrain.width and max_tokens."""
 
     pretrain: PretrainConfig
     template: str
-    digits: int  # of the arithmetic in the corpus, as in ProblemsConfig; so are operations and the held-out share
-    operations: str
-    held_out_share: float
-    general_held_out_share: float | None  # of the general prompts; None: the corpus has none
+    digits: int  # of the arithmetic in the corpus, as in ProblemsConfig
+    operations: str  # as in ProblemsConfig
+    held_out_share: float  # as in ProblemsConfig
+    general_held_out_share: float | None  # of the general prompts; None: the corpus has no general prompts
     max_tokens: int  # of a completion
     seed: int
     save: SaveConfig
@@ -95,7 +95,7 @@ def pretrain_settings(
     seed: int,
     save: SaveConfig,
 ) -> PretrainSettings:
-    """The settings of a base model that is to learn these problems; ``general`` is read for a bilingual corpus only."""
+    """The settings of pretraining for these problems; ``general`` matters for a bilingual corpus only."""
     bilingual = general is not None and isinstance(pretrain.corpus, BilingualCorpusConfig)
     return PretrainSettings(
         pretrain=pretrain,
@@ -111,9 +111,9 @@ def pretrain_settings(
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
-    """A SentencePiece BPE tokenizer of the texts: digits stand alone, and each tag and line end is one token."""
+    """A SentencePiece BPE tokenizer of the texts, with one token per digit, tag and line end."""
     model = io.BytesIO()
-    least = len(TAGS) + len(set("".join(texts))) + 5  # every character, the tags and the control pieces
+    least = len(TAGS) + len(set("".join(texts))) + 5  # all characters, tags and control pieces
     if vocabulary < least:
         raise UserError(f"pretrain.vocabulary={vocabulary}: this corpus needs at least {least}")
     sentencepiece.SentencePieceTrainer.train(
@@ -125,11 +125,11 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
         split_digits=True,
         user_defined_symbols=[*TAGS, "\n"],
         pad_id=3,
-        add_dummy_prefix=False,  # a completion goes on where the prompt stops: no space between them
+        add_dummy_prefix=False,  # there is no space between a prompt and its completion
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
         character_coverage=1.0,
-        num_threads=1,  # the same pieces every time
+        num_threads=1,  # deterministic
         minloglevel=2,
     )
     backend = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
@@ -144,7 +144,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
 
 
 def model_config(config: PretrainConfig, vocab_size: int, context: int) -> ModelConfig:
-    """A small decoder with heads of 32, two query heads to a key and value head."""
+    """A small decoder with heads of size 32 and two query heads per key/value head."""
     return ModelConfig(
         architecture=config.architecture,
         attention_bias=config.architecture == "qwen2",
@@ -171,12 +171,11 @@ def pretrain(
     general_share: float = HELD_OUT_SHARE,
     name: str = "pretrain",
 ) -> dict[str, Any]:
-    """Makes corpus, tokenizer and model, trains, and leaves a checkpoint in ``folder``; figures of the run.
+    """Pretrains a model on its corpus, writes checkpoints and metrics to ``folder``, and returns the stage's figures.
 
-    general_share: of the general prompts, the share that a bilingual corpus must not show. Documents are one to a row,
-    begun with bos and ended with eos, as the prompts of the later stages are. The first weights and the batch of a step
-    depend on the seed, ``name`` and the step alone; the corpus on the seed. Without an entered mesh it runs on one
-    device.
+    general_share: the share of general prompts that is held out of a bilingual corpus. Each row has one document
+    between bos and eos, like the prompts and completions of later stages. The corpus depends on the seed, the initial
+    weights also on ``name``, and the batch of a step also on the step. Without an entered mesh it runs on one device.
     """
     texts = corpus_texts(config.corpus, problems, general_share, template, seed)
     tokenizer = train_tokenizer(texts[:4000], config.vocabulary)
@@ -212,14 +211,14 @@ def pretrain(
 def corpus_texts(
     corpus: CorpusConfig, problems: ProblemsConfig, general_share: float, template: Template, seed: int
 ) -> list[str]:
-    """The documents of a corpus, which show nothing that ``problems`` or the share of general prompts holds out."""
+    """The documents of a corpus, without held-out problems and held-out general prompts."""
     if isinstance(corpus, BilingualCorpusConfig):
         return bilingual_documents(corpus, problems, general_share, template, seed)
     return documents(corpus, problems, template, seed)
 
 
 def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, width: int) -> None:
-    """Raises UserError where prompts do not fit ``width`` tokens, or more than a twentieth of the answers is cut."""
+    """Raises UserError if prompts do not fit ``width`` tokens, or if more than 5% of the answers are cut."""
     ended = [len(tokenizer.encode(text)) for text in texts[:1000] if text.endswith("</answer>")]
     cut = sum(n >= width for n in ended)
     prompt = len(template.prompt_ids(Problem("99 + 99", "198", "number"), tokenizer))
@@ -233,7 +232,7 @@ def check_widths(texts: list[str], tokenizer: Tokenizer, template: Template, wid
 
 
 def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents as rows [n, width + 1] of tokens and their mask [n, width]; what is longer is cut, without an eos."""
+    """Tokens [n, width + 1] and mask [n, width] of documents; longer documents are cut and have no eos."""
     tokens = np.zeros((len(texts), width + 1), np.int32)
     mask = np.zeros((len(texts), width), bool)
     begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
@@ -245,7 +244,7 @@ def document_rows(texts: list[str], tokenizer: Tokenizer, width: int) -> tuple[n
 
 
 def pretrain_stage(settings: PretrainSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Makes a small base model with its tokenizer; reads no input."""
+    """Pretrains a small base model with its tokenizer; reads no input."""
     problems = ProblemsConfig(
         digits=settings.digits, operations=settings.operations, held_out_share=settings.held_out_share
     )

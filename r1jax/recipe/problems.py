@@ -1,4 +1,4 @@
-"""Problems and general prompts as stages of the recipe read them: one side of the split, and their files."""
+"""The problems and general prompts that a stage reads: the training or the held-out ones, and their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from r1jax.data.problems.problem import key_is_held_out
 
 @dataclasses.dataclass(frozen=True)
 class GeneralSplit:
-    """Which of the general prompts that rules make are for training."""
+    """The split of the general prompts that rules make into training and held-out prompts."""
 
     held_out_share: float
     seed: int
@@ -27,12 +27,12 @@ def training_prompts(split: GeneralSplit) -> list[GeneralPrompt]:
 
 
 def for_training(problems: ProblemsConfig) -> ProblemsConfig:
-    """The config without the held-out size, for a stage that reads training problems only."""
+    """The config without the held-out size, for a stage that does not depend on it."""
     return dataclasses.replace(problems, held_out_size=None)
 
 
 def for_evaluation(problems: ProblemsConfig) -> ProblemsConfig:
-    """The config without the training size, for a stage that reads held-out problems only."""
+    """The config without the training size, for a stage that does not depend on it."""
     return dataclasses.replace(problems, train_size=None)
 
 

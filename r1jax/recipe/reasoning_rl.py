@@ -1,4 +1,4 @@
-"""Reasoning RL: reinforcement learning with rewards by rule, for R1-Zero, stage 2 of R1, and a student by itself.
+"""Reasoning RL: reinforcement learning with rule rewards, for R1-Zero, stage 2 of R1, and a student of distillation.
 
 arXiv 2501.12948, sections 2.2 and 2.3.2.
 """
@@ -44,20 +44,22 @@ class ReasoningRLSettings(ComputeOptions):
     verifier: VerifierConfig
     seed: int
     save: SaveConfig
+    pad_to_held_out: bool = False  # whether prompts are padded to the longest held-out prompt, if that is longer
 
 
 def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Path) -> Figures:
     """Trains the input "policy" by reinforcement learning on reasoning problems."""
     model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
-    problems = load_problems(settings.problems).train
+    problems = load_problems(settings.problems)
+    padded_for = problems.held_out if settings.pad_to_held_out else ()
     with rule_rewards(settings.rewards, settings.routes, settings.verifier) as scorer:
-        return train_with_rewards(settings, model, problems, scorer, folder)
+        return train_with_rewards(settings, model, problems.train, scorer, folder, padded_for=padded_for)
 
 
 def rule_rewards(
     rewards: tuple[str, ...], routes: tuple[str, ...], verifier: VerifierConfig
 ) -> AbstractContextManager[Scorer]:
-    """The rewards of ``routes``, or else ``rewards`` for every problem, with the processes that compute them."""
+    """The rewards of ``routes``, or ``rewards`` for all problems, with the worker processes that compute them."""
     if routes:
         return routed_rewards(routes, verifier)
     return RewardPool(parse_rewards(rewards), verifier.workers, verifier.deadline)
@@ -72,15 +74,19 @@ def train_with_rewards(
     late_problems: Sequence[Problem] = (),
     late_from: int = -1,
     late_share: float = 0.5,
+    padded_for: Sequence[Problem] = (),
 ) -> Figures:
-    """RL of a stage on ``problems``, and from step ``late_from`` on a share of ``late_problems`` among them.
+    """RL on ``problems``, with a share of ``late_problems`` among them from step ``late_from`` on.
+
+    padded_for: problems that are not trained on, but whose prompts fit the padded width, too. The width changes no
+    sample; it may change floating-point rounding.
 
     Raises UserError if a prompt and its completion do not fit the model's context.
     """
     template = find_template(settings.template)
     if settings.routes:
         check_kinds((*problems, *late_problems), parse_routes(settings.routes))
-    width = max(len(template.prompt_ids(p, model.tokenizer)) for p in (*problems, *late_problems))
+    width = max(len(template.prompt_ids(p, model.tokenizer)) for p in (*problems, *late_problems, *padded_for))
     check_context(width, settings.sampling, model.config.context_length)
     environment = Environment(
         problems, template, scorer, settings.sampling, settings.seed, width, late_problems, late_from, late_share

@@ -1,4 +1,4 @@
-"""Rejection sampling: the best samples of the RL checkpoint and general conversations, to fine-tune the base on.
+"""The data set of rejection sampling: good samples of the RL checkpoint, and general conversations.
 
 arXiv 2501.12948, section 2.3.3.
 """
@@ -14,26 +14,26 @@ from r1jax.data.text.template import find_template
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judged_samples import SamplesSettings, sample_policy
 from r1jax.recipe.problems import GeneralSplit, training_prompts
-from r1jax.recipe.selection import general_rows, select, write_conversations
+from r1jax.recipe.sft_data import general_rows, select, write_conversations
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RejectionSettings:
-    """Settings of the data set of stage 3."""
+    """Settings of stage 3, rejection sampling."""
 
     problems: ProblemsConfig
     template: str  # of the conversations
     samples: SamplesSettings
     general_repeats: int  # copies of each general conversation
-    general: GeneralSplit | None  # prompts that rules reply to; None: the input "general" has the conversations
+    general: GeneralSplit | None  # prompts that rules answer; None: the conversations of the input "general", if any
     seed: int
 
 
 def rejection_sampling_stage(settings: RejectionSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Writes conversations.jsonl from the samples of the input "policy" and general conversations.
+    """Writes conversations.jsonl from samples of the input "policy" and general conversations.
 
-    The general ones come from the input "general", a file, or else from rules. Figures: rows, counts of what was kept
-    and dropped, tokens sampled, seconds.
+    General conversations come from rules, or from the input "general", a file. Figures: rows, counts of kept and
+    dropped samples, tokens sampled, seconds.
     """
     template = find_template(settings.template)
     problems = load_problems(settings.problems).train

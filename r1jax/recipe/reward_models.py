@@ -1,4 +1,4 @@
-"""Training of reward models: helpfulness from pairs of replies, harmlessness from labelled responses."""
+"""Training of reward models: helpfulness on pairs of replies, harmlessness on labelled responses."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class RewardModelConfig(OptimizerConfig):
-    """Reward models as DeepSeek-R1's (arXiv 2501.12948, section 3.2.1): one epoch, batches of 256, 8,192 tokens."""
+    """Training of a reward model; the defaults are those of DeepSeek-R1 (arXiv 2501.12948, section 3.2.1)."""
 
     epochs: int = 1
-    """Passes over the judgements."""
+    """The number of passes over the judgements."""
     batch: int = 256
-    """Pairs or labelled responses an update."""
+    """Judgements (pairs or labelled responses) per update."""
     microbatch: int = may_change(0)
-    """Of these in one backward pass, over all devices; 0 takes the whole batch."""
+    """Judgements per backward pass, over all devices; 0: the whole batch."""
     width: int = 8192
-    """Tokens of the longest conversation; a judgement with a longer one is left out and counted."""
+    """The largest number of tokens of a conversation. Judgements of longer ones are left out and counted."""
     held_out_share: float = 0.2
-    """Share of the prompts, chosen by a hash, whose judgements measure accuracy and are never learned."""
+    """The share of held-out prompts, chosen by a hash, on whose judgements the accuracy is measured."""
     learning_rate: float = 6e-6
 
     def __post_init__(self) -> None:
@@ -66,11 +66,11 @@ class RewardModelConfig(OptimizerConfig):
         if self.batch % self.microbatch_size:
             raise UserError(f"reward model: microbatch {self.microbatch} does not divide the batch of {self.batch}")
         if not 0 < self.held_out_share <= 0.9:
-            raise UserError(f"reward model: held-out-share {self.held_out_share} must lie above 0, at most at 0.9")
+            raise UserError(f"reward model: held-out-share {self.held_out_share} must be above 0 and at most 0.9")
 
     @property
     def microbatch_size(self) -> int:
-        """Judgements of one backward pass."""
+        """Judgements per backward pass."""
         return self.microbatch or self.batch
 
 
@@ -80,13 +80,13 @@ class RewardModelSettings(ComputeOptions):
 
     kind: Literal["helpfulness", "harmlessness"]
     reward_model: RewardModelConfig
-    general: GeneralSplit | None  # prompts that rules judge replies to; None: the input "preferences" has judgements
+    general: GeneralSplit | None  # prompts whose judgements rules write; None: those of the input "preferences"
     seed: int
     save: SaveConfig
 
 
 def scalar_model(model: Model) -> Model:
-    """The language model with a scalar head, zero at the start, in place of its output matrix."""
+    """The language model with a scalar head, initialised to zero, in place of its output matrix."""
     if model.config.head == "scalar":
         return model
     params, config = transformer.with_scalar_head(model.params, model.config)
@@ -94,16 +94,16 @@ def scalar_model(model: Model) -> Model:
 
 
 def check_reward_model(config: RewardModelConfig, data_axis: int) -> None:
-    """Raises UserError where a microbatch does not split over the mesh's data axis."""
+    """Raises UserError if a microbatch does not split over the mesh's data axis."""
     settings = "reward-model.batch, reward-model.microbatch"
     check_microbatch(config.microbatch_size, "judgements", data_axis, settings)
 
 
 def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Sum of the losses of a batch, and of it the number that counts and the number judged rightly.
+    """Sum of the losses of a batch, the number of judgements that count, and the number that the model gets right.
 
-    batch: "tokens" [B, T] int32 and "lengths" [B] int32, for pairs of the better reply with "other_tokens" and
-    "other_lengths" of the worse, else "safe" [B] bool; "counts" [B] bool.
+    batch: "counts" [B] bool; "tokens" [B, T] int32 and "lengths" [B] int32 of the response or, for pairs, of the chosen
+    reply; for pairs "other_tokens" and "other_lengths" of the rejected reply; else "safe" [B] bool.
     """
     s = transformer.scores(params, batch["tokens"], batch["lengths"], config)
     counts = batch["counts"]
@@ -111,7 +111,7 @@ def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[j
         worse = transformer.scores(params, batch["other_tokens"], batch["other_lengths"], config)
         loss, right = pairwise_loss(s, worse, counts), s > worse
     else:
-        # A score of exactly 0 says neither and is right about nothing.
+        # A score of exactly 0 predicts neither label, so it counts as wrong.
         loss, right = pointwise_loss(s, batch["safe"], counts), jnp.where(batch["safe"], s > 0, s < 0)
     return loss, (counts.sum().astype(jnp.float32), (right & counts).sum().astype(jnp.float32))
 
@@ -143,25 +143,26 @@ def train_reward_model(
     folder: Path,
     name: str = "reward model",
 ) -> tuple[Model, dict[str, Any]]:
-    """A model with a scalar head that learned from pairs (Bradley-Terry) or from labelled responses (cross-entropy).
+    """Trains a model with a scalar head on pairs (Bradley-Terry) or on labelled responses (cross-entropy).
 
-    Starts from a language model or a scalar one, whose weights are freed; leaves checkpoints and metrics in ``folder``
-    and goes on from those there. The batch of an update depends on the seed, ``name`` and the update alone. Figures
-    hold the accuracy on the held-out judgements. Without an entered mesh it runs on one device.
+    Starts from a language model or a model with a scalar head, whose weights are freed. Writes checkpoints and metrics
+    to ``folder`` and resumes from them. The batch of an update depends only on the seed, ``name`` and the number of the
+    update. Returns the model and figures, with the accuracy on held-out judgements. Without an entered mesh it runs on
+    one device.
 
     Raises:
-      UserError: where judgements are of both kinds, or nothing is left to learn or to measure; where the chat template
-        leaves out reasoning that is labelled; and where a microbatch does not split over the mesh.
-      Stopped: on Ctrl-C and SIGTERM, when all is saved.
+      UserError: if judgements are of both kinds or too few to train and to measure, if the chat template drops
+        reasoning that is labelled, or if a microbatch does not split over the mesh.
+      Stopped: on Ctrl-C and SIGTERM, after the state is saved.
     """
     if len({type(one) for one in judgements}) != 1:
-        raise UserError(f"{name}: learn from pairs or from labelled responses, one kind at a time and at least one")
+        raise UserError(f"{name}: give pairs or labelled responses, of one kind and at least one")
     check_reward_model(config, data_devices())
     if any(isinstance(one, Labelled) and "</think>" in one.response for one in judgements):
         check_reasoning_is_kept(model.tokenizer)
     model = scalar_model(model)
     settings = model.config
-    learned, held_out, dropped = _laid_out(judgements, model, config)
+    learned, held_out, dropped = _tokenized(judgements, model, config)
     updates = -(-len(learned) // config.batch) * config.epochs
     per_epoch = updates // config.epochs
     rows = config.microbatch_size
@@ -201,10 +202,10 @@ def train_reward_model(
     return dataclasses.replace(model, params=state.params), figures
 
 
-def _laid_out(
+def _tokenized(
     judgements: Sequence[Judgement], model: Model, config: RewardModelConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
-    """Judgements to learn and held-out ones as {"ids": one or two lists, "safe"}, and how many were too long."""
+    """Training and held-out judgements as {"ids": one or two lists, "safe"}, and the number of those too long."""
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     dropped = 0
     for one in judgements:
@@ -224,7 +225,7 @@ def _laid_out(
 
 
 def _guess(items: Sequence[dict[str, Any]]) -> float:
-    """The accuracy of who does not look: of pairs a half, of labelled responses the share of the commoner label."""
+    """The accuracy of a constant answer: 0.5 for pairs, the share of the most frequent label otherwise."""
     if len(items[0]["ids"]) == 2:
         return 0.5
     safe = sum(one["safe"] for one in items) / len(items)
@@ -232,7 +233,7 @@ def _guess(items: Sequence[dict[str, Any]]) -> float:
 
 
 def _batch(items: Sequence[dict[str, Any]], size: int, width: int) -> Batch:
-    """Judgements as arrays of ``size`` rows; rows beyond them count nothing."""
+    """Judgements as arrays of ``size`` rows; "counts" is false for the rows that fill the batch."""
     filled = [*items, *[items[0]] * (size - len(items))]
     tokens, lengths = pad_rows([one["ids"][0] for one in filled], width)
     batch: Batch = {"tokens": tokens, "lengths": lengths, "counts": np.arange(size) < len(items)}
@@ -246,8 +247,8 @@ def _batch(items: Sequence[dict[str, Any]], size: int, width: int) -> Batch:
 def reward_model_stage(settings: RewardModelSettings, inputs: Inputs, folder: Path) -> Figures:
     """Trains a reward model that starts from the input "policy".
 
-    Helpfulness learns from pairs of replies, harmlessness from labelled responses; both from the input "preferences",
-    a file, or from rules.
+    Helpfulness is trained on pairs of replies, harmlessness on labelled responses. The judgements come from rules, or
+    from the input "preferences", a file.
     """
     model = load_model(inputs["policy"], settings, settings.reward_model.param_dtype)
     helpful = settings.kind == "helpfulness"

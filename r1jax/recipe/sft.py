@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: conversations, packed, with the loss on the assistant's part."""
+"""Supervised fine-tuning on packed conversations, with the loss on the tokens of the assistant."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.transformer import cast
 from r1jax.pipeline.stage import Figures, Inputs
+from r1jax.recipe.folders import CONVERSATIONS
 from r1jax.recipe.loading import load_model
-from r1jax.recipe.selection import DATA
 from r1jax.seeds import stage_seed
 from r1jax.settings import may_change
 from r1jax.sharding import Params, batch_sharding, entered_mesh
@@ -40,22 +40,22 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class SFTConfig(OptimizerConfig):
-    """Fine-tuning as DeepSeek-R1 was (arXiv 2501.12948): 2 to 3 epochs, cosine decay to a tenth."""
+    """Supervised fine-tuning; DeepSeek-R1 has 2 to 3 epochs and a cosine decay to a tenth (arXiv 2501.12948)."""
 
     epochs: int = 2
-    """Passes over the conversations."""
+    """The number of passes over the conversations."""
     batch: int = 32
-    """Packed rows an update."""
+    """Packed rows per update."""
     width: int = 512
-    """Tokens of a packed row; a conversation that is longer is left out and counted."""
+    """Tokens per packed row. Longer conversations are left out and counted."""
     microbatch: int = may_change(0)
-    """Rows in one backward pass, over all devices; 0 takes the whole batch."""
+    """Rows per backward pass, over all devices; 0: the whole batch."""
     held_out_share: float = 0.05
-    """Share of the conversations that is never learned, chosen by a hash of what is asked; 0 has no evaluation."""
+    """The share of held-out conversations, chosen by a hash of their prompts; 0 leaves the evaluation out."""
     evaluate_every: int = 50
-    """Updates between evaluations of the loss on the held-out conversations."""
+    """The number of updates between evaluations of the loss on held-out conversations."""
     logprob_chunk: int = may_change(2048)
-    """Tokens whose logits are in memory at one time."""
+    """The number of tokens whose logits are in memory at one time."""
     learning_rate: float = 5e-5
     schedule: Schedule = "cosine"
 
@@ -66,19 +66,19 @@ class SFTConfig(OptimizerConfig):
                 "sft: epochs, batch, evaluate-every and logprob-chunk must be at least 1 and width at least 8"
             )
         if not 0 <= self.held_out_share <= 0.5:
-            raise UserError(f"sft.held-out-share={self.held_out_share}: choose one from 0 to 0.5")
+            raise UserError(f"sft.held-out-share={self.held_out_share}: must be from 0 to 0.5")
         if self.microbatch < 0 or self.batch % self.microbatch_size:
             raise UserError(f"sft.microbatch={self.microbatch} does not divide the batch of {self.batch} rows")
 
     @property
     def microbatch_size(self) -> int:
-        """Rows of one backward pass."""
+        """Rows per backward pass."""
         return self.microbatch or self.batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SFTSettings(ComputeOptions):
-    """Settings of a stage of fine-tuning."""
+    """Settings of a stage of supervised fine-tuning."""
 
     sft: SFTConfig
     seed: int
@@ -86,12 +86,12 @@ class SFTSettings(ComputeOptions):
 
 
 def check_sft(config: SFTConfig, data_axis: int) -> None:
-    """Raises UserError where a microbatch does not split over the mesh's data axis."""
+    """Raises UserError if a microbatch does not split over the mesh's data axis."""
     check_microbatch(config.microbatch_size, "rows", data_axis, "sft.batch, sft.microbatch")
 
 
 def batches(examples: Sequence[Example], width: int, batch: int, order: Sequence[int] | None = None) -> list[Batch]:
-    """The examples packed in ``order`` and cut into batches; the last is filled up with rows that count nothing."""
+    """The examples packed in ``order``, in batches; the last batch is filled with rows whose mask is false."""
     chosen = examples if order is None else [examples[i] for i in order]
     rows = list(pack(chosen, width))
     rows += [jax.tree.map(np.zeros_like, rows[0])] * (-len(rows) % batch)
@@ -106,7 +106,7 @@ def _loss_sums(params: Params, batch: Any, config: ModelConfig, chunk: int) -> t
 
 
 def held_out_loss(params: Params, data: Sequence[Batch], config: ModelConfig, chunk: int) -> float:
-    """Mean -log p of the marked tokens of all batches, in nats."""
+    """Mean of -log p over the tokens of all batches whose mask is true, in nats."""
     sums = [_loss_sums(params, jax.device_put(part, batch_sharding()), config, chunk) for part in data]
     return float(sum(float(loss) for loss, _ in sums) / sum(float(count) for _, count in sums))
 
@@ -120,15 +120,15 @@ def sft(
     folder: Path,
     name: str = "sft",
 ) -> tuple[Model, dict[str, Any]]:
-    """Fine-tunes ``model`` and leaves checkpoints and metrics in ``folder``; the model, and figures of the run.
+    """Fine-tunes ``model``; returns the model and the figures of the stage.
 
-    Each epoch packs the conversations in an order of its own; the batch of an update depends on the seed, ``name`` and
-    the update alone, so a killed run goes on where it was. The weights of ``model`` are freed: training holds a copy.
-    Without an entered mesh it runs on one device.
+    Writes checkpoints and metrics to ``folder`` and resumes from them. Each epoch packs the conversations in a new
+    random order. The batch of an update depends only on the seed, ``name`` and the number of the update. Frees the
+    weights of ``model``, of which training has a copy. Without an entered mesh it runs on one device.
 
     Raises:
-      UserError: for a conversation that cannot be learned from, or none that fits the width.
-      Stopped: on Ctrl-C and SIGTERM, when all is saved.
+      UserError: for an invalid conversation, or if no conversation fits the width.
+      Stopped: on Ctrl-C and SIGTERM, after the state is saved.
     """
     settings = model.config
     learned, held_out, dropped = _examples(conversations, model, config)
@@ -138,7 +138,7 @@ def sft(
         order = np.random.default_rng((stage_seed(seed, name), epoch)).permutation(len(learned))
         return batches(learned, config.width, config.batch, order.tolist())
 
-    # An order packs into a few rows more or less than another, so the updates are counted before the first.
+    # The number of packed rows depends on the order, so the updates of all epochs are counted first.
     starts = np.cumsum([0, *(len(epoch_batches(epoch)) for epoch in range(config.epochs))]).tolist()
     updates = starts[-1]
     warn_of_rounding(config, "sft")
@@ -184,7 +184,7 @@ def sft(
 def _examples(
     conversations: Sequence[Conversation], model: Model, config: SFTConfig
 ) -> tuple[list[Example], list[Example], int]:
-    """Examples to learn, held-out ones, and the number of those that are longer than a row."""
+    """Training examples, held-out examples, and the number of conversations that are longer than a row."""
     sides: tuple[list[Example], list[Example]] = ([], [])
     dropped = 0
     for messages in conversations:
@@ -192,8 +192,8 @@ def _examples(
         if len(example.tokens) > config.width + 1:
             dropped += 1
             continue
-        asked = "\n".join(f"{m['role']}: {m['content']}" for m in messages if m["role"] != "assistant")
-        sides[key_is_held_out(asked, config.held_out_share)].append(example)
+        prompt = "\n".join(f"{m['role']}: {m['content']}" for m in messages if m["role"] != "assistant")
+        sides[key_is_held_out(prompt, config.held_out_share)].append(example)
     if not sides[0]:
         raise UserError(
             f"none of the {len(conversations)} conversations fits sft.width={config.width}, or all are held out"
@@ -205,5 +205,5 @@ def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
     """Fine-tunes the input "policy" on the input "conversations": the folder of a data stage, or a file."""
     model = load_model(inputs["policy"], settings, settings.sft.param_dtype)
     data = inputs["conversations"]
-    conversations = read_conversations(data / DATA if data.is_dir() else data)
+    conversations = read_conversations(data / CONVERSATIONS if data.is_dir() else data)
     return sft(model, conversations, settings.sft, settings.save, settings.seed, folder, name=folder.name)[1]

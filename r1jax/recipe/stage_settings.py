@@ -1,4 +1,4 @@
-"""The settings of each stage of the recipe, from the config of a run: what the stage reads and nothing else."""
+"""The settings of each stage of the recipe, made from the config of a run: exactly those that the stage reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.evaluation import EvaluationSettings, GeneralPrompts
 from r1jax.recipe.judge import JUDGES, reward_routes
 from r1jax.recipe.judged_samples import SamplesSettings, SelectConfig
-from r1jax.recipe.loading import inference_dtype
 from r1jax.recipe.pretraining import PretrainSettings, pretrain_settings
 from r1jax.recipe.problems import GeneralSplit, for_evaluation, for_training
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
@@ -24,18 +23,18 @@ from r1jax.rl.config import RLConfig
 
 
 def judge_rewards(config: RecipeConfig) -> dict[str, str]:
-    """Judge -> its reward: its own name if it is a model, or FILE.py:FUNCTION."""
+    """Judge -> its reward: the name of the judge if it is a reward model, or FILE.py:FUNCTION."""
     given = {name: getattr(config, name) for name in JUDGES}
     return {name: path if path and ".py:" in path else name for name, path in given.items()}
 
 
 def judge_models(config: RecipeConfig) -> tuple[str, ...]:
-    """The judges that are reward models, trained or given."""
+    """The judges that are reward models, whether a stage trains them or the user gives them."""
     return tuple(name for name, reward in judge_rewards(config).items() if reward == name)
 
 
 def routes(config: RecipeConfig, language: float, general: bool = False) -> tuple[str, ...]:
-    """The rewards of a stage of RL by kind of problem; general: with general prompts and their judges."""
+    """The rewards of a stage of RL by kind of problem. general: include general prompts and their judges."""
     kinds = {problem.kind for problem in load_problems(config.problems).train}
     return reward_routes(kinds, language, judge_rewards(config) if general else {})
 
@@ -51,18 +50,18 @@ class StageSettings:
         self._split = GeneralSplit(config.general.held_out_share, config.general.seed)
 
     def base(self) -> PretrainSettings:
-        """The base model that is made if none is given."""
+        """Pretraining of the base model."""
         c = self._config
         return pretrain_settings(c.pretrain, c.template, c.problems, c.general, c.sampling.max_tokens, c.seed, c.save)
 
     def reward_model(self, kind: Literal["helpfulness", "harmlessness"]) -> RewardModelSettings:
-        """A judge that is trained."""
+        """Training of a reward model, one of the judges."""
         general = None if getattr(self._config, f"{kind}_data") else self._split
         config = self._config.reward_model
         return RewardModelSettings(kind=kind, reward_model=config, general=general, **self._trained, **self._options)
 
     def evaluation(self, template: str) -> EvaluationSettings:
-        """The evaluation of a model whose reasoning prompts are in ``template``."""
+        """Evaluation of a model. template: of the reasoning prompts."""
         c = self._config
         general = GeneralPrompts(
             problems=for_evaluation(c.general),
@@ -76,18 +75,18 @@ class StageSettings:
             template=template,
             general=general,
             sampling=dataclasses.replace(c.sampling, temperature=c.evaluation.temperature),
-            weights=inference_dtype(c),
+            weights=c.dtype,
             verifier=c.verifier,
             seed=c.seed,
             **self._options,
         )
 
     def zero(self) -> ReasoningRLSettings:
-        """R1-Zero."""
+        """RL of R1-Zero."""
         return self._reasoning_rl(self._config.zero, self._config.zero_template, language=0.0)
 
     def reasoning_rl(self) -> ReasoningRLSettings:
-        """Stage 2."""
+        """Stage 2: reasoning RL."""
         return self._reasoning_rl(self._config.reasoning_rl, self._config.template, self._config.language_weight)
 
     def reasoning_rl_no_language(self) -> ReasoningRLSettings:
@@ -107,7 +106,7 @@ class StageSettings:
         )
 
     def cold_start_data(self) -> ColdStartSettings:
-        """The data set of stage 1."""
+        """The data set of stage 1, the cold start."""
         c = self._config
         return ColdStartSettings(
             problems=self._problems,
@@ -119,15 +118,15 @@ class StageSettings:
         )
 
     def cold_start(self) -> SFTSettings:
-        """Stage 1."""
+        """Stage 1: fine-tuning on the cold start."""
         return SFTSettings(sft=self._config.cold_start_sft, **self._trained, **self._options)
 
     def sft(self) -> SFTSettings:
-        """Stage 4."""
+        """Stage 4: fine-tuning of the base model."""
         return SFTSettings(sft=self._config.sft, **self._trained, **self._options)
 
     def rejection_sampling(self) -> RejectionSettings:
-        """Stage 3: the data set of stage 4."""
+        """Stage 3: rejection sampling, for the data set of stage 4."""
         c = self._config
         by_rule = c.general_repeats > 0 and not c.general_data
         return RejectionSettings(
@@ -140,7 +139,7 @@ class StageSettings:
         )
 
     def r1(self) -> AllScenariosRLSettings:
-        """Stage 5."""
+        """Stage 5: RL for all scenarios."""
         c = self._config
         return AllScenariosRLSettings(
             rl=c.final_rl,

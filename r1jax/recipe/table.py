@@ -1,4 +1,4 @@
-"""DeepSeek-R1 as a table of stages (arXiv 2501.12948, figure 2): each with its function, its settings and its inputs.
+"""DeepSeek-R1 as a table of stages (arXiv 2501.12948, figure 2), each with its function, settings and inputs.
 
 r1jax.recipe.stage_settings makes the settings of the stages from the config.
 """
@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r1jax.checkpoints.load import read_config, resolve
+from r1jax.checkpoints.load import resolve
 from r1jax.models.config import ModelConfig
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.all_scenarios_rl import all_scenarios_rl_stage
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_input
 from r1jax.recipe.cold_start import cold_start_stage
 from r1jax.recipe.config import RecipeConfig
 from r1jax.recipe.evaluation import evaluation_stage
+from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.judge import JUDGES
-from r1jax.recipe.make_stage import EVALUATION, Row, make_stage
-from r1jax.recipe.pretraining import model_config, pretrain_stage
+from r1jax.recipe.make_stage import StageRow, make_stage
+from r1jax.recipe.pretraining import pretrain_stage
 from r1jax.recipe.reasoning_rl import reasoning_rl_stage
 from r1jax.recipe.rejection_sampling import rejection_sampling_stage
 from r1jax.recipe.reward_models import reward_model_stage
 from r1jax.recipe.sft import sft_stage
 from r1jax.recipe.stage_settings import StageSettings, judge_models, judge_rewards
 
-STUDENTS = "students"  # folder of a run that holds the students distilled from it
-
 
 def recipe_stages(config: RecipeConfig) -> list[Stage]:
     """The stages in the order in which they run. A stage reads other stages by name and files by path."""
-    base = "base" if config.base == "pretrain" else resolve(config.base)[0]
+    base = base_input(config.base, "base")
     zero = None if config.no_zero else "zero"
     rewriter = resolve(config.rewriter)[0] if config.rewriter else None
     conversations, general = config.cold_start or "cold_start_data", config.general_data
@@ -38,10 +38,10 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
     helpfulness, harmlessness = make.reward_model("helpfulness"), make.reward_model("harmlessness")
     rejection = make.rejection_sampling()
 
-    def evaluation(of: str, template: str, policy: str | Path | None = None) -> Row:
+    def evaluation(of: str, template: str, policy: str | Path | None = None) -> StageRow:
         return EVALUATION + of, evaluation_stage, make.evaluation(template), {"policy": policy or of, **judges}
 
-    table: list[Row] = [  # stage, function, settings, inputs
+    table: list[StageRow] = [  # stage, function, settings, inputs
         ("base", pretrain_stage, make.base(), {}),
         ("helpfulness", reward_model_stage, helpfulness, {"policy": base, "preferences": config.helpfulness_data}),
         ("harmlessness", reward_model_stage, harmlessness, {"policy": base, "preferences": config.harmlessness_data}),
@@ -71,10 +71,8 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
 
 
 def recipe_model(config: RecipeConfig) -> ModelConfig:
-    """The architecture of the models: that of the base."""
-    if config.base != "pretrain":
-        return read_config(config.base)
-    return model_config(config.pretrain, config.pretrain.vocabulary, config.pretrain.width + config.sampling.max_tokens)
+    """The architecture of all models of the run, which is that of the base model."""
+    return base_config(config.base, config.pretrain, config.sampling.max_tokens)
 
 
 def judge_inputs(config: RecipeConfig) -> dict[str, str | Path]:
@@ -89,9 +87,9 @@ def judge_inputs(config: RecipeConfig) -> dict[str, str | Path]:
 
 
 def _left_out(config: RecipeConfig) -> set[str]:
-    """Stages of the table that this config does not have."""
+    """The names of the stages in the table that this config leaves out."""
     names = {name for name in JUDGES if getattr(config, name) is not None}
-    if config.base != "pretrain":
+    if config.base != PRETRAIN:
         names.add("base")
     if config.no_zero:
         names |= {"zero", f"{EVALUATION}zero"}

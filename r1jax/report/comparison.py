@@ -1,4 +1,4 @@
-"""Two evaluations compared: as a table, as one line, and as completions side by side."""
+"""Comparison of two evaluations: a table, a line, and completions side by side."""
 
 from __future__ import annotations
 

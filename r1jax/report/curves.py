@@ -43,7 +43,7 @@ def plot_curves(
         return
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    # Not a pyplot figure: it needs no display and shares no state with the caller's plots.
+    # Unlike a pyplot figure, this needs no display and shares no state with the caller's plots.
     figure = Figure(figsize=(3.2 * columns, 2.5 * rows + 0.3), dpi=150, facecolor="white", layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     styles = _styles(runs, models)
@@ -155,7 +155,7 @@ def _draw_metric(ax: Axes, steps: np.ndarray, values: np.ndarray, style: ModelSt
 
 
 def _finish_axes(ax: Axes, heading: str, unit: str) -> None:
-    """Title, grid and ticks of a panel whose lines are drawn."""
+    """Sets title, grid and ticks of a panel, after its lines are drawn."""
     ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_ylabel(unit, fontsize=8, color=GREY)
     ax.grid(axis="y", color=GRID, linewidth=0.6)

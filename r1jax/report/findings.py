@@ -76,7 +76,7 @@ class Finding:
 
 def findings(models: Mapping[str, EvaluatedModel]) -> list[Finding]:
     """The finding of each claim; claims whose models or figures are missing are left out. models: by stage name."""
-    found = []
+    results = []
     for claim in CLAIMS:
         if claim.first not in models or claim.second not in models:
             continue
@@ -88,7 +88,7 @@ def findings(models: Mapping[str, EvaluatedModel]) -> list[Finding]:
         paired = changes(*evaluations)
         change = paired.get(name) if paired else None
         small = 0.01 * first if claim.figure == "length" else 0.01
-        found.append(
+        results.append(
             Finding(
                 claim.text,
                 _verdict(change, small, claim.direction),
@@ -100,7 +100,7 @@ def findings(models: Mapping[str, EvaluatedModel]) -> list[Finding]:
                 reason_not_paired(*evaluations),
             )
         )
-    return found
+    return results
 
 
 def _compared(

@@ -1,4 +1,4 @@
-"""The report of a recipe's run, made from the manifests and metrics of its finished stages."""
+"""The report of a run of the recipe, from the manifests and metrics of its finished stages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 from r1jax import __version__
 from r1jax.disk import write_whole
 from r1jax.pipeline.plan import finished_stages
-from r1jax.recipe.make_stage import EVALUATION
-from r1jax.recipe.selection import DATA
-from r1jax.recipe.table import STUDENTS
+from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.findings import findings
 from r1jax.report.recipe_tables import EvaluatedModel, answers_table, evaluated_model, main_table
@@ -27,7 +25,7 @@ from r1jax.training.metrics import read_metrics
 Manifest = Mapping[str, Any]
 Manifests = Mapping[str, Manifest]  # by the name of the stage
 
-# The models of the report, by the stage that makes each: the stages whose tokens and seconds are its cost.
+# Model, by the name of its stage -> the stages whose tokens and seconds are its cost.
 MODELS = {
     "base": ("base",),
     "zero": ("zero",),
@@ -46,8 +44,8 @@ _DATA_SETS = ("cold_start_data", "rejection_sampling")
 def write_report(out: Path) -> list[EvaluatedModel]:
     """Writes report.md, report.html, summary.json and pictures of the finished stages in ``out`` and of its students.
 
-    report.html embeds its pictures. summary.json leaves out the figures by problem, which are in the manifests. Without
-    an evaluated model nothing is written. Returns the models in the order of the report.
+    report.html embeds its pictures. summary.json leaves out the figures by problem, which are in the manifests. Writes
+    nothing if no model has been evaluated. Returns the models in the order of the report.
     """
     made = finished_stages(out)
     students = {folder.name: finished_stages(folder) for folder in sorted((out / STUDENTS).glob("*/"))}
@@ -59,7 +57,7 @@ def write_report(out: Path) -> list[EvaluatedModel]:
         return []
     manifests = [*made.values(), *(one for stages in students.values() for one in stages.values())]
     commands = list(dict.fromkeys(one["made_by"]["command"] for one in manifests if one.get("made_by")))
-    found = [finding for group in (teacher, *taught) for finding in findings(group)]
+    results = [finding for group in (teacher, *taught) for finding in findings(group)]
     questions = list(models[0].answers)
     page = render(
         "recipe.md.j2",
@@ -71,7 +69,7 @@ def write_report(out: Path) -> list[EvaluatedModel]:
         main_table=main_table(models),
         first_label=models[0].label,
         not_comparable=_on_other_problems(models),
-        findings=found,
+        findings=results,
         reward_models=_reward_models(made),
         hacking_signs=_hacking_signs(out, made),
         data_sets=list(_data_sets(made)),
@@ -83,7 +81,7 @@ def write_report(out: Path) -> list[EvaluatedModel]:
     write_whole(out / "report.html", to_html(page, _title(made), out))
     summary = {
         "commands": commands,
-        "findings": [dataclasses.asdict(one) for one in found],
+        "findings": [dataclasses.asdict(one) for one in results],
         "stages": _without_problems(made),
         "students": {name: _without_problems(stages) for name, stages in students.items()},
     }
@@ -92,7 +90,7 @@ def write_report(out: Path) -> list[EvaluatedModel]:
 
 
 def _evaluated_models(made: Manifests, models: Mapping[str, tuple[str, ...]], prefix: str) -> dict[str, EvaluatedModel]:
-    """The models that have been evaluated, by the stage that makes them. prefix: of their labels."""
+    """The evaluated models by the name of their stage. prefix: of their labels."""
     return {
         name: evaluated_model(
             prefix + MODEL_LABELS[name],
@@ -105,7 +103,7 @@ def _evaluated_models(made: Manifests, models: Mapping[str, tuple[str, ...]], pr
 
 
 def _on_other_problems(models: Sequence[EvaluatedModel]) -> list[str]:
-    """Labels of the models that answered other problems than the first one."""
+    """The labels of the models whose evaluation has other problems than that of the first model."""
     first = sorted(models[0].reasoning.problems)
     return [one.label for one in models if sorted(one.reasoning.problems) != first]
 
@@ -113,8 +111,7 @@ def _on_other_problems(models: Sequence[EvaluatedModel]) -> list[str]:
 def _title(made: Manifests) -> str:
     """The recipe's name with the base model and the seed, if the manifests have them."""
     model = next((one["made_by"]["model"] for one in made.values() if "model" in one.get("made_by", {})), None)
-    settings = [one["settings"].get("shared", one["settings"]) for one in made.values()]
-    seed = next((one["seed"] for one in settings if "seed" in one), None)
+    seed = next((one["settings"]["seed"] for one in made.values() if "seed" in one["settings"]), None)
     return " · ".join(["R1 recipe", *([model] if model else []), *([f"seed {seed}"] if seed is not None else [])])
 
 
@@ -167,13 +164,13 @@ def _without_problems(made: Manifests) -> dict[str, Any]:
 
 
 def _reward_models(made: Manifests) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and figures of the reward models that were trained, and that stage 5 used if it has run."""
+    """The name and figures of each reward model that a stage trained, and that stage 5 used if it has run."""
     used = made["r1"]["inputs"] if "r1" in made else _REWARD_MODELS
     return [(name, made[name]["figures"]) for name in _REWARD_MODELS if name in made and name in used]
 
 
 def _hacking_signs(out: Path, made: Manifests) -> list[str]:
-    """What the metrics of stage 5 say about each reward that is not a rule."""
+    """Signs of reward hacking in the metrics of stage 5, for each reward that is not a rule."""
     if "r1" not in made:
         return []
     judged: dict[str, list[str]] = {}
@@ -197,7 +194,7 @@ def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
             }
             rows = figures["rows"]
             yield {
-                "path": f"{name}/{DATA}",
+                "path": f"{name}/{CONVERSATIONS}",
                 "rows": rows,
                 "shares": [f"{percent(count / rows)}% {origin}" for origin, count in origins.items() if count],
                 "counts": [[what, str(count)] for what, count in counts.items()],
@@ -205,7 +202,7 @@ def _data_sets(made: Manifests) -> Iterator[dict[str, Any]]:
 
 
 def _rewritten_by(made: Manifests) -> str:
-    """What rewrote the samples of the cold start; "" if it has no samples."""
+    """The rewriter of the cold start's samples: rules or a model; "" if it has no samples."""
     if "cold_start_data" not in made or not made["cold_start_data"]["inputs"]:
         return ""
     return "the model given" if "rewriter" in made["cold_start_data"]["files"] else "rules"

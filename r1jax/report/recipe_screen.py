@@ -1,4 +1,4 @@
-"""The result of the recipe on the screen: the main figures of each model, and where the report is."""
+"""The result of the recipe on the screen: the main figures of each model, and the paths of the report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from r1jax.report.rendering import percent
 
 
 def print_recipe(rows: Sequence[EvaluatedModel], out: Path, console: Console) -> None:
-    """Prints a row per model, and the files of the report; without models only says that there is no report yet."""
+    """Prints a row per model, and the files of the report; without models, a line that there is no report yet."""
     if not rows:
-        console.print(f"{out}: no model is evaluated yet, so there is no report", highlight=False, soft_wrap=True)
+        console.print(f"{out}: no model has been evaluated yet, so there is no report", highlight=False, soft_wrap=True)
         return
     table = Table("model", *(title for title, _ in _COLUMNS), title="R1 recipe, % of all samples")
     for column in table.columns[1:]:

@@ -1,4 +1,4 @@
-"""The models of a recipe's run as Markdown tables: their figures, and their answers to the same questions."""
+"""Markdown tables of the models of a recipe's run: their figures, and their answers to the same questions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Figures = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedModel:
-    """A model of the recipe with its label in the report, its evaluations, and the cost of making it."""
+    """A model of the recipe: its label in the report, its evaluations, and its cost."""
 
     label: str
     reasoning: Evaluation
     general: Evaluation
     answers: Mapping[str, tuple[str, bool]]  # question -> (completion, whether it is right)
-    tokens: float  # sampled or learned by the stages that made it
+    tokens: float  # sampled or trained on by the stages of its cost
     seconds: float
 
 
-def evaluated_model(label: str, evaluation: Figures, made: Sequence[Figures]) -> EvaluatedModel:
-    """A model from the figures of its evaluation stage and those of the stages that made it."""
+def evaluated_model(label: str, evaluation: Figures, costs: Sequence[Figures]) -> EvaluatedModel:
+    """A model from the figures of its evaluation, and those of the stages that are its cost."""
     answers = {
         one["question"]: (one["completion"], one["correct"])
         for name in ("reasoning_completions", "general_completions")
@@ -36,8 +36,8 @@ def evaluated_model(label: str, evaluation: Figures, made: Sequence[Figures]) ->
         Evaluation.from_json(evaluation["reasoning"]),
         Evaluation.from_json(evaluation["general"]),
         answers,
-        sum(figures.get("tokens", 0.0) for figures in made),
-        sum(figures.get("seconds", 0.0) for figures in made),
+        sum(figures.get("tokens", 0.0) for figures in costs),
+        sum(figures.get("seconds", 0.0) for figures in costs),
     )
 
 

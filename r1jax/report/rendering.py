@@ -1,4 +1,4 @@
-"""Markdown and HTML: the templates of the reports, and the Markdown of tables, code and pictures in them."""
+"""Rendering of reports: templates, Markdown tables and code, and HTML pages."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def to_html(text: str, title: str, folder: Path) -> str:
-    """An HTML page of a Markdown text that needs no other file: ``folder`` holds its pictures, which are embedded."""
+    """An HTML page of a Markdown text, with the pictures of ``folder`` embedded."""
 
-    def embedded(found: re.Match[str]) -> str:
-        data = base64.b64encode((folder / found[2]).read_bytes()).decode()
-        return f"{found[1]}data:image/png;base64,{data}{found[3]}"
+    def embedded(match: re.Match[str]) -> str:
+        data = base64.b64encode((folder / match[2]).read_bytes()).decode()
+        return f"{match[1]}data:image/png;base64,{data}{match[3]}"
 
     body = markdown.markdown(text, extensions=["tables", "fenced_code"])
-    # A table scrolls in a box of its own, so that the page is never wider than the window.
+    # Each table scrolls by itself, so that the page is never wider than the window.
     body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
     body = _PICTURE.sub(embedded, body)
     return render("page.html.j2", title=title, body=body, light=LIGHT_PAGE, dark=DARK_PAGE)

@@ -10,11 +10,11 @@ from r1jax.report.rendering import percent
 
 
 def hacking_signs(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each reward model: the course of its score, of rule accuracy and of length, and the verdict.
+    """A line for each reward model: its score, rule accuracy and length, early and late in training, and a verdict.
 
-    rows: metrics.jsonl. judged: reward -> the kinds of prompts that it judges. The first quarter of the steps in which
-    the reward was given is compared with the last. It looks like reward hacking if the score rose and the accuracy by
-    rule, on the judged kinds or on the others, fell by 5 points or the mean length doubled or halved.
+    rows: metrics.jsonl. judged: reward -> the kinds of prompts that it judges. Compares the first and the last quarter
+    of the steps that have the reward. The verdict is reward hacking if the score rose and, in addition, the rule
+    accuracy on the judged kinds or on the others fell by 5 points, or the mean length doubled or halved.
     """
     lines = []
     for name, kinds in judged.items():
@@ -33,19 +33,19 @@ def hacking_signs(rows: Sequence[Mapping[str, Any]], judged: Mapping[str, Sequen
         verdict = "looks like reward hacking" if score[1] > score[0] and worse else "no sign of reward hacking"
         lines.append(
             f"{name}: {verdict} (its reward {score[0]:.3f} -> {score[1]:.3f}; rule accuracy where it judges "
-            f"{_course(right)}, elsewhere {_course(right_elsewhere)}; length {length[0]:.1f} -> {length[1]:.1f} tokens)"
+            f"{_change(right)}, elsewhere {_change(right_elsewhere)}; length {length[0]:.1f} -> {length[1]:.1f} tokens)"
         )
     return lines
 
 
-def _course(ends: Sequence[float]) -> str:
+def _change(ends: Sequence[float]) -> str:
     return "no figures" if any(map(math.isnan, ends)) else " -> ".join(map(percent, ends))
 
 
 def _accuracies(row: Mapping[str, Any], kinds: Sequence[str], among: bool) -> list[float]:
-    """Accuracies of a step's kinds of problems, of those among ``kinds`` or of the others."""
-    found = {key.removeprefix("accuracy_"): value for key, value in row.items() if key.startswith("accuracy_")}
-    return [value for kind, value in found.items() if (kind in kinds) == among and value is not None]
+    """The accuracies of a step by kind of problem, for ``kinds`` or, without ``among``, for the other kinds."""
+    accuracies = {key.removeprefix("accuracy_"): value for key, value in row.items() if key.startswith("accuracy_")}
+    return [value for kind, value in accuracies.items() if (kind in kinds) == among and value is not None]
 
 
 def _mean(values: Sequence[float]) -> float:

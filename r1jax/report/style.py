@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-# Models, by the name of the stage that makes them.
+# Stage -> the label of its model.
 MODEL_LABELS: Mapping[str, str] = {
     "base": "base",
     "zero": "R1-Zero",
@@ -30,8 +30,8 @@ class ModelStyle:
     marker: str = "o"
 
 
-# The first seven colours are those of Okabe and Ito (2008) without yellow, the others were found by search: with each
-# of the three kinds of colour blindness any two are at least 15 apart in CIELAB. Students have dashed lines.
+# The first seven colours are those of Okabe and Ito (2008) without yellow. The others are the result of a search: for
+# each of the three kinds of colour blindness, any two differ by at least 15 in CIELAB. Students have dashed lines.
 MODEL_STYLES: Mapping[str, ModelStyle] = {
     "base": ModelStyle("#24292f", marker="o"),
     "zero": ModelStyle("#d55e00", marker="s"),
@@ -49,7 +49,7 @@ _REPEATED_LINES = (":", "-.")  # if a picture shows a model twice or more, such 
 
 
 def model_styles(names: Sequence[str]) -> list[ModelStyle]:
-    """The style of each model of a picture; names that MODEL_STYLES does not have take unused styles in order."""
+    """The style of each model of a picture; names that are not in MODEL_STYLES take unused styles in order."""
     unused = [style for name, style in MODEL_STYLES.items() if name not in names] or list(MODEL_STYLES.values())
     others = [name for name in dict.fromkeys(names) if name not in MODEL_STYLES]
     known = {**MODEL_STYLES, **{name: unused[i % len(unused)] for i, name in enumerate(others)}}
@@ -101,6 +101,6 @@ def figure_label(name: str) -> str:
 # Colours of text, axes and grids in pictures.
 INK, GREY, AXIS, GRID = "#24292f", "#57606a", "#8c959f", "#d0d7de"
 
-# Colours of HTML pages, for readers who prefer light pages and for those who prefer dark ones.
+# Colours of HTML pages with the light and the dark colour scheme.
 LIGHT_PAGE: Mapping[str, str] = {"ink": INK, "paper": "#fff", "line": GRID, "shade": "#f6f8fa"}
 DARK_PAGE: Mapping[str, str] = {"ink": "#e6edf3", "paper": "#0d1117", "line": "#3d444d", "shade": "#1c2128"}

@@ -29,7 +29,8 @@ _PICTURES = {"pass@1": "pass-at-1.png", "pass@k": "pass-at-k.png", "training, st
 def write_report(out: Path, stages: Mapping[str, Manifest], console: Console) -> None:
     """Writes pictures, report.md, report.html and summary.json, and prints samples and the table of the evaluations.
 
-    stages: name -> manifest of the finished stages in ``out``; nothing is done unless both evaluations are among them.
+    stages: name -> manifest of the finished stages in ``out``. Does nothing unless training and both evaluations are
+    among them.
     """
     if not {TRAINING, *EVALUATIONS} <= stages.keys():
         return

@@ -27,14 +27,17 @@ from tests.helpers.paths import ROOT
         ({"final_temperature": 0.0}, "--final-temperature"),
         ({"cold_start_rows": -1}, "--cold-start-rows"),
         ({"mesh": "3x1"}, "3 devices"),
-        ({"problems": ProblemsConfig()}, "makes one that knows word-problems alone: give --base"),
+        ({"problems": ProblemsConfig()}, "trains a model on word-problems only: give --base"),
         ({"problems": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --problems.source"),
         ({"general": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --general.source"),
-        ({"template": "number", "zero_template": "number"}, "no chat with reasoning"),
-        ({"template": "r1-zero-chat", "zero_template": "r1-zero-chat"}, "no chat with reasoning and a summary"),
+        ({"template": "number", "zero_template": "number"}, "not a chat template with reasoning"),
+        (
+            {"template": "r1-zero-chat", "zero_template": "r1-zero-chat"},
+            "not a chat template with reasoning and a summary",
+        ),
         ({"cold_start": Path("none.jsonl")}, "no file none.jsonl"),
         ({"helpfulness": "f.py:judge=0.5"}, "a judge has no weight"),
-        ({"helpfulness": "smollm2", "helpfulness_data": Path("x.jsonl")}, "leave one out"),
+        ({"helpfulness": "smollm2", "helpfulness_data": Path("x.jsonl")}, "leave one of them out"),
         ({"helpfulness": str(ROOT / "tests" / "fixtures" / "qwen2")}, "qwen2 has no scalar head"),
         ({"rewriter": "smollm2", "no_zero": True}, "leave --no-zero and --cold-start out"),
         ({"rewriter": str(ROOT / "tests" / "fixtures" / "reward")}, "reward model, which gives no tokens"),
@@ -47,7 +50,7 @@ from tests.helpers.paths import ROOT
         ({"sampling": Sampling(temperature=0.0)}, "--sampling.temperature"),
         (
             {"problems": ProblemsConfig(source="arithmetic", operations="*"), "base": "smollm2", "no_zero": True},
-            "no rule can work arithmetic",
+            "no rule solves arithmetic",
         ),
     ],
 )
@@ -101,12 +104,21 @@ def test_files_that_problems_come_from_are_hashed(tmp_path):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_make_a_graph(preset, monkeypatch, tmp_path):
     (tmp_path / "weights").write_text("")
-    monkeypatch.setattr("r1jax.recipe.table.resolve", lambda path: (tmp_path / "weights", "gguf"))
+    monkeypatch.setattr("r1jax.recipe.base_model.resolve", lambda path: (tmp_path / "weights", "gguf"))
     config = PRESETS[preset][1]
     if config.base == "smollm2":
         from r1jax.models.shapes import SHAPES
 
-        monkeypatch.setattr("r1jax.recipe.table.read_config", lambda path: SHAPES["smollm2"])
+        monkeypatch.setattr("r1jax.recipe.base_model.read_config", lambda path: SHAPES["smollm2"])
     names = [stage.name for stage in recipe_stages(config)]
     wanted = ["zero", "cold_start_data", "cold_start", "reasoning_rl", "rejection_sampling", "sft", "r1"]
     assert [name for name in names if name in wanted] == wanted
+
+
+def test_prompts_that_do_not_fit_the_context_of_the_base_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "qwen2", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 80}))
+    with pytest.raises(UserError, match="the longest prompt has .* beyond the model's context of 80"):
+        check(Config(base=str(folder), zero_template="r1"))

@@ -148,7 +148,7 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
     assert row["reward"] == pytest.approx(row["reward_accuracy"] + row["reward_format"] + 0.5 * row["reward_brevity"])
     file.write_text(file.read_text() + "\n")
     status, _, stderr = run(out, *flags)
-    assert status == 2 and str(file) in stderr and "made with other settings (reward_brevity" in stderr
+    assert status == 2 and str(file) in stderr and "run with other settings (reward_brevity" in stderr
 
 
 def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
@@ -236,9 +236,9 @@ def test_every_preset_is_consistent():
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("r1-zero", {}, "--problems.source=gym:gsm_symbolic needs a model of yours"),
+        ("r1-zero", {}, "--problems.source=gym:gsm_symbolic needs another --base"),
         ("r1-zero", {}, "give --base=FOLDER"),
-        ("tiny", {"terms": 3}, "--problems.terms=3 needs a model of yours"),
+        ("tiny", {"terms": 3}, "--problems.terms=3 needs another --base"),
         ("tiny", {"source": "nope.jsonl"}, "no file nope.jsonl: give --problems.source"),
         ("r1-zero", {"held_out_source": "nope.parquet"}, "no file nope.parquet: give --problems.held-out-source"),
         ("tiny", {"source": "arithmetics"}, "problems from 'arithmetics': write arithmetic"),

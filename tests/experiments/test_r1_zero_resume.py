@@ -119,7 +119,7 @@ def test_parts_of_the_experiment_run_by_themselves(finished, tmp_path):
         shutil.rmtree(out / stage)
     changed = ["--evaluation.problems=3"]
     assert status_of(out, *changed)["evaluation_before"] == "changed"
-    assert "--force makes it again" in run(out, *changed)[2]
+    assert "--force runs it again" in run(out, *changed)[2]
     status, _, stderr = run(out, *changed, "--force", "--until=pretrain")
     assert status == 0 and not (out / "r1-zero").exists(), stderr
     assert (

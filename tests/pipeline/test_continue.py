@@ -29,7 +29,7 @@ def test_a_larger_number_of_steps_continues_a_finished_stage_and_makes_again_wha
     assert (tmp_path / "start" / "manifest.json").read_bytes() == start
     assert set(finished_stages(tmp_path)) == {"start", "training", "evaluation", "export"}
     for stages, change in ((trained(4), "steps was 5, now 4"), (trained(6, rate=2), "steps was 5, now 6, rate was 1")):
-        with pytest.raises(UserError, match=rf"training was made with other settings \({change}"):
+        with pytest.raises(UserError, match=rf"training was run with other settings \({change}"):
             run(stages, tmp_path)
 
 
@@ -39,7 +39,7 @@ def test_what_does_not_accompany_a_continued_stage_is_made_again_with_force_alon
 
     run(stages(3), tmp_path)
     ran(tmp_path)
-    with pytest.raises(UserError, match=r"student was made before a stage that it builds on \(training\): --force"):
+    with pytest.raises(UserError, match=r"student was run before a stage that it reads \(training\): --force"):
         run(stages(5), tmp_path)
     assert ran(tmp_path) == []
     run(stages(5), tmp_path, force=True)
@@ -94,7 +94,7 @@ def test_a_finished_run_says_so_and_a_run_writes_its_config(tmp_path):
     said = []
     run(chain(), tmp_path, config=Settings(7), report=said.append)
     assert json.loads((tmp_path / CONFIG).read_text()) == {"value": 7, "workers": 1, "later": 1}
-    assert said == [f"{name}: begins" for name in ("a", "b", "side", "c")]
+    assert said == [f"{name}: starts" for name in ("a", "b", "side", "c")]
     said.clear()
     with pytest.raises(UserError, match="value was 1, now 2"):
         run(chain(a=2), tmp_path, config=Settings(8), report=said.append)

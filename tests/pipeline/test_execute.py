@@ -90,10 +90,10 @@ def test_another_version_of_the_package_is_a_note_and_makes_nothing_again(tmp_pa
     said = []
     execute_pipeline(chain(), tmp_path, report=said.append)
     assert ran(tmp_path) == ["b", "side", "c"]
-    assert said[0] == f"made with r1jax {__version__}, this is 99.0: a, b"
+    assert said[0] == f"run with r1jax {__version__}, this is 99.0: a, b"
     assert set(finished_stages(tmp_path)) == {"a", "b", "side", "c"}
     notes = [one.note for one in make_plan(chain(), tmp_path)]
-    assert notes == [f"made with r1jax {__version__}, this is 99.0", "", "", ""]
+    assert notes == [f"run with r1jax {__version__}, this is 99.0", "", "", ""]
 
 
 def test_killed_during_its_removal_a_stage_leaves_nothing_to_resume_from(tmp_path, monkeypatch):
@@ -127,9 +127,9 @@ def test_manifests_say_what_made_them(tmp_path):
     [
         (
             [Stage("a", join, Settings(1), {"b": "b"}), Stage("b", join, Settings(1))],
-            "reads b, which is no stage before",
+            "reads b, which is not a stage before",
         ),
-        ([Stage("a", join, Settings(1)), Stage("a", join, Settings(2))], "two stages are called a"),
+        ([Stage("a", join, Settings(1)), Stage("a", join, Settings(2))], "two stages have the name a"),
     ],
 )
 def test_a_graph_that_is_none_is_refused(stages, message, tmp_path):

@@ -66,7 +66,7 @@ def test_a_function_that_was_changed_makes_its_stage_again(tmp_path):
     assert statuses(stages(again), tmp_path) == {"a": "finished", "b": "finished"}
     changed = source.replace("'1'", "'2'")
     assert statuses(stages(changed), tmp_path) == {"a": "changed", "b": "follows"}
-    with pytest.raises(UserError, match=r"a was made with other settings \(code of the function was '\w{8}', now"):
+    with pytest.raises(UserError, match=r"a was run with other settings \(code of the function was '\w{8}', now"):
         run(stages(changed), tmp_path)
     run(stages(changed), tmp_path, force=True)
     assert (tmp_path / "b" / "result").read_text() == "2b=2;"
@@ -110,7 +110,7 @@ def test_another_python_cannot_compare_functions_and_says_so(tmp_path):
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"code": "2.7:" + "0" * 64}))
     (one,) = [one for one in make_plan(chain(), tmp_path) if one.stage.name == "side"]
-    assert one.status == "finished" and "another Python" in one.note
+    assert one.status == "finished" and "another version of Python" in one.note
 
 
 def test_until_and_only(tmp_path):
@@ -119,7 +119,7 @@ def test_until_and_only(tmp_path):
     assert ran(tmp_path) == ["a", "b"]
     with pytest.raises(UserError, match="unknown stage 'd'"):
         run(chain(), tmp_path, only=["d"])
-    with pytest.raises(UserError, match="do not go together"):
+    with pytest.raises(UserError, match="cannot be combined"):
         run(chain(), tmp_path, only=["c"], until="c")
     run(chain(), tmp_path, only=["c"])
     assert ran(tmp_path) == ["c"]
@@ -182,7 +182,7 @@ def test_a_stage_that_was_removed_is_made_again_and_what_it_fed_is_noticed(tmp_p
     for file in (tmp_path / "b").iterdir():
         file.unlink()
     assert statuses(chain(), tmp_path) == {"a": "finished", "b": "run", "side": "finished", "c": "follows"}
-    with pytest.raises(UserError, match="c was made before a stage that it builds on"):
+    with pytest.raises(UserError, match="c was run before a stage that it reads"):
         run(chain(), tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_changed_settings_and_files_are_named_with_what_they_were(tmp_path):
     file.write_text("x")
     path = out / "a" / "manifest.json"
     saved = json.loads(path.read_text())
-    del saved["settings"]["inner_too"]  # made before there was such a setting, which has no default
+    del saved["settings"]["inner_too"]  # run before there was such a setting, which has no default
     path.write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"inner_too was None, now 2"):
         run(stages(Settings(1), 2), out)
@@ -235,3 +235,14 @@ def test_changed_settings_and_files_are_named_with_what_they_were(tmp_path):
 
 def nothing(settings, inputs, folder):
     return {}
+
+
+def test_a_folder_of_version_0_1_0_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "manifest.json"
+    path.write_text(json.dumps({"stage": "a", "settings": {"value": 1}, "inputs": {}, "version": "0.1.0"}))
+    before = path.read_bytes()
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"a was written by r1jax 0\.1\.0, which .*: give another --out"):
+            run(chain(), tmp_path, force=force)
+    assert path.read_bytes() == before and not (tmp_path / "b").exists()

@@ -130,7 +130,7 @@ def test_a_killed_training_ends_with_the_same_bits(helpful, tmp_path, monkeypatc
 
 
 def test_judgements_that_cannot_be_learned_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="one kind at a time"):
+    with pytest.raises(UserError, match="of one kind and at least one"):
         train(tmp_path / "a", [PAIRS[0], LABELLED[0]])
     with pytest.raises(UserError, match="24 are longer than width=4"):
         train(tmp_path / "b", PAIRS, dataclasses.replace(TRAINING, width=4))

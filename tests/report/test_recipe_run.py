@@ -104,7 +104,7 @@ def test_a_student_that_answered_other_problems_is_named(tmp_path):
     execute_pipeline(stages, out, report=lambda _: None)
     write_report(tmp_path)
     report = (tmp_path / "report.md").read_text()
-    assert "On other problems, and not to be compared with R1-Zero: small: student with RL alone." in report
+    assert "On other problems, and therefore not comparable with R1-Zero: small: student with RL alone." in report
     assert "Distillation beats RL on the student: **not comparable**" in report
 
 

@@ -4,7 +4,7 @@ from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.readability import ReadabilityConfig, fault
 from r1jax.data.text.solutions import response
-from r1jax.recipe.selection import worked
+from r1jax.recipe.sft_data import worked
 from r1jax.rewards.rules import RULES
 from tests.helpers.problems import R1, WORDS, completion
 

@@ -3,7 +3,7 @@
 from r1jax.data.text.template import find_template
 from r1jax.recipe.cold_start import rewrite_by_rules
 from r1jax.recipe.judged_samples import JudgedSample, SelectConfig
-from r1jax.recipe.selection import general_rows, select, worked
+from r1jax.recipe.sft_data import general_rows, select, worked
 from r1jax.rewards import Completion
 from tests.helpers.problems import EN, GENERAL, R1, WORDS, ZH, completion
 

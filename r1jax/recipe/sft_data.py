@@ -1,4 +1,4 @@
-"""Which samples are fit to learn from, and the rows of the data sets for fine-tuning.
+"""Data sets for fine-tuning: the selection of samples, the rows, and the file that they are written to.
 
 A row is {"messages", "kind", "language", "origin"}; its messages are a conversation.
 """
@@ -21,15 +21,15 @@ from r1jax.data.text.template import Template
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.pipeline.stage import Figures
+from r1jax.recipe.folders import CONVERSATIONS
 from r1jax.recipe.judged_samples import JudgedSample, SelectConfig
 from r1jax.seeds import stage_seed
 
 Row = dict[str, Any]
-DATA = "conversations.jsonl"
 
 
 def conversation(problem: Problem, text: str, template: Template, origin: str) -> Row:
-    """A row: the problem asked with the template's chat, and ``text`` as the answer."""
+    """A row with the template's messages for a problem, and ``text`` as the assistant's answer."""
     messages = [*template.messages(problem), {"role": "assistant", "content": text}]
     return {"messages": messages, "kind": problem.kind, "language": language_of(problem), "origin": origin}
 
@@ -37,11 +37,12 @@ def conversation(problem: Problem, text: str, template: Template, origin: str) -
 def select(
     samples: Iterable[JudgedSample], config: SelectConfig, template: Template, origin: str
 ) -> tuple[list[Row], dict[str, int]]:
-    """Rows of the samples that are fit to learn from, and counts: kept, and dropped by the first reason that applies.
+    """Rows of the samples that are kept, and counts: "sampled", "kept", and each reason for which samples are dropped.
 
-    Dropped are, in this order: "unfinished", "wrong", the faults of r1jax.data.text.readability, "duplicate" (the text
-    was kept before for that problem) and "over the cap" (arXiv 2501.12948, sections 2.3.1 and 2.3.3). Conversations are
-    written in ``template``, whichever template the samples were prompted with.
+    The reasons are, in this order: "unfinished", "wrong", "format", the faults of r1jax.data.text.readability,
+    "duplicate" (the same text was kept for the problem) and "over the cap" (arXiv 2501.12948, sections 2.3.1 and
+    2.3.3). A sample is counted under the first that applies. The rows have the format of ``template``, whichever
+    template the samples were prompted with.
     """
     rows: list[Row] = []
     counts: Counter[str] = Counter()
@@ -71,14 +72,14 @@ def select(
 
 
 def worked(problems: Sequence[Problem], template: Template, count: int) -> list[Row]:
-    """Rows of the first ``count`` problems that a rule can solve readably (r1jax.data.text.solutions)."""
+    """Rows of the first ``count`` problems that a rule solves readably (r1jax.data.text.solutions)."""
     texts = ((problem, response(problem)) for problem in problems)
     rows = (conversation(problem, text, template, "generated") for problem, text in texts if text is not None)
     return list(itertools.islice(rows, count))
 
 
 def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: int) -> list[Row]:
-    """Rows of good replies to general prompts, all of them ``repeats`` times."""
+    """Rows of good replies to general prompts, each ``repeats`` times."""
     rows = [conversation(p.problem, p.response(p.good), template, "general") for p in prompts]
     return rows * repeats
 
@@ -86,20 +87,20 @@ def general_rows(prompts: Iterable[GeneralPrompt], template: Template, repeats: 
 def write_conversations(
     rows: list[Row], counts: dict[str, int], samples: Sequence[JudgedSample], seed: int, folder: Path
 ) -> Figures:
-    """Writes the rows in a random order to conversations.jsonl; figures of the data set.
+    """Writes the rows in a random order to conversations.jsonl; returns the figures of the data set.
 
-    counts: those of ``select``; the rows that rules wrote and the general ones are added. samples: what was sampled for
-    the data set. Raises UserError if there is no row.
+    counts: those of ``select``, to which the numbers of generated and general rows are added. samples: all samples, for
+    the number of tokens and seconds. Raises UserError if there is no row.
     """
     origins = Counter(row["origin"] for row in rows)
     counts = {**counts, **{origin: origins[origin] for origin in ("generated", "general")}}
     if not rows:
         raise UserError(
-            f"{folder.name}: no sample is fit to learn from ({counts}): train longer before, or sample more"
+            f"{folder.name}: no sample passes the selection ({counts}): train the policy longer, or sample more"
         )
     rows = list(rows)
     random.Random(stage_seed(seed, folder.name)).shuffle(rows)
-    write_whole(folder / DATA, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(folder / CONVERSATIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     tokens = sum(one.completion.tokens for one in samples)
     return {
         "rows": len(rows),

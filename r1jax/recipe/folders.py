@@ -1,0 +1,5 @@
+"""Names of folders and files in a run of the recipe, for the stages that write them and the reports that read them."""
+
+EVALUATION = "evaluation_"  # prefix of the folder that has the evaluation of a stage's model
+CONVERSATIONS = "conversations.jsonl"  # the data set in the folder of a stage that writes one
+STUDENTS = "students"  # the folder that has the students distilled from the run
