@@ -6,7 +6,7 @@
 
 Weights are random with real shapes and there is no end token, so nothing is downloaded and lengths are fixed. The same
 run measures matrix rate and read bandwidth of the chip. The floor of each part is its minimum time at these rates: the
-larger of operations / matrix rate and bytes / bandwidth. On a CPU, a small model is used and a message says so.
+larger of operations / matrix rate and bytes / bandwidth. On a CPU, a small model is used and a message is printed.
 """
 
 from __future__ import annotations
@@ -50,17 +50,18 @@ class Config(Workload):
     """The workload and the cases to time."""
 
     mesh: str = "1x1"
-    """Mesh of devices as DATAxMODEL."""
+    """Use this mesh of devices, written DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """Cases to time. long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm cache."""
+    """Time these cases: long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm
+    compilation cache; parity compares the log-probabilities of sampler and trainer."""
     long_tokens: int = 8192
-    """Number of new tokens per sample in the case long."""
+    """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
-    """Number of timed calls of each part, after one that is not timed; the median is reported."""
+    """Time this many calls of each part, after one that is not timed, and report the median in seconds."""
     out: Path = Path("runs/benchmark")
-    """Folder of the result file MODEL.json and of the trace."""
+    """Write the result file MODEL.json and the trace into this folder."""
     profile: bool = False
-    """Record a trace of a short rollout and an update."""
+    """Also record a trace of a short rollout and an update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_field(config: Any, name: str, value: Any) -> Any:
-    """A value of a field as JSON. A part annotated with Named has its class in it: others may have the same fields."""
+    """A value of a field as JSON. A part annotated with Named includes its class, since classes may share fields."""
     plain = _plain(value)
     if any(isinstance(extra, Named) for extra in _annotations(type(config)).get(name, ())):
         return {CLASS: type(value).__name__, **plain}
@@ -232,16 +232,16 @@ def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
 
 @functools.cache
 def _annotations(kind: type) -> dict[str, tuple[Any, ...]]:
-    """What the fields of a dataclass are annotated with, beside their types."""
+    """Annotations of the fields of a dataclass, beside their types."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except NameError:  # of types that only the function that defines the class knows
+    except NameError:  # a type is local to the function that defines the class
         return {}
     return {name: hint.__metadata__ for name, hint in hints.items() if typing.get_origin(hint) is Annotated}
 
 
 def _is_flat(config: Any, name: str) -> bool:
-    """True for a field whose flags have no prefix of their own."""
+    """True for a field whose flags have no prefix for it."""
     return any(getattr(extra, "name", None) == "" for extra in _annotations(type(config)).get(name, ()))
 
 
@@ -264,7 +264,7 @@ def _choice(flag: str, names: Any) -> tuple[str, Any]:
 
 
 def _replace(config: Any, path: Sequence[str], value: Any) -> Any:
-    """The config with another value of the field at ``path``."""
+    """The config with another value in the field at ``path``."""
     inner = _replace(getattr(config, path[0]), path[1:], value) if len(path) > 1 else value
     return dataclasses.replace(config, **{path[0]: inner})
 
@@ -282,7 +282,7 @@ def _by_flag(args: Sequence[str]) -> list[list[str]]:
 
 
 def _reason(args: Sequence[str], flags: Mapping[str, Any], stop: BaseException) -> str:
-    """Why tyro failed: the flag whose values do not match its type, or else the error of the config's checks."""
+    """The reason why tyro failed: a flag whose values do not match its type, or else the error of a config's check."""
     for flag, *values in _by_flag(args):
         if flag in flags and not _fits(values, flags[flag]):
             given = f"{flag}={' '.join(values)}" if values else f"{flag} has no value"

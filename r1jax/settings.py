@@ -1,4 +1,4 @@
-"""Marks on config fields that say which of them may change when a run resumes, and configs read back from JSON."""
+"""Marks for config fields that may change when a run resumes, and configs read back from JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAY_CHANGE, MAY_RISE = "may change", "may rise"
 
 
 def may_change(default: T) -> T:
-    """A dataclass field that says how something is computed and not what: it may change on resume."""
+    """A dataclass field that does not change the result, only how it is computed: it may change on resume."""
     return dataclasses.field(default=default, metadata={_MARK: MAY_CHANGE})
 
 
 def may_rise(default: T) -> T:
-    """A dataclass field of which a larger value continues a finished stage; a smaller value is another setting."""
+    """A dataclass field that may rise: a larger value continues a finished stage, a smaller one is another setting."""
     return dataclasses.field(default=default, metadata={_MARK: MAY_RISE})
 
 

@@ -179,7 +179,7 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
 def compiler_mesh() -> AbstractMesh | None:
     """The current mesh, over which the compiler splits arrays; None if no mesh is set.
 
-    Also None inside shard_map, where a program handles the arrays of one device.
+    Also None inside shard_map, where a function computes on the arrays of one device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.manual_axes else mesh

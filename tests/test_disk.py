@@ -181,8 +181,8 @@ def test_without_a_home_caches_are_in_a_temporary_folder_of_the_user(tmp_path, m
     assert cache_folder() == own and stat.S_IMODE(own.stat().st_mode) == 0o700
     uid = os.getuid()
     monkeypatch.setattr(disk.os, "getuid", lambda: uid + 1)
-    (tmp_path / f"r1jax-{uid + 1}").mkdir()  # as if someone else had made it
-    with pytest.raises(UserError, match="someone else's: set R1JAX_CACHE"):
+    (tmp_path / f"r1jax-{uid + 1}").mkdir()  # as if another user had made it
+    with pytest.raises(UserError, match="belongs to another user: set R1JAX_CACHE"):
         cache_folder()
     monkeypatch.setenv("R1JAX_CACHE", str(tmp_path / "given"))
     assert cache_folder() == tmp_path / "given"

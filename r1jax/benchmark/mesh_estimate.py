@@ -38,7 +38,7 @@ def target_mesh(text: str, target: Path) -> Mesh:
 
 
 def abstract_state(work: Workload, mesh: Mesh) -> TrainState:
-    """The training state as shapes with shardings; do not set a mesh of devices that cannot run before."""
+    """The training state as shapes with shardings; call it before setting a mesh of devices that are not present."""
     return state_shapes(work.model_config(), work.rl, make_optimizer(work.rl, work.rl.steps), mesh)
 
 

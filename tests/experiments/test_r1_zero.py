@@ -200,7 +200,7 @@ def test_a_run_tells_of_settings_without_effect_and_of_problems_that_repeat(fini
         short_run("1x1", finished[0], pool, tmp_path / "run", **few)
     lines = [str(warning.message) for warning in told]
     assert any("rl.loss=cispo: no effect" in line for line in lines)
-    assert any("asks for 48 problems and there are 40" in line for line in lines)
+    assert any("asks for 48 problems but there are only 40" in line for line in lines)
 
 
 def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, tmp_path):

@@ -16,7 +16,7 @@ def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
     Null values are removed from messages, because parquet gives every message the keys of all messages.
 
     Raises:
-      UserError: if a row holds no such list, which the message names by its line or row, or the file has no rows.
+      UserError: if a row holds no such list (the message names the line or row), or the file has no rows.
     """
     found = []
     for location, row in read_rows(path, ("messages",)):
@@ -27,7 +27,7 @@ def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
         check_messages(messages, f"{location}: ")
         found.append(messages)
     if not found:
-        raise UserError(f"{path} holds no conversations")
+        raise UserError(f"{path} holds no conversations: give a file with at least one")
     return found
 
 

@@ -70,5 +70,5 @@ def _text(row: dict[str, Any], column: str, location: str) -> str:
 
 def _check_rows(found: list[Any], path: str | Path) -> list[Any]:
     if not found:
-        raise UserError(f"{path} holds no rows")
+        raise UserError(f"{path} holds no rows: give a file with at least one")
     return found

@@ -67,7 +67,7 @@ def test_an_order_continues_when_the_size_of_steps_changes() -> None:
 def test_a_step_that_asks_for_more_problems_than_there_are_repeats_them_with_a_warning() -> None:
     asked = Counter(numbers(3, 70, seed=0))
     assert set(asked) == set(range(30)) and max(asked.values()) - min(asked.values()) == 1
-    with pytest.warns(UserWarning, match="asks for 70 problems and there are 30.*lower rl.prompts"):
+    with pytest.warns(UserWarning, match="asks for 70 problems but there are only 30.*lower rl.prompts"):
         warn_of_repeats(PROBLEMS, 70, "rl.prompts")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
