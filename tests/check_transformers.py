@@ -1,12 +1,12 @@
-"""Shows that exported folders load in transformers and compute the same there; not part of the test run.
+"""Checks that exported folders load in transformers and give the same results; not part of the test suite.
 
-In this project's environment, then in the one that tests/make_fixtures.py describes (with protobuf and sentencepiece
-too, by which transformers reads tokenizer.model):
+Run ``export`` in this project's environment, and ``compare`` in that of tests/make_fixtures.py with protobuf and
+sentencepiece added, which transformers needs to read tokenizer.model:
 
     python tests/check_transformers.py export FOLDER
     .venv-torch/bin/python tests/check_transformers.py compare FOLDER
 
-``compare`` prints a line for each export and exits 1 where logits are more than 1e-4 apart or token ids differ.
+``compare`` prints a line for each export and exits with status 1 if logits differ by more than 1e-4 or ids differ.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def export(folder: Path) -> None:
 
 
 def compare(folder: Path) -> bool:
-    """Prints how far transformers is from expected.json in each folder; True where all agree."""
+    """Prints the difference between transformers and expected.json in each folder; returns True if all agree."""
     import torch
     import transformers
 
@@ -97,7 +97,7 @@ def compare(folder: Path) -> bool:
             logits = model(torch.tensor(expected["tokens"])).logits.numpy()
         apart = float(np.abs(logits - np.array(expected["logits"])).max())
 
-        # AutoTokenizer would build Qwen2's own tokenizer for each model of that type, whatever its tokenizer.json says.
+        # AutoTokenizer would ignore tokenizer.json and build Qwen2's own tokenizer for each model of that type.
         whole = (file.parent / "tokenizer.json").is_file()
         kind = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
         tokenizer = kind.from_pretrained(file.parent)

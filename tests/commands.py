@@ -1,4 +1,4 @@
-"""Commands of experiments/ without a process of their own, which would import and trace everything again."""
+"""Runs the commands of experiments/ in the test process; a new process would import and trace everything again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def call(script: str, *arguments: object) -> tuple[int, str, str]:
     """Status, stdout and stderr of ``python experiments/<script> <arguments>``, executed in this process.
 
     The script is executed from its first line as ``__main__``. It shares compiled programs and the eight devices with
-    the tests. A test of signals, of what a process leaves behind, or of a resumed run that may read nothing but its
-    folder needs a process.
+    the tests. Tests of signals, of killed processes, or of resuming from the run folder alone need a new process.
     """
     stdout, stderr = io.StringIO(), io.StringIO()
 

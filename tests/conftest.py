@@ -29,10 +29,11 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
 
-# Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
-# first the workers end at the same time.
+# The slowest files, in descending order. pytest-xdist distributes files in the order of collection; with these first,
+# the workers end at about the same time.
 LONGEST = (
-    "test_experiment.py",
+    "test_r1_zero.py",
+    "test_r1_zero_resume.py",
     "test_r1.py",
     "test_update.py",
     "test_scaling.py",
@@ -40,7 +41,7 @@ LONGEST = (
     "test_sampler.py",
     "test_benchmark.py",
     "test_reward_model.py",
-    "test_reward_pool.py",
+    "test_pool.py",
     "test_stopping.py",
     "test_transformer.py",
     "test_config.py",
@@ -56,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
-    """Two blocks with grouped heads: small enough to compile in a second, with every part of the decoder in it."""
+    """Two blocks with grouped heads: every part of the decoder, compiled within a second."""
     return ModelConfig(
         vocab_size=97,
         hidden_size=32,
@@ -77,7 +78,7 @@ def tiny_params(tiny_config: ModelConfig) -> Params:
 
 @pytest.fixture(scope="session")
 def disk_of() -> Callable[[int], contextlib.AbstractContextManager[None]]:
-    """disk_of(size): lets no file grow beyond size bytes, with the same OSError from write as a full disk's."""
+    """disk_of(size): limits files to ``size`` bytes; longer writes raise OSError as on a full disk."""
 
     @contextlib.contextmanager
     def limit(size: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Scaling over meshes: equal steps, the work of each mesh, collectives of traces and programs, the result file."""
+"""Scaling over meshes: equal steps, the work of each mesh, collectives in traces and programs, the result file."""
 
 import dataclasses
 import gzip
@@ -57,7 +57,7 @@ def alone():
 
 @pytest.mark.parametrize(("mesh", "gather"), [("2x1", "auto"), ("1x2", "auto"), ("2x4", "auto"), ("2x4", "layer")])
 def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gather):
-    """Its samples, losses and gradient; the meshes and the single pass that other tests have are left out."""
+    """Compares samples, losses and gradient; other tests cover the remaining meshes and a single pass."""
     (want, before), (got, after) = alone, one_step(mesh, gather)
     for name in ("loss", "kl", "entropy", "ratio_mean", "gradient_norm"):
         assert got[name] == pytest.approx(want[name], abs=1e-6), name
@@ -70,7 +70,7 @@ def test_a_whole_step_of_two_passes_is_the_same_on_every_mesh(alone, mesh, gathe
 
 
 def test_a_checkpoint_of_eight_devices_opens_on_other_meshes(alone, tmp_path):
-    """Weights, moments and reference come back bit by bit, each where its own mesh wants it."""
+    """Weights, moments and reference are restored bit by bit, with the shardings of the new mesh."""
     _, state = alone
 
     def shapes(mesh):
@@ -109,7 +109,7 @@ def test_work_grows_with_the_data_axis_or_stays():
         ("strong", 4): (32, 256, 400),
         ("strong", 8): (32, 512, 800),
     }
-    # No backward pass has more sequences than there are.
+    # A backward pass has at most all sequences.
     assert scaled_workload(dataclasses.replace(work, prompts=4), 8, "strong").microbatch == 64
 
 
@@ -250,7 +250,7 @@ def test_collectives_of_a_program_count_as_often_as_their_loops_turn():
     assert turn.bytes == {"all-reduce": 40, "reduce-scatter": 160}
 
 
-def test_a_program_and_its_trace_speak_of_the_same_collectives():
+def test_a_program_and_its_trace_have_the_same_collectives():
     """A loop of five sharded products, on four devices and on one."""
     for mesh, devices in (("2x2", 4), ("1x1", 1)):
         mesh = make_mesh(mesh)
@@ -271,7 +271,7 @@ def test_a_program_and_its_trace_speak_of_the_same_collectives():
 
 
 def test_the_head_is_gathered_once_and_its_gradient_added_once_a_turn():
-    """Eight devices take the turns over chunks that one takes with an eighth of the batch, and gather before them."""
+    """Eight devices iterate over as many chunks as one device with an eighth of the batch, and gather beforehand."""
     B, T, D, V = 8, 32, 16, 64
     mesh = make_mesh("8x1")
 
@@ -292,7 +292,7 @@ def test_the_head_is_gathered_once_and_its_gradient_added_once_a_turn():
 
 
 def test_an_update_gathers_weights_once_or_for_each_pass():
-    """Each weight that the data axis splits is made whole once in all passes, or at least once in each."""
+    """Each weight split over the data axis is gathered once for all passes, or at least once in each pass."""
     mesh = make_mesh("2x1")
     state = abstract_state(WORK, mesh)
     split = [w for w in jax.tree.leaves(state.params) if w.sharding.shard_shape(w.shape) != w.shape]
@@ -331,7 +331,7 @@ def test_weights_are_gathered_once_where_they_fit(dtype, mesh, gather, whole):
 
 
 def test_what_is_gathered_is_in_the_type_of_products():
-    """float32 masters travel as bfloat16, half as many bytes."""
+    """float32 weights are gathered as bfloat16, in half as many bytes."""
     config = dataclasses.replace(WORK, dtype="bfloat16").model_config()
     mesh = make_mesh("2x1")
     with jax.set_mesh(mesh):
@@ -341,7 +341,7 @@ def test_what_is_gathered_is_in_the_type_of_products():
     assert [x.dtype for x in gathered] == ["bfloat16"] * len(jax.tree.leaves(params))
 
 
-def test_a_plan_speaks_of_the_arrays_that_a_step_has():
+def test_an_estimate_counts_the_arrays_of_a_step():
     mesh = make_mesh("2x4")
     with jax.set_mesh(mesh):
         bench = Bench(WORK, Parity())
@@ -402,7 +402,7 @@ def test_a_result_file_keeps_every_run_and_refuses_other_settings(tmp_path):
         Results(path, header)
 
 
-def test_meshes_beyond_the_machine_are_left_out_where_nobody_named_them(monkeypatch):
+def test_default_meshes_beyond_the_machine_are_skipped(monkeypatch):
     devices = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     console = Console(record=True, width=200)
@@ -426,8 +426,8 @@ def test_work_that_no_mesh_could_do_is_refused(settings, message):
     check(Config())
 
 
-def test_the_same_command_goes_on_with_the_meshes_that_are_missing(tmp_path):
-    """Of two runs one is there: it is left as it is, the other is made, and the figures cover both."""
+def test_the_same_command_measures_the_missing_meshes(tmp_path):
+    """With one of two runs in the file, only the other is measured, and the file then has both."""
     made = run_of("weak", "1x1", 1000.0, prompts=4, collectives={"rollout": {}, "update": {}})
     results_of(Config(**CPU_SETTINGS, repeats=1, out=tmp_path)).add(made)
     flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")
@@ -476,7 +476,7 @@ def write_rows(folder, rows):
 
 
 def test_the_parts_of_a_host_are_compared_by_samples_by_stage_and_after_the_kill(tmp_path):
-    """Two devices against one: two steps of one have the samples of one step of both."""
+    """Two devices against one: one step of two devices has as many samples as two steps of one."""
     seconds = (10.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     for name, accuracy, took in (
         ("zero-1x1", (0.0, 0.2, 0.5, 0.7, 0.9, 1.1), seconds),

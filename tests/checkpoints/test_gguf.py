@@ -1,4 +1,4 @@
-"""GGUF files written by gguf's own writer from the fixtures, against the logits of transformers."""
+"""GGUF files, written from the fixtures with the writer of the gguf library, against the logits of transformers."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_ids_beyond_the_vocabulary_mean_none() -> None:
     assert (tokenizer.bos_id, tokenizer.eos_ids, tokenizer.pad_id) == (None, (2,), 2)
 
 
-def test_declared_bos_habit_beats_the_default() -> None:
+def test_add_bos_token_takes_precedence_over_the_default() -> None:
     metadata = bpe_metadata("gpt-2", "gpt-2")
     assert read_vocabulary(metadata, Path()).bos_id is None
     assert read_vocabulary(metadata | {"tokenizer.ggml.add_bos_token": True}, Path()).bos_id == 1

@@ -1,4 +1,4 @@
-"""Hugging Face folders against the logits that transformers computed from them, and after a round trip."""
+"""Hugging Face folders: logits against those of transformers, and round trips of import and export."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 
 
 def copy_of(name: str, folder: Path, **config: Any) -> Path:
-    """A copy of a fixture with some of its config changed; None drops a key."""
+    """A copy of a fixture with changed keys of its config; None removes a key."""
     shutil.copytree(FIXTURES / name, folder)
     values = json.loads((folder / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
@@ -56,7 +56,7 @@ def copy_of(name: str, folder: Path, **config: Any) -> Path:
 
 
 def edit_weights(folder: Path, **arrays: np.ndarray | None) -> None:
-    """Adds, replaces or (None) drops tensors of a folder with one shard; "." is written "__" in their names."""
+    """Adds, replaces or (None) removes tensors of a folder with one shard; "." is written "__" in their names."""
     weights: dict[str, Any] = load_file(folder / "model.safetensors")
     weights |= {name.replace("__", "."): array for name, array in arrays.items()}
     save_file({k: v for k, v in weights.items() if v is not None}, folder / "model.safetensors")
@@ -241,7 +241,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def with_head(name: str, folder: Path, head: np.ndarray, **config: Any) -> Path:
-    """A copy of a fixture that says its embedding is tied, with ``head`` as lm_head."""
+    """A copy of a fixture with tie_word_embeddings set, and ``head`` as lm_head."""
     copy_of(name, folder, tie_word_embeddings=True, **config)
     edit_weights(folder, lm_head__weight=head)
     return folder
@@ -300,7 +300,7 @@ def test_a_missing_output_matrix_and_one_of_another_shape_are_named(tmp_path: Pa
 
 
 def test_a_single_file_is_read_before_older_shards_with_a_warning(tmp_path: Path) -> None:
-    """As transformers does: model.safetensors first."""
+    """model.safetensors takes precedence, as in transformers."""
     folder = copy_of("llama_bias", tmp_path / "model")
     arrays: dict[str, Any] = {}
     for shard in sorted(folder.glob("*.safetensors")):
@@ -404,7 +404,7 @@ def test_exported_tensors_are_those_that_were_read(name: str, tmp_path: Path) ->
         np.testing.assert_array_equal(got[key], array, err_msg=key)
 
 
-def test_exported_config_speaks_to_old_and_new_transformers(tmp_path: Path) -> None:
+def test_old_and_new_transformers_read_the_exported_config(tmp_path: Path) -> None:
     save_huggingface(load_huggingface(FIXTURES / "llama_tied"), tmp_path / "export")
     config = json.loads((tmp_path / "export" / "config.json").read_text())
     original = json.loads((FIXTURES / "llama_tied" / "config.json").read_text())

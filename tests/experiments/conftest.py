@@ -1,4 +1,4 @@
-"""A finished run of R1-Zero, and the rewards of its kind."""
+"""Fixtures: a finished run of R1-Zero, and a reward pool."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.experiments.zero_command import start
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A run from start to end without interruption, and what it printed."""
+    """An uninterrupted run and its output."""
     out = tmp_path_factory.mktemp("experiment") / "run"
     process = start(out)
     stdout, stderr = process.communicate(timeout=300)

@@ -1,4 +1,4 @@
-"""Configs of the recipe: what is refused before anything runs, presets, and what users bring."""
+"""Configs of the recipe: refused settings, presets, and files of the user."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""R1-Zero as a command, in a small version, and its RL by itself."""
+"""The command of R1-Zero with small settings, and its RL stage alone."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ SMALL = [
 
 
 def start(out, *flags):
-    """Starts the command in a process of its own."""
+    """Starts the command in a new process."""
     command = [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -85,7 +85,7 @@ def rows_of(out):
 
 
 def unfinish(out, *stages):
-    """Leaves stages as a kill before their last write does."""
+    """Leaves stages as a kill before their last write would."""
     for stage in stages:
         (out / stage / "manifest.json").unlink()
 
@@ -100,7 +100,7 @@ def status_of(out, *flags):
 
 
 def environment_of(model, pool):
-    """Forty problems and 16 tokens an answer, as in the finished run."""
+    """Forty problems and 16 tokens per completion, as in the finished run."""
     problems = load_problems(dataclasses.replace(Config().problems, train_size=40)).train
     template, sampling = find_template("think"), dataclasses.replace(Config().sampling, max_tokens=16)
     width = max(len(template.prompt_ids(p, model.tokenizer)) for p in problems)

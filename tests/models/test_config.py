@@ -1,4 +1,4 @@
-"""Every setting of the experiment changes something, and its observer is named here or the test fails."""
+"""Every setting of the experiment changes something; each needs an observer in this file."""
 
 import dataclasses
 import hashlib
@@ -73,7 +73,7 @@ def optimiser_of(section):
 
 
 def loss_program(config, tiny_config):
-    """The loss as a traced program: another setting, another program."""
+    """The loss as a traced program, which differs if a setting has an effect."""
     B, T = 4, 31
     f32 = jax.ShapeDtypeStruct((B, T), jnp.float32)
     batch = Batch(
@@ -149,7 +149,7 @@ OBSERVERS = {
     ],
     rewards: ["rewards"],
 }
-# What only a run shows: the tests named here change these settings and look at what comes of it.
+# Settings that take effect only in a run: the tests named here change them and check the result.
 BY_RUNNING = {
     "test_r1_zero.py": """base out mesh preview until only force dry_run
         evaluation.problems evaluation.samples evaluation.temperature
@@ -200,24 +200,24 @@ CHANGES = {
 
 
 def rl_config(**settings):
-    """An RLConfig of settings of the step and of the algorithm."""
+    """An RLConfig from settings of the step and of the algorithm."""
     own = {name: settings.pop(name) for name in list(settings) if name in vars(GRPO())}
     return RLConfig(**settings, algorithm=GRPO(**own))
 
 
 def leaves(config):
-    """Dotted paths of all settings, those of the algorithm as their flags have them."""
+    """Dotted paths of all settings; those of the algorithm as in their flags."""
     paths = {path for path, _ in cli._leaves(json.loads(cli.to_json(config)))}
     return {path.replace("rl.algorithm.", "rl.") for path in paths if path != "rl.algorithm.class"}
 
 
 def changed(config, path):
-    """The config with another value at ``path``; shares of the corpus take from the careful, to still add up."""
+    """The config with another value at ``path``; the corpus share ``careful`` changes so that the sum stays 1."""
     *parents, name = path.split(".")
     parts = [config]
     for parent in parents:
         parts.append(getattr(parts[-1], parent))
-    if parents == ["rl"] and not hasattr(parts[-1], name):  # the flags of the algorithm have no prefix of their own
+    if parents == ["rl"] and not hasattr(parts[-1], name):  # flags of the algorithm have no prefix for it
         parents, parts = [*parents, "algorithm"], [*parts, parts[-1].algorithm]
     old = getattr(parts[-1], name)
     new = CHANGES[path] if path in CHANGES else CHANGES.get(name)
@@ -259,7 +259,7 @@ def test_every_setting_has_an_observer(start):
 
 
 ALGORITHMS_PAGE = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
-VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
+VARIANTS = {  # from the papers: the clipped range of the ratio, its level, the mean, the baseline
     "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
     "DAPO": {
         "eps_low": 0.2,
@@ -290,7 +290,7 @@ def test_the_documented_variants_are_those_of_their_papers(name):
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
 def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
-    """The other flags of a variant are settings of the rollout, and no algorithm's."""
+    """The other flags of a variant are settings of the rollout and not of the algorithm."""
     variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
     flags = re.search(rf"^\| \[{re.escape(variant)}\].*\| `(.*)` \|$", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
     rollout = ("--rl.group", "--rl.minibatches", "--sampling.max-tokens")
@@ -317,7 +317,7 @@ def test_every_documented_variant_is_tested():
         ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
     ],
 )
-def test_settings_without_effect_are_told_with_what_gives_them_one(settings, line):
+def test_settings_without_effect_are_named_with_what_would_give_them_one(settings, line):
     found = without_effect(rl_config(**settings))
     assert len(found) == 1 and re.match(line, found[0])
     acting = {"inner_epochs": 2, "beta": 0.1, "drop_equal_groups": True}
@@ -328,7 +328,7 @@ def test_settings_without_effect_are_told_with_what_gives_them_one(settings, lin
 
 
 def test_a_sequence_s_ratio_acts_on_weights_of_importance():
-    """Its gradient is that of the tokens' mean weight; sum w_t d log pi_t is another, with one update a rollout too."""
+    """Its gradient has the mean weight of the tokens, unlike sum w_t d log pi_t, also with one update per rollout."""
     old, sampled = jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 2.0]]))
     mask, advantages = jnp.ones((1, 2), bool), jnp.ones((1, 2))
 

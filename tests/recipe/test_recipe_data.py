@@ -1,4 +1,4 @@
-"""Data of the recipe: problems in two languages, worked solutions, what is kept of samples, and why the rest is not."""
+"""Data of the recipe: problems in two languages, worked solutions, and the selection of samples."""
 
 import itertools
 import random
@@ -295,7 +295,7 @@ def test_samples_of_another_template_become_conversations_of_the_recipe_s():
     ]
 
 
-def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
+def test_rows_by_rules_and_general_replies_have_the_same_form():
     rows = worked(WORDS.train, R1, 5)
     assert len(rows) == 5 and {row["origin"] for row in rows} == {"generated"}
     both = general_rows(GENERAL[:3], R1, 2)
@@ -303,7 +303,7 @@ def test_stand_ins_and_general_replies_are_rows_of_the_same_form():
     assert both[0].keys() == rows[0].keys()
 
 
-def test_the_corpus_mixes_languages_as_much_as_it_is_told_and_holds_nothing_held_out():
+def test_the_corpus_mixes_languages_by_its_share_and_omits_held_out_problems():
     def mixed(share):
         config = BilingualCorpusConfig(documents=800, mixes=share, general=0.0)
         texts = bilingual_documents(config, ProblemsConfig(), 0.25, R1, 0)
@@ -311,7 +311,7 @@ def test_the_corpus_mixes_languages_as_much_as_it_is_told_and_holds_nothing_held
         return sum(consistency(text, language_of(p)) < 1 for p, text in judged) / len(judged)
 
     assert mixed(0.0) == 0
-    assert 0.5 < mixed(1.0) < 0.95  # a draw may give both columns the language of the question
+    assert 0.5 < mixed(1.0) < 0.95  # both columns may randomly have the language of the question
     config = BilingualCorpusConfig(documents=2000)
     texts = bilingual_documents(config, ProblemsConfig(), 0.25, R1, 0)
     asked = {text.split("\n")[0] for text in texts}

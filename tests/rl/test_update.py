@@ -69,12 +69,12 @@ CONTEXT = UpdateContext(temperature=0.8, on_policy=True, max_tokens=M, chunk=16)
 
 
 def setup_of(config, optimizer, model):
-    """What ``learn`` reads of a setup: nothing is sampled or scored."""
+    """A setup for ``learn``, which does not sample or score."""
     return StepSetup(config, model, config.context(SAMPLING), optimizer, {}, 3 + M, None, None)
 
 
 def test_layout_of_a_rollout(samples):
-    """Position t of each array speaks of token t + 1, and the mask covers the completion alone."""
+    """Position t of each array belongs to token t + 1, and the mask covers only the completion."""
     batch = jax.device_get(batch_of(samples))
     for i, n in enumerate(samples.lengths):
         prompt = PROMPTS[i // GROUP]
@@ -90,7 +90,7 @@ def test_width_buckets_are_few_and_wide_enough():
 
 
 def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
-    """The old log-probabilities of the trainer are those of the sampler, in any number of microbatches."""
+    """The trainer's old log-probabilities equal the sampler's for any number of microbatches."""
     batch = batch_of(samples)
     for microbatches in (1, 4):
         got = batch_logprobs(tiny_params, batch.tokens, tiny_config, 0.8, microbatches, 16)
@@ -98,7 +98,7 @@ def test_scores_equal_the_samplers(samples, tiny_params, tiny_config):
 
 
 def test_the_head_may_start_at_the_first_completion(samples, tiny_params, tiny_config):
-    """Positions that are prompt in every row need no logits: the update without them is the update with them."""
+    """Positions that are prompt in every row need no logits: the update without them is equal."""
     batch = batch_of(samples).replace(first=0)
     later = min(map(len, PROMPTS)) - 1
     states = []
@@ -246,7 +246,7 @@ def empty_judgements(params, model, state, optimizer, samples):
 
 @pytest.mark.parametrize("empty", [empty_rl, empty_text, empty_distillation, empty_judgements])
 def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(samples, tiny_params, tiny_config, empty):
-    """With momentum, weight decay and a schedule, each of which would move the weights without a gradient."""
+    """Momentum, weight decay and schedule would each change the weights without a gradient."""
     params, model = tiny_params, tiny_config
     if empty is empty_judgements:
         model = dataclasses.replace(model, head="scalar", tie_embeddings=True)
@@ -288,7 +288,7 @@ def test_rows_that_count_are_dealt_evenly_and_every_row_once(kept):
 @pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
 @pytest.mark.parametrize("kept", [3, 11])
 def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_params, tiny_config, aggregate, kept):
-    """With small steps the minibatches add up to the gradient of the whole batch, as often as updates were made."""
+    """With small steps, the updates of the minibatches add up to the gradient of the whole batch per epoch."""
     batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch_of(samples))
     counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(1), 16)[:kept]].set(True)
     batch = batch.replace(mask=batch.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,)))
@@ -309,7 +309,7 @@ def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_pa
 
 @pytest.mark.parametrize("field", ["reference_logprobs", "old_logprobs", "sampling_logprobs"])
 def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, tiny_params, tiny_config, field):
-    """One token 90 nats from the policy, where exp overflows: the others still learn, and a metric tells."""
+    """One token is 90 nats from the policy, where exp overflows: the others still learn, and a metric counts it."""
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     batch = batch_of(samples)
     batch = batch.replace(
@@ -328,7 +328,7 @@ def test_an_extreme_token_is_bounded_and_counted_and_drops_no_update(samples, ti
 
 @pytest.mark.parametrize(("stored", "computed"), [("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, stored, computed):
-    """Masters and moments keep their type through an update, which goes where the float32 update goes."""
+    """Weights and moments keep their type in an update, which is close to the float32 update."""
     model = dataclasses.replace(tiny_config, dtype=computed)
     config = OptimizerConfig(learning_rate=1e-2, eps=1e-3, param_dtype=stored)
     state, optimizer, _ = fresh(tiny_params, model, config)
@@ -368,7 +368,7 @@ def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mes
         got = reduce_metrics(sums)
     assert got == pytest.approx(want, abs=1e-5)
     close(jax.device_get(alone.params), jax.device_get(together.params), atol=1e-5)
-    # Sharded before and after: an update must not gather what it was given in pieces.
+    # Sharded before and after: an update must not gather its sharded arguments.
     for leaf, shape in zip(jax.tree.leaves(together), jax.tree.leaves(shapes), strict=True):
         assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
     for leaf in jax.tree.leaves((together.params, together.opt_state)):

@@ -1,4 +1,4 @@
-"""Which problems each step asks."""
+"""The problems that each step asks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_batch_depends_on_its_arguments_alone() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 16, 29, 30])
 def test_a_step_repeats_no_problem_and_all_are_asked_equally_often(size: int) -> None:
-    """Also at the ends of epochs: with 30 problems and most sizes, an epoch ends within a step."""
+    """This holds at the ends of epochs too: with 30 problems and most sizes, an epoch ends within a step."""
     asked: Counter[int] = Counter({i: 0 for i in range(30)})
     for step in range(60):
         batch = numbers(step, size, seed=1)
