@@ -52,8 +52,7 @@ class Config(Workload):
     mesh: str = "1x1"
     """Use this mesh of devices, written DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """Time these cases: long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm
-    compilation cache; parity compares the log-probabilities of sampler and trainer."""
+    """Time these cases; long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache."""
     long_tokens: int = 8192
     """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
@@ -91,8 +90,8 @@ def _chained(run: Callable[..., Any], *args: Any) -> float:
 
 def variable_limits(count: int, longest: int) -> np.ndarray:
     """Lognormal limits with median 128 and sigma 1.0, clipped to 16..1024, scaled by ``longest`` / 1024."""
-    drawn = np.random.default_rng(0).lognormal(np.log(128), 1.0, count)
-    return np.clip(drawn * longest / 1024, longest / 64, longest).astype(np.int64)
+    lengths = np.random.default_rng(0).lognormal(np.log(128), 1.0, count)
+    return np.clip(lengths * longest / 1024, longest / 64, longest).astype(np.int64)
 
 
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:

@@ -71,13 +71,13 @@ def check(config: Config) -> None:
 
 def meshes_here(config: Config, console: Console) -> list[str]:
     """The meshes that fit on this machine; raises UserError for others, unless they are default meshes."""
-    there = len(jax.devices())
-    beyond = [mesh for mesh in config.meshes if math.prod(parse_mesh(mesh)) > there]
-    if beyond and config.meshes != MESHES:
-        make_mesh(beyond[0])  # raises UserError
-    if beyond:
-        console.print(f"{there} device{'s' * (there > 1)} found: {', '.join(beyond)} skipped", highlight=False)
-    return [mesh for mesh in config.meshes if mesh not in beyond]
+    available = len(jax.devices())
+    skipped = [mesh for mesh in config.meshes if math.prod(parse_mesh(mesh)) > available]
+    if skipped and config.meshes != MESHES:
+        make_mesh(skipped[0])  # raises UserError
+    if skipped:
+        console.print(f"{available} device{'s' * (available > 1)} found: {', '.join(skipped)} skipped", highlight=False)
+    return [mesh for mesh in config.meshes if mesh not in skipped]
 
 
 def results_of(config: Config) -> Results:

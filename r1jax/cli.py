@@ -307,13 +307,13 @@ def _fits(values: Sequence[str], hint: Any) -> bool:
 def _unknown(word: str, flags: Mapping[str, Any]) -> str:
     """Describes the error of a word that tyro did not parse."""
     flag = word.partition("=")[0].replace("_", "-")
-    there = explain(flag, flags)
+    hint = explain(flag, flags)
     if not flag.startswith("--"):
-        known = there and (flag.startswith("-") or "=" in word)  # otherwise it may be an extra value
-        return f"{word}: not a flag, write --flag=value or --flag value" + (f"; {there}" if known else "")
-    if not there and (near := difflib.get_close_matches(flag, flags, n=1)):
-        there = f"did you mean {near[0]}?"
-    return f"{flag}: no such flag" + (f"; {there}" if there else "")
+        known = hint and (flag.startswith("-") or "=" in word)  # otherwise it may be an extra value
+        return f"{word}: not a flag, write --flag=value or --flag value" + (f"; {hint}" if known else "")
+    if not hint and (near := difflib.get_close_matches(flag, flags, n=1)):
+        hint = f"did you mean {near[0]}?"
+    return f"{flag}: no such flag" + (f"; {hint}" if hint else "")
 
 
 def _describe(hint: Any) -> str:

@@ -30,11 +30,11 @@ def target_mesh(text: str, target: Path) -> Mesh:
     data, model = parse_mesh(text)
     try:
         described = target.read_text()
-        found = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
+        topology = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
     except (OSError, RuntimeError, ValueError) as error:
         reason = f"{str(error).splitlines()[0]}; see docs/performance.md"
         raise UserError(f"--target={target}: {reason}") from error
-    return Mesh(np.array(found.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(topology.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def abstract_state(work: Workload, mesh: Mesh) -> TrainState:

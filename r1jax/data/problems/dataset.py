@@ -20,11 +20,10 @@ GENERATED = (4096, 512)  # default numbers of generated problems, for training a
 
 @dataclasses.dataclass(frozen=True)
 class ProblemsConfig:
-    """The source of problems."""
+    """The source of problems: a generator, a reasoning-gym task, or a file with the columns prompt and answer."""
 
     source: str = "arithmetic"
-    """Take problems from arithmetic, countdown, word-problems, general, gym:NAME (a reasoning-gym task), or a .jsonl or
-    .parquet file with the columns prompt and answer. word-problems and general are in English and Chinese."""
+    """Take problems from arithmetic, countdown, word-problems, general, gym:NAME, or a .jsonl or .parquet file."""
     held_out_source: str | None = None
     """Take held-out problems from this source; None holds out a share of the source."""
     digits: int = 2
