@@ -16,7 +16,7 @@ MAY_CHANGE, MAY_RISE = "may change", "may rise"
 
 
 def may_change(default: T) -> T:
-    """A dataclass field that does not change the result, only how it is computed: it may change on resume."""
+    """A dataclass field that changes only how a result is computed: it may change on resume."""
     return dataclasses.field(default=default, metadata={_MARK: MAY_CHANGE})
 
 
