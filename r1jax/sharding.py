@@ -95,7 +95,7 @@ def make_mesh(text: str) -> Mesh:
     if data * model > len(devices):
         raise UserError(
             f"--mesh={text} needs {data * model} devices and this machine has {len(devices)} "
-            f"({devices[0].device_kind}); use a smaller mesh, or emulate {data * model} devices on a CPU with "
+            f"({devices[0].device_kind}): use a smaller mesh, or emulate {data * model} devices on a CPU with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
         )
     # Auto axes: the compiler shards arrays without constraints. The default of make_mesh is Explicit.
