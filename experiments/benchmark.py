@@ -6,7 +6,7 @@
 
 Weights are random with real shapes and there is no end token, so nothing is downloaded and lengths are fixed. The same
 run measures matrix rate and read bandwidth of the chip. The floor of each part is its minimum time at these rates: the
-larger of operations / matrix rate and bytes / bandwidth. On a CPU, a small model is used and a message says so.
+larger of operations / matrix rate and bytes / bandwidth. On a CPU, a small model is used and a message is printed.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ class Config(Workload):
     """The workload and the cases to time."""
 
     mesh: str = "1x1"
-    """Mesh of devices as DATAxMODEL."""
+    """Use this mesh of devices, written DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """Cases to time. long samples 16 sequences of long-tokens; first runs a first step with a cold and a warm cache."""
+    """Time these cases; long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache."""
     long_tokens: int = 8192
-    """Number of new tokens per sample in the case long."""
+    """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
-    """Number of timed calls of each part, after one that is not timed; the median is reported."""
+    """Time this many calls of each part, after one that is not timed, and report the median in seconds."""
     out: Path = Path("runs/benchmark")
-    """Folder of the result file MODEL.json and of the trace."""
+    """Write the result file MODEL.json and the trace into this folder."""
     profile: bool = False
-    """Record a trace of a short rollout and an update."""
+    """Also record a trace of a short rollout and an update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,8 +90,8 @@ def _chained(run: Callable[..., Any], *args: Any) -> float:
 
 def variable_limits(count: int, longest: int) -> np.ndarray:
     """Lognormal limits with median 128 and sigma 1.0, clipped to 16..1024, scaled by ``longest`` / 1024."""
-    drawn = np.random.default_rng(0).lognormal(np.log(128), 1.0, count)
-    return np.clip(drawn * longest / 1024, longest / 64, longest).astype(np.int64)
+    lengths = np.random.default_rng(0).lognormal(np.log(128), 1.0, count)
+    return np.clip(lengths * longest / 1024, longest / 64, longest).astype(np.int64)
 
 
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:

@@ -39,13 +39,13 @@ class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the mesh to estimate."""
 
     mesh: str = "8x1"
-    """Mesh of devices as DATAxMODEL."""
+    """Estimate for this mesh of devices, written DATAxMODEL."""
     scaling: Scaling = "weak"
-    """weak: the number of prompts grows with the data axis; strong: it is constant."""
+    """Scale the work: weak multiplies the number of prompts by the size of the data axis, strong keeps it constant."""
     target: Path | None = None
-    """File with the XLA description of a GPU to compile for; None compiles for the devices of this machine."""
+    """Compile for the GPU that this file of XLA describes; None compiles for the devices of this machine."""
     out: Path = Path("runs/plan")
-    """Folder of the result file MODEL-SCALING-MESH.json."""
+    """Write the result file MODEL-SCALING-MESH.json into this folder."""
 
 
 def mesh_of_devices(text: str) -> Mesh:

@@ -43,13 +43,13 @@ class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the meshes to measure."""
 
     meshes: tuple[str, ...] = MESHES
-    """Meshes as DATAxMODEL. Default meshes with more devices than this machine has are skipped."""
+    """Measure these meshes, written DATAxMODEL. Default meshes with more devices than this machine has are skipped."""
     scalings: tuple[Scaling, ...] = ("weak", "strong")
-    """weak: the number of prompts grows with the data axis; strong: it is constant."""
+    """Scale the work: weak multiplies the number of prompts by the size of the data axis, strong keeps it constant."""
     repeats: int = 3
-    """Number of timed calls of each part, after one that is not timed; the median is reported."""
+    """Time this many calls of each part, after one that is not timed, and report the median in seconds."""
     out: Path = Path("runs/scaling")
-    """Folder of the result file MODEL.json."""
+    """Write the result file MODEL.json into this folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,13 +71,13 @@ def check(config: Config) -> None:
 
 def meshes_here(config: Config, console: Console) -> list[str]:
     """The meshes that fit on this machine; raises UserError for others, unless they are default meshes."""
-    there = len(jax.devices())
-    beyond = [mesh for mesh in config.meshes if math.prod(parse_mesh(mesh)) > there]
-    if beyond and config.meshes != MESHES:
-        make_mesh(beyond[0])  # raises UserError
-    if beyond:
-        console.print(f"{there} device{'s' * (there > 1)} found: {', '.join(beyond)} skipped", highlight=False)
-    return [mesh for mesh in config.meshes if mesh not in beyond]
+    available = len(jax.devices())
+    skipped = [mesh for mesh in config.meshes if math.prod(parse_mesh(mesh)) > available]
+    if skipped and config.meshes != MESHES:
+        make_mesh(skipped[0])  # raises UserError
+    if skipped:
+        console.print(f"{available} device{'s' * (available > 1)} found: {', '.join(skipped)} skipped", highlight=False)
+    return [mesh for mesh in config.meshes if mesh not in skipped]
 
 
 def results_of(config: Config) -> Results:
@@ -156,9 +156,9 @@ def main() -> None:
                 "microbatch": work.microbatch,
             }
             results.add({**what, **figures, **what})
-            told = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
-            console.print(f"{scaling} {mesh}: {told}", style="dim", highlight=False)
-            jax.clear_caches()  # programs of a mesh are not reused, and take device memory
+            outcome = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
+            console.print(f"{scaling} {mesh}: {outcome}", style="dim", highlight=False)
+            jax.clear_caches()  # programs of one mesh are not reused for another, and occupy device memory
     show(results.runs(), f"{config.model} on {results.header['device']}", console)
     console.print(f"{results.path}", highlight=False)
 

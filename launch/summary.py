@@ -59,15 +59,15 @@ def stages(folder: Path) -> dict[str, dict[str, Any]]:
 
     Seconds per step are the median without the first step, which includes compilation; None if there are no metrics.
     """
-    found = {}
+    summary = {}
     for path in sorted(folder.glob("[!.]*/manifest.json")):
         manifest, later = json.loads(path.read_text()), [row["seconds"] for row in rows_of(path.parent)[1:]]
-        found[path.parent.name] = {
+        summary[path.parent.name] = {
             "made_by": manifest["made_by"],
             "seconds": manifest["figures"]["seconds"],
             "seconds_a_step": float(np.median(later)) if later else None,
         }
-    return found
+    return summary
 
 
 def main() -> None:
@@ -88,9 +88,9 @@ def main() -> None:
         others = [path for path in sorted(out.glob("resume-*")) if (path / "summary.json").exists()]
         found["resume"] = {path.name: differences(out / "resume", path, killed) for path in others}
         found["resume"]["killed_after_step"] = killed
-    made = {name: stages(out / f"r1-{name}") for name in ("1x1", mesh)}
-    if both := [stage for stage in made["1x1"] if stage in made[mesh]]:  # a run may have ended early
-        found["r1"] = {name: {stage: made[name][stage] for stage in both} for name in made}
+    recipes = {name: stages(out / f"r1-{name}") for name in ("1x1", mesh)}
+    if both := [stage for stage in recipes["1x1"] if stage in recipes[mesh]]:  # a run may have ended early
+        found["r1"] = {name: {stage: recipes[name][stage] for stage in both} for name in recipes}
     for path in sorted((out / "scaling").glob("*.json")):
         result = json.loads(path.read_text())
         found.setdefault("scaling", {})[result["model"]] = {"device": result["device"]} | {

@@ -204,7 +204,7 @@ def _plain(value: Any) -> Any:
 
 
 def _plain_field(config: Any, name: str, value: Any) -> Any:
-    """A value of a field as JSON. A part annotated with Named has its class in it: others may have the same fields."""
+    """A value of a field as JSON. A part annotated with Named includes its class, since classes may share fields."""
     plain = _plain(value)
     if any(isinstance(extra, Named) for extra in _annotations(type(config)).get(name, ())):
         return {CLASS: type(value).__name__, **plain}
@@ -235,16 +235,16 @@ def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
 
 @functools.cache
 def _annotations(kind: type) -> dict[str, tuple[Any, ...]]:
-    """What the fields of a dataclass are annotated with, beside their types."""
+    """Annotations of the fields of a dataclass, beside their types."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except NameError:  # of types that only the function that defines the class knows
+    except NameError:  # a type is local to the function that defines the class
         return {}
     return {name: hint.__metadata__ for name, hint in hints.items() if typing.get_origin(hint) is Annotated}
 
 
 def _is_flat(config: Any, name: str) -> bool:
-    """True for a field whose flags have no prefix of their own."""
+    """True for a field whose flags have no prefix for it."""
     return any(getattr(extra, "name", None) == "" for extra in _annotations(type(config)).get(name, ()))
 
 
@@ -288,7 +288,7 @@ def _by_flag(args: Sequence[str]) -> list[list[str]]:
 
 
 def _reason(args: Sequence[str], flags: Mapping[str, Any], stop: BaseException) -> str:
-    """Why tyro failed: the flag whose values do not match its type, or else the error of the config's checks."""
+    """The reason why tyro failed: a flag whose values do not match its type, or else the error of a config's check."""
     for flag, *values in _by_flag(args):
         if flag in flags and not _fits(values, flags[flag]):
             given = f"{flag}={' '.join(values)}" if values else f"{flag} has no value"
@@ -313,13 +313,13 @@ def _fits(values: Sequence[str], hint: Any) -> bool:
 def _unknown(word: str, flags: Mapping[str, Any]) -> str:
     """Describes the error of a word that tyro did not parse."""
     flag = word.partition("=")[0].replace("_", "-")
-    there = explain(flag, flags)
+    hint = explain(flag, flags)
     if not flag.startswith("--"):
-        known = there and (flag.startswith("-") or "=" in word)  # otherwise it may be an extra value
-        return f"{word}: not a flag, write --flag=value or --flag value" + (f"; {there}" if known else "")
-    if not there and (near := difflib.get_close_matches(flag, flags, n=1)):
-        there = f"did you mean {near[0]}?"
-    return f"{flag}: no such flag" + (f"; {there}" if there else "")
+        known = hint and (flag.startswith("-") or "=" in word)  # otherwise it may be an extra value
+        return f"{word}: not a flag, write --flag=value or --flag value" + (f"; {hint}" if known else "")
+    if not hint and (near := difflib.get_close_matches(flag, flags, n=1)):
+        hint = f"did you mean {near[0]}?"
+    return f"{flag}: no such flag" + (f"; {hint}" if hint else "")
 
 
 def _describe(hint: Any) -> str:

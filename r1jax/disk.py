@@ -52,7 +52,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds its lock; the kernel releases the lock when the process ends, also when it is killed.
+    """Makes the folder and holds its lock, which the kernel releases when the process ends, even if it is killed.
 
     On a file system without locks nothing is locked.
 
@@ -79,7 +79,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """$R1JAX_CACHE, else ~/.cache/r1jax; if the home folder cannot be written, a folder in the temporary directory.
+    """Folder of caches: $R1JAX_CACHE, else ~/.cache/r1jax, else (no writable home folder) one in the temporary folder.
 
     The temporary folder is created here, with access for the user alone. Raises UserError if another user owns it.
     """
@@ -94,5 +94,5 @@ def cache_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"r1jax-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} is someone else's: set R1JAX_CACHE to a folder for caches")
+        raise UserError(f"{folder} belongs to another user: set R1JAX_CACHE to a folder for caches")
     return folder

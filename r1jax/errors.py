@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A wrong flag, path, file or combination; the message is one line that says what to do.
+    """A wrong flag, path, file or combination; the message is one line: what is wrong, and what to do.
 
     Experiments print the message and exit with status 2. It is raised before any device work.
     """

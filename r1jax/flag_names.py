@@ -309,17 +309,17 @@ def explain(word: str, flags: Collection[str]) -> str | None:
 def find(fields: Iterable[str], flags: Collection[str], prefix: str = "") -> list[str]:
     """The flags that end in one of ``fields``: the exact name, else those below ``prefix``, else all.
 
-    Flags of pretraining are found only with their own prefix.
+    Flags of pretraining match only with their own prefix.
     """
-    found = []
+    matching = []
     for field in fields:
         if f"--{field}" in flags:
-            found.append(f"--{field}")
+            matching.append(f"--{field}")
             continue
         ending = [flag for flag in flags if flag.endswith(f".{field}")]
         own = [flag for flag in ending if prefix and flag.startswith(f"--{prefix}.")]
-        found += own or [flag for flag in ending if not flag.startswith("--pretrain.")]
-    return found
+        matching += own or [flag for flag in ending if not flag.startswith("--pretrain.")]
+    return matching
 
 
 def any_of(flags: list[str]) -> str:

@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 def lookup(what: str, name: str, known: Mapping[str, T]) -> T:
-    """Returns ``known[name]``; raises UserError, which suggests similar names, if ``name`` is not a known ``what``."""
+    """Returns ``known[name]``; raises UserError with suggestions if ``name`` is not in ``known``.
+
+    what: the kind of name, for the message.
+    """
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3)

@@ -95,7 +95,7 @@ def make_mesh(text: str) -> Mesh:
     if data * model > len(devices):
         raise UserError(
             f"--mesh={text} needs {data * model} devices and this machine has {len(devices)} "
-            f"({devices[0].device_kind}); use a smaller mesh, or emulate {data * model} devices on a CPU with "
+            f"({devices[0].device_kind}): use a smaller mesh, or emulate {data * model} devices on a CPU with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
         )
     # Auto axes: the compiler shards arrays without constraints. The default of make_mesh is Explicit.
@@ -179,7 +179,7 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
 def compiler_mesh() -> AbstractMesh | None:
     """The current mesh, over which the compiler splits arrays; None if no mesh is set.
 
-    Also None inside shard_map, where a program handles the arrays of one device.
+    Also None inside shard_map, where a function computes on the arrays of one device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.manual_axes else mesh

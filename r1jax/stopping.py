@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _SHOW_CURSOR = "\x1b[?25h"  # progress bars hide the cursor
-_REPEAT_SECONDS = 0.2  # `timeout` signals the process and its group: two signals, one request
+_REPEAT_SECONDS = 0.2  # `timeout` signals both the process and its group: two signals for one request
 _POLL_SECONDS = 0.2
 _FLUSH_SECONDS = 1.0  # limit for output to a blocked pipe
-_STACK_BYTES = 64 * 2**20  # the compiler recurses, and threads may have smaller stacks than the main one
+_STACK_BYTES = 64 * 2**20  # the compiler recurses deeply, and threads may have smaller stacks than the main thread
 
 
 class Stopped(KeyboardInterrupt):  # not an Exception, which handlers would treat as a failure

@@ -31,8 +31,8 @@ from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
 
 TESTS = Path(__file__).parent
-# Files that take the longest, in falling order. pytest-xdist deals out files as they are collected, so that with these
-# first the workers end at the same time.
+# The slowest files, in descending order. pytest-xdist distributes files in the order of collection; with these first,
+# the workers end at about the same time.
 LONGEST = (
     "experiments/test_r1.py",
     "experiments/test_r1_zero_resume.py",
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
-    """Two blocks with grouped heads: small enough to compile in a second, with every part of the decoder in it."""
+    """Two blocks with grouped heads: every part of the decoder, compiled within a second."""
     return ModelConfig(
         vocab_size=97,
         hidden_size=32,
@@ -86,7 +86,7 @@ def tiny_params(tiny_config: ModelConfig) -> Params:
 
 @pytest.fixture(scope="session")
 def disk_of() -> Callable[[int], contextlib.AbstractContextManager[None]]:
-    """disk_of(size): lets no file grow beyond size bytes, with the same OSError from write as a full disk's."""
+    """disk_of(size): limits files to ``size`` bytes; longer writes raise OSError as on a full disk."""
 
     @contextlib.contextmanager
     def limit(size: int) -> Iterator[None]:

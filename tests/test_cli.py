@@ -157,7 +157,7 @@ def test_help_shows_each_flag_its_comment_the_presets_and_their_defaults(
     assert [text for text in flags + words + groups if text not in out] == []
 
 
-# A wrong command line, and what its one line has to say.
+# A wrong command line, and the expected line.
 MISTAKES = [
     (["--rl.group=x"], ["--rl.group=x", "a whole number"]),
     (["--rl.group", "1.5"], ["--rl.group=1.5", "a whole number"]),
@@ -196,7 +196,7 @@ def test_a_mistake_is_one_line_and_status_2(
     assert [word for word in words if word not in err] == []
 
 
-def test_a_config_refuses_in_its_own_words_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_a_config_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.call_and_exit(lambda: parse("--name=bad"))
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""Files that a kill cannot tear, the lock of a folder, and caches of users without a home."""
+"""Atomic writes, the lock of a folder, and caches of users without a home folder."""
 
 import errno
 import fcntl
@@ -104,7 +104,7 @@ def test_a_tokenizer_beside_checkpoints_is_whole_at_any_time(tmp_path):
         assert {path.name for path in state.iterdir()} == {"r1jax.json", "tokenizer"}
 
 
-def test_rows_that_a_kill_tore_anywhere_are_taken_again(tmp_path):
+def test_rows_written_in_part_before_a_kill_are_written_again(tmp_path):
     def write(folder, start):
         with MetricsWriter(folder, start) as writer:
             for step in range(start, 4):
@@ -119,7 +119,7 @@ def test_rows_that_a_kill_tore_anywhere_are_taken_again(tmp_path):
     whole = rows(tmp_path / "whole")
     for name in ("metrics.jsonl", "completions.jsonl"):
         data = (tmp_path / "whole" / name).read_bytes()
-        second = data.index(b"\n", data.index(b"\n") + 1) + 1  # checkpoints speak of the first two steps
+        second = data.index(b"\n", data.index(b"\n") + 1) + 1  # there are checkpoints of the first two steps
         for length in range(second, len(data)):
             (tmp_path / "whole" / name).write_bytes(data[:length])
             if length % 9 == 0 or data[length - 1] == ord("\n"):
@@ -130,7 +130,7 @@ def test_rows_that_a_kill_tore_anywhere_are_taken_again(tmp_path):
         (tmp_path / "whole" / name).write_bytes(data)
 
 
-def test_a_folder_is_held_by_one_process_and_free_when_that_was_killed(tmp_path):
+def test_a_lock_excludes_other_processes_and_is_released_by_a_kill(tmp_path):
     script = (
         "import pathlib, sys, time; from r1jax.disk import folder_lock\n"
         "with folder_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
@@ -179,8 +179,8 @@ def test_without_a_home_caches_are_in_a_temporary_folder_of_the_user(tmp_path, m
     assert cache_folder() == own and stat.S_IMODE(own.stat().st_mode) == 0o700
     uid = os.getuid()
     monkeypatch.setattr(disk.os, "getuid", lambda: uid + 1)
-    (tmp_path / f"r1jax-{uid + 1}").mkdir()  # as if someone else had made it
-    with pytest.raises(UserError, match="someone else's: set R1JAX_CACHE"):
+    (tmp_path / f"r1jax-{uid + 1}").mkdir()  # as if another user had made it
+    with pytest.raises(UserError, match="belongs to another user: set R1JAX_CACHE"):
         cache_folder()
     monkeypatch.setenv("R1JAX_CACHE", str(tmp_path / "given"))
     assert cache_folder() == tmp_path / "given"

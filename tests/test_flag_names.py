@@ -12,7 +12,7 @@ from r1jax import cli
 from r1jax.errors import UserError
 
 COMMANDS = ("r1_zero", "r1", "distill", "plan", "benchmark", "scaling")
-# As a user of TRL, verl, OpenRLHF, Tunix or NeMo-RL would type them.
+# Flags as a user of TRL, verl, OpenRLHF, Tunix or NeMo-RL would type them.
 TYPED = """--lr --learning_rate --kl --kl_coef --beta --dataset --dataset_name --data.train_files --resume
     --resume_from_checkpoint --wandb --report_to --bf16 --fp16 --num_generations --n_samples_per_prompt --rollout.n
     --max_completion_length --max_new_tokens --generate_max_len --temperature --top_p --batch_size --train_batch_size
@@ -32,14 +32,14 @@ def presets_of(command: str) -> tuple[dict[str, tuple[str, Any]], str]:
 
 
 def said(command: str, *args: str) -> str:
-    """What the command answers to a wrong command line."""
+    """The error line of the command for a wrong command line."""
     with pytest.raises(UserError) as caught:
         cli.parse(*presets_of(command), args)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_name_from_elsewhere_leads_to_flags_that_the_command_has(command: str) -> None:
+def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> None:
     presets, default = presets_of(command)
     flags = {*cli._flags(presets[default][1]), "--preset"}
     trains = command in ("r1_zero", "r1", "distill")
@@ -89,7 +89,7 @@ def test_a_name_from_elsewhere_leads_to_flags_that_the_command_has(command: str)
         ("r1_zero", "-lr=3", ["write --flag=value", "--rl.learning-rate"]),
     ],
 )
-def test_the_line_says_what_there_is_instead(command: str, typed: str, words: list[str]) -> None:
+def test_the_error_line_names_the_replacement(command: str, typed: str, words: list[str]) -> None:
     line = said(command, typed)
     assert [word for word in words if word not in line] == [], line
 

@@ -1,4 +1,4 @@
-"""What ``import r1jax`` gives, and what it costs."""
+"""The public names of ``r1jax``, and the cost of its import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import r1jax
 
 
-def test_import_pays_for_nothing_heavy() -> None:
+def test_import_loads_no_heavy_library() -> None:
     heavy = {"jax", "numpy", "flax", "tokenizers", "orbax"}
     code = f"import sys, r1jax; print(sorted({heavy} & set(sys.modules)), 'load' in dir(r1jax))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The README's notebook, run as it stands on a small checkpoint in place of the one that it fetches."""
+"""Runs the README's notebook code on a small checkpoint in place of the downloaded one."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""Random streams of stages: apart from each other, and the same every time."""
+"""Random streams of stages: distinct and reproducible."""
 
 import contextlib
 import dataclasses
@@ -43,11 +43,11 @@ TEMPLATE, SAMPLING = Template("plain", "{question}", prefill=""), Sampling(max_t
 
 
 class Sampled(Exception):
-    """Raised in place of sampling, with what its randomness is folded from."""
+    """Raised in place of sampling, with the random key."""
 
 
 class Names:
-    """A scorer that is asked for its names alone."""
+    """A scorer with names only."""
 
     names = ("accuracy",)
 
@@ -142,7 +142,7 @@ def test_the_two_parts_of_each_evaluation_stage_have_streams_of_their_own(monkey
 
 @pytest.mark.parametrize("module", [sft, reward_model, pretrain])
 def test_data_comes_in_another_order_in_each_stage(module, monkeypatch, tmp_path):
-    """Batches and, of a base model, first weights: of another name others, of the same name the same."""
+    """Batches, and the initial weights of a base model, depend on the name of the stage and are reproducible."""
 
     def batches(name, folder):
         seen = []

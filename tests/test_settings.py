@@ -1,4 +1,4 @@
-"""Marks on the fields of configs, and configs that come back from JSON."""
+"""Marks on the fields of configs, and configs read back from JSON."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def test_settings_come_back_from_json():
 
 @dataclasses.dataclass(frozen=True)
 class Other:
-    """Another class with the fields of GRPO's settings that differ in nothing."""
+    """Another class with the same fields and defaults as GRPO."""
 
     beta: float = 0.0
 

@@ -1,4 +1,4 @@
-"""What meshes of several devices need of the process, and what the compiler moves between them."""
+"""Process settings for several devices, and the collectives of compiled programs."""
 
 import dataclasses
 import math
@@ -36,12 +36,12 @@ def test_cpu_devices_get_threads_for_several_collectives_each(monkeypatch, flags
 
 
 def test_threads_are_set_on_import():
-    """This process has eight devices, and nothing here asked for threads."""
+    """This process has eight devices and does not set the number of threads itself."""
     assert int(os.environ["PJRT_NPROC"]) >= 32
 
 
 def test_on_both_axes_an_update_gathers_weights_and_no_activations(capfd):
-    """2x2: of what is gathered nothing grows with the tokens, and XLA warns of no rematerialisation."""
+    """On 2x2, no gathered array grows with the number of tokens, and XLA warns of no rematerialisation."""
     work = Workload(**CPU_SETTINGS | {"prompts": 8, "microbatch": 32}, unroll=False)
     mesh = make_mesh("2x2")
     state = abstract_state(work, mesh)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what is saved, what is said, the status, and that neither crashes the compiler."""
+"""Ctrl-C and SIGTERM: saved state, messages and status, also while the compiler runs."""
 
 import os
 import signal
@@ -204,7 +204,7 @@ def test_in_a_notebook_the_second_signal_has_its_former_effect() -> None:
 def test_signals_in_quick_succession_are_one_request(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the command ``timeout`` sends them, to the process and then to its group."""
+    """The command ``timeout`` sends two signals, to the process and then to its group."""
     monkeypatch.setattr(stopping, "_REPEAT_SECONDS", 1.0, raising=False)
     seen: list[int] = []
     former = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))

@@ -1,4 +1,4 @@
-"""What a notebook calls, in a process of eight devices and with no mesh entered: it runs on the first of them."""
+"""Functions called without a mesh in a process of eight devices, as in a notebook, run on the first device."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ SAMPLING = Sampling(max_tokens=4)
 
 
 class Places:
-    """A pool that rewards a completion by its place, so that every group has spread."""
+    """A pool that rewards a completion by its position, so that every group has spread."""
 
     names = ("accuracy", "format")
 

@@ -40,7 +40,7 @@ class DeviceTime:
 
     by_kind: dict[str, float]  # sum of the events of each collective
     collectives: float  # time with at least one running collective
-    exposed: float  # part of it in which nothing else ran
+    exposed: float  # the part of that time in which nothing else ran
     busy: float  # time in which anything ran
 
 

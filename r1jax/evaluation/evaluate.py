@@ -27,7 +27,7 @@ from r1jax.seeds import stage_key
 from r1jax.sharding import data_devices
 from r1jax.training.progress import ProgressBar
 
-_PART_SEQUENCES = 512  # at least so many sequences are sampled together
+_PART_SEQUENCES = 512  # minimum number of sequences that are sampled together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,11 @@ class EvaluationConfig:
     """The evaluation of a model."""
 
     problems: int = 128
-    """Number of held-out problems; all of them if there are fewer."""
+    """Evaluate on this many held-out problems, or on all of them if there are fewer."""
     samples: int = 8
-    """Samples per problem. pass@k is reported for every k from 1 to this number, and maj@k from 2."""
+    """Draw this many samples per problem; pass@k is reported for every k from 1 to this number, and maj@k from 2."""
     temperature: float = 1.0
-    """Sampling temperature. The other sampling settings are those of training."""
+    """Sample at this temperature; the other sampling settings are those of training."""
 
     def __post_init__(self) -> None:
         if self.problems < 1 or self.samples < 2:
@@ -48,7 +48,7 @@ class EvaluationConfig:
             raise UserError(f"evaluation: samples must be at most {MOST_SAMPLES}")
         if self.temperature <= 0:
             raise UserError(
-                f"evaluation: temperature {self.temperature} must be above 0, or all samples of a problem are equal"
+                f"evaluation: temperature {self.temperature} must be above 0: at 0 all samples of a problem are equal"
             )
 
 
@@ -72,7 +72,7 @@ def evaluate(
     seed: int,
     name: str = "evaluation",
 ) -> tuple[Evaluation, list[Example]]:
-    """Evaluates a model on the first ``config.problems`` problems, and returns the first completion of each as well.
+    """Evaluates a model on the first ``config.problems`` problems; also returns the first completion of each.
 
     sampling: the settings of training, with config.temperature in place of its temperature. The scorer's rewards must
     include "accuracy". The random stream depends on the seed and on ``name``, so evaluations of one run need different
@@ -145,9 +145,9 @@ def _judged_completions(
                 sequence_ids=np.arange(start * n, (start + part) * n),
                 prompt_width=max(map(len, prompts)),
             )
-            found = completions_from_samples(samples, tokenizer, template, sampling)
-            scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], found))
-            completions += found
+            sampled = completions_from_samples(samples, tokenizer, template, sampling)
+            scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], sampled))
+            completions += sampled
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
     return completions, scores

@@ -21,7 +21,7 @@ class Change:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there is an interval and 0 is outside it."""
+        """True if there is an interval and 0 is outside it."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 

@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What the rules say about n samples of each of P problems."""
+    """Results of the rules for n samples of each of P problems."""
 
     votes: np.ndarray  # [P, n] int, classes of equivalent answers as in r1jax.evaluation.voting
     correct: np.ndarray  # [P, n] bool

@@ -61,7 +61,7 @@ def _wrong_classes(
 ) -> list[dict[Form, int]]:
     """The class of each wrong form; in each round one leader of every problem is compared, all of them in one batch.
 
-    compared: whether the forms of a problem are compared at all.
+    compared: [P], False for problems whose forms are not compared.
     """
     classes: list[dict[Form, int]] = [{} for _ in problems]
     remaining = [list(forms) for forms in wrong_forms]
@@ -97,7 +97,7 @@ def _wrong_classes(
 
 
 def _differ(a: Form, b: Form) -> bool:
-    """Whether two forms are numbers further apart than the tolerance of any checker."""
+    """True if two forms are numbers further apart than the tolerance of any checker."""
     return isinstance(a, Fraction) and isinstance(b, Fraction) and abs(a - b) > max(abs(a), abs(b)) / 100
 
 

@@ -13,7 +13,7 @@ Architecture = Literal["llama", "qwen2", "qwen3"]
 
 
 def check_whole(name: str, value: Any) -> int:
-    """Returns ``value`` if it is a whole number of at least 1; raises ValueError, which names ``name``, otherwise."""
+    """Returns ``value`` if it is a whole number of at least 1; otherwise raises ValueError with ``name``."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r} and must be a whole number")
     if value < 1:
@@ -22,7 +22,7 @@ def check_whole(name: str, value: Any) -> int:
 
 
 def check_positive(name: str, value: Any) -> float:
-    """Returns ``value`` as a float if it is finite and above 0; raises ValueError, which names ``name``, otherwise."""
+    """Returns ``value`` as a float if it is finite and above 0; otherwise raises ValueError with ``name``."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r} and must be a number")
     try:
@@ -59,15 +59,15 @@ class ComputeOptions:
     """How the decoder is computed. These options belong to a run and are not stored in checkpoints."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the activations, and of the weights in matrix products."""
+    """Compute activations in this type, with weights cast to it for matrix products."""
     remat: Literal["none", "block", "dots"] = may_change("none")
-    """What the backward pass recomputes instead of storing it: nothing, each block, or all but the matrix products."""
+    """Recompute in the backward pass, instead of storing: nothing, each block, or all but the matrix products."""
     attention: Literal["auto", "xla", "cudnn"] = may_change("auto")
-    """Attention kernel of training and prefill. auto selects cudnn for bfloat16 on a GPU, and xla otherwise."""
+    """Use this attention kernel in training and prefill; auto selects cudnn for bfloat16 on a GPU, else xla."""
     unroll: bool = may_change(False)
     """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = may_change("auto")
-    """Gather weights split over the data axis once per update or per layer; auto: once per update up to 16 GiB."""
+    """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB."""
 
 
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))

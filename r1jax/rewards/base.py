@@ -1,4 +1,4 @@
-"""What a reward is: a pure function of a problem and a completion."""
+"""Rewards: pure functions of a problem and a completion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Completion:
     text: the assistant's whole text, including its start in the prompt.
     tokens: the number of sampled tokens, including the end token.
     limit: the largest number of tokens it could have.
-    finished: whether it ended with an end token, not at the limit.
+    finished: True if it ended with an end token, not at the limit.
     template: the template of the prompt, which reads the answer and the reasoning from the text.
     """
 

@@ -1,4 +1,4 @@
-"""Which rewards a run uses: read from names and files, and checked before training starts."""
+"""The rewards of a run, read from names and files and checked before training starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VerifierConfig:
     workers: int = may_change(2)
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
-    """Allow this many seconds for all rewards of a completion. A slower one scores 0 and is counted in the metrics."""
+    """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -98,10 +98,10 @@ def _built_in(name: str) -> Reward:
 
 
 def _in_module(spec: RewardSpec, module: ModuleType) -> Reward:
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Reward)}
-    if spec.name in vars(module) and spec.name not in found:
+    rewards = {name: value for name, value in vars(module).items() if isinstance(value, Reward)}
+    if spec.name in vars(module) and spec.name not in rewards:
         raise UserError(f"reward {spec}: write @reward (from r1jax.rewards) above {spec.name}")
-    return lookup(f"reward in {spec.file}", spec.name, found)
+    return lookup(f"reward in {spec.file}", spec.name, rewards)
 
 
 def _execute(file: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Whether two mathematical expressions are equal: by math-verify, confirmed or refuted by numeric evaluation."""
+"""Equality of two mathematical expressions: by math-verify, confirmed or refuted by numeric evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROUNDED_DECIMALS, _ROUNDED = 1e-6, 2e-6  # largest absolute and relative differ
 
 
 def same_expressions(one: str, other: str) -> bool:
-    """Whether two LaTeX formulas without units are equal: expressions, equations, sets, intervals, tuples, matrices."""
+    """True if two LaTeX formulas without units are equal: expressions, equations, sets, intervals, tuples, matrices."""
     from sympy import Equality, FiniteSet, Interval, Set, Tuple
     from sympy.logic.boolalg import Boolean
 
@@ -45,7 +45,7 @@ def same_expressions(one: str, other: str) -> bool:
 
 
 def _proportional(one: Any, other: Any) -> bool:
-    """Whether two equations differ only by a factor, as y = 3x - 2 and 3x - y = 2 do."""
+    """True if two equations differ only by a factor, as y = 3x - 2 and 3x - y = 2 do."""
     from sympy import Expr, Rational
 
     if not all(isinstance(side, Expr) for side in (*one.args, *other.args)):
@@ -66,7 +66,7 @@ def _expression(parsed: list[Any]) -> Any:
 
 
 def _is_value(expression: Any) -> bool:
-    """Whether an object is an expression without symbols."""
+    """True if an object is an expression without symbols."""
     from sympy import Expr
 
     return isinstance(expression, Expr) and not expression.free_symbols
@@ -90,7 +90,7 @@ def _bits(expression: Any) -> float:
 
 
 def _differ(one: Any, other: Any, digits: int) -> bool | None:
-    """Whether two expressions have different values, at some points if they have symbols; None if that is unknown."""
+    """True if two expressions differ in value, at one of several points if they have symbols; None if unknown."""
     from sympy import Expr, FiniteSet, Interval, MatrixBase, Tuple
     from sympy.core.relational import Relational
 
@@ -120,15 +120,15 @@ def _values_differ(one: Any, other: Any, digits: int) -> bool | None:
 
     symbols = sorted(one.free_symbols | other.free_symbols, key=str)
     rounded = bool(one.atoms(Float) or other.atoms(Float))
-    found = None
+    differ = None
     for shift in range(3 if symbols else 1):
         point = {s: Rational(7 + 5 * i + 3 * shift, 11 + 2 * i) for i, s in enumerate(symbols)}
         first, second = (_value(each.subs(point) if point else each, digits) for each in (one, other))
         if first is not None and second is not None:
-            found = not (equal_when_rounded(first, second) if rounded else _equal(first, second, digits))
-            if found:
+            differ = not (equal_when_rounded(first, second) if rounded else _equal(first, second, digits))
+            if differ:
                 return True
-    return found
+    return differ
 
 
 def _value(expression: Any, digits: int) -> Any:
@@ -151,7 +151,7 @@ def _value(expression: Any, digits: int) -> Any:
 
 
 def _equal(one: Any, other: Any, digits: int) -> bool:
-    """Whether two mpmath numbers agree in all but the last _SPARE_DIGITS digits."""
+    """True if two mpmath numbers agree in all but the last _SPARE_DIGITS digits."""
     import mpmath
 
     with mpmath.workdps(digits + 10):
@@ -159,7 +159,7 @@ def _equal(one: Any, other: Any, digits: int) -> bool:
 
 
 def equal_when_rounded(one: Any, other: Any) -> bool:
-    """Whether two numbers, fractions or complex, differ by no more than rounding to six places."""
+    """True if two numbers, fractions or complex, differ by no more than rounding to six places."""
     difference = abs(one - other)
     return difference <= _ROUNDED_DECIMALS and difference <= _ROUNDED * max(abs(one), abs(other))
 

@@ -1,4 +1,4 @@
-r"""Whether two mathematical answers are equal: as words, as numbers, or as expressions.
+r"""Equality of two mathematical answers: as words, as numbers, or as expressions.
 
 Markup that does not change the value (``\boxed``, ``$``, markdown emphasis, ``\left``, spaces, currency, thousands
 separators, a full stop) is ignored. A unit or an "x =" that only one answer has is ignored, too. Words are compared as
@@ -41,7 +41,7 @@ _SHORT = _word_set("no on up us am an as at be by do go he hi if in is it me my 
 
 
 def equivalent(expected: str, given: str) -> bool:
-    """Whether a given answer is equal to the expected one; an empty answer is equal to none.
+    """True if a given answer is equal to the expected one; an empty answer is equal to none.
 
     A decimal is equal to a value that it rounds to six places: 0.333333 is equal to 1/3, and 0.33 is not.
     """
@@ -62,7 +62,7 @@ def equivalent(expected: str, given: str) -> bool:
 
 
 def _is_deep(text: str) -> bool:
-    """Whether brackets or powers are nested more than _DEEPEST levels deep."""
+    """True if brackets or powers are nested more than _DEEPEST levels deep."""
     depths = itertools.accumulate((char in "([{") - (char in ")]}") for char in text)
     return (
         max(map(abs, depths), default=0) > _DEEPEST
@@ -71,7 +71,7 @@ def _is_deep(text: str) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two formulas without units are equal."""
+    """True if two formulas without units are equal."""
     words = _words(one), _words(other)
     if words[0] or words[1]:
         return words[0] == words[1]
@@ -105,7 +105,7 @@ def _words(text: str) -> str:
 
 
 def _is_word(token: str) -> bool:
-    """Whether letters are a word, and not a mathematical name or a product such as xy, which has no vowel."""
+    """True if letters are a word, and not a mathematical name or a product such as xy, which has no vowel."""
     if not token.isascii():
         return True
     if len(token) < 2 or token in _NAMES:
@@ -128,7 +128,7 @@ def _plain_number(text: str) -> Fraction | None:
 
 
 def _repeats(value: Fraction) -> bool:
-    """Whether the decimal digits of a fraction never end, as those of 1/3."""
+    """True if the decimal digits of a fraction never end, as those of 1/3."""
     below = value.denominator
     for prime in (2, 5):
         while below % prime == 0:

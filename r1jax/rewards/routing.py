@@ -1,4 +1,4 @@
-"""Routes: which rewards, with which weights, judge each kind of problem."""
+"""Routes: the rewards and weights for each kind of problem."""
 
 from __future__ import annotations
 

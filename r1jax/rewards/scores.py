@@ -35,7 +35,7 @@ class Scores:
 
     @property
     def correct(self) -> np.ndarray:
-        """[N] bool: whether the reward "accuracy" is 1. Partial credit, which some tasks give, is not correct."""
+        """[N] bool: True where the reward "accuracy" is 1. Partial credit, which some tasks give, is not correct."""
         return self.values[:, self.names.index("accuracy")] > FULL_SCORE
 
 

@@ -33,7 +33,7 @@ _LARGEST = 3.4e38  # about the largest float32
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a worker has no values for an item."""
+    """The reason why a worker has no values for an item."""
 
     reason: str
     traceback: str = ""
@@ -99,7 +99,7 @@ def _end_with_parent(lifeline: int) -> None:
 def _values(
     specs: Sequence[RewardSpec], rewards: Sequence[Reward], problem: Problem, completion: Completion
 ) -> list[float] | Failure:
-    """All rewards of a completion, or why one of them has no value."""
+    """All rewards of a completion, or the Failure of one of them."""
     values = []
     for spec, reward in zip(specs, rewards, strict=True):
         try:

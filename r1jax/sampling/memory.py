@@ -201,9 +201,9 @@ def _weight_bytes(request: Request) -> int:
         split = () if mesh is None else decoding_partition(spec, mesh)
         whole = shard(spec.shape, split)
         stored = weight.sharding.shard_shape(spec.shape) if getattr(weight, "sharding", None) else spec.shape
-        there = weight.dtype == config.dtype and math.prod(stored) == whole
+        gathered = weight.dtype == config.dtype and math.prod(stored) == whole
         layers = "layers" in spec.axes
-        return whole * _size(config) * ((not there) + layers)
+        return whole * _size(config) * ((not gathered) + layers)
 
     specs = param_specs(config)
     return sum(jax.tree.leaves(jax.tree.map(one, specs, request.params, is_leaf=is_spec)))

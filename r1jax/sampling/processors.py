@@ -1,4 +1,4 @@
-"""From logits to a token: temperature, truncation and the random draw."""
+"""Processing of logits: temperature, truncation, and the random draw of a token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sampling:
     """How the sampler draws tokens."""
 
     temperature: float = 1.0
-    """Sampling temperature; 0 decodes greedily."""
+    """Divide logits by this temperature; 0 decodes greedily."""
     top_k: int = 0
     """Keep the k most likely tokens; 0 keeps all tokens."""
     top_p: float = 1.0
@@ -26,21 +26,21 @@ class Sampling:
     min_p: float = 0.0
     """Drop tokens whose probability is below this fraction of the highest one (arXiv 2407.01082)."""
     max_tokens: int = 128
-    """Maximum length of a completion in tokens, including the end token."""
+    """Sample at most this many tokens per completion, including the end token."""
     slots: int = may_change(0)
-    """Number of sequences decoded in parallel on all devices; 0 decodes all, or as many as fit into memory."""
+    """Decode this many sequences in parallel, over all devices; 0 decodes all, or as many as fit into memory."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, message: str) -> None:
             if not ok:
                 raise UserError(message)
 
-        check(self.temperature >= 0, f"temperature {self.temperature} is below 0 (0 is greedy)")
-        check(self.top_k >= 0, f"top-k {self.top_k} is below 0 (0 keeps all tokens)")
+        check(self.temperature >= 0, f"temperature {self.temperature} must be at least 0 (0 is greedy)")
+        check(self.top_k >= 0, f"top-k {self.top_k} must be at least 0 (0 keeps all tokens)")
         check(0 < self.top_p <= 1, f"top-p {self.top_p} must be above 0 and at most 1")
         check(0 <= self.min_p < 1, f"min-p {self.min_p} must be at least 0 and below 1")
         check(self.max_tokens >= 1, f"max-tokens {self.max_tokens} must be at least 1")
-        check(self.slots >= 0, f"slots {self.slots} is below 0 (0 chooses the number)")
+        check(self.slots >= 0, f"slots {self.slots} must be at least 0 (0 selects the number)")
 
     @property
     def policy_temperature(self) -> float:

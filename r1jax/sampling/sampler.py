@@ -234,10 +234,10 @@ def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.A
 
 
 def _is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
-    found = jnp.zeros(tokens.shape, bool)
+    ended = jnp.zeros(tokens.shape, bool)
     for i in ids:  # a loop, since an empty array in shard_map crashes the compiler of jax 0.11
-        found |= tokens == i
-    return found
+        ended |= tokens == i
+    return ended
 
 
 def _last_token(queue: Queue, row: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """The declared padding id, or an end id if no padding token is declared."""
+        """Declared padding id, or an end id if no padding token is declared."""
         ...
 
     @property

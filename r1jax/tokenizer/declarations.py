@@ -27,13 +27,13 @@ def added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToke
     Raises UserError if they are not in the format of transformers.
     """
     try:
-        found = {int(id): AddedToken(token) for token, id in read_json(folder / "added_tokens.json").items()}
+        added = {int(id): AddedToken(token) for token, id in read_json(folder / "added_tokens.json").items()}
         for id, entry in (config.get("added_tokens_decoder") or {}).items():
             flags = {k: bool(v) for k, v in entry.items() if k in _FLAGS}
-            found[int(id)] = AddedToken(entry["content"], **flags)
+            added[int(id)] = AddedToken(entry["content"], **flags)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: its added tokens cannot be read ({error!r}): save the tokenizer again") from error
-    return dict(sorted(found.items()))
+    return dict(sorted(added.items()))
 
 
 def register(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def read_declarations(
     generation = read_json(folder / "generation_config.json")
     ends = [ids["eos"], *_end_ids(folder, generation, token_of)]
     eos_ids = tuple(dict.fromkeys(i for i in ends if i is not None))
-    # add_bos_token decides; without it, whether the vocabulary adds bos itself. SmolLM2 declares bos and never adds it.
+    # add_bos_token takes precedence over the vocabulary's own setting. SmolLM2 declares bos and never adds it.
     asked = config.get("add_bos_token")
     adds_bos = "bos" in own if asked is None else asked
     template = _chat_template(folder, config)
@@ -113,7 +113,7 @@ def read_declarations(
 
 
 def _end_ids(folder: Path, generation: Mapping[str, Any], token_of: Callable[[int], str | None]) -> list[int]:
-    found = []
+    ids = []
     for name, source in (("generation_config.json", generation), ("config.json", read_json(folder / "config.json"))):
         value = source.get("eos_token_id")
         for id in value if isinstance(value, list) else [value]:
@@ -124,8 +124,8 @@ def _end_ids(folder: Path, generation: Mapping[str, Any], token_of: Callable[[in
                     f"{folder / name}: eos_token_id {id!r} is not in the vocabulary: correct it, or copy the "
                     "tokenizer that belongs to the model"
                 )
-            found.append(id)
-    return found
+            ids.append(id)
+    return ids
 
 
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:

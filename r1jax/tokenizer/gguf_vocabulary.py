@@ -86,8 +86,8 @@ def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
 
 
 def _added(tokens: list[str], types: list[int], kind: TokenType) -> list[AddedToken]:
-    found = (token for token, own in zip(tokens, types, strict=True) if own == kind)
-    return [AddedToken(token, special=kind == TokenType.CONTROL, normalized=False) for token in found]
+    matching = (token for token, own in zip(tokens, types, strict=True) if own == kind)
+    return [AddedToken(token, special=kind == TokenType.CONTROL, normalized=False) for token in matching]
 
 
 def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:

@@ -19,7 +19,7 @@ def test_advantages_without_std_leave_one_out_and_batch():
     plain = advantages.group_advantages(rewards, normalise_std=False)
     np.testing.assert_allclose(plain, [[0.5, -0.5], [1.5, -1.5]])
     rloo = advantages.group_advantages(rewards, "leave_one_out", normalise_std=False)
-    np.testing.assert_allclose(rloo, [[1, -1], [3, -3]])  # each against the other one
+    np.testing.assert_allclose(rloo, [[1, -1], [3, -3]])  # each sample against the other
     np.testing.assert_array_equal(rloo, advantages.group_advantages(rewards, "leave_one_out"))
     batch = advantages.group_advantages(rewards, "batch", eps=0.0)
     np.testing.assert_allclose(batch, plain / np.sqrt((0.25 + 2.25) / 2), rtol=1e-6)
@@ -40,7 +40,7 @@ def test_the_batch_deviation_is_that_of_the_groups_that_count():
     # Centred: +-0.5 and +-1.5, whose deviation is sqrt((0.25 + 2.25) / 2); with the others it would be half of 2.5.
     np.testing.assert_allclose(got[:2], np.array([[0.5, -0.5], [1.5, -1.5]]) / np.sqrt(1.25), rtol=1e-6)
     assert not got[2:].any()
-    assert not advantages.group_advantages(rewards[2:], "batch", counts=counts[2:]).any()  # none counts
+    assert not advantages.group_advantages(rewards[2:], "batch", counts=counts[2:]).any()  # no group counts
 
 
 @pytest.mark.parametrize("baseline", ["group", "leave_one_out", "batch"])
@@ -50,7 +50,7 @@ def test_what_rewards_cannot_tell_apart_gives_no_advantage(baseline):
     assert advantages.groups_with_spread(noise).all()
     assert not advantages.groups_with_spread(noise, np.array([fine])).any()
     assert not advantages.group_advantages(noise, baseline, resolution=np.array([fine])).any()
-    # Just above the resolution the deviation, a quarter of it, is not what is divided by.
+    # Just above the resolution, the divisor is the resolution and not the deviation, a quarter of it.
     outlier = np.array([[0.5 + 1.1 * fine, *[0.5] * 15]])
     got = advantages.group_advantages(outlier, baseline, resolution=fine)
     assert 0 < np.abs(got).max() < 1.1 * (16 / 15)
@@ -59,7 +59,7 @@ def test_what_rewards_cannot_tell_apart_gives_no_advantage(baseline):
 
 
 def test_float32_totals_that_differ_by_rounding_are_equal():
-    """As sums of the same weighted rewards in another order do, also where they cancel."""
+    """Totals differ like sums of the same weighted rewards in another order, also if they cancel."""
     totals = np.array([[0.3, np.nextafter(np.float32(0.3), np.float32(1))], [2.0**-24, 0.0]], np.float32)
     assert (totals[:, 0] != totals[:, 1]).all()
     assert not advantages.groups_with_spread(totals).any() and not advantages.group_advantages(totals).any()

@@ -37,7 +37,7 @@ def test_grpo_loss_by_hand():
 
 
 def test_the_algorithm_s_loss_is_the_sum_of_its_terms():
-    """The numbers of the test above, from GRPO itself: one place puts the terms together."""
+    """GRPO.token_loss gives the numbers of the test above."""
     logp = jnp.log(jnp.array([[0.5, 0.2], [0.3, 1.0]]))
     old = jnp.log(jnp.array([[0.25, 0.25], [0.5, 1.0]]))
     reference = jnp.log(jnp.array([[0.5, 0.4], [0.3, 1.0]]))

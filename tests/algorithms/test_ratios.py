@@ -29,7 +29,7 @@ def test_clip_stops_the_gradient_on_the_side_of_the_advantage():
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (0.0, 0.2), (0.2, 0.0), (0.2, 0.2)])
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
 def test_a_ratio_of_one_is_never_clipped(low, high, advantage):
-    """So that the first update of a rollout does not depend on the interval, not even on an empty one."""
+    """The first update of a rollout does not depend on the clipping interval, even if it is empty."""
     adv = jnp.full((1, 1), advantage)
     gradient = jax.grad(lambda x: ratios.clipped_surrogate(x, adv, low, high)[0].sum())(jnp.zeros((1, 1)))
     assert gradient == -advantage
@@ -54,7 +54,7 @@ EXTREMES = [-np.inf, -400.0, -90.0, -20.0, -6.0, 0.0, 3.0, 6.0, 6.1, 20.0, 90.0,
 
 @pytest.mark.parametrize("difference", EXTREMES)
 def test_no_log_difference_gives_a_token_more_than_its_bound(difference):
-    """Losses and gradients by the docstrings' formulas in float64, finite and at most exp(6) times the advantage."""
+    """Losses and gradients equal the formulas in float64, are finite and at most exp(6) times the advantage."""
     x = jnp.array([[difference]], jnp.float32)
     inside, slope = min(difference, 6.0), np.exp(min(difference, 6.0))
     ratio = np.exp(inside) + np.exp(6.0) * max(difference - 6.0, 0.0)

@@ -26,7 +26,7 @@ def test_work_grows_with_the_data_axis_or_stays():
         ("strong", 4): (32, 256, 400),
         ("strong", 8): (32, 512, 800),
     }
-    # No backward pass has more sequences than there are.
+    # A backward pass has at most all sequences.
     assert scaled_workload(dataclasses.replace(work, prompts=4), 8, "strong").microbatch == 64
 
 

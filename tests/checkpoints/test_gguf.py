@@ -1,4 +1,4 @@
-"""GGUF files written by gguf's own writer from the fixtures, against the logits of transformers."""
+"""GGUF files, written from the fixtures with the writer of the gguf library, against the logits of transformers."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_redundant_tensors_are_skipped(tmp_path: Path) -> None:
 
 
 def with_head(name: str, folder: Path, head: np.ndarray, **config: Any) -> Path:
-    """A copy of a fixture that says its embedding is tied, with ``head`` as lm_head."""
+    """A copy of a fixture with tie_word_embeddings set, and ``head`` as lm_head."""
     copy_of(name, folder, tie_word_embeddings=True, **config)
     edit_weights(folder, lm_head__weight=head)
     return folder

@@ -1,4 +1,4 @@
-"""Checkpoints of training: what is kept, what a failed save costs, what a reader finds."""
+"""Checkpoints of training: retention, failed saves, damaged steps and loading."""
 
 import dataclasses
 import errno
@@ -71,7 +71,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path, best, kept):
 
 
 def test_what_is_kept_does_not_depend_on_resuming(tmp_path):
-    """Each step by a process of its own, which knows of the others what is on disk."""
+    """Each step is saved by a new process, which reads the earlier steps from disk."""
     for step, reward in enumerate([0.1, 0.9, 0.2, 0.5, 0.3, 0.4], start=1):
         with Checkpoints(tmp_path, keep_last=2, keep_best=1) as checkpoints:
             save(checkpoints, step, reward)
@@ -110,7 +110,7 @@ cli.call_and_exit(main)
 
 
 def test_a_full_disk_is_one_line_and_costs_no_earlier_step(tmp_path):
-    """The library's threads report the same failure in their own ways, in hundreds of lines, which nobody must see."""
+    """The library's threads report the same failure in hundreds of lines, which must not reach stderr."""
     with Checkpoints(tmp_path) as checkpoints:
         save(checkpoints, 1)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -141,7 +141,7 @@ Late(ValueError("Event loop is closed"))
 
 
 def test_a_write_that_ends_after_its_save_has_failed_is_not_reported():
-    """It is a matter of milliseconds whether the library's threads still find the loop that waited for them."""
+    """A write may end after its event loop has been closed; the library's threads then raise such errors."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env=environment)
     told = [line for line in done.stderr.splitlines() if "Error: " in line and not line.startswith(" ")]
@@ -187,7 +187,7 @@ def test_damaged_steps_are_skipped_and_set_aside(tmp_path, damage):
 
 
 def raised_from(cause):
-    """As Orbax raises what TensorStore met while it read an array."""
+    """The exception by which Orbax reports an error of TensorStore in reading an array."""
     error = Exception("Encountered error while reading array index: (slice(0, 3, 1),).")
     error.__cause__ = cause
     return error
@@ -256,7 +256,7 @@ def test_a_step_may_be_damaged_more_than_once(tmp_path, again):
 
 
 def test_a_step_is_whole_or_not_listed_while_it_is_deleted(tmp_path):
-    """Killed anywhere, there is no step without its files: what is listed can be read."""
+    """After a kill at any point, each listed step has all its files and can be read."""
     folder, states = tmp_path / "run", tmp_path / "states"
     with Checkpoints(folder, keep_last=1, keep_best=0) as checkpoints:
         save(checkpoints, 1)
@@ -291,7 +291,7 @@ def test_only_damaged_steps_are_an_error_and_not_a_new_start(tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_params, tiny_config):
-    """A run's folder with two steps, the second of weights doubled."""
+    """The folder of a run with two steps; the second has doubled weights."""
     path = tmp_path_factory.mktemp("native") / "run"
     tokenizer = train_tokenizer(["12 + 34 = 46", "7 - 5 = 2"] * 20, 60)
     model = dataclasses.replace(tiny_config, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32), dtype="bfloat16")

@@ -43,7 +43,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_single_file_is_read_before_older_shards_with_a_warning(tmp_path: Path) -> None:
-    """As transformers does: model.safetensors first."""
+    """model.safetensors takes precedence, as in transformers."""
     folder = copy_of("llama_bias", tmp_path / "model")
     arrays: dict[str, Any] = {}
     for shard in sorted(folder.glob("*.safetensors")):

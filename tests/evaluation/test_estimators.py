@@ -24,7 +24,7 @@ def test_pass_at_k_of_many_samples_is_exact() -> None:
 
 
 def share_of_votes_won(votes: tuple[int, ...], k: int) -> Fraction:
-    """Every subset of size k is asked for its winner; a tie counts for each of those that tie."""
+    """The mean over all subsets of size k of the share of the right class among the winners."""
     won = Fraction(0)
     subsets = list(itertools.combinations(votes, k))
     for subset in subsets:

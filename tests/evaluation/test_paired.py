@@ -38,7 +38,7 @@ def test_other_problems_are_not_compared(names: list[str]) -> None:
 
 
 def test_pairs_tell_apart_what_intervals_by_themselves_do_not() -> None:
-    """Problems differ more than models: a few points more on the same 128 problems, with 8 samples of each."""
+    """Problems differ more than models: a gain of a few points on the same 128 problems, with 8 samples each."""
     rng = np.random.default_rng(0)
     apart, overlapping, by_chance = 0, 0, 0
     for _ in range(10):

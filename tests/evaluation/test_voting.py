@@ -1,4 +1,4 @@
-"""Which spellings are one vote: worked by hand for each checker, through the worker processes that judge answers."""
+"""Classes of equivalent answers, worked by hand for each checker, through the worker processes."""
 
 import json
 
@@ -88,7 +88,7 @@ def test_a_task_of_the_gym_compares_wrong_answers_by_its_own_scorer(pool):
 
 
 class Words:
-    """A tokenizer of which only the shape of its answers matters here."""
+    """A tokenizer with the methods that an evaluation calls."""
 
     bos_id, eos_ids = None, (0,)
 
@@ -116,7 +116,7 @@ def test_an_evaluation_votes_by_value_and_keeps_figures_by_problem(pool, monkeyp
 
 
 def test_part_credit_for_an_answer_that_holds_the_right_one_is_no_right_answer(pool):
-    """The task gives "-401" for -40 three quarters of a point, as it does for any text around the answer."""
+    """The task scores "-401" for -40 with 0.75, as any text that contains the answer."""
     problem = next(p for _, p in gym.generate("chain_sum", 0) if len(p.answer) > 2)
     texts = [f"<think>.</think><answer>{answer}</answer>" for answer in (problem.answer, problem.answer + "1")]
     completions = [Completion(text, 9, 9, True, find_template("think")) for text in texts]
@@ -134,7 +134,7 @@ def test_an_answer_that_takes_too_long_has_no_score(pool, monkeypatch):
 
 
 class Slow:
-    """A scorer by equality without case that never ends with an answer "slow", and counts how often it was asked."""
+    """A scorer by equality without case that times out on the answer "slow" and counts its calls."""
 
     def __init__(self):
         self.asked = 0

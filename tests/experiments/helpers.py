@@ -49,7 +49,7 @@ SMALL = [
 
 
 def start(out, *flags):
-    """Starts the command in a process of its own."""
+    """Starts the command in a new process."""
     command = [sys.executable, "experiments/r1_zero.py", f"--out={out}", *SMALL, *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(

@@ -12,7 +12,7 @@ from r1jax.rl.config import check_run, without_effect
 from tests.helpers.paths import ROOT
 
 ALGORITHMS_PAGE = (ROOT / "docs" / "algorithms.md").read_text()
-VARIANTS = {  # what the papers say: the clipped range of the ratio, its level, the mean, the baseline
+VARIANTS = {  # from the papers: the clipped range of the ratio, its level, the mean, the baseline
     "Dr. GRPO": {"normalise_std": False, "aggregate": "constant", "beta": 0},
     "DAPO": {
         "eps_low": 0.2,

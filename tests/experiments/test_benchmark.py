@@ -1,4 +1,4 @@
-"""The benchmark on a CPU: the work it says it does, the figures it leaves, its refusals."""
+"""The benchmark on a CPU: counted work, result file and refused settings."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def figures(tmp_path_factory):
 
 
 def test_each_part_counts_the_tokens_of_its_work(figures):
-    # 4 prompts x 4 samples of 32 tokens after 16; the passes that learn see prompts too.
+    # 4 prompts x 4 samples of 32 tokens after 16; reference pass and update also process the prompts.
     parts = figures["parts"]
     assert {name: parts[name]["tokens"] for name in parts} == {
         "rollout": 512,
@@ -71,7 +71,7 @@ def test_the_floor_is_the_slower_of_operations_and_bytes(figures):
         part = figures["parts"][name]
         assert part["tokens_per_second"] == pytest.approx(part["tokens"] / part["seconds"])
         assert part["times_floor"] == pytest.approx(part["seconds"] / part["floor_seconds"])
-        # A rollout is a sum of steps, each bound by one or the other.
+        # A rollout is a sum of steps, each bound by operations or by bytes.
         slowest = max(part["flops"] / flops, part["bytes"] / bandwidth)
         assert slowest * (1 - 1e-9) <= part["floor_seconds"] <= part["flops"] / flops + part["bytes"] / bandwidth
     floors = [figures["parts"][name]["floor_seconds"] for name in ("rollout", "reference", "update")]

@@ -1,4 +1,4 @@
-"""The whole recipe as its commands: every stage, the report, a kill between and within stages, a student."""
+"""The whole recipe through its commands: all stages, the report, kills between and within stages, a student."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ ARGUMENTS = " ".join(
 
 
 def execute(script, *arguments):
-    """What a command prints that ends well; wide enough for the rows of a plan."""
+    """The output of a command that ends with status 0; wide enough for the rows of a plan."""
     with mock.patch.dict(os.environ, COLUMNS="160"):
         status, stdout, stderr = call(script, *arguments)
     assert status == 0, stderr[-2000:]
@@ -119,7 +119,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_a_change_reaches_what_follows
 
 
 def killed(out, file, lines):
-    """Starts the command in a process, which it kills once ``file`` has so many lines; whether it was still running."""
+    """Starts the command and kills it once ``file`` has ``lines`` lines; True if it was still running."""
     process = subprocess.Popen(
         [sys.executable, "experiments/r1.py", "--out", str(out), *ARGUMENTS, "--until", "reasoning_rl"],
         cwd=ROOT,
@@ -251,7 +251,7 @@ def test_a_stage_is_a_function_that_takes_what_a_user_brings(run, tmp_path, monk
     assert folder == tmp_path / "model" / "rewritten"
 
 
-def test_a_user_s_function_has_the_column_of_the_model_that_it_replaces(run, tmp_path):
+def test_a_function_of_the_user_has_the_column_of_the_model_it_replaces(run, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("from r1jax.rewards import reward\n\n@reward\ndef judge(problem, completion):\n    return 0.5\n")
     settings = from_json(EvaluationSettings, settings_of(run, "evaluation_r1"))

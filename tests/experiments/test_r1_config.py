@@ -1,4 +1,4 @@
-"""Configs of the recipe: what is refused before anything runs, presets, and what users bring."""
+"""Configs of the recipe: refused settings, presets, and files of the user."""
 
 import dataclasses
 import json
@@ -120,5 +120,5 @@ def test_prompts_that_do_not_fit_the_context_of_the_base_are_refused(tmp_path):
     shutil.copytree(ROOT / "tests" / "fixtures" / "qwen2", folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 80}))
-    with pytest.raises(UserError, match="the longest prompt has .* beyond the model's context of 80"):
+    with pytest.raises(UserError, match=r"the longest prompt has .* beyond the model's context of 80"):
         check(Config(base=str(folder), zero_template="r1"))

@@ -1,4 +1,4 @@
-"""R1-Zero as a person runs it: its files, its lines on the screen, its refusals, its settings."""
+"""R1-Zero through its command: files, output, refused settings, and effects of settings."""
 
 import dataclasses
 import json
@@ -152,7 +152,7 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
 
 
 def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
-    """A reference of the step before is nearer than the base model: fewer k3 to pay."""
+    """A reference from the previous step is closer than the base model, so k3 is smaller."""
     kept, replaced = (
         short_run("1x1", finished[0], pool, tmp_path / name, steps=3, learning_rate=1e-2, reference_every=every)[0]
         for name, every in (("kept", 0), ("replaced", 2))
@@ -185,7 +185,7 @@ def measured(finished, folder, config):
 
 
 def test_without_a_group_with_spread_others_are_sampled_and_nothing_moves(finished, tmp_path):
-    """So small a model is never right: without the length among the rewards all groups are equal."""
+    """A model this small is never right, so without the length reward all groups have equal rewards."""
     settings = {"steps": 1, "group": 2, "drop_equal_groups": True, "max_resamples": 3, "weight_decay": 0.1}
     with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) as pool:
         rows, _, params = short_run("1x1", finished[0], pool, tmp_path / "run", **settings)
@@ -194,13 +194,13 @@ def test_without_a_group_with_spread_others_are_sampled_and_nothing_moves(finish
     same(params, params_of(finished[0], "model"))
 
 
-def test_a_run_tells_of_settings_without_effect_and_of_problems_that_repeat(finished, pool, tmp_path):
+def test_a_run_warns_of_settings_without_effect_and_repeated_problems(finished, pool, tmp_path):
     few = {"steps": 1, "prompts": 48, "group": 2, "loss": "cispo"}
     with pytest.warns(UserWarning) as told:
         short_run("1x1", finished[0], pool, tmp_path / "run", **few)
     lines = [str(warning.message) for warning in told]
     assert any("rl.loss=cispo: no effect" in line for line in lines)
-    assert any("asks for 48 problems and there are 40" in line for line in lines)
+    assert any("asks for 48 problems but there are only 40" in line for line in lines)
 
 
 def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, tmp_path):
@@ -259,6 +259,6 @@ def test_evaluations_survive_json(finished):
 
 
 @pytest.mark.parametrize("words", [["--base", "smollm2"], ["--seed=3", "--base=smollm2"]])
-def test_weights_bring_their_preset_along(words):
+def test_a_base_selects_its_preset(words):
     assert default_preset(words) == "smollm2"
     assert default_preset(["--seed=3"]) == default_preset(["--base=smollm2-of-mine"]) == "tiny"

@@ -25,7 +25,7 @@ from tests.experiments.helpers import (
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path):
-    """Killed twice, once before the first checkpoint of RL and once between two; each step stays in the files once."""
+    """Killed before the first checkpoint of RL and between two checkpoints; the files have each step once."""
     out = tmp_path / "run"
     for step in (0, 3):
         process = start(out)
@@ -40,8 +40,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path)
     assert texts[0] == texts[1]
 
 
-def test_stopped_it_finishes_the_step_saves_it_and_goes_on(finished, tmp_path):
-    """By Ctrl-C, and then by SIGTERM, between two of the regular checkpoints or not."""
+def test_a_stopped_run_saves_its_step_and_resumes(finished, tmp_path):
+    """Stopped by Ctrl-C and then by SIGTERM, between two regular checkpoints or at one."""
     out = tmp_path / "run"
     saved = 0
     for number, status, name in ((signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")):
@@ -73,7 +73,7 @@ def test_stopped_before_the_first_step_it_ends_at_once(tmp_path):
 
 
 def test_killed_between_its_export_and_its_end_the_same_command_ends_well(finished, tmp_path):
-    """With what kills at other moments may leave: parts of an export and of files."""
+    """With files that kills at other moments may leave: partial exports and partial files."""
     out = tmp_path / "run"
     shutil.copytree(finished[0], out)
     (out / "summary.json").unlink()
@@ -108,7 +108,7 @@ def test_a_finished_run_is_trained_on_with_more_steps(finished, tmp_path):
 
 
 def test_parts_of_the_experiment_run_by_themselves(finished, tmp_path):
-    """--dry-run touches nothing, --until takes the evaluation along, and --force makes again what has changed."""
+    """--dry-run writes nothing, --until includes the evaluation, and --force runs changed stages again."""
     out = tmp_path / "run"
     status, stdout, _ = run(out, "--dry-run")
     rows = [line.split("│")[1].strip() for line in stdout.splitlines() if line.startswith("│")]
@@ -173,7 +173,7 @@ def test_the_same_run_on_every_mesh(finished, pool, tmp_path, mesh):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one[2], other[2])
 
 
-def test_a_checkpoint_of_one_mesh_goes_on_with_another(finished, pool, tmp_path):
+def test_a_checkpoint_of_one_mesh_resumes_on_another(finished, pool, tmp_path):
     whole = short_run("1x1", finished[0], pool, tmp_path / "whole", steps=3)
     folder = tmp_path / "moved"
     short_run("4x2", finished[0], pool, folder, steps=2)

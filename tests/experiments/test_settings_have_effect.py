@@ -205,7 +205,7 @@ def changed(config, path):
     parts = [config]
     for parent in parents:
         parts.append(getattr(parts[-1], parent))
-    if parents == ["rl"] and not hasattr(parts[-1], name):  # the flags of the algorithm have no prefix of their own
+    if parents == ["rl"] and not hasattr(parts[-1], name):  # flags of the algorithm have no prefix for it
         parents, parts = [*parents, "algorithm"], [*parts, parts[-1].algorithm]
     old = getattr(parts[-1], name)
     new = CHANGES[path] if path in CHANGES else CHANGES.get(name)

@@ -17,8 +17,7 @@ def call(script: str, *arguments: object) -> tuple[int, str, str]:
     """Status, stdout and stderr of ``python experiments/<script> <arguments>``, executed in this process.
 
     The script is executed from its first line as ``__main__``. It shares compiled programs and the eight devices with
-    the tests. A test of signals, of what a process leaves behind, or of a resumed run that may read nothing but its
-    folder needs a process.
+    the tests. Tests of signals, of killed processes, or of resuming from the run folder alone need a new process.
     """
     stdout, stderr = io.StringIO(), io.StringIO()
 

@@ -22,7 +22,7 @@ def evaluation(share: float, seed: int) -> tuple[Evaluation, dict[str, np.ndarra
 
 
 def outcomes(right: np.ndarray, names: list[str], n: int = 8) -> Evaluation:
-    """An evaluation in which a problem's first samples are right, as many as ``right`` [P] says."""
+    """An evaluation in which the first ``right[i]`` samples of problem i are right."""
     correct = np.arange(n) < right[:, None]
     ones = np.ones(correct.shape, bool)
     outcomes = Outcomes(

@@ -40,7 +40,7 @@ def snapshots(out: Path, into: Path) -> Iterator[list[Path]]:
             return
         with lock:
             mine.copying = True
-            for _ in range(5):  # code that is not Python's may rename a file meanwhile
+            for _ in range(5):  # native code may rename a file meanwhile
                 target = into / f"{len(taken):04d}"
                 try:
                     if (found := state()) not in seen:

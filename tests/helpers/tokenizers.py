@@ -20,7 +20,7 @@ TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
 def pieces(tmp_path: Path, config: dict[str, Any] | None = None, **settings: Any) -> Path:
-    """A tokenizer.model of SentencePiece's BPE with byte fallback, as Llama's."""
+    """A tokenizer.model with SentencePiece's BPE and byte fallback, like Llama's."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["seven and five make twelve", "[ 7 + 5 = 12 ]", "add the two numbers"] * 9),

@@ -1,4 +1,4 @@
-"""Kernels against their twins in plain JAX, run step by step on the CPU; and the counted costs of a model by hand."""
+"""Kernels, interpreted on the CPU, against plain JAX; the costs of a model against values worked by hand."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ S, G, HEADS, K, PROMPTS, PREFIX = 5, 2, 3, 16, 4, 70
 
 
 def request(ring, biased=True):
-    """Slots of every kind: an empty ring, one about to be full, one that wraps, prompts of 1 token and of all."""
+    """Slots of every kind: an empty ring, a nearly full ring, a ring that wraps, prompts of minimum and full length."""
     rng = np.random.default_rng(ring)
 
     def normal(*shape):
@@ -42,7 +42,7 @@ def request(ring, biased=True):
 
 @pytest.mark.parametrize(("ring", "biased"), [(96, True), (96, False), (1536, True)])
 def test_decode_attention_equals_plain_jax(ring, biased):
-    """The long ring is shared between programs whose partial results are joined."""
+    """The long ring is split among programs, whose partial results are combined."""
     arguments = request(ring, biased)
     out, cache = decode_attention(*arguments, kernel=False)
     got, written = jax.jit(lambda *a: decode_attention_kernel(*a, interpret=True))(*arguments)
@@ -52,9 +52,9 @@ def test_decode_attention_equals_plain_jax(ring, biased):
 
 
 def test_decode_attention_by_hand():
-    """One slot, in float64: the prompt's two tokens, its own newest three around the ring's end, and the new one."""
+    """One slot in float64: two tokens of the prompt, the newest three around the end of the ring, and the new token."""
     qkv, _, (cos, sin), prefix, ring, _, _ = request(96, biased=False)
-    ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 are its own, 2 is written
+    ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 belong to the sequence; 2 is written
     age, entry, length = jnp.array([3], jnp.int32), jnp.int32(2), jnp.array([2], jnp.int32)
     context = Context(jnp.array([1]), length, age)
     out, _ = decode_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry, kernel=False)
@@ -92,7 +92,7 @@ def test_block_sums_equal_plain_jax_and_float64():
 
 
 def test_published_shapes_have_the_published_sizes():
-    """Counts of the models' own cards, embeddings once where they are tied."""
+    """The parameter counts of the model cards; tied embeddings count once."""
     counts = {name: param_count(param_specs(config)) for name, config in SHAPES.items()}
     assert counts["qwen2.5-0.5b"] == 494_032_768 and counts["qwen2.5-1.5b"] == 1_543_714_304
     assert counts["qwen2.5-7b"] == 7_615_616_512 and counts["llama-3.1-8b"] == 8_030_261_248
@@ -107,7 +107,8 @@ def test_costs_by_hand():
     # A token in both blocks: queries 4x4, keys and values 4x2 each, output 4x4, three products of 4x6.
     block = 2 * 2 * (16 + 16 + 16 + 72)
     one = forward_cost(model, sequences=3, width=5, completion=2)
-    pairs = 3 * (1 + 2 + 3 + 4 + 5)  # of query and key, each 2 * 2 heads * 2 numbers, twice, in both blocks
+    # Each pair of query and key: 2 * 2 heads * 2 numbers, for scores and values, in both blocks.
+    pairs = 3 * (1 + 2 + 3 + 4 + 5)
     assert one.flops == 3 * 5 * block + 3 * 2 * (2 * 4 * 11) + pairs * 2 * 2 * 2 * 2 * 2
     assert one.bytes == 2 * N
     assert update_cost(model, 3, 5, 2).flops == 3 * one.flops

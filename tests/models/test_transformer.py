@@ -1,4 +1,4 @@
-"""Properties of the decoder that no reference implementation is needed for."""
+"""Properties of the decoder that are tested without a reference implementation."""
 
 import dataclasses
 from functools import partial
@@ -18,7 +18,7 @@ from r1jax.training.language_model import cross_entropy_sums
 
 
 def test_causality_by_gradient(tiny_config, tiny_params):
-    """The logits at a position have no gradient with respect to the embeddings of later tokens, and have to earlier."""
+    """The gradient of a position's logits is zero for embeddings of later tokens and not zero for earlier ones."""
     tokens = jnp.arange(10)[None] + 3  # all different, so a row of the embedding stands for a position
 
     def logit(embedding, position):
@@ -103,7 +103,7 @@ def test_param_count_by_hand(options):
 
 
 def test_a_weight_is_drawn_from_its_name_alone():
-    """One more weight in the tree, and the others are what they were; two weights of one shape differ."""
+    """A new weight in the tree does not change the others; two weights of one shape differ."""
     config = ModelConfig()
     plain = init_params(param_specs(config), jax.random.key(0))
     more = init_params(param_specs(dataclasses.replace(config, tie_embeddings=False)), jax.random.key(0))
@@ -127,7 +127,7 @@ def relative(got, want):
 @pytest.mark.parametrize("mesh", ["1x1", "8x1", "4x2", "1x8"])
 @pytest.mark.parametrize("vocab", [96, 97])
 def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
-    """In bfloat16, the gradient of a token that occurs 2,500 times is that of a float64 sum, on every mesh."""
+    """In bfloat16, the gradient of a token that occurs 2,500 times equals a float64 sum, on every mesh."""
     config = dataclasses.replace(tiny_config, vocab_size=vocab, dtype="bfloat16")
     tokens = frequent_tokens((16, 512), vocab)
     rng = np.random.default_rng(1)
@@ -152,8 +152,8 @@ def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
 def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_config, head, parts):
     """Gradients over 64 rows: packed texts with rematerialisation; a reward model.
 
-    The feed-forward block is left out: with jax 0.12 on a CPU its gradients are 2% apart between microbatches of one
-    and of eight rows, 1% between those of one and of 64, where those of attention, sums as long, are within 0.2%.
+    The feed-forward block is not compared: with jax 0.12 on a CPU its gradients differ by 2% between microbatches of 1
+    and 8 rows and by 1% between 1 and 64, while those of attention, sums of the same length, agree within 0.2%.
     """
     config = dataclasses.replace(
         tiny_config,

@@ -25,7 +25,7 @@ class Nested:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Of a stage that a larger number of steps continues."""
+    """Settings of a stage that continues with a larger number of steps."""
 
     steps: int = may_rise(3)
     rate: int = 1
@@ -41,7 +41,7 @@ def join(settings, inputs, folder):
 
 
 def train(settings, inputs, folder):
-    """Writes a line per step, after those that are there."""
+    """Writes a line per step, after the existing lines."""
     with (folder.parent / "log").open("a") as log:
         log.write(folder.name + "\n")
     path = folder / "steps"

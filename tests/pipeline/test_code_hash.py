@@ -1,4 +1,4 @@
-"""The hash of a function: what changes it, and what does not."""
+"""Changes of a function that change its hash, and changes that do not."""
 
 import functools
 import importlib.util
@@ -76,7 +76,7 @@ DIFFERENT = [
 
 
 def stage_of(source, folder):
-    """The function ``stage`` of a module of its own with this source."""
+    """The function ``stage`` of a new module with this source."""
     path = folder / f"users_module_{next(COUNT)}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -127,7 +127,7 @@ def test_functions_of_the_package_and_of_libraries_go_by_their_names():
 
 
 def test_another_process_finds_the_same_hash(tmp_path):
-    """Sets of text come in another order in each process."""
+    """Sets of text have another order in each process."""
     for source in (MEMBERS, METHOD, CLASS):
         (tmp_path / "users_stage.py").write_text(source)
         script = (

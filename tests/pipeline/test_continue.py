@@ -48,7 +48,7 @@ def test_what_does_not_accompany_a_continued_stage_is_made_again_with_force_alon
 
 
 def test_a_run_that_continues_is_at_no_time_finished_with_the_new_settings(tmp_path):
-    """After every kill, the same command ends as it would have without one."""
+    """After every kill, the same command gives the result of an uninterrupted run."""
     whole, observed, states = (tmp_path / name for name in ("whole", "observed", "states"))
     for out in (whole, observed):
         run(trained(), out)
@@ -79,7 +79,7 @@ def test_a_begun_stage_resumes_with_a_larger_number_of_steps(tmp_path):
     assert statuses(trained(4), tmp_path) == dict.fromkeys(("start", "training", "evaluation", "export"), "finished")
 
 
-def test_until_and_only_take_along_what_accompanies_a_stage(tmp_path):
+def test_until_and_only_include_stages_that_accompany_a_stage(tmp_path):
     stages = [*trained(), Stage("last", join, Settings(9), {"policy": "training"})]
     included = {name for name, status in statuses(stages, tmp_path, until="training").items() if status == "run"}
     assert included == {"start", "training", "evaluation", "export"}
@@ -103,7 +103,7 @@ def test_a_finished_run_says_so_and_a_run_writes_its_config(tmp_path):
     assert said == [f"{tmp_path} is finished: give another --out, or remove it to run it again"]
 
 
-def test_the_figures_of_each_stage_that_has_run_are_told(tmp_path):
+def test_on_finish_gets_the_figures_of_each_stage_that_has_run(tmp_path):
     seen = []
     run(chain(), tmp_path, until="a")
     run(chain(), tmp_path, on_finish=lambda name, figures: seen.append((name, figures)))

@@ -1,4 +1,4 @@
-"""Execution of a pipeline: what runs, what is refused, and what a kill leaves."""
+"""Execution of a pipeline: stages that run, refused changes, and kills."""
 
 import fcntl
 import json
@@ -132,7 +132,7 @@ def test_manifests_say_what_made_them(tmp_path):
         ([Stage("a", join, Settings(1)), Stage("a", join, Settings(2))], "two stages have the name a"),
     ],
 )
-def test_a_graph_that_is_none_is_refused(stages, message, tmp_path):
+def test_stages_that_do_not_form_a_graph_are_refused(stages, message, tmp_path):
     with pytest.raises(UserError, match=message):
         run(stages, tmp_path)
 
@@ -155,7 +155,7 @@ from pathlib import Path
 from tests.pipeline.chain import Settings, Stage, join, run
 
 def slow(settings, inputs, folder):
-    "Writes a line a step and goes on where it was; killed before step KILL where that is set."
+    "Writes a line per step and resumes after the last one; kills itself before step KILL if that is set."
     progress = folder / "progress"
     done = progress.read_text().count("\\n") if progress.exists() else 0
     for step in range(done, settings.value):

@@ -1,4 +1,4 @@
-"""The plan of a pipeline: the status of each stage, the reasons, and what until and only leave out."""
+"""The plan of a pipeline: the status of each stage, the reasons, and the effect of until and only."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ def test_another_function_makes_a_stage_again(tmp_path):
 
 
 def test_a_function_that_was_changed_makes_its_stage_again(tmp_path):
-    """As in a notebook, whose cell with the function is edited and run again."""
+    """The function changes as in a notebook whose cell is edited and run again."""
     source = "def stage(settings, inputs, folder):\n    (folder / 'result').write_text('1')\n    return {}\n"
 
     def stages(source):
@@ -88,7 +88,7 @@ def test_a_function_may_be_moved_and_its_arguments_count(tmp_path):
 
 
 def test_a_manifest_of_an_older_version_stays_finished(tmp_path, monkeypatch):
-    """It has another version and lacks a setting that came later, which is at its default."""
+    """The manifest has another version and lacks a later setting, which is at its default."""
     run(chain(), tmp_path)
     path = tmp_path / "b" / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -104,7 +104,7 @@ def test_a_manifest_of_an_older_version_stays_finished(tmp_path, monkeypatch):
     assert set(finished_stages(tmp_path)) == {"a", "b", "side", "c"}
 
 
-def test_another_python_cannot_compare_functions_and_says_so(tmp_path):
+def test_another_python_cannot_compare_functions_and_gives_a_note(tmp_path):
     run(chain(), tmp_path)
     path = tmp_path / "side" / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Rewriting by a model: what it is asked, what becomes of its texts, and what a kill leaves."""
+"""Rewriting by a model: its prompts, the use of its texts, and resuming after a kill."""
 
 import dataclasses
 import json
@@ -46,8 +46,8 @@ def model():
     return Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(3)), ByteTokenizer(chat))
 
 
-def test_right_samples_are_told_in_the_words_that_the_model_finds_likeliest(model, tmp_path, monkeypatch):
-    # Untrained, the model never ends: taken as ended, its greedy text is what the rewriting must hold.
+def test_correct_samples_are_rewritten_greedily_by_the_model(model, tmp_path, monkeypatch):
+    # An untrained model never ends its text; its greedy text, counted as ended, is the expected rewriting.
     monkeypatch.setattr(cold_start, "LENGTH", -1)
     found = rewrite_by_model(SAMPLES, R1, model, PROMPT, 6, tmp_path)
     assert [found[i] for i in (1, 3)] == [SAMPLES[1], SAMPLES[3]]

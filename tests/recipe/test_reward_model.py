@@ -90,7 +90,7 @@ def test_a_pointwise_model_tells_safe_from_unsafe(tmp_path):
     assert figures["held_out_accuracy"] == 1.0
 
 
-def test_what_is_asked_about_is_held_out_and_guessing_is_told(tmp_path):
+def test_judgements_are_held_out_by_prompt_and_guessing_is_reported(tmp_path):
     still = dataclasses.replace(TRAINING, epochs=1, learning_rate=0.0)
     about = next(a for a in "abcdefgh" if key_is_held_out(a, TRAINING.held_out_share))
     other = next(a for a in "abcdefgh" if not key_is_held_out(a, TRAINING.held_out_share))
@@ -234,7 +234,7 @@ def test_helpfulness_reads_the_summary_alone_and_harmlessness_all(helpful):
 
 
 def test_reasoning_that_does_not_end_earns_no_helpfulness(helpful):
-    """The model would score an empty answer too: here, as any other, with a half."""
+    """The model itself would score an empty answer too, here with 0.5 like any other."""
     params = {**helpful[0].params, "score": jnp.zeros_like(helpful[0].params["score"])}
     reward = ModelReward("helpfulness", dataclasses.replace(helpful[0], params=params), "summary")
     texts = ["<think>and so on", "<think>so</think>", "<think>so</think><answer></answer>", "<think>so</think>yes"]
@@ -258,7 +258,7 @@ def test_scores_do_not_depend_on_how_they_are_batched(helpful):
 
 
 def test_equal_texts_have_equal_scores_whatever_is_beside_them(helpful):
-    """In bfloat16, where another width or place would be another rounding."""
+    """In bfloat16, another width or position in the batch would change the rounding."""
     model = dataclasses.replace(helpful[0], config=dataclasses.replace(helpful[0].config, dtype="bfloat16"))
     reward = ModelReward("h", model, "response", rows=2)
     texts = ["yes and no", "x" * 90, "yes and no", "nonono", "y" * 190, "yes and no"]

@@ -191,7 +191,7 @@ def test_the_divergence_and_its_gradient_are_the_formula(direction, chunk):
 
 
 def test_the_bfloat16_gradient_of_the_divergence_is_added_in_float32_over_chunks():
-    """In 512 chunks as in one, to within the rounding of the result."""
+    """The gradient in 512 chunks equals that in one chunk, to within the rounding of the result."""
     keys = jax.random.split(jax.random.key(0), 4)
     h, g = (1 + jax.random.normal(key, (8, 512, 4), jnp.bfloat16) for key in keys[:2])
     w, v = (jax.random.normal(key, (4, 11), jnp.bfloat16) for key in keys[2:])
@@ -246,7 +246,7 @@ def test_other_vocabularies_are_refused():
         check_vocabularies(TOKENIZER, Other())
 
 
-def test_samples_are_of_whom_the_setting_names(tmp_path):
+def test_samples_come_from_the_model_that_the_setting_names(tmp_path):
     first = {}
     teacher = dataclasses.replace(model(1), params=jax.tree.map(lambda w: 8 * w, model(1).params))
     for source in ("student", "teacher"):

@@ -1,4 +1,4 @@
-"""Evaluations and metrics of models that do not exist."""
+"""Artificial evaluations and metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r1jax.report.recipe_tables import evaluated_model
 
 
 def evaluation(correct, language=1.0, readable=True, length=10, samples=4, names="abcde", **rewards):
-    """What an evaluation stage returns, of 5 problems of which that share of the samples is right."""
+    """The figures of an evaluation stage: 5 problems, with this share of right samples."""
     right = np.arange(5 * samples).reshape(5, samples) < round(5 * samples * correct)
     ones = np.ones((5, samples), bool)
     outcomes = Outcomes(

@@ -13,7 +13,7 @@ from tests.helpers.evaluations import outcomes
 
 
 def by_hand(pass_at_1: float, length: float) -> Evaluation:
-    """An evaluation of two problems with round figures, 0.1 below them for one problem and 0.1 above for the other."""
+    """An evaluation with round figures, from one problem with 0.1 less and one with 0.1 more."""
     figures = {"pass_at_1": pass_at_1, "maj_at_8": 0.5, "format_rate": 0.9, "mean_length": length}
     figures |= {"truncated_share": 0.25, "readable_correct": 0.3}
     return Evaluation(

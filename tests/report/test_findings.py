@@ -27,7 +27,7 @@ def test_claims_hold_fail_or_make_no_difference():
     )
     assert told["The cold start costs accuracy against R1-Zero"].startswith("no difference here")
     assert not any("R1 is above" in claim or "language reward" in claim for claim in told)
-    # One problem of five changed, as happens by chance: a third of all resamples leave it out.
+    # One problem of five changed, which may be chance: a third of all resamples leave it out.
     assert told["Reasoning RL wins accuracy back"].startswith("inconclusive** (accuracy: cold 80.0, RL 60.0, change")
     assert told["Distillation beats RL on the student"].startswith("inconclusive")
 
@@ -39,7 +39,7 @@ def test_a_claim_that_does_not_hold_has_an_interval_without_zero():
 
 
 def test_what_chance_may_have_made_is_not_called_equal():
-    """As many right in all, but of other problems: equal by chance, and not known to be equal."""
+    """Equally many right samples, but on other problems: the models may differ by chance."""
     first, second = model("RL alone", 0.4), model("SFT", 0.4)
     orders = [first.reasoning.by_problem["pass_at_1"], second.reasoning.by_problem["pass_at_1"][::-1]]
     second.reasoning.by_problem["pass_at_1"] = orders[1]

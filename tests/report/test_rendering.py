@@ -10,7 +10,7 @@ from r1jax.report.rendering import fenced, render, to_html
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, those that each is inside of, and the text of its code."""
+    """The tags of a page with their attributes and parents, and the text of code."""
 
     def __init__(self, text):
         super().__init__()

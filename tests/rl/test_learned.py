@@ -1,4 +1,4 @@
-"""Models that an algorithm trains beside the policy: a critic and a process reward model of an algorithm made here."""
+"""Models that an algorithm trains beside the policy: a critic and a process reward model of a test algorithm."""
 
 import dataclasses
 import json
@@ -89,7 +89,7 @@ class ActorCritic(Algorithm):
 
 
 class Places:
-    """Rewards of 0 and 1 by place; ``fail_at`` is the call that raises, as a killed process ends."""
+    """Rewards of 0 and 1 by position; call number ``fail_at`` raises, in place of a kill."""
 
     names = ("accuracy",)
 

@@ -8,7 +8,7 @@ from tests.rl.helpers import batch_of
 
 
 def test_logprobs_equal_those_of_the_sampler(samples, tiny_params, tiny_config):
-    """The old log-probabilities of the trainer are those of the sampler, in any number of microbatches."""
+    """The trainer's old log-probabilities equal the sampler's for any number of microbatches."""
     batch = batch_of(samples)
     for microbatches in (1, 4):
         got = batch_logprobs(tiny_params, batch.tokens, tiny_config, 0.8, microbatches, 16)

@@ -1,4 +1,4 @@
-"""From samples and rewards to a batch, with every setting of a step in its place: a pool that is told what to say."""
+"""From samples and rewards to a batch, with a reward pool of given rewards."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ class Letters:
 
 @dataclasses.dataclass
 class Told:
-    """A pool whose rewards are a function of the question and the place in its group."""
+    """A pool whose rewards are a function of the question and the position in its group."""
 
     reward: object
     names: tuple[str, ...] = ("told",)
@@ -128,7 +128,7 @@ def test_the_batch_baseline_divides_by_the_spread_of_all(model):
     np.testing.assert_allclose(batch.advantages.reshape(2, 4), centred / centred.std(), rtol=1e-5)
 
 
-def test_overlong_completions_are_fined(model):
+def test_overlong_completions_are_penalised(model):
     found, _, _ = collected(model, overlong_buffer=8)
     lengths = np.stack([g.samples.lengths for g in found.groups])
     fine = -lengths / 8
@@ -137,7 +137,7 @@ def test_overlong_completions_are_fined(model):
     assert [g.rewards[:, 0].tolist() for g in found.groups] == [[0, 1, 2, 3]] * 2  # as they were given
 
 
-def test_groups_without_spread_give_way_to_others_and_count_for_nothing(model):
+def test_groups_without_spread_are_replaced_and_do_not_count(model):
     apart = environment_of(by_place).batch(0, 2, 0, 2)[1]
 
     def only_one(problem, place):
@@ -187,7 +187,7 @@ def test_stages_of_one_seed_ask_and_sample_apart(model):
     assert asked[0] != asked[1] and sorted(asked[0]) == sorted(asked[1])
 
 
-def test_what_a_step_looked_like(model):
+def test_figures_and_completions_of_a_step(model):
     found, advantages, _ = collected(model)
     row = describe(found, advantages, ("told",))
     lengths = np.concatenate([g.samples.lengths for g in found.groups])

@@ -60,7 +60,7 @@ def empty_judgements(params, model, state, optimizer, samples):
 
 @pytest.mark.parametrize("empty", [empty_rl, empty_text, empty_distillation, empty_judgements])
 def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(samples, tiny_params, tiny_config, empty):
-    """With momentum, weight decay and a schedule, each of which would move the weights without a gradient."""
+    """Momentum, weight decay and schedule would each change the weights without a gradient."""
     params, model = tiny_params, tiny_config
     if empty is empty_judgements:
         model = dataclasses.replace(model, head="scalar", tie_embeddings=True)

@@ -34,7 +34,7 @@ def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_conf
 @pytest.mark.parametrize("aggregate", ["sequence", "token", "constant"])
 @pytest.mark.parametrize("kept", [3, 11])
 def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_params, tiny_config, aggregate, kept):
-    """With small steps the minibatches add up to the gradient of the whole batch, as often as updates were made."""
+    """With small steps, the updates of the minibatches add up to the gradient of the whole batch per epoch."""
     batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), batch_of(samples))
     counts = jnp.zeros(16, bool).at[jax.random.permutation(jax.random.key(1), 16)[:kept]].set(True)
     batch = batch.replace(mask=batch.mask & counts[:, None], advantages=jax.random.normal(jax.random.key(kept), (16,)))

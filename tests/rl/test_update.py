@@ -166,7 +166,7 @@ def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mes
         got = reduce_metrics(sums)
     assert got == pytest.approx(want, abs=1e-5)
     close(jax.device_get(alone.params), jax.device_get(together.params), atol=1e-5)
-    # Sharded before and after: an update must not gather what it was given in pieces.
+    # Sharded before and after: an update must not gather its sharded arguments.
     for leaf, shape in zip(jax.tree.leaves(together), jax.tree.leaves(shapes), strict=True):
         assert leaf.sharding.is_equivalent_to(shape.sharding, leaf.ndim)
     for leaf in jax.tree.leaves((together.params, together.opt_state)):

@@ -1,4 +1,4 @@
-"""Slots: the estimate beside compiled programs, and the choice on devices of given memory."""
+"""Slots: estimates against compiled programs, and the number of slots on devices with given memory."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def total(request, slots):
 
 @pytest.fixture
 def device_of(monkeypatch):
-    """device_of(limit, used): every device reports these bytes, as a GPU does."""
+    """device_of(limit, used): makes every device report these bytes, as a GPU does."""
 
     class Device:
         def __init__(self, limit, used):
@@ -92,7 +92,7 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
 
 @pytest.mark.parametrize("path", sorted(PLANS.glob("plan-h100-*.json")), ids=lambda path: path.stem)
 def test_the_estimate_is_what_programs_for_an_h100_take(path):
-    """The sampler as compiled for H100s, without kernels: from 2% below it to 10% above."""
+    """The sampler as compiled for H100s, without kernels: the estimate is 2% below to 10% above."""
     made = json.loads(path.read_text())
     fields = {field.name for field in dataclasses.fields(Workload)}
     mesh = make_mesh(made["mesh"])
@@ -119,7 +119,7 @@ def test_a_7b_beside_its_moments_gets_all_eight_slots(device_of):
 
 
 def test_weights_are_counted_as_decoding_has_them():
-    """Whole weights in the type of products are copied as layers alone; others also as they are cast or gathered."""
+    """Weights that are neither split nor cast are copied once, into layers; others also when cast or gathered."""
     config = seven_billion()
     everything = 2 * param_count(param_specs(config))
     layers = everything - 2 * (config.vocab_size * config.hidden_size * (1 if config.tie_embeddings else 2) + 3584)
@@ -139,7 +139,7 @@ def test_weights_are_counted_as_decoding_has_them():
 
 
 def test_prompts_of_a_device_are_those_of_its_own_queue():
-    """512 prompts of 256 tokens on eight devices: 64 on each, twice; where a queue is shared, all of them."""
+    """512 prompts of 256 tokens on eight devices: 64 on each, stored twice; with a shared queue, all on each."""
     config = seven_billion()
 
     def counted(mesh, prompts):
@@ -187,7 +187,7 @@ def test_slots_are_as_many_as_fit_and_not_a_power_of_two(free):
 
 
 def test_devices_have_as_many_slots_each(free):
-    """Nine sequences on a data axis of four: three slots a device, whether one queue is shared or not."""
+    """Nine sequences on a data axis of four: three slots per device, with or without a shared queue."""
     free(GIB)
     with jax.set_mesh(make_mesh("4x2")):
         assert choose_slots(SMALL, Sampling(), weights(SMALL), prompts=9, width=8, sequences=9) == 12

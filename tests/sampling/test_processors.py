@@ -1,4 +1,4 @@
-"""Processors of logits: how often each token is drawn, the kernel of the draw, truncation."""
+"""Processing of logits: frequencies of drawn tokens, the kernel of the draw, truncation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from r1jax.sampling.processors import Sampling, draw, sample_token, truncate
 
 
 def shares(index, n):
-    """The share of the 2^32 words that ``index`` (words -> 0..n-1, not falling) maps to each entry, by bisection."""
+    """The share of the 2^32 words that the non-decreasing ``index`` (words -> 0..n-1) maps to each entry."""
     low, high = np.zeros(n - 1, np.uint64), np.full(n - 1, 2**32, np.uint64)  # of the first word beyond entry j
     for _ in range(33):
         middle = (low + high) // 2
@@ -24,7 +24,7 @@ DRAW = jax.jit(draw)
 
 
 def drawn_shares(logits):
-    """Exact probability of each token under draw, over all pairs of words; blocks that no word chooses have none."""
+    """Exact probability of each token under draw, over all pairs of words; 0 in blocks that no word selects."""
     blocks = -(-len(logits) // BLOCK)
     tile = jnp.tile(jnp.asarray(logits), (BLOCK, 1))  # always as many rows: other shapes add up in other orders
 

@@ -1,4 +1,4 @@
-"""The sampler against teacher-forced log-probabilities and itself with other slots and meshes."""
+"""The sampler against teacher-forced log-probabilities, and against itself with other slots and meshes."""
 
 import dataclasses
 import re
@@ -46,7 +46,7 @@ def run(params, config, **options):
 
 
 def padded(tokens):
-    """One row of a width that all tests share, so that a program is compiled once; padding comes after what counts."""
+    """One row, padded at the end to a width that all tests share, so that a program is compiled once."""
     return np.array([[*tokens, *[0] * (WIDTH - len(tokens))]])
 
 
@@ -65,7 +65,7 @@ def teacher_forced(params, config, prompt, completion, temperature):
 
 @pytest.mark.parametrize("options", [{"temperature": 1.0}, {"temperature": 0.6}, {"temperature": 0.6, "top_p": 0.8}])
 def test_logprobs_equal_the_trainers(sharp, tiny_config, options):
-    """Every token of every sequence, whatever slot and step it came from; this is cached decode = forward as well."""
+    """Every token of every sequence, from any slot and step; this also checks that cached decoding equals forward."""
     samples = jax.device_get(run(sharp, tiny_config, slots=5, **options))
     for i, n in enumerate(samples.lengths):
         want = teacher_forced(sharp, tiny_config, PROMPTS[i // GROUP], samples.tokens[i, :n], options["temperature"])
@@ -89,7 +89,7 @@ def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options):
 
 
 def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_config):
-    """Sequences that outlive the queue move to fewer slots; limits are such that some of each prompt do."""
+    """Sequences still live when the queue is empty move to fewer slots; the limits include some of each prompt."""
     sampling = Sampling(max_tokens=20)
     queue = make_queue(PROMPTS, tiny_config, sampling, GROUP, LIMITS[::-1])
     one, several = (
@@ -110,7 +110,7 @@ def test_loops_narrow_by_quarters():
 
 @pytest.mark.parametrize(("mesh", "slots"), [("8x1", 0), ("4x2", 5), ("1x8", 8)])
 def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, mesh, slots):
-    """Nor on its slots: each device has as many, here 16 for 12 sequences, 8 and 8."""
+    """Nor does it depend on the number of slots, which is the same for each device of the data axis."""
     alone = jax.device_get(run(sharp, tiny_config, slots=8))
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
@@ -121,7 +121,7 @@ def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, mesh, slots):
 
 
 def test_biases_of_the_feed_forward_block_count_in_decoding(tiny_config):
-    """On a mesh that splits gate and up, against the trainer's log-probabilities without one."""
+    """A mesh that splits gate and up, against the trainer's log-probabilities without a mesh."""
     config = dataclasses.replace(tiny_config, mlp_bias=True, num_layers=1)
     specs, mesh = param_specs(config), make_mesh("1x2")
     params = init_params(
@@ -135,7 +135,7 @@ def test_biases_of_the_feed_forward_block_count_in_decoding(tiny_config):
 
 
 def test_a_batch_can_be_cut_in_two(sharp, tiny_config):
-    """Sequence ids, and not places in a call, choose the random numbers."""
+    """Sequence ids, not positions in a call, determine the random numbers."""
     key, sampling = jax.random.key(1), Sampling(max_tokens=12)
     whole = sample(sharp, PROMPTS, tiny_config, key, sampling=sampling, end_tokens=(), samples_per_prompt=2)
     second = sample(
@@ -191,7 +191,7 @@ def test_greedy_equals_repeated_forward(sharp, tiny_config):
 
 
 def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
-    """With chunks of 4 the ring of 20 is walked in 5; nothing else may change."""
+    """With chunks of 4, the ring of 20 is processed in 5 chunks; nothing else may change."""
     plain = jax.device_get(run(sharp, tiny_config, slots=3, temperature=0.9))
     monkeypatch.setattr(cache, "RING_CHUNK", 4)
     # The chunk is a constant of the compiled program, and an equal config would find the one with a chunk of 512.
@@ -210,7 +210,7 @@ def test_random_words_use_all_bits_and_differ_by_sequence_and_position():
 
 
 def test_devices_have_device_queues_where_prompts_split_evenly(sharp, tiny_config):
-    """More sequences than slots, of unequal lengths: each device refills its own, and what comes out is as on one."""
+    """More sequences than slots, of unequal lengths: each device refills its slots, with the samples of one device."""
     prompts = [[1 + i, 5, 9][: 1 + i % 3] for i in range(8)]
     sampling = Sampling(max_tokens=12, slots=8)
     limits = np.random.default_rng(0).integers(1, 13, 24)

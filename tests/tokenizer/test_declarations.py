@@ -1,4 +1,4 @@
-"""Declarations of a tokenizer's config files: read as in transformers, kept by a save, refused if inconsistent."""
+"""Declarations in a tokenizer's config files: read as in transformers, kept on save, refused if inconsistent."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_end_ids_outside_of_the_vocabulary_are_refused(ids: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("declared", [True, False, None])
 @pytest.mark.parametrize("adds", [True, False])
-def test_the_habit_of_bos_is_kept_by_a_save(declared: bool | None, adds: bool, tmp_path: Path) -> None:
+def test_a_save_keeps_add_bos_token(declared: bool | None, adds: bool, tmp_path: Path) -> None:
     config = {"eos_token": "<eos>", "bos_token": "<s>"} | ({} if declared is None else {"add_bos_token": declared})
     folder = words(tmp_path / "a", tokenizer_config=config)
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -180,14 +180,14 @@ def test_the_habit_of_bos_is_kept_by_a_save(declared: bool | None, adds: bool, t
     assert tokenizer.bos_id == expected
     again = saved(tokenizer, tmp_path / "b")
     assert again.bos_id == expected and saved(again, tmp_path / "c").bos_id == expected
-    # Those who read the tokenizer.json alone add the same, and the end token as before.
+    # Readers of tokenizer.json alone add the same token, and the end token as before.
     written = tokenizers.Tokenizer.from_file(str(tmp_path / "b" / "tokenizer.json")).encode("a").ids
     assert written == [*([96] if expected else []), 64, 95]
     assert json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())["add_bos_token"] is (expected is not None)
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_the_habit_of_bos_is_kept_for_other_vocabularies(declared: bool, tmp_path: Path) -> None:
+def test_a_save_keeps_add_bos_token_of_other_vocabularies(declared: bool, tmp_path: Path) -> None:
     for i, tokenizer in enumerate(
         [
             load_tokenizer(pieces(tmp_path / "a", {"add_bos_token": declared})),

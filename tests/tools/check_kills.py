@@ -58,12 +58,12 @@ FLAGS = {
     ),
 }
 TIMES = ("time", "made_by", "command", "tokens_per_second", "seconds")
-PLACES = ("out", "teacher", "paths")  # that differ from folder to folder
+PLACES = ("out", "teacher", "paths")  # keys whose values differ from folder to folder
 LEFT = (".part", ".orbax-checkpoint-tmp", ".deleted", ".removed-", ".model.", "tokenizer.part", ".damaged")
 
 
 def ends(out: Path) -> dict[str, Any]:
-    """All that a run leaves, as name -> content that must be equal; times left out."""
+    """The result of a run: name -> content without times."""
     from r1jax.checkpoints.load import load
 
     found: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def ends(out: Path) -> dict[str, Any]:
         name = str(path.relative_to(out))
         assert not any(word in name for word in LEFT), f"{name} was left behind"
         if any(part.isdigit() for part in path.relative_to(out).parts):
-            continue  # a checkpoint: the newest is loaded below, and a kill may leave one more of the older ones
+            continue  # a checkpoint: the newest is loaded below, and after a kill there may be one more old checkpoint
         if path.is_dir():
             found[name] = "folder"
         elif path.suffix in (".json", ".jsonl"):
@@ -105,12 +105,12 @@ def _digest(params: Any) -> str:
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of what two ends do not share."""
+    """Names whose contents differ between two results."""
     return [name for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
 
 
 def where(out: Path) -> str:
-    """The stage that a run is in, by what it has finished."""
+    """The stage that a run is in, read from the newest manifest or record."""
     files = [path for name in ("stage.json", "manifest.json") for path in out.glob(f"*/{name}")]
     if not files:
         return "start"
@@ -119,7 +119,7 @@ def where(out: Path) -> str:
 
 
 class Experiment:
-    """One of FLAGS as a command in a folder; distill has a teacher, which every run gets a copy of."""
+    """An experiment with its FLAGS as a command; each run of distill gets a copy of the teacher's folder."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
@@ -144,11 +144,11 @@ class Experiment:
         return [f"--{'teacher' if self.name == 'distill' else 'out'}={run}", *FLAGS[self.name].split()]
 
     def out(self, run: Path) -> Path:
-        """The folder of what it makes."""
+        """The folder that the command writes."""
         return run / "students" / "qwen2-small" if self.name == "distill" else run
 
     def start(self, run: Path) -> subprocess.Popen[bytes]:
-        """The command as a process."""
+        """Starts the command in a new process."""
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, str(ROOT / "experiments" / f"{self.name}.py"), *self.words(run)],
@@ -159,7 +159,7 @@ class Experiment:
             )
 
     def call(self, run: Path) -> None:
-        """The command within this process, where programs that are compiled stay."""
+        """Runs the command in this process, which keeps compiled programs."""
         main = importlib.import_module(f"experiments.{self.name}").main
         before, sys.argv = sys.argv, [self.name, *self.words(run)]
         try:
@@ -171,7 +171,7 @@ class Experiment:
 
 
 def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, kills: int, seed: int) -> bool:
-    """Kills at random moments until there were ``kills``; every chain of kills and its end is compared."""
+    """Kills at random moments, ``kills`` times in total; compares the result of each chain of kills."""
     draw = random.Random(seed)
     counted: collections.Counter[str] = collections.Counter()
     run, chains, good = experiment.folder / "killed", 0, True
@@ -188,7 +188,7 @@ def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, 
             continue
         chains += 1
         wrong = [f"status {status}"] if status else differences(whole, ends(experiment.out(run)))
-        print(f"chain {chains}, {dict(sorted(counted.items()))}: {wrong or 'the same end'}", flush=True)
+        print(f"chain {chains}, {dict(sorted(counted.items()))}: {wrong or 'same result'}", flush=True)
         good &= not wrong
         if wrong:
             shutil.copytree(run, experiment.folder / f"wrong-{seed}-{chains}", dirs_exist_ok=True)
@@ -200,7 +200,7 @@ def random_kills(experiment: Experiment, whole: dict[str, Any], seconds: float, 
 
 
 def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: int, seed: int) -> bool:
-    """Starts the command again from each state that a kill between two writes leaves, or from ``most`` of them."""
+    """Resumes from each state that a kill between two writes can leave, or from ``most`` of them if it is not 0."""
     run, states = experiment.folder / "observed", experiment.folder / "states"
     shutil.rmtree(states, ignore_errors=True)
     states.mkdir()
@@ -236,11 +236,11 @@ def kills_between_writes(experiment: Experiment, whole: dict[str, Any], most: in
 
 
 def main() -> None:
-    """Does what the command line asks for; status 1 where an end is another."""
+    """Runs the checks of the command line; ends with status 1 if a result differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("experiment", choices=sorted(FLAGS))
-    parser.add_argument("--kills", type=int, default=0, help="random kills")
-    parser.add_argument("--states", type=int, default=-1, help="states between writes; 0: all")
+    parser.add_argument("--kills", type=int, default=0, help="Number of random kills.")
+    parser.add_argument("--states", type=int, default=-1, help="Number of states between writes; 0 takes all.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
@@ -249,14 +249,14 @@ def main() -> None:
     experiment = Experiment(options.experiment, folder)
     os.environ.update(experiment.environment)
     whole, duration = folder / "whole", folder / "seconds"
-    for _ in range(0 if duration.exists() else 2):  # the second with programs compiled, to know how long a run takes
+    for _ in range(0 if duration.exists() else 2):  # the second run has compiled programs and is timed
         experiment.prepare(whole)
         began = time.monotonic()
         assert experiment.start(whole).wait() == 0, folder / "log"
         duration.write_text(f"{time.monotonic() - began}")
     seconds = float(duration.read_text())
     found = ends(experiment.out(whole))
-    print(f"{options.experiment}: {seconds:.0f} s without interruption, {len(found)} things compared", flush=True)
+    print(f"{options.experiment}: {seconds:.0f} s without interruption, {len(found)} items compared", flush=True)
     good = True
     if options.kills:
         good &= random_kills(experiment, found, seconds, options.kills, options.seed)

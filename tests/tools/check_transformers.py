@@ -82,7 +82,7 @@ def export(folder: Path) -> None:
 
 
 def compare(folder: Path) -> bool:
-    """Prints how far transformers is from expected.json in each folder; True where all agree."""
+    """Prints the difference between transformers and expected.json in each folder; returns True if all agree."""
     import torch
     import transformers
 
@@ -97,7 +97,7 @@ def compare(folder: Path) -> bool:
             logits = model(torch.tensor(expected["tokens"])).logits.numpy()
         apart = float(np.abs(logits - np.array(expected["logits"])).max())
 
-        # AutoTokenizer would build Qwen2's own tokenizer for each model of that type, whatever its tokenizer.json says.
+        # AutoTokenizer would ignore tokenizer.json and build Qwen2's own tokenizer for each model of that type.
         whole = (file.parent / "tokenizer.json").is_file()
         kind = transformers.PreTrainedTokenizerFast if whole else transformers.AutoTokenizer
         tokenizer = kind.from_pretrained(file.parent)

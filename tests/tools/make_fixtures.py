@@ -1,14 +1,14 @@
-"""Makes tests/fixtures: small random checkpoints and tokenizers, and what transformers computes with them.
+"""Makes tests/fixtures: small random checkpoints and tokenizers, with the results of transformers.
 
-It needs an environment of its own, since this project does without torch. Made last with Python 3.11, torch 2.13.0,
-transformers 5.23.0 and tokenizers 0.23.3:
+It needs a separate environment, since this project does not depend on torch. The fixtures were last made with Python
+3.11, torch 2.13.0, transformers 5.23.0 and tokenizers 0.23.3:
 
     python -m venv .venv-torch
     .venv-torch/bin/pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3
     .venv-torch/bin/python tests/tools/make_fixtures.py
 
-Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32; of the reward model [2, 1], with
-the second row padded.
+Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32. The logits of the reward model
+are [2, 1], and its second row is padded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COMMON = {
     "eos_token_id": 1,
     "pad_token_id": 2,
 }
-# Small enough that the eight frequencies of a head fall on both sides of the blend, and into it.
+# Small enough that the eight frequencies of a head include kept, interpolated and divided ones.
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 64, "rope_theta": 100.0}
 
@@ -58,7 +58,7 @@ TEXT = [
     "Eine schöne Straße in München, où l'été est très chaud.",
     "数学很有趣 七加五等于十二",
 ]
-# What tokenizers disagree on: runs of digits, spaces and line ends, contractions in capitals, scripts, symbols,
+# Texts on which tokenizers differ: runs of digits, spaces and line ends, contractions in capitals, scripts, symbols,
 # composed and decomposed accents, control tokens inside the text.
 PROBES = [
     "What is 7 + 5?",
@@ -81,7 +81,7 @@ CHATML = (
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}\n"
 )
-# The corners of what transformers gives a template.
+# Features that transformers provides to templates.
 CORNERS = (
     "{{ bos_token }}{{ strftime_now('%%') }}{% if tools is none %}no tools{% endif %}\n"
     "{% for message in messages %}\n"
@@ -97,7 +97,7 @@ MESSAGES = [
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Weights large enough that every one of them moves the logits, by far more than the tests' tolerance."""
+    """Weights so large that each of them changes the logits by far more than the tolerance of the tests."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -155,7 +155,7 @@ def make_models() -> None:
     config = LlamaConfig(**COMMON, head_dim=16, tie_word_embeddings=True, rope_parameters=dict(LLAMA3))
     save_model("llama_tied", LlamaForCausalLM(config), 0)
 
-    # As transformers 4.3x wrote it: rope_theta at the top, every head its own keys, no head_dim.
+    # The format of transformers 4.3x: rope_theta at the top level, as many key heads as query heads, no head_dim.
     config = LlamaConfig(**{**COMMON, "num_key_value_heads": 4}, attention_bias=True, rope_theta=5000.0)
     folder = save_model("llama_bias", LlamaForCausalLM(config), 1, max_shard_size="40KB")
     dropped = ("rope_parameters", "num_key_value_heads", "head_dim", "dtype")
@@ -190,12 +190,12 @@ def trained(cuts: list[pre_tokenizers.PreTokenizer]) -> Tokenizer:
 
 
 def make_tokenizers() -> None:
-    """Byte-level BPE under the pre-tokenizers of four families, with the ids of PROBES."""
+    """Byte-level BPE with the pre-tokenizers of four model families, and the ids of PROBES."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     gpt2_words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     llama3_pattern = Regex(TikTokenConverter().pattern)  # transformers' own copy of Llama 3's
     gpt2 = trained([gpt2_words])
-    # The same vocabulary, whose merges join digits where the pre-tokenizer lets them.
+    # The same vocabulary. Its merges join digits unless the pre-tokenizer separates them.
     smollm = Tokenizer.from_str(gpt2.to_str())
     smollm.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2_words])
     backends = {
@@ -203,7 +203,7 @@ def make_tokenizers() -> None:
         "smollm": smollm,
         "llama-bpe": trained([pre_tokenizers.Split(llama3_pattern, behavior="isolated"), byte_level]),
     }
-    # Llama 3's vocabulary has words that no merge reaches.
+    # Llama 3's vocabulary has words that no merge produces.
     state = json.loads(backends["llama-bpe"].to_str())
     state["model"]["ignore_merges"] = True
     state["model"]["vocab"]["IT"] = len(state["model"]["vocab"])
@@ -228,7 +228,7 @@ def make_tokenizers() -> None:
 
 
 def make_chats() -> None:
-    """Templates with the text that transformers makes of them."""
+    """Templates with the texts that transformers renders."""
     tokenizer = letters()
     chats = []
     for template in (CHATML, CORNERS):

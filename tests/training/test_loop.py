@@ -1,4 +1,4 @@
-"""The training loop by itself: a state of one weight, saved, resumed and stopped."""
+"""The training loop with a state of one weight: saved, resumed and stopped."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from r1jax.training.stopwatch import Stopwatch
 
 @flax.struct.dataclass
 class Sum:
-    """The least that the loop needs of a state."""
+    """A minimal state for the loop."""
 
     step: jax.Array
     total: jax.Array

@@ -56,7 +56,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def events(folder: Path) -> Iterator[Event]:
-    """The events of a TensorBoard folder, read by the record format: length, its checksum, bytes, their checksum."""
+    """The events of a TensorBoard folder, read from its records: length, its checksum, bytes, their checksum."""
     for path in sorted(folder.glob("tensorboard/*tfevents*")):
         data, at = path.read_bytes(), 0
         while at + 12 <= len(data):
@@ -133,7 +133,7 @@ def test_lines_are_on_disk_once_they_are_synced(tmp_path: Path, monkeypatch: pyt
     assert synced == [(tmp_path / name).stat().st_ino for name in ("metrics.jsonl", "completions.jsonl")]
 
 
-def test_begun_anew_nothing_older_is_kept(tmp_path: Path) -> None:
+def test_a_new_start_keeps_no_older_rows(tmp_path: Path) -> None:
     for _ in range(2):
         with MetricsWriter(tmp_path) as writer:
             writer.write(0, {"reward": 1.0})
@@ -199,7 +199,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_and_at_the_end() -> 
         for done in range(5, 11):
             now[0] += 4
             bar.update(done, {"tokens_per_second": 1234.5, "reward": 0.25, "loss": 2.0})
-    # Four seconds a step: shown at once, then when ten seconds have passed, then at the end.
+    # Four seconds per step: shown at once, after ten seconds, and at the end.
     assert text.getvalue().splitlines() == [
         "train 5/10  1,234 tokens/s  reward 0.250  0:00:20 left",
         "train 8/10  1,234 tokens/s  reward 0.250  0:00:08 left",
@@ -207,7 +207,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then_and_at_the_end() -> 
     ]
 
 
-def test_before_anything_is_done_no_time_is_promised() -> None:
+def test_before_the_first_step_no_time_left_is_shown() -> None:
     bar, now, text = progress()
     with bar:
         now[0] += 3

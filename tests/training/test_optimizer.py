@@ -29,7 +29,7 @@ from r1jax.training.state import TrainState, apply_gradients, state_shapes
     ],
 )
 def test_schedules_and_warmup_by_hand(schedule, want):
-    """Each of 6 updates moves by the rate of its own; the first is not 0, and cosine ends at a tenth."""
+    """Each of 6 updates moves by its learning rate; the first is not 0, and cosine ends at a tenth."""
     config = OptimizerConfig(learning_rate=1.0, warmup_steps=2, schedule=schedule, max_grad_norm=0, b1=0.0, b2=0.0)
     optimizer = make_optimizer(config, 6)
     params = {"w": jnp.zeros(())}
@@ -91,9 +91,9 @@ def small_steps(model, mesh="1x1", **settings):
 
 
 def test_stochastic_rounding_learns_where_nearest_does_not(tiny_params, tiny_config):
-    """At 1e-6 the mean weight falls by 1e-6 an update; the seed, the updates and the path decide each bit.
+    """At 1e-6 the mean weight falls by 1e-6 an update; seed, update and path determine each random bit.
 
-    So every mesh gives the same weights, and so does a run that goes on from a copy of its state on another.
+    Every mesh thus gives the same weights, also when a run resumes from a copy of its state on another mesh.
     """
     params = jax.tree.map(lambda w: w.astype(jnp.bfloat16), tiny_params)
 
@@ -119,8 +119,8 @@ def test_stochastic_rounding_learns_where_nearest_does_not(tiny_params, tiny_con
 
 
 @pytest.mark.parametrize(("b2", "told"), [(0.9, False), (0.99, False), (0.995, True), (0.999, True)])
-def test_decays_of_moments_that_bfloat16_loses_are_told_of(b2, told):
-    """After gradients of 1 the second moment is 1 in float32: in bfloat16 within a fifth, or it is told of."""
+def test_moment_updates_that_bfloat16_loses_give_a_warning(b2, told):
+    """After gradients of 1 the second moment is 1 in float32; in bfloat16 within a fifth, or there is a warning."""
     config = OptimizerConfig(learning_rate=1.0, param_dtype="bfloat16", b2=b2, max_grad_norm=0)
     optimizer, params = make_optimizer(config, 2000), {"w": jnp.ones(1, jnp.bfloat16)}
     state = jax.lax.fori_loop(
@@ -133,7 +133,7 @@ def test_decays_of_moments_that_bfloat16_loses_are_told_of(b2, told):
     assert bool(found) == told
 
 
-def test_updates_that_bfloat16_loses_are_told_of():
+def test_weight_updates_that_bfloat16_loses_give_a_warning():
     with pytest.warns(UserWarning, match=r"rl: at learning-rate=1e-06 .* rl.rounding=stochastic"):
         warn_of_rounding(RLConfig(param_dtype="bfloat16"), "rl")
     slow = RLConfig(param_dtype="bfloat16", rounding="stochastic", b2=0.999)

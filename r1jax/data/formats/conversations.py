@@ -16,19 +16,19 @@ def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
     Null values are removed from messages, because parquet gives every message the keys of all messages.
 
     Raises:
-      UserError: if a row holds no such list, which the message names by its line or row, or the file has no rows.
+      UserError: if a row holds no such list (the message names the line or row), or the file has no rows.
     """
-    found = []
+    conversations = []
     for location, row in read_rows(path, ("messages",)):
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise UserError(f"{location}: column 'messages' must be a list of objects with role and content")
         messages = [_without_nulls(message) for message in messages]
         check_messages(messages, f"{location}: ")
-        found.append(messages)
-    if not found:
-        raise UserError(f"{path} holds no conversations")
-    return found
+        conversations.append(messages)
+    if not conversations:
+        raise UserError(f"{path} holds no conversations: give a file with at least one")
+    return conversations
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]], prefix: str = "") -> None:

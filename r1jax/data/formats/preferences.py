@@ -53,12 +53,12 @@ def read_labelled(path: str | Path) -> list[Labelled]:
     Raises:
       UserError: names the line or row and the column that is wrong, or says that the file has no rows.
     """
-    found = []
+    responses = []
     for location, row in read_rows(path, ("prompt", "response", "safe")):
         if not isinstance(row.get("safe"), bool):
             raise UserError(f"{location}: column 'safe' is {preview(row.get('safe'))}: write true or false")
-        found.append(Labelled(_text(row, "prompt", location), _text(row, "response", location), row["safe"]))
-    return _check_rows(found, path)
+        responses.append(Labelled(_text(row, "prompt", location), _text(row, "response", location), row["safe"]))
+    return _check_rows(responses, path)
 
 
 def _text(row: dict[str, Any], column: str, location: str) -> str:
@@ -70,5 +70,5 @@ def _text(row: dict[str, Any], column: str, location: str) -> str:
 
 def _check_rows(found: list[Any], path: str | Path) -> list[Any]:
     if not found:
-        raise UserError(f"{path} holds no rows")
+        raise UserError(f"{path} holds no rows: give a file with at least one")
     return found

@@ -91,11 +91,11 @@ def _json_lines(file: Path, parse_float: Callable[[str], Any]) -> Iterator[tuple
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of a JSON parser's pairs; raises ValueError for a repeated key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
-    return found
+    return row
 
 
 def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -46,7 +46,7 @@ def generate(digits: int, operations: str, terms: int, seed: int) -> Iterator[Ke
 
 
 def is_held_out(question: str, share: float = HELD_OUT_SHARE) -> bool:
-    """Whether a question such as "37 + 48" is in the held-out ``share``.
+    """True if a question such as "37 + 48" is in the held-out ``share``.
 
     Its commuted forms are on the same side, and so is its negative: 3 - 8 goes with 8 - 3.
 

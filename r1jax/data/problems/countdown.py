@@ -40,7 +40,7 @@ def generate(digits: int, operations: str, terms: int, seed: int) -> Iterator[Ke
 
 
 def solves(expression: str, numbers: list[int], target: int, operations: str = "+-*/") -> bool:
-    """Whether an expression is exactly equal to the target and uses each number at most once.
+    """True if an expression is exactly equal to the target and uses each number at most once.
 
     It may contain only whole numbers, the four operations and parentheses. No code is executed.
     """

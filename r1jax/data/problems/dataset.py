@@ -20,26 +20,24 @@ GENERATED = (4096, 512)  # default numbers of generated problems, for training a
 
 @dataclasses.dataclass(frozen=True)
 class ProblemsConfig:
-    """The source of problems."""
+    """The source of problems: a generator, a reasoning-gym task, or a file with the columns prompt and answer."""
 
     source: str = "arithmetic"
-    """Take problems from arithmetic, countdown, word-problems, general, gym:NAME (a reasoning-gym task), or a file.
-    Problems of word-problems and general are in English and Chinese. A file is a .jsonl or .parquet file with the
-    columns prompt and answer."""
+    """Take problems from arithmetic, countdown, word-problems, general, gym:NAME, or a .jsonl or .parquet file."""
     held_out_source: str | None = None
-    """Take held-out problems from this source. None: hold out a share of the source."""
+    """Take held-out problems from this source; None holds out a share of the source."""
     digits: int = 2
-    """Set the digits of numbers in arithmetic (1 to 6), countdown (1 to 3) and word problems (1 to 4)."""
+    """Generate numbers of this many digits: 1 to 6 in arithmetic, 1 to 3 in countdown, 1 to 4 in word problems."""
     operations: str = "+-"
-    """Set the operations: from +-* for arithmetic, from +- for word problems, from +-*/ for countdown."""
+    """Use these operations: some of +-* in arithmetic, of +- in word problems, of +-*/ in countdown."""
     terms: int = 2
-    """Set how many numbers a problem has, in arithmetic (2 to 4) and countdown (2 to 6)."""
+    """Use this many numbers in a problem: 2 to 4 in arithmetic, 2 to 6 in countdown."""
     train_size: int | None = None
-    """Use at most this many training problems. None: all of a file, or 4096 generated ones."""
+    """Use at most this many training problems; None uses all of a file, or generates 4096."""
     held_out_size: int | None = None
-    """Use at most this many held-out problems. None: all of a file, or 512 generated ones."""
+    """Use at most this many held-out problems; None uses all of a file, or generates 512."""
     held_out_share: float = HELD_OUT_SHARE
-    """Hold out this share of all problems. A hash of the problem decides, so no seed ever trains on them."""
+    """Hold out this share of all problems, selected by a hash of the problem, so no seed ever trains on them."""
     checker: Literal["number", "math", "exact"] = "number"
     """Judge answers to problems of a file as numbers, by mathematical equivalence, or by comparing all characters."""
     seed: int = 0
@@ -126,7 +124,7 @@ def _no_problems(config: ProblemsConfig, side: str, others: int, flag: str) -> s
 
 
 def is_file(source: str) -> bool:
-    """Whether a source of problems is the path of a file."""
+    """True if a source of problems is the path of a file."""
     return source.endswith(SUFFIXES)
 
 

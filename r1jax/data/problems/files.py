@@ -43,9 +43,7 @@ def _problem(row: dict[str, Any], location: str, kind: str, checker: Checker) ->
     if given not in _CHECKERS:
         raise UserError(f"{location}: column 'checker' is {preview(given)}: write {', '.join(_CHECKERS)} or nothing")
     if not answer.strip() or (given != "exact" and not plain(answer).strip()):
-        raise UserError(
-            f"{location}: column 'answer' is {preview(answer)}, which is empty: every empty reply would be correct"
-        )
+        raise UserError(f"{location}: column 'answer' is {preview(answer)}, which is empty: write the expected answer")
     if given == "number" and parse_number(answer) is None:
         raise UserError(
             f"{location}: column 'answer' is {preview(answer)}, not a number: write only the number, or set the "

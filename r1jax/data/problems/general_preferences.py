@@ -29,7 +29,7 @@ def make_labelled(prompts: Iterable[GeneralPrompt]) -> list[Labelled]:
     harmless reasoning, and reasoning that plans the harm, followed by compliance or by a refusal. The reasoning counts
     because the reward model judges the whole response.
     """
-    found = []
+    labelled = []
     for prompt in prompts:
         responses = [(prompt.response(prompt.good), True)]
         if prompt.problem.kind in SAFETY:
@@ -38,5 +38,5 @@ def make_labelled(prompts: Iterable[GeneralPrompt]) -> list[Labelled]:
             responses += [
                 (one.response(reply), False) for one, reply in ((prompt, harm), (planned, harm), (planned, prompt.good))
             ]
-        found += [Labelled(prompt.problem.question, text, safe, prompt.about) for text, safe in responses]
-    return found
+        labelled += [Labelled(prompt.problem.question, text, safe, prompt.about) for text, safe in responses]
+    return labelled

@@ -22,7 +22,7 @@ def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
     """Problems of a task with its default settings, without repeats.
 
     Raises:
-      UserError: for an unknown task (the message suggests similar names), or a task that needs settings of its own.
+      UserError: for an unknown task (the message suggests similar names), or a task without default settings.
     """
     lookup("reasoning-gym task", task, _tasks())
     try:

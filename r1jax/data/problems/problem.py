@@ -1,4 +1,4 @@
-"""What a problem is, and which problems are held out."""
+"""Problems with their answers, and the split into training and held-out problems."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KeyedProblem = tuple[str, Problem]
 
 
 def key_is_held_out(key: str, share: float) -> bool:
-    """True for about ``share`` of all keys: blake2b(key) < share * 2^64, independent of machine and seed."""
+    """True for about ``share`` of all keys: blake2b(key) < share * 2^64. Independent of machine and seed."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 

@@ -1,4 +1,4 @@
-"""Which problems each training step asks."""
+"""Schedule: the problems that each training step asks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def warn_of_repeats(problems: Sequence[Problem], size: int, settings: str) -> No
     """Warns if a step asks for more problems than there are, and names the settings to change."""
     if len(problems) < size:
         warnings.warn(
-            f"a step asks for {size} problems and there are {len(problems)}: some are asked more than once in a step; "
+            f"a step asks for {size} problems but there are only {len(problems)}, so some repeat within a step: "
             f"lower {settings}, or provide more problems",
             stacklevel=3,
         )

@@ -35,15 +35,15 @@ class BilingualCorpusConfig(CorpusConfig):
     """Documents in English and Chinese, some of which mix the two."""
 
     mixes: float = 0.6
-    """Let the language change from column to column in this share of the attempts at word problems."""
+    """Change the language from column to column in this share of the attempts at word problems."""
     first_person: float = 0.2
     """Write this share of the column arithmetic in the first person."""
     summaries: float = 0.2
     """End this share of the finished attempts with a sentence instead of only the answer."""
     general: float = 0.2
-    """Let this share of the documents answer a general prompt."""
+    """Write this share of the documents as replies to general prompts."""
     bad_replies: float = 0.5
-    """Let this share of the replies to general prompts be bad."""
+    """Write this share of the replies to general prompts as bad replies."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -107,7 +107,7 @@ def _with_last(messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, **ch
 
 
 def _holds(text: str, content: str) -> bool:
-    """Whether all parts of the content between tags appear in the text, in order; white space is ignored."""
+    """True if all parts of the content between tags appear in the text, in order; white space is ignored."""
     text, at = "".join(text.split()), 0
     for part in re.split("|".join(TAGS), content):
         words = "".join(part.split())

@@ -20,20 +20,20 @@ from r1jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class CorpusConfig:
-    """The documents of the corpus, and the shares of the styles in which attempts are written."""
+    """The number of documents of the corpus, and the share of each style of attempt."""
 
     documents: int = 40_000
     """Write this many documents."""
     careful: float = 0.34
-    """Let this share of attempts work column by column without a mistake."""
+    """Write this share of attempts column by column, without a mistake."""
     slips: float = 0.08
-    """Let this share of attempts work column by column with a mistake in one column."""
+    """Write this share of attempts column by column, with a mistake in one column."""
     guesses: float = 0.38
-    """Let this share of attempts answer immediately without work, and rarely correctly."""
+    """Write this share of attempts as an immediate answer without work, which is rarely correct."""
     untidy: float = 0.12
-    """Let this share of attempts work correctly but omit tags or leave them open."""
+    """Write this share of attempts correctly, but with missing or unclosed tags."""
     rambles: float = 0.08
-    """Let this share of attempts repeat themselves and never answer."""
+    """Write this share of attempts as repetitions without an answer."""
 
     def __post_init__(self) -> None:
         shares = (self.careful, self.slips, self.guesses, self.untidy, self.rambles)

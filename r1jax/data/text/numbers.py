@@ -7,7 +7,7 @@ A number is an optional sign and currency, a numeral, and an optional unit::
     currency: $ \$ € £ ¥ ￥ before the numeral
     unit:     one of a fixed list, with powers and quotients: 5 cm, 18 cm^2, 60 km/h, 50%, 90°, 90^\circ
 
-A text such as 1,2345 or 8 5, which does not match as a whole, is not a number; no part of it is read as one.
+A text such as 1,2345 or 8 5, which does not match as a whole, is not a number, and no part of it is read as a number.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Number:
     unit: str = ""
 
     def equals(self, other: Number) -> bool:
-        """Whether two numbers are equal: a missing unit matches any unit, and 50% is equal to 50 and to 0.5.
+        """True if two numbers are equal: a missing unit matches any unit, and 50% is equal to 50 and to 0.5.
 
         Units are not converted: 1 m is not equal to 100 cm.
         """

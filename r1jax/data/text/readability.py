@@ -1,4 +1,4 @@
-"""Which samples are too unreadable to train on, even with a correct answer (arXiv 2501.12948, section 2.3.3)."""
+"""Readability of reasoning: unreadable samples are not trained on, even if correct (arXiv 2501.12948, sec. 2.3.3)."""
 
 from __future__ import annotations
 

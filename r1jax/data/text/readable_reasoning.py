@@ -1,4 +1,4 @@
-"""How the reasoning of R1-Zero is made readable: rules for small models, and a prompt for a model that rewrites it."""
+"""Rewriting the reasoning of R1-Zero readably: rules for small models, and a prompt for a model that rewrites it."""
 
 from __future__ import annotations
 

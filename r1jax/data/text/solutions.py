@@ -27,8 +27,8 @@ _QUESTION = re.compile(r"(\d+) *([+-]) *(\d+)")
 
 def language_of(problem: Problem) -> Language:
     """The language to answer in: the problem's own, else that of the question; English for a question without words."""
-    found = problem.language or main_language(problem.question)
-    return "zh" if found == "zh" else "en"
+    language = problem.language or main_language(problem.question)
+    return "zh" if language == "zh" else "en"
 
 
 def first_person(text: str, language: Language) -> str:

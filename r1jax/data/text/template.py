@@ -33,12 +33,12 @@ class Template:
 
     name: the name in configs.
     instruction: the text around ``{question}``.
-    chat: whether the instruction is the user's message in the tokenizer's chat template; otherwise it is plain text.
+    chat: put the instruction into the tokenizer's chat template as the user's message; otherwise it is plain text.
     system: the system message of the chat; None: the default of the chat template.
     prefill: the start of the assistant's text, which the prompt ends with.
-    tags: whether the assistant's text is ``<think>reasoning</think><answer>answer</answer>``; otherwise it is the
-      answer alone, or reasoning, conclusion and answer.
-    prose: whether other text may surround the answer after the reasoning, as in a summary.
+    tags: the assistant's text is ``<think>reasoning</think><answer>answer</answer>``; otherwise it is the answer alone,
+      or reasoning, conclusion and answer.
+    prose: other text may surround the answer after the reasoning, as in a summary.
     conclusion: without tags, the words between the reasoning and the answer; "": no reasoning is asked for.
     expression: the text that replaces a question which is an expression such as 37 + 48.
     """
@@ -122,10 +122,10 @@ class Template:
         return re.sub(r"</?answer>", "", after).strip() if end else ""
 
     def well_formed(self, text: str) -> bool:
-        """Whether the four tags appear once each and in order, with only white space outside the two pairs.
+        """True if the four tags appear once each and in order, with only white space outside the two pairs.
 
-        With prose, any text may surround the answer after the reasoning. Without tags, whether the text is one number,
-        or reasoning, the conclusion and one number.
+        With prose, any text may surround the answer after the reasoning. Without tags, the text must be one number, or
+        reasoning, the conclusion and one number.
         """
         if not self.tags and not self.conclusion:
             return parse_number(text) is not None

@@ -1,4 +1,4 @@
-"""Which problems each step asks."""
+"""The problems that each step asks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_batch_depends_on_its_arguments_alone() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 16, 29, 30])
 def test_a_step_repeats_no_problem_and_all_are_asked_equally_often(size: int) -> None:
-    """Also at the ends of epochs: with 30 problems and most sizes, an epoch ends within a step."""
+    """This holds at the ends of epochs too: with 30 problems and most sizes, an epoch ends within a step."""
     asked: Counter[int] = Counter({i: 0 for i in range(30)})
     for step in range(60):
         batch = numbers(step, size, seed=1)
@@ -67,7 +67,7 @@ def test_an_order_continues_when_the_size_of_steps_changes() -> None:
 def test_a_step_that_asks_for_more_problems_than_there_are_repeats_them_with_a_warning() -> None:
     asked = Counter(numbers(3, 70, seed=0))
     assert set(asked) == set(range(30)) and max(asked.values()) - min(asked.values()) == 1
-    with pytest.warns(UserWarning, match="asks for 70 problems and there are 30.*lower rl.prompts"):
+    with pytest.warns(UserWarning, match="asks for 70 problems but there are only 30.*lower rl.prompts"):
         warn_of_repeats(PROBLEMS, 70, "rl.prompts")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

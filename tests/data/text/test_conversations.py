@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are learned."""
+"""The tokens of a conversation that are learned."""
 
 import copy
 import dataclasses
