@@ -242,7 +242,7 @@ def test_other_vocabularies_are_refused():
             return super().decode(ids).swapcase()
 
     check_vocabularies(TOKENIZER, ByteTokenizer())
-    with pytest.raises(UserError, match="one vocabulary"):
+    with pytest.raises(UserError, match="different vocabularies"):
         check_vocabularies(TOKENIZER, Other())
 
 
