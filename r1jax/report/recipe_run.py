@@ -152,12 +152,12 @@ def _draw_pictures(
 
 
 def _without_problems(made: Manifests) -> dict[str, Any]:
-    """Manifests without the figures by problem of their evaluations, which are long."""
+    """Manifests without the figures by problem of their evaluations, which are long, and without paths of inputs."""
 
     def short(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        omitted = ("problems", "by_problem") if "by_problem" in value else ()
+        omitted = ("problems", "by_problem") if "by_problem" in value else ("paths",)
         return {name: short(part) for name, part in value.items() if name not in omitted}
 
     return {name: short(manifest) for name, manifest in made.items()}
