@@ -1,4 +1,4 @@
-"""Summarises the results of gpus8.sh in one summary.json.
+"""Summarises the results of gpus8.sh in summary.json, and draws R1-Zero on one device and on all in learning.png.
 
     python launch/summary.py OUT N MESH
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -46,6 +48,22 @@ def learning(one: list[dict[str, Any]], wide: list[dict[str, Any]], n: int) -> d
         for name, rows in (("one", one), ("wide", wide))
     }
     return {"accuracy_aimed_at": aim, "seconds_to_it": reached, "seconds_a_step": rate, "at_equal_samples": curves}
+
+
+def draw(curves: dict[str, list[dict[str, float]]], n: int, file: Path) -> None:
+    """Accuracy of R1-Zero on one device and on ``n`` with n times the batch, over equal samples and over seconds."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    for ax, unit in zip(figure.subplots(1, 2, sharey=True), ("steps of the large batch", "seconds"), strict=True):
+        for name, points in curves.items():
+            x = [point["seconds"] for point in points] if unit == "seconds" else range(1, len(points) + 1)
+            label = "1 device" if name == "one" else f"{n} devices, {n} times the batch"
+            ax.plot(x, [point["accuracy"] for point in points], label=label)
+        ax.set_xlabel(unit)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy of the samples")
+    figure.axes[0].legend()
+    figure.savefig(file, dpi=120)
 
 
 def differences(folder: Path, other: Path, killed: int) -> dict[str, float]:
@@ -83,6 +101,7 @@ def main() -> None:
     one, wide = (rows_of(out / name / "r1-zero") for name in ("zero-1x1", f"zero-{mesh}"))
     if len(one) >= n and wide:
         found["zero"] = learning(one, wide, n)
+        draw(found["zero"]["at_equal_samples"], n, out / "learning.png")
     if (out / "killed").exists() and (out / "resume" / "summary.json").exists():
         killed = int((out / "killed").read_text())
         others = [path for path in sorted(out.glob("resume-*")) if (path / "summary.json").exists()]
