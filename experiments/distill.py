@@ -18,7 +18,6 @@ from typing import Any, Literal
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
@@ -28,6 +27,7 @@ from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
+from r1jax.recipe.config import PUBLISHED_RL
 from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabularies, match_stage
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.folders import CONVERSATIONS, EVALUATION, STUDENTS
@@ -84,16 +84,7 @@ PRESETS = {
         Config(
             remat="block",
             sft=SFTConfig(epochs=2, batch=64, width=32_768, microbatch=8, learning_rate=1e-4),
-            rl=RLConfig(
-                steps=650,
-                prompts=512,
-                group=16,
-                minibatches=16,
-                microbatch=16,
-                learning_rate=3e-6,
-                algorithm=GRPO(beta=0.001),
-                reference_every=25,
-            ),
+            rl=PUBLISHED_RL,
         ),
     ),
 }

@@ -31,7 +31,7 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import call_and_exit, run_experiment
 from r1jax.recipe.base_model import PRETRAIN, base_description
-from r1jax.recipe.config import RecipeConfig
+from r1jax.recipe.config import PUBLISHED_RL, RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
 from r1jax.recipe.reasoning_rl import check_context
@@ -50,17 +50,6 @@ from r1jax.sharding import parse_mesh
 from r1jax.training.loop import SaveConfig
 
 _LONG = Sampling(max_tokens=32_768)
-_PAPER_RL = RLConfig(
-    # A step is a rollout of 8,192 outputs and 16 updates; the reference is replaced every 400 of these.
-    steps=650,
-    prompts=512,
-    group=16,
-    minibatches=16,
-    microbatch=16,
-    learning_rate=3e-6,
-    algorithm=GRPO(beta=0.001),
-    reference_every=25,
-)
 _PAPER_LATER = GRPO(beta=0.001, eps_low=10.0, eps_high=10.0)  # of reasoning RL and the last stage
 _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600,000 rows and names no number of prompts
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
@@ -96,10 +85,10 @@ PRESETS = {
             zero_template="r1-zero",
             problems=ProblemsConfig(source="gym:gsm_symbolic", train_size=_PAPER_PROMPTS),
             sampling=_LONG,
-            zero=_PAPER_RL,
-            reasoning_rl=dataclasses.replace(_PAPER_RL, algorithm=_PAPER_LATER),
+            zero=PUBLISHED_RL,
+            reasoning_rl=dataclasses.replace(PUBLISHED_RL, algorithm=_PAPER_LATER),
             # 1,700 steps of 512 outputs are 106 rollouts here, the last 400 of them 25.
-            final_rl=dataclasses.replace(_PAPER_RL, steps=106, algorithm=_PAPER_LATER),
+            final_rl=dataclasses.replace(PUBLISHED_RL, steps=106, algorithm=_PAPER_LATER),
             general_steps=25,
             cold_start_rows=5_000,
             cold_start_select=SelectConfig(

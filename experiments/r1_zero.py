@@ -21,7 +21,6 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
@@ -36,6 +35,7 @@ from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Figures, Stage
 from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
+from r1jax.recipe.config import PUBLISHED_RL
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.export import ExportSettings, export_stage
 from r1jax.recipe.loading import load_model
@@ -112,18 +112,7 @@ PRESETS = {
             problems=ProblemsConfig(source="gym:gsm_symbolic"),
             # 65,536 after step 8,200 in the paper: start again from the checkpoint with the longer limit.
             sampling=Sampling(max_tokens=32_768),
-            rl=RLConfig(
-                # A step here is a rollout of 8,192 outputs and 16 updates: 650 of them are the 10,400 steps of the
-                # paper, and the reference is replaced every 25, which are its 400.
-                steps=650,
-                prompts=512,
-                group=16,
-                minibatches=16,
-                microbatch=16,
-                learning_rate=3e-6,
-                algorithm=GRPO(beta=0.001),
-                reference_every=25,
-            ),
+            rl=PUBLISHED_RL,
             verifier=VerifierConfig(workers=16),
             save=SaveConfig(every=5),
         ),

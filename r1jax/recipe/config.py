@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from r1jax.algorithms.grpo import GRPO
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.data.text.readable_reasoning import PROMPT
@@ -20,6 +21,19 @@ from r1jax.rewards.config import VerifierConfig
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.training.loop import SaveConfig
+
+# R1-Zero's published RL (arXiv 2501.12948). A step here is a rollout of 8,192 outputs and 16 updates: 650 steps are the
+# paper's 10,400, and the reference is replaced every 25, which are its 400.
+PUBLISHED_RL = RLConfig(
+    steps=650,
+    prompts=512,
+    group=16,
+    minibatches=16,
+    microbatch=16,
+    learning_rate=3e-6,
+    algorithm=GRPO(beta=0.001),
+    reference_every=25,
+)
 
 
 @dataclasses.dataclass(frozen=True)
