@@ -208,4 +208,4 @@ def test_experiments_start_without_a_home(tmp_path):
     done = subprocess.run([sys.executable, "-c", NO_HOME], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     own = f"{tmp_path}/r1jax-{os.getuid()}"
-    assert done.stdout == f"{own}/xla\n" and f"compiled programs are kept in {own}\n" in done.stderr
+    assert done.stdout == f"{own}/xla\n" and f"compiled programs are saved in {own}\n" in done.stderr

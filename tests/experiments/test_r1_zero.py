@@ -142,7 +142,7 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
     flags = [f"--base={finished[0] / 'model'}", "--rewards", f"{file}:brevity=0.5", "--rl.steps=1"]
     status, stdout, stderr = run(out, *flags)
     assert status == 0, stderr
-    assert "look with --preview" in " ".join(stdout.split())  # nothing is right or in the format
+    assert "rewards may stay at 0: see --preview" in " ".join(stdout.split())  # nothing is right or in the format
     (row,) = rows_of(out)
     assert 0 < row["reward_brevity"] <= 1
     assert row["reward"] == pytest.approx(row["reward_accuracy"] + row["reward_format"] + 0.5 * row["reward_brevity"])

@@ -73,6 +73,7 @@ def loss_program(config, tiny_config):
         tokens=jax.ShapeDtypeStruct((B, T + 1), jnp.int32),
         mask=jax.ShapeDtypeStruct((B, T), bool),
         rewards=jax.ShapeDtypeStruct((B,), jnp.float32),
+        rule_rewards={},
         advantages=jax.ShapeDtypeStruct((B,), jnp.float32),
         sampler_logprobs=f32,
         sampling_logprobs=f32,
