@@ -34,9 +34,9 @@ class GRPO(RolloutTerms):
     baseline: Baseline = "group"
     """Baseline of the advantages: group (GRPO), leave_one_out (RLOO) or batch (REINFORCE++)."""
     normalise_std: bool = True
-    """Divide advantages by the standard deviation; Dr. GRPO does not."""
+    """Divide advantages by the standard deviation; Dr. GRPO does not, and neither does leave_one_out."""
     aggregate: Aggregate = "sequence"
-    """Mean of the loss: over each sequence first (GRPO), over tokens (DAPO), over max-tokens (Dr. GRPO)."""
+    """Mean of the loss: sequence (each sequence first, GRPO), token (DAPO) or constant (per max-tokens, Dr. GRPO)."""
     ratio: ratios.Ratio = "token"
     """Ratio of each token (GRPO) or of the whole sequence (GSPO); they differ only with several updates per
     rollout or with importance-cap."""

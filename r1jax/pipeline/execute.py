@@ -35,7 +35,7 @@ def execute_pipeline(
     the user's own (r1jax.pipeline.code_hash); a different version of this package is only reported. A stage that was
     killed resumes. A stage continues if its only changes are larger values of settings that may rise. If any other
     stage has changed, nothing runs, unless ``force``: then the stage and those that read it are removed and run again.
-    Stages that accompany others (evaluations, exports) run again without ``force``.
+    Stages that accompany others (evaluations, exports) run again without ``force`` after those that they read.
 
     Args:
       stages, out, until, only: as in make_plan.

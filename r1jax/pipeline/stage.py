@@ -26,7 +26,7 @@ class Stage:
     reads: role -> the name of an earlier stage, or the Path of a file or folder, whose contents are hashed.
     costs: column -> text of the stage's row in a plan, such as its steps and tokens.
     accompanies: the stage whose result this one measures or exports. --until and --only of that stage include this one,
-      and it runs again without --force when a stage that it reads has changed.
+      and it runs again without --force when a stage that it reads has run again.
     extended: printed when the stage continues because a setting that may rise (r1jax.settings.may_rise) was raised.
     """
 

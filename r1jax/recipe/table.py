@@ -32,39 +32,39 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
     zero = None if config.no_zero else "zero"
     rewriter = resolve(config.rewriter)[0] if config.rewriter else None
     conversations, general = config.cold_start or "cold_start_data", config.general_data
-    plain, chat = config.zero_template, config.template
+    zero_template, template = config.zero_template, config.template
     judges = judge_inputs(config)
-    make = StageSettings(config)
-    helpfulness, harmlessness = make.reward_model("helpfulness"), make.reward_model("harmlessness")
-    rejection = make.rejection_sampling()
+    settings = StageSettings(config)
+    helpfulness, harmlessness = settings.reward_model("helpfulness"), settings.reward_model("harmlessness")
+    rejection = settings.rejection_sampling()
 
     def evaluation(of: str, template: str, policy: str | Path | None = None) -> StageRow:
-        return EVALUATION + of, evaluation_stage, make.evaluation(template), {"policy": policy or of, **judges}
+        return EVALUATION + of, evaluation_stage, settings.evaluation(template), {"policy": policy or of, **judges}
 
     table: list[StageRow] = [  # stage, function, settings, inputs
-        ("base", pretrain_stage, make.base(), {}),
+        ("base", pretrain_stage, settings.base(), {}),
         ("helpfulness", reward_model_stage, helpfulness, {"policy": base, "preferences": config.helpfulness_data}),
         ("harmlessness", reward_model_stage, harmlessness, {"policy": base, "preferences": config.harmlessness_data}),
-        evaluation("base", plain, base),
+        evaluation("base", zero_template, base),
         # R1-Zero: RL on the base model
-        ("zero", reasoning_rl_stage, make.zero(), {"policy": base}),
-        evaluation("zero", plain),
+        ("zero", reasoning_rl_stage, settings.zero(), {"policy": base}),
+        evaluation("zero", zero_template),
         # Stage 1: cold start
-        ("cold_start_data", cold_start_stage, make.cold_start_data(), {"policy": zero, "rewriter": rewriter}),
-        ("cold_start", sft_stage, make.cold_start(), {"policy": base, "conversations": conversations}),
-        evaluation("cold_start", chat),
+        ("cold_start_data", cold_start_stage, settings.cold_start_data(), {"policy": zero, "rewriter": rewriter}),
+        ("cold_start", sft_stage, settings.cold_start(), {"policy": base, "conversations": conversations}),
+        evaluation("cold_start", template),
         # Stage 2: reasoning RL
-        ("reasoning_rl", reasoning_rl_stage, make.reasoning_rl(), {"policy": "cold_start"}),
-        evaluation("reasoning_rl", chat),
-        ("reasoning_rl_no_language", reasoning_rl_stage, make.reasoning_rl_no_language(), {"policy": "cold_start"}),
-        evaluation("reasoning_rl_no_language", chat),
+        ("reasoning_rl", reasoning_rl_stage, settings.reasoning_rl(), {"policy": "cold_start"}),
+        evaluation("reasoning_rl", template),
+        ("reasoning_rl_no_language", reasoning_rl_stage, settings.reasoning_rl_no_language(), {"policy": "cold_start"}),
+        evaluation("reasoning_rl_no_language", template),
         # Stages 3 and 4: rejection sampling, and fine-tuning of the base model
         ("rejection_sampling", rejection_sampling_stage, rejection, {"policy": "reasoning_rl", "general": general}),
-        ("sft", sft_stage, make.sft(), {"policy": base, "conversations": "rejection_sampling"}),
-        evaluation("sft", chat),
+        ("sft", sft_stage, settings.sft(), {"policy": base, "conversations": "rejection_sampling"}),
+        evaluation("sft", template),
         # Stage 5: RL for all scenarios
-        ("r1", all_scenarios_rl_stage, make.r1(), {"policy": "sft", **judges}),
-        evaluation("r1", chat),
+        ("r1", all_scenarios_rl_stage, settings.r1(), {"policy": "sft", **judges}),
+        evaluation("r1", template),
     ]
     model = recipe_model(config)
     return [make_stage(*row, model, config.mesh) for row in table if row[0] not in _left_out(config)]

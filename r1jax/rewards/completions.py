@@ -1,4 +1,4 @@
-"""Samples as the completions that rewards judge."""
+"""Samples as the completions that rewards judge; Template.answer (r1jax.data.text.template) extracts the answer."""
 
 from __future__ import annotations
 
