@@ -63,6 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def release_programs() -> Iterator[None]:
+    """Frees compiled programs after a module of tests if the process is near the kernel's limit of memory mappings.
+
+    XLA maps the code of each program, and LLVM aborts the process at 65,530 mappings, the default limit of Linux.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_text().splitlines()) > 30_000:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> ModelConfig:
     """Two blocks with grouped heads: every part of the decoder, compiled within a second."""
