@@ -71,7 +71,7 @@ def release_programs() -> Iterator[None]:
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_text().splitlines()) > 30_000:
+    if maps.exists() and len(maps.read_text().splitlines()) > 15_000:
         jax.clear_caches()
 
 
