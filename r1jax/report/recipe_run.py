@@ -82,8 +82,8 @@ def write_report(out: Path) -> list[EvaluatedModel]:
     summary = {
         "commands": commands,
         "findings": [dataclasses.asdict(one) for one in results],
-        "stages": _without_problems(made),
-        "students": {name: _without_problems(stages) for name, stages in students.items()},
+        "stages": _summarised(made),
+        "students": {name: _summarised(stages) for name, stages in students.items()},
     }
     write_whole(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return models
@@ -151,16 +151,19 @@ def _draw_pictures(
     return pictures
 
 
-def _without_problems(made: Manifests) -> dict[str, Any]:
-    """Manifests without the figures by problem of their evaluations, which are long, and without paths of inputs."""
+def _summarised(made: Manifests) -> dict[str, Any]:
+    """Manifests without the paths of their inputs, and without the figures by problem, which are long."""
 
     def short(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        omitted = ("problems", "by_problem") if "by_problem" in value else ("paths",)
+        omitted = ("problems", "by_problem") if "by_problem" in value else ()
         return {name: short(part) for name, part in value.items() if name not in omitted}
 
-    return {name: short(manifest) for name, manifest in made.items()}
+    return {
+        stage: {name: short(entry) for name, entry in manifest.items() if name != "paths"}
+        for stage, manifest in made.items()
+    }
 
 
 def _reward_models(made: Manifests) -> list[tuple[str, Mapping[str, Any]]]:

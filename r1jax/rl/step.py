@@ -43,8 +43,7 @@ def rl_step(
 ) -> tuple[RLState, StepResult]:
     """Samples groups, scores them, and updates the policy; the updates donate the arrays of ``state``.
 
-    The loop counts the step (RLState.next_step).
-
+    The step is not counted here: the training loop calls RLState.next_step.
     problems: of each attempt at sampling, setup.config.algorithm.attempts of them with config.prompts problems each.
     """
     every, done = setup.config.reference_every, int(state.step)
@@ -73,8 +72,8 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
 def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float]]:
     """The state after all updates of one batch, and their metrics.
 
-    Each inner epoch has other minibatches. In the policy's loss a sequence that counts has the same
-    weight in every one (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
+    Each inner epoch has other minibatches. In the policy's loss a sequence that counts has the same weight in every one
+    (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
     """
     config, algorithm, context = setup.config, setup.config.algorithm, setup.context
     sums: list[Metrics] = []
@@ -98,7 +97,8 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": largest})
     policy, learned = state.policy, state.learned
-    before, after = ([one for one in setup.learners.values() if one.updated == when] for when in ("before", "after"))
+    before = [one for one in setup.learners.values() if one.updated == "before"]
+    after = [one for one in setup.learners.values() if one.updated == "after"]
     if setup.learners:
         sampled, batch = batch, prepare_batch(batch, learned, setup.learners, config, context)
         if before:
