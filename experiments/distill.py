@@ -18,7 +18,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
+from r1jax.checkpoints.load import read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
@@ -36,6 +36,7 @@ from r1jax.recipe.make_stage import StageRow, make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
 from r1jax.recipe.sft import SFTConfig, SFTSettings, check_sft, sft_stage
+from r1jax.recipe.starts import check_starts
 from r1jax.report.recipe_run import write_report
 from r1jax.report.recipe_screen import print_recipe
 from r1jax.rl.config import RLConfig, check_run
@@ -180,14 +181,17 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
         check_microbatch(config.match.microbatch_size, "sequences", data, settings)
     if config.student == PRETRAIN and teacher.problems.source != "word-problems":
         raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
-    if config.student != PRETRAIN:
-        context = read_config(config.student).context_length
+    own = base_config(config.student, config.pretrain, teacher.sampling.max_tokens)
+    tokenizer = None if config.student == PRETRAIN else read_tokenizer(config.student)
+    check_starts(config.rl, own, tokenizer)
+    if tokenizer:
+        context = own.context_length
         if teacher.sampling.max_tokens >= context:
             raise UserError(
                 f"completions of {teacher.sampling.max_tokens} tokens leave no room in {config.student}'s {context}"
             )
         if config.match.steps:
-            check_vocabularies(read_tokenizer(config.student), read_tokenizer(run / "r1"))
+            check_vocabularies(tokenizer, read_tokenizer(run / "r1"))
 
 
 def main() -> None:

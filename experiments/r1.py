@@ -39,6 +39,7 @@ from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
 from r1jax.recipe.sft import SFTConfig, check_sft
 from r1jax.recipe.sft_data import worked
 from r1jax.recipe.stage_settings import routes
+from r1jax.recipe.starts import check_starts
 from r1jax.recipe.table import recipe_model, recipe_stages
 from r1jax.report.recipe_run import write_report
 from r1jax.report.recipe_screen import print_recipe
@@ -146,8 +147,11 @@ def check(config: RecipeConfig) -> None:
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")
-    if config.base != PRETRAIN:
-        tokenizer, templates = read_tokenizer(config.base), (template, zero_template)
+    tokenizer = None if config.base == PRETRAIN else read_tokenizer(config.base)
+    for rl in (config.zero, config.reasoning_rl, config.final_rl):
+        check_starts(rl, recipe_model(config), tokenizer)
+    if tokenizer:
+        templates = (template, zero_template)
         width = max(len(one.prompt_ids(problem, tokenizer)) for one in templates for problem in problems)
         check_context(width, config.sampling, context)
 

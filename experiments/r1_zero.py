@@ -4,9 +4,10 @@
     python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; minutes on one GPU
     python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
 
-The stages are base model, evaluation, GRPO with accuracy and format rewards, evaluation and export, each in its own
-folder. The same command resumes a run that was stopped or killed; with a larger --rl.steps it trains a finished run
-further. Cold start, supervised fine-tuning and reward models belong to R1 (experiments/r1.py).
+The stages are base model, evaluation, RL with accuracy and format rewards, evaluation and export, each in its own
+folder; RL uses GRPO unless --rl.algorithm names another algorithm. The same command resumes a run that was stopped or
+killed; with a larger --rl.steps it trains a finished run further. Cold start, supervised fine-tuning and reward models
+belong to R1 (experiments/r1.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
+from r1jax.checkpoints.load import read_tokenizer, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
 from r1jax.data.text.template import find_template
@@ -43,6 +44,7 @@ from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.problems import for_evaluation, for_training
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
+from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
@@ -288,8 +290,10 @@ def main() -> None:
         raise UserError(
             f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
         )
-    if config.base != PRETRAIN:
-        check_prompts(config, problems, read_tokenizer(config.base), read_config(config.base).context_length)
+    tokenizer = None if config.base == PRETRAIN else read_tokenizer(config.base)
+    check_starts(config.rl, base_model(config), tokenizer)
+    if tokenizer:
+        check_prompts(config, problems, tokenizer, base_model(config).context_length)
     if not config.dry_run:
         check_attention(config)
     weights = base_description(config.base, out / "pretrain")

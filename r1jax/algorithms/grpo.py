@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 
 from r1jax.algorithms import ratios
 from r1jax.algorithms.advantages import Baseline, group_advantages
-from r1jax.algorithms.interface import PolicyTokens, Values
+from r1jax.algorithms.interface import NoEffect, PolicyTokens, Values
 from r1jax.algorithms.kl import k3_kl
 from r1jax.algorithms.reductions import Aggregate, reduce_tokens
 from r1jax.algorithms.rollout_terms import RolloutTerms
+
+ONE_UPDATE = "with one update a rollout, whose ratio is 1: raise rl.minibatches or rl.inner-epochs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,13 @@ class GRPO(RolloutTerms):
     def needs_reference(self) -> bool:
         """True if the loss has a KL term."""
         return self.beta > 0
+
+    def without_effect(self, updates: int) -> Sequence[NoEffect]:
+        """The settings of the ratio, if it is always 1."""
+        # Importance weights differ from token to token, so the level of the ratio acts with a ratio of 1, too.
+        ratio = () if self.importance_cap else ("ratio",)
+        of_ratio = (NoEffect(("loss", *ratio, "eps_low", "eps_high"), ONE_UPDATE),) if updates == 1 else ()
+        return (*of_ratio, *super().without_effect(updates))
 
     def advantages(self, rewards: np.ndarray, resolution: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Each sample against the others of its group: [P, G]."""

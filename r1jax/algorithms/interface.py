@@ -6,7 +6,7 @@ r1jax.algorithms.table.
 
 One step of training (r1jax.rl.step) calls, in this order:
 
-1. ``shape_rewards``, ``keeps`` and ``advantages`` on the host, for the groups of a rollout;
+1. ``shape_rewards``, ``keeps``, ``advantages`` and ``counted`` on the host, for the groups of a rollout;
 2. ``prepare`` on the devices, only if the algorithm has ``learned`` models: advantages per token, and the targets of
    the models, from their outputs;
 3. ``token_loss`` and ``reduce`` in each update of the policy, and ``learned_loss`` in each update of a learned model.
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -63,20 +63,29 @@ class RolloutTokens:
 
 @dataclasses.dataclass(frozen=True)
 class LearnedModel:
-    """A model that is trained beside the policy, from the policy's weights at the start of training.
+    """A model that is trained beside the policy, from the policy's weights at the start of training or a checkpoint.
 
     It is updated as often as the policy, on minibatches of the same size. The settings of its optimiser
     (r1jax.training.optimizer) that are None or absent here are the policy's. Log-probabilities are at the policy's
-    temperature; those of the model's initial weights are the reference's, unless the reference is replaced.
+    temperature; those of the policy's initial weights are the reference's, unless the reference is replaced.
     """
 
     head: Literal["value", "logprob"]  # output at a position: a number, or the log-probability of the next token
-    learning_rate: float
+    learning_rate: float | None = None
+    learning_rate_factor: float = 1.0  # if learning_rate is None: times the policy's
     warmup_steps: int = 0  # updates
     schedule: Literal["constant", "linear", "cosine"] | None = None
     weight_decay: float | None = None
     max_grad_norm: float | None = None
     updated: Literal["before", "after"] = "after"  # after each update of the policy, or before all of a step
+    start: str = ""  # checkpoint of the policy's architecture with this head; empty: the policy's weights
+
+
+class NoEffect(NamedTuple):
+    """Settings that have no effect, and why, as the end of a sentence that names the setting to change."""
+
+    names: tuple[str, ...]  # of fields
+    why: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +139,14 @@ class Algorithm:
         resolution: [P], the smallest difference of rewards that is not noise. counts: [P] bool, groups that are kept.
         """
         return rewards.astype(np.float32)
+
+    def counted(self, truncated: np.ndarray) -> np.ndarray:
+        """The samples of kept groups whose tokens count: [B] bool. truncated: [B] bool, ended at the longest length."""
+        return np.ones(len(truncated), bool)
+
+    def without_effect(self, updates: int) -> Sequence[NoEffect]:
+        """Settings that have no effect, given the others and the number of updates per rollout."""
+        return ()
 
     def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:
         """Advantages [B, T] float32, and for ``learned_loss`` a tree of arrays [B, ...] of each learned model."""

@@ -10,8 +10,17 @@ from r1jax.algorithms.grpo import GRPO
 # arXiv 2503.20783: no division by the standard deviation, and a constant in place of the length.
 DR_GRPO = GRPO(normalise_std=False, aggregate="constant")
 
-# arXiv 2503.14476: 16 updates a rollout; the buffer is a fifth of the longest answer, which has 20,480 tokens.
-DAPO = GRPO(eps_low=0.2, eps_high=0.28, aggregate="token", drop_equal_groups=True, overlong_buffer=4096)
+# arXiv 2503.14476: 16 updates a rollout; the buffer is a fifth of the longest answer, which has 20,480 tokens. The
+# paper samples until the batch is full; its authors' program (recipe/dapo of verl) makes at most 10 attempts.
+DAPO = GRPO(
+    eps_low=0.2,
+    eps_high=0.28,
+    aggregate="token",
+    drop_equal_groups=True,
+    max_resamples=9,
+    mask_truncated=True,
+    overlong_buffer=4096,
+)
 
 # arXiv 2402.14740: groups of 4, one update a rollout; the KL is part of the reward there and a term of the loss here.
 RLOO = GRPO(baseline="leave_one_out", aggregate="constant", beta=0.03)

@@ -1,23 +1,26 @@
-"""DAPO's terms that act on a rollout and not on the loss (arXiv 2503.14476): dynamic sampling, overlong rewards."""
+"""DAPO's terms that act on a rollout (arXiv 2503.14476): dynamic sampling, overlong penalty and overlong filtering."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from r1jax.algorithms.advantages import overlong_penalty
-from r1jax.algorithms.interface import Algorithm
+from r1jax.algorithms.interface import Algorithm, NoEffect
 from r1jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutTerms(Algorithm):
-    """An algorithm that may drop groups without spread and penalise long completions."""
+    """An algorithm that may drop groups without spread, penalise long completions and leave out truncated ones."""
 
     overlong_buffer: int = 0
     """The penalty of long completions grows to -1 over this many tokens before max-tokens (DAPO); 0 turns it off."""
+    mask_truncated: bool = False
+    """Leave truncated completions out of the loss and its mean (DAPO); their rewards remain in the advantages of their
+    group."""
     drop_equal_groups: bool = False
     """Leave groups without spread out of the loss and its mean, and sample others instead (DAPO)."""
     max_resamples: int = 2
@@ -35,6 +38,15 @@ class RolloutTerms(Algorithm):
                 f"overlong-buffer={self.overlong_buffer} must be at most max-tokens={max_tokens}: change one of them "
                 "(DAPO's buffer is a fifth of max-tokens)"
             )
+
+    def without_effect(self, updates: int) -> Sequence[NoEffect]:
+        """The number of attempts, if there is only one."""
+        why = "unless equal groups are dropped: set rl.drop-equal-groups"
+        return () if self.drop_equal_groups else (NoEffect(("max_resamples",), why),)
+
+    def counted(self, truncated: np.ndarray) -> np.ndarray:
+        """All samples, or those that were not truncated: [B] bool."""
+        return ~truncated if self.mask_truncated else np.ones(len(truncated), bool)
 
     def keeps(self, rewards: np.ndarray, spread: np.ndarray, rule_rewards: Mapping[str, np.ndarray]) -> np.ndarray:
         """All groups, or those with spread: [P] bool."""

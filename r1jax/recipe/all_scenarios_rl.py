@@ -26,11 +26,11 @@ class AllScenariosRLSettings(ReasoningRLSettings):
 
 
 def all_scenarios_rl_stage(settings: AllScenariosRLSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Trains the input "policy" with GRPO on reasoning problems and general prompts."""
+    """Trains the input "policy" by reinforcement learning on reasoning problems and general prompts."""
     model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
     problems, general = load_problems(settings.problems).train, load_problems(settings.general).train
     judges = load_judges(settings.judges, inputs, settings)
     with routed_rewards(settings.routes, settings.verifier, judges) as scorer:
         return train_with_rewards(
-            settings, model, problems, scorer, folder, general, settings.general_from, settings.general_share
+            settings, model, problems, scorer, inputs, folder, general, settings.general_from, settings.general_share
         )

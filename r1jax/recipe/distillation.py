@@ -32,6 +32,7 @@ from r1jax.seeds import stage_key, stage_seed
 from r1jax.settings import may_change
 from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
+from r1jax.tokenizer.base import same_vocabulary
 from r1jax.training.gradients import accumulate
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.metrics import Metrics, reduce_metrics, totals
@@ -89,10 +90,8 @@ class MatchSettings(ComputeOptions):
 
 
 def check_vocabularies(student: Tokenizer, teacher: Tokenizer) -> None:
-    """Raises UserError unless both tokenizers decode every id to the same text."""
-    ids = range(student.vocab_size)
-    same = student.vocab_size == teacher.vocab_size and student.eos_ids == teacher.eos_ids
-    if not same or any(student.decode([i]) != teacher.decode([i]) for i in ids):
+    """Raises UserError unless both tokenizers decode every id to the same text and have the same end tokens."""
+    if student.eos_ids != teacher.eos_ids or not same_vocabulary(student, teacher):
         raise UserError(
             "the student and the teacher have different vocabularies, so their distributions cannot be matched: set "
             "--match.steps=0"

@@ -1,4 +1,4 @@
-"""Makes a stage of the pipeline from a row of a table: adds the files of its problems, and its costs."""
+"""Makes a stage of the pipeline from a row of a table: adds inputs that its settings name, and its costs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from r1jax.recipe.evaluation import GeneralPrompts
 from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.problems import problem_files
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
+from r1jax.recipe.starts import start_inputs
 
 # A row of a table of stages: name, function, settings, and role -> input (None: the stage has no such input).
 StageRow = tuple[str, Function, Any, Mapping[str, str | Path | None]]
@@ -28,7 +29,7 @@ def make_stage(
     mesh: str,
     accompanies: str | None = None,
 ) -> Stage:
-    """A stage with the inputs that are not None, and with the files that its problems come from.
+    """A stage with the inputs that are not None, the files of its problems, and the checkpoints of learned models.
 
     accompanies: as in Stage; by default a stage with the name EVALUATION + NAME accompanies NAME. model, mesh: for the
     estimate of the costs.
@@ -41,6 +42,8 @@ def make_stage(
         )
     given = {role: source for role, source in reads.items() if source is not None}
     reads = {**given, **_source_files(settings)}
+    if isinstance(settings, ReasoningRLSettings):
+        reads |= start_inputs(settings.rl)
     if name.startswith(EVALUATION) and accompanies is None:
         accompanies = name.removeprefix(EVALUATION)
     return Stage(name, function, settings, reads, costs(settings, model, mesh), accompanies, extended)

@@ -19,6 +19,7 @@ from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.judge import routed_rewards
 from r1jax.recipe.loading import load_model
+from r1jax.recipe.starts import load_starts
 from r1jax.rewards.config import VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import check_kinds, parse_routes
@@ -53,7 +54,7 @@ def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Pa
     problems = load_problems(settings.problems)
     padded_for = problems.held_out if settings.pad_to_held_out else ()
     with rule_rewards(settings.rewards, settings.routes, settings.verifier) as scorer:
-        return train_with_rewards(settings, model, problems.train, scorer, folder, padded_for=padded_for)
+        return train_with_rewards(settings, model, problems.train, scorer, inputs, folder, padded_for=padded_for)
 
 
 def rule_rewards(
@@ -70,6 +71,7 @@ def train_with_rewards(
     model: Model,
     problems: Sequence[Problem],
     scorer: Scorer,
+    inputs: Inputs,
     folder: Path,
     late_problems: Sequence[Problem] = (),
     late_from: int = -1,
@@ -78,10 +80,11 @@ def train_with_rewards(
 ) -> Figures:
     """RL on ``problems``, with a share of ``late_problems`` among them from step ``late_from`` on.
 
+    inputs: of the stage; those with the name of a learned model are what it starts from (r1jax.recipe.starts).
     padded_for: problems that are not trained on, but whose prompts fit the padded width, too. The width changes no
     sample; it may change floating-point rounding.
 
-    Raises UserError if a prompt and its completion do not fit the model's context.
+    Raises UserError if a prompt and its completion do not fit the model's context, or an input the algorithm.
     """
     template = find_template(settings.template)
     if settings.routes:
@@ -91,7 +94,8 @@ def train_with_rewards(
     environment = Environment(
         problems, template, scorer, settings.sampling, settings.seed, width, late_problems, late_from, late_share
     )
-    train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name)
+    starts = load_starts(settings.rl, model, inputs)
+    train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name, starts=starts)
     return {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
 
 

@@ -81,6 +81,8 @@ PANELS = (
     Panel("truncated_share", "Truncated", "share of the samples", percent=True),
     Panel("kl", "KL to the reference", "nats per token"),
     Panel("entropy", "Entropy", "nats per token"),
+    Panel("critic_loss", "Value loss", "half the squared error"),
+    Panel("critic_explained_variance", "Explained variance", "of the returns"),
     Panel("gradient_norm", "Gradient norm", "before clipping"),
 )
 

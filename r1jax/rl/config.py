@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.interface import NoEffect
 from r1jax.algorithms.table import ALGORITHMS, AnyAlgorithm
 from r1jax.cli import Named
 from r1jax.errors import UserError
@@ -118,25 +119,13 @@ def without_effect(config: RLConfig) -> list[str]:
     algorithm = config.algorithm
     values = vars(config) | vars(algorithm)
     defaults = {field.name: field.default for part in (config, algorithm) for field in dataclasses.fields(part)}
-    # Importance weights differ from token to token, so the level of the ratio acts with a ratio of 1, too.
-    ratio = () if values.get("importance_cap") else ("ratio",)
-    reasons = (
-        (
-            config.updates == 1,
-            ("loss", *ratio, "eps_low", "eps_high"),
-            "with one update a rollout, whose ratio is 1: raise rl.minibatches or rl.inner-epochs",
-        ),
-        (not algorithm.needs_reference, ("reference_every",), "without a reference: set rl.beta"),
-        (
-            not values.get("drop_equal_groups"),
-            ("max_resamples",),
-            "unless equal groups are dropped: set rl.drop-equal-groups",
-        ),
-    )
+    reasons = [*algorithm.without_effect(config.updates)]
+    if not algorithm.needs_reference:
+        reasons.append(NoEffect(("reference_every",), "without a reference: set rl.beta"))
     lines = []
-    for applies, names, why in reasons:
-        changed = [name for name in names if name in values and values[name] != defaults[name]]
-        if applies and changed:
+    for names, why in reasons:
+        changed = [name for name in names if values[name] != defaults[name]]
+        if changed:
             listed = ", ".join(f"rl.{name.replace('_', '-')}={values[name]}" for name in changed)
             lines.append(f"{listed}: no effect {why}")
     return lines

@@ -43,7 +43,9 @@ def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> di
     shared = {field.name: getattr(rl, field.name) for field in dataclasses.fields(OptimizerConfig)}
     learners = {}
     for name, learned in rl.algorithm.learned.items():
+        rate = rl.learning_rate * learned.learning_rate_factor
         own = {field: value for field, value in vars(learned).items() if field in shared and value is not None}
+        own = {"learning_rate": rate} | own
         settings = OptimizerConfig(**{**shared, **own})
         config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
         optimizer = make_optimizer(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
@@ -56,10 +58,14 @@ def learner_shapes(learner: Learner, mesh: Mesh) -> TrainState:
     return state_shapes(learner.config, learner.settings, learner.optimizer, mesh)
 
 
-def init_learner(policy: Params, learner: Learner, mesh: Mesh) -> TrainState:
-    """A learned model before its first update: a copy of the policy, with a head of zeros if it gives values."""
-    params = with_scalar_head(policy, learner.config)[0] if learner.config.head == "scalar" else policy
-    return init_state(params, learner.optimizer, learner_shapes(learner, mesh))
+def init_learner(policy: Params, learner: Learner, mesh: Mesh, start: Params | None = None) -> TrainState:
+    """A learned model before its first update: a copy of ``start``, or of the policy.
+
+    A copy of the policy that gives values has a head of zeros.
+    """
+    if start is None:
+        start = with_scalar_head(policy, learner.config)[0] if learner.config.head == "scalar" else policy
+    return init_state(start, learner.optimizer, learner_shapes(learner, mesh))
 
 
 def _output(params: Params, tokens: jax.Array, learner: Learner, context: UpdateContext, first: int) -> jax.Array:

@@ -33,10 +33,11 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
         "equal_groups": rollout.equal / rollout.sampled,
         "rollout_attempts": float(rollout.attempts),
+        "unfilled_share": float(1 - rollout.counts.mean()),  # of the batch
         "length_mean": float(lengths.mean()),
         "length_min": float(lengths.min()),
         "length_max": float(lengths.max()),
-        "truncated_share": float(np.concatenate([g.truncated for g in groups]).mean()),
+        "truncated_share": float(rollout.truncated.mean()),
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
     }

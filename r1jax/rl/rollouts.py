@@ -62,6 +62,11 @@ class Rollout:
         return _by_rule(self.names, np.stack([g.rewards for g in self.groups]))
 
     @property
+    def truncated(self) -> np.ndarray:
+        """Samples that ended at the longest length: [P * G] bool."""
+        return np.concatenate([g.truncated for g in self.groups])
+
+    @property
     def resolution(self) -> np.ndarray:
         """[P] float64."""
         return np.array([g.resolution for g in self.groups])

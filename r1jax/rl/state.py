@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.struct
@@ -73,9 +75,13 @@ def rl_shapes(setup: StepSetup) -> RLState:
     return RLState(policy, reference, {name: learner_shapes(one, mesh) for name, one in setup.learners.items()})
 
 
-def init_rl_state(params: Params, setup: StepSetup) -> RLState:
-    """The state before the first step: the policy, the reference and the learned models start from ``params``."""
+def init_rl_state(params: Params, setup: StepSetup, starts: Mapping[str, Params] = MappingProxyType({})) -> RLState:
+    """The state before the first step.
+
+    The policy and the reference start from ``params``, and so do the learned models that are not in ``starts``.
+    """
     policy = init_state(params, setup.optimizer, rl_shapes(setup).policy)
     reference = copy_reference(policy.params, setup.model) if setup.config.algorithm.needs_reference else None
-    learned = {name: init_learner(params, one, entered_mesh()) for name, one in setup.learners.items()}
+    mesh = entered_mesh()
+    learned = {name: init_learner(params, one, mesh, starts.get(name)) for name, one in setup.learners.items()}
     return RLState(policy, reference, learned)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 
@@ -19,6 +23,7 @@ from r1jax.rl.state import RLState, init_rl_state, rl_shapes
 from r1jax.rl.step import StepKeys, rl_step
 from r1jax.sampling.memory import choose_slots
 from r1jax.seeds import stage_key
+from r1jax.sharding import Params
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.optimizer import warn_of_rounding
 from r1jax.training.stopwatch import Stopwatch
@@ -32,12 +37,14 @@ def train_policy(
     folder: Path,
     log_samples: int = 4,
     name: str = "r1-zero",
+    starts: Mapping[str, Params] = MappingProxyType({}),
 ) -> Model:
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Resumes from the newest checkpoint there. ``name`` is shown beside the progress bar and separates the random numbers
-    of the stages of a recipe, so it differs between them. The weights of ``model`` are freed: training has a copy
-    of its own. Without an entered mesh it runs on one device.
+    of the stages of a recipe, so it differs between them. ``starts`` holds the weights that learned models of the
+    algorithm start from, by name, if not from the policy's. The weights of ``model`` and ``starts`` are freed: training
+    has copies of its own. Without an entered mesh it runs on one device.
 
     Raises:
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
@@ -49,7 +56,8 @@ def train_policy(
     setup = make_setup(model, environment, config)
     write_model(folder, model.config, model.tokenizer)
     with TrainingLoop(folder, name, config.steps, save, save.keep_best) as loop:
-        state = loop.start(rl_shapes(setup), lambda: init_rl_state(model.params, setup), model.params)
+        initial = partial(init_rl_state, model.params, setup, starts)
+        state = loop.start(rl_shapes(setup), initial, (model.params, dict(starts)))
         # Chosen once: free memory changes from step to step, and each number of slots compiles another program.
         slots = choose_slots(
             model.config,
@@ -73,6 +81,8 @@ def train_policy(
             problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
             state, result = rl_step(state, problems, step_keys(environment, step), setup)
             rollout, names = result.rollout, result.rollout.names
+            if not rollout.counts.all():
+                _warn_of_unfilled(config)
             whole, seconds = time.perf_counter() - began, watch.take()
             loop.writer.write_completions(step, excerpt(rollout.groups, log_samples, names))
             return state, describe(rollout, result.advantages, names) | result.metrics | {
@@ -94,6 +104,16 @@ def step_keys(environment: Environment, step: int) -> StepKeys:
         return jax.random.fold_in(stage_key(environment.seed, environment.stage, use), step)
 
     return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
+
+
+def _warn_of_unfilled(config: RLConfig) -> None:
+    """Warns that a step learns from fewer groups than rl.prompts, in the same words each time: printed once."""
+    warnings.warn(
+        f"a step found fewer than rl.prompts={config.prompts} groups to learn from in {config.algorithm.attempts} "
+        "attempts at sampling, so its batch is not full (unfilled_share in metrics.jsonl): raise rl.max-resamples, or "
+        "choose problems that are neither too easy nor too hard",
+        stacklevel=2,
+    )
 
 
 def _warn_of_repeats(environment: Environment, config: RLConfig) -> None:

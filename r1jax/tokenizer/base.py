@@ -68,6 +68,12 @@ class Tokenizer(Protocol):
         ...
 
 
+def same_vocabulary(one: Tokenizer, other: Tokenizer) -> bool:
+    """True if both tokenizers decode every id to the same text."""
+    ids = range(one.vocab_size)
+    return one.vocab_size == other.vocab_size and all(one.decode([i]) == other.decode([i]) for i in ids)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class BaseTokenizer(abc.ABC):
     """Declared tokens, chat template and configuration files, which all implementations share."""

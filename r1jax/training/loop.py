@@ -98,8 +98,8 @@ class TrainingLoop:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, at)
 
-    def start(self, shapes: State, initial: Callable[[], State], weights: Params | None = None) -> State:
-        """The newest checkpoint's state, or ``initial()`` if there is none; then frees ``weights``.
+    def start(self, shapes: State, initial: Callable[[], State], weights: Any = None) -> State:
+        """The newest checkpoint's state, or ``initial()`` if there is none; then frees ``weights``, a tree of arrays.
 
         Opens the files of metrics at the step of that state. shapes: the state as ShapeDtypeStructs with shardings.
         """
