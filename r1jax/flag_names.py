@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+_NO_CRITIC = "only PPO has a critic, and ppo is one of the values of {algorithm}"
+
 # Names without dashes, followed by sentences. The first sentence whose {fields} are all flags of the command is used. A
 # field is the end of a flag ({learning-rate}: --rl.learning-rate); {a|b} inserts both; {?a} is required, not inserted.
 _TABLE: tuple[tuple[str, ...], ...] = (
@@ -31,9 +33,13 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ("optimizer optimiser optim", "the optimiser is always AdamW; its learning rate is {learning-rate}"),
     # Objective
     (
-        "kl kl-coef kl-coeff kl-penalty init-kl-coef kl-loss-coef use-kl-loss use-kl-in-reward kl-beta kl-weight "
-        "kl-ctrl beta",
+        "kl kl-coef kl-coeff kl-penalty init-kl-coef kl-loss-coef kl-beta kl-weight kl-ctrl beta",
         "the weight of the KL divergence from the reference is {beta}",
+    ),
+    (
+        "use-kl-loss use-kl-in-reward kl-in-reward kl-type",
+        "{kl-in} is reward or loss, and the weight of the KL divergence from the reference is {beta}",
+        "the weight of the KL divergence from the reference is {beta}, a term of the loss",
     ),
     (
         "clip clip-eps clip-epsilon eps-clip cliprange clip-range clip-ratio clip-ratio-c epsilon delta",
@@ -51,12 +57,12 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     (
         "scale-rewards norm-adv-by-std-in-grpo normalize-advantages normalize-std whiten-advantages std-normalization",
         "advantages are divided by the standard deviation unless {normalise-std} is false",
+        "advantages are whitened unless {whiten} is false",
     ),
     ("filter-groups dynamic-sampling dynamic-filtering dapo", "{drop-equal-groups} drops groups with equal rewards"),
-    (
-        "overlong-buffer-len mask-truncated-completions overlong-filtering",
-        "the penalty on long completions is {overlong-buffer}",
-    ),
+    ("max-num-gen-batches", "the number of attempts at sampling after the first is {max-resamples}"),
+    ("overlong-buffer-len", "the penalty on long completions is {overlong-buffer}"),
+    ("mask-truncated-completions overlong-filtering", "{mask-truncated} leaves truncated samples out of the loss"),
     (
         "tis tis-cap use-tis vllm-importance-sampling-correction vllm-importance-sampling-cap imp-ratio-cap",
         "the cap of truncated importance sampling is {importance-cap}",
@@ -65,10 +71,19 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "ref-model reference-model ref-model-path ref ref-policy sync-ref-model ref-model-sync-steps update-reference",
         "the reference is the initial model if {beta} is above 0; {reference-every} replaces it by the policy",
     ),
+    ("critic critic-model critic-pretrain value-model", "the critic starts from {critic}", _NO_CRITIC),
+    ("critic-lr critic-learning-rate value-lr vf-lr", "{critic-learning-rate} is that of the critic", _NO_CRITIC),
+    ("gamma discount discount-factor", "the discount of rewards is {gamma}", _NO_CRITIC),
+    ("lam lambda gae-lam gae-lambda", "lambda of the advantages is {gae-lambda}", _NO_CRITIC),
     (
-        "critic critic-model critic-lr critic-learning-rate value-model gamma lam lambda gae-lambda vf-coef "
-        "cliprange-value",
-        "there is no critic: the baseline is computed from the group, see {baseline}",
+        "vf-coef value-coef value-loss-coef vf-loss-coef",
+        "policy and critic share no weights, so {critic-learning-rate} replaces the coefficient",
+        _NO_CRITIC,
+    ),
+    (
+        "cliprange-value value-clip value-clip-range clip-range-vf vf-clip vf-clip-param",
+        "a value moves by at most {value-clip} per rollout",
+        _NO_CRITIC,
     ),
     # Batch and length of training
     (

@@ -22,7 +22,9 @@ TYPED = """--lr --learning_rate --kl --kl_coef --beta --dataset --dataset_name -
     --gradient_checkpointing --flash_attn --attn_implementation --save_steps --eval_steps --logging_steps --warmup_ratio
     --lr_scheduler_type --weight_decay --max_grad_norm --eps_clip --epsilon --epsilon_high --clip_ratio --reward_funcs
     --reward_model --remote_rm_url --ref_model --loss_type --scale_rewards --advantage_estimator --adam_beta1 --config
-    --tokenizer --chat_template --system_prompt --input_key --critic_learning_rate --gamma --push_to_hub"""
+    --tokenizer --chat_template --system_prompt --input_key --critic_learning_rate --gamma --push_to_hub
+    --lam --gae_lambda --vf_coef --cliprange_value --critic.optim.lr --critic_model --mask_truncated_completions
+    --algorithm.filter_groups.max_num_gen_batches --algorithm.use_kl_in_reward"""
 
 
 def presets_of(command: str) -> tuple[dict[str, tuple[str, Any]], str]:
@@ -76,6 +78,9 @@ def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> 
         ("r1_zero", "--gpus=8", ["--mesh"]),
         ("r1_zero", "--lora", ["no adapters"]),
         ("r1_zero", "--vllm", ["training process draws", "--sampling.slots"]),
+        ("r1_zero", "--lam=1", ["only PPO has a critic", "--rl.algorithm"]),
+        ("r1", "--critic_lr=1", ["only PPO has a critic", "--final-rl.algorithm"]),
+        ("r1_zero", "--mask_truncated_completions", ["--rl.mask-truncated"]),
         ("r1", "--lr", ["--zero.learning-rate", "--sft.learning-rate", "--final-rl.learning-rate"]),
         ("r1", "--sft.lr", ["the learning rate is --sft.learning-rate ("]),
         ("r1", "--epochs=1", ["--sft.epochs", "--zero.steps"]),
@@ -91,6 +96,26 @@ def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> 
 )
 def test_the_error_line_names_the_replacement(command: str, typed: str, words: list[str]) -> None:
     line = said(command, typed)
+    assert [word for word in words if word not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("--gae_lambda=1", ["lambda of the advantages is --rl.gae-lambda ("]),
+        ("--rl.lam=1", ["--rl.gae-lambda"]),
+        ("--gamma=1", ["--rl.gamma"]),
+        ("--vf_coef=0.1", ["share no weights", "--rl.critic-learning-rate"]),
+        ("--cliprange_value=0.2", ["--rl.value-clip"]),
+        ("--critic_lr=1e-5", ["--rl.critic-learning-rate"]),
+        ("--critic_model=x", ["--rl.critic"]),
+        ("--use_kl_in_reward", ["--rl.kl-in", "--rl.beta"]),
+        ("--whiten_advantages", ["--rl.whiten"]),
+        ("--rl.baseline=batch", ["no such flag"]),
+    ],
+)
+def test_flags_of_a_critic_lead_to_those_of_ppo(typed: str, words: list[str]) -> None:
+    line = said("r1_zero", "--rl.algorithm=ppo", typed)
     assert [word for word in words if word not in line] == [], line
 
 

@@ -7,8 +7,12 @@ import pytest
 
 from experiments.r1_zero import PRESETS
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ppo import PPO
 from r1jax.algorithms.table import ALGORITHMS
+from r1jax.models.config import ModelConfig
 from r1jax.rl.config import check_run, without_effect
+from r1jax.rl.learned import make_learners
 from tests.helpers.paths import ROOT
 
 ALGORITHMS_PAGE = (ROOT / "docs" / "algorithms.md").read_text()
@@ -19,6 +23,8 @@ VARIANTS = {  # from the papers: the clipped range of the ratio, its level, the 
         "eps_high": 0.28,
         "aggregate": "token",
         "drop_equal_groups": True,
+        "max_resamples": 9,
+        "mask_truncated": True,
         "overlong_buffer": 4096,
         "updates": 16,
         "beta": 0,
@@ -41,7 +47,7 @@ def test_the_documented_variants_are_those_of_their_papers(name):
     assert without_effect(config.rl) == []
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "grpo"])
+@pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if name != "grpo" and type(one) is GRPO])
 def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
     """The other flags of a variant are settings of the rollout and belong to no algorithm."""
     variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
@@ -53,6 +59,20 @@ def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
     assert dataclasses.replace(named.rl, algorithm=plain.rl.algorithm, group=8, minibatches=1) == plain.rl
     other = dataclasses.replace(ALGORITHMS[name], entropy=0.5)
     assert cli.parse(PRESETS, "tiny", ["--rl.entropy=0.5", f"--rl.algorithm={name}"]).rl.algorithm == other
+
+
+def test_ppo_has_the_settings_of_its_sources():
+    """Clip: arXiv 1707.06347, table 1. Value clip: the program of arXiv 1909.08593. Others: arXiv 2503.24290."""
+    config = cli.parse(PRESETS, "tiny", ["--rl.algorithm=ppo", "--rl.minibatches=2", "--rl.group=1"]).rl
+    settings = {"eps_low": 0.2, "eps_high": 0.2, "value_clip": 0.2, "gamma": 1, "gae_lambda": 1, "beta": 0}
+    settings |= {"whiten": True, "critic": "policy", "aggregate": "token", "mask_truncated": False}
+    assert {key: getattr(config.algorithm, key) for key in settings} == settings
+    assert without_effect(config) == []
+    rate = make_learners(config, ModelConfig(), 0, "rl")["critic"].settings.learning_rate
+    assert rate == pytest.approx(5 * config.learning_rate)  # 5e-6 and 1e-6
+    own = cli.parse(PRESETS, "tiny", ["--rl.gae-lambda=0.95", "--rl.algorithm=ppo", "--rl.critic-learning-rate=1e-5"])
+    assert own.rl.algorithm.gae_lambda == 0.95 and type(own.rl.algorithm) is PPO
+    assert make_learners(own.rl, ModelConfig(), 0, "rl")["critic"].settings.learning_rate == 1e-5
 
 
 def test_every_documented_variant_is_tested():

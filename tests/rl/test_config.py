@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ppo import PPO
 from r1jax.algorithms.ratios import clipped_surrogate, log_ratio, truncated_importance
+from r1jax.errors import UserError
 from r1jax.rl.config import RLConfig, check_run, without_effect
 from r1jax.sampling.processors import Sampling
 
@@ -37,6 +39,30 @@ def test_settings_without_effect_are_reported_with_the_settings_that_they_need(s
     assert without_effect(RLConfig()) == without_effect(rl_config(importance_cap=2.0, aggregate="token")) == []
     with pytest.warns(UserWarning, match=line):  # at the start of a command
         check_run(rl_config(**settings), Sampling(), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"eps_high": 0.3, "value_clip": 0.5}, "rl.eps-high=0.3, rl.value-clip=0.5: no effect with one update a"),
+        ({"kl_in": "loss"}, "rl.kl-in=loss: no effect without a reference: set rl.beta"),
+        ({"max_resamples": 5}, "rl.max-resamples=5: no effect .* set rl.drop-equal-groups"),
+    ],
+)
+def test_an_algorithm_states_its_own_settings_without_effect(settings, line):
+    found = without_effect(RLConfig(algorithm=PPO(**settings)))
+    assert len(found) == 1 and re.match(line, found[0])
+    acting = PPO(**settings, beta=0.1, drop_equal_groups=True)
+    assert without_effect(RLConfig(minibatches=2, algorithm=acting)) == without_effect(RLConfig(algorithm=PPO())) == []
+
+
+def test_settings_of_ppo_are_checked():
+    assert RLConfig(prompts=2, group=1, algorithm=PPO()).sequences == 2  # no group to compare with
+    with pytest.raises(UserError, match=r"rl.group=1: a sample is compared .* at least 2"):
+        RLConfig(group=1, algorithm=PPO(drop_equal_groups=True))
+    for name in ("gamma", "gae_lambda"):
+        with pytest.raises(UserError, match=rf"{name.replace('_', '-')}=1\.5 must be at most 1"):
+            PPO(**{name: 1.5})
 
 
 def test_a_ratio_per_sequence_changes_the_gradient_with_importance_weights():
