@@ -11,14 +11,19 @@ import pytest
 
 from experiments.r1_zero import Config, reward_specs, stages
 from r1jax import cli
+from r1jax.algorithms.interface import PolicyTokens, RolloutTokens
+from r1jax.algorithms.ppo import PPO
+from r1jax.algorithms.rollout_terms import RolloutTerms
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
 from r1jax.models.attention import implementation
-from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
+from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
 from r1jax.models.transformer import forward, param_specs
 from r1jax.recipe.pretraining import document_rows, model_config, train_tokenizer
 from r1jax.rl.batch import Batch
+from r1jax.rl.config import RLConfig
+from r1jax.rl.learned import make_learners
 from r1jax.rl.update import policy_sums
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import sample_token
@@ -153,6 +158,7 @@ BY_RUNNING = {
     "checkpoints/test_native.py": "save.keep_last save.keep_best",
     "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "rl/test_update.py": "rl.microbatch",
+    "rl/test_rollouts.py": "rl.mask_truncated",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": "problems.source problems.held_out_source problems.checker",
@@ -239,6 +245,37 @@ def test_every_setting_changes_what_its_observer_sees(observe, start, tiny_confi
     assert repr(observe(start, *arguments)) == plain
     for path in OBSERVERS[observe]:
         assert repr(observe(changed(start, path), *arguments)) != plain, path
+
+
+def ppo_program(algorithm):
+    """PPO as traced programs, and the settings of its critic, which differ if a setting differs."""
+    B, T = 4, 5
+    f32, mask = jax.ShapeDtypeStruct((B, T), jnp.float32), jax.ShapeDtypeStruct((B, T), bool)
+    row = jax.ShapeDtypeStruct((B,), jnp.float32)
+    rollout = RolloutTokens(mask, row, {}, row, f32, f32, {"critic": f32})
+    tokens = PolicyTokens(f32, f32, f32, f32, f32, f32, mask)
+    targets = jax.eval_shape(algorithm.prepare, rollout)[1]["critic"]
+    programs = [
+        jax.make_jaxpr(algorithm.prepare)(rollout),
+        jax.make_jaxpr(algorithm.token_loss)(tokens),
+        jax.make_jaxpr(lambda x, m: algorithm.reduce(x, m, 7))(f32, mask),
+        jax.make_jaxpr(lambda *x: algorithm.learned_loss("critic", *x))(f32, mask, targets),
+    ]
+    rl = RLConfig(algorithm=algorithm, learning_rate=1e-3)
+    settings = vars(make_learners(rl, ModelConfig(), 0, "rl")["critic"].settings)
+    return repr((programs, settings, algorithm.learned["critic"].start, rl.algorithm.needs_reference))
+
+
+def test_every_setting_of_ppo_changes_its_programs():
+    """Those of the rollout are GRPO's, too."""
+    shared = {field.name for field in dataclasses.fields(RolloutTerms)}
+    start = PPO(beta=0.1, whiten=False)
+    other = {"kl_in": "loss", "aggregate": "sequence", "whiten": True, "critic": "runs/a", "critic_schedule": "cosine"}
+    own = [field.name for field in dataclasses.fields(PPO) if field.name not in shared]
+    assert len(own) > 14
+    for name in own:
+        value = other.get(name) or (0.5 if name != "critic_warmup_steps" else 3)
+        assert ppo_program(dataclasses.replace(start, **{name: value})) != ppo_program(start), name
 
 
 def test_every_setting_has_an_observer(start):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ppo import PPO
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
@@ -146,10 +147,51 @@ def test_groups_without_spread_are_replaced_and_do_not_count(model):
     found, _, _ = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
     assert found.attempts == 2 and found.sampled == 4 and found.equal == 3
     assert found.groups[0].problem == apart and [g.spread for g in found.groups] == [True, False]
+    assert describe(found, np.zeros((2, 4)), ("told",))["unfilled_share"] == 0.5
     never, _, batch = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
     assert len(never.groups) == 2 and not batch.mask.any()
+    assert describe(never, np.zeros((2, 4)), ("told",))["unfilled_share"] == 1
     _, _, batch = collected(model, lambda problem, place: 1.0)
     assert batch.mask.any()
+
+
+def test_sampling_ends_as_soon_as_the_batch_is_full(model):
+    """DAPO's dynamic sampling, with more attempts than are needed."""
+    environment = environment_of(by_place)
+    apart = [environment.batch(0, 2, attempt, 10)[0] for attempt in (3, 5)]
+
+    def few(problem, place):
+        return float(place) if problem in apart else 1.0
+
+    found, _, batch = collected(model, few, drop_equal_groups=True, max_resamples=9)
+    assert found.attempts <= 6 and found.counts.all() and batch.mask.any(axis=1).all()
+    assert {g.problem for g in found.groups} <= set(apart)
+    assert describe(found, np.zeros((2, 4)), ("told",))["unfilled_share"] == 0
+
+
+def test_truncated_samples_are_left_out_of_the_loss_and_remain_in_the_advantages(model):
+    environment = environment_of(by_place)
+    short = dataclasses.replace(environment, sampling=Sampling(max_tokens=2))
+
+    def made(algorithm):
+        return rolled_out(model, short, dataclasses.replace(CONFIG, algorithm=algorithm))
+
+    plain, advantages, batch = made(GRPO())
+    truncated = plain.truncated
+    assert 0 < truncated.sum() < 8
+    found, same, masked = made(GRPO(mask_truncated=True))
+    np.testing.assert_array_equal(same, advantages)
+    np.testing.assert_array_equal(masked.advantages, batch.advantages)
+    np.testing.assert_array_equal(masked.mask.any(axis=1), ~truncated)
+    np.testing.assert_array_equal(masked.mask[~truncated], batch.mask[~truncated])
+    assert found.counts.all()  # the group counts, its truncated samples do not
+
+
+def test_ppo_needs_no_group(model):
+    config = dataclasses.replace(CONFIG, prompts=4, group=1, algorithm=PPO())
+    found, advantages, batch = rolled_out(model, environment_of(lambda problem, place: 3.0), config)
+    assert batch.mask.any(axis=1).all() and batch.rewards.tolist() == advantages[:, 0].tolist() == [3.0] * 4
+    assert describe(found, advantages, ("told",))["reward"] == 3.0
 
 
 def test_dropped_groups_do_not_enter_the_deviation_of_the_batch(model):
