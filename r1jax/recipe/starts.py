@@ -31,7 +31,7 @@ def start_inputs(rl: RLConfig) -> dict[str, Path]:
 def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None) -> None:
     """Raises UserError for a checkpoint that a learned model cannot start from; reads no weights.
 
-    tokenizer: of the policy. None: it does not exist yet, and neither it nor the size of the vocabulary is compared.
+    tokenizer: of the policy. None: it does not exist yet and is not compared.
     """
     for name, one in rl.algorithm.learned.items():
         if not one.start:
@@ -45,7 +45,9 @@ def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None)
                 if scalar
                 else f"{at} is a reward model, which has no tokens: give the folder of a language model"
             )
-        skipped = _OWN if tokenizer is not None else {*_OWN, "vocab_size"}
+        # The vocabulary of a policy that does not exist yet may become smaller than its config allows.
+        may_fit = tokenizer is None and found.vocab_size <= policy.vocab_size
+        skipped = {*_OWN, "vocab_size"} if may_fit else _OWN
         for field in dataclasses.fields(ModelConfig):
             own, other = getattr(policy, field.name), getattr(found, field.name)
             if field.name not in skipped and own != other:

@@ -74,6 +74,7 @@ def test_a_critic_that_starts_from_the_policy_and_grpo_read_no_checkpoint():
         (dataclasses.replace(POLICY, hidden_size=16), ByteTokenizer(), r"has hidden size 8 and the policy 16: give a"),
         (dataclasses.replace(POLICY, num_layers=2), None, "has num layers 1 and the policy 2"),
         (dataclasses.replace(POLICY, vocab_size=300), ByteTokenizer(), "has vocab size 259 and the policy 300"),
+        (dataclasses.replace(POLICY, vocab_size=200), None, "has vocab size 259 and the policy 200"),
         (dataclasses.replace(POLICY, qk_norm=True), None, "has qk norm False and the policy True"),
         (POLICY, Swapped(), "has another vocabulary than the policy: give a model with the policy's tokenizer"),
     ],
