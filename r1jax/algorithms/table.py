@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.prime import PRIME
 from r1jax.algorithms.relatives import CISPO, DAPO, DR_GRPO, GSPO, REINFORCE_PLUS_PLUS, RLOO
 
-AnyAlgorithm = GRPO  # a union of all classes below
+AnyAlgorithm = GRPO | PRIME  # a union of all classes below
 
 ALGORITHMS: dict[str, AnyAlgorithm] = {
     "grpo": GRPO(),
@@ -15,4 +16,5 @@ ALGORITHMS: dict[str, AnyAlgorithm] = {
     "reinforce++": REINFORCE_PLUS_PLUS,
     "gspo": GSPO,
     "cispo": CISPO,
+    "prime": PRIME(),
 }
