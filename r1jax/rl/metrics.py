@@ -16,6 +16,8 @@ from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
 from r1jax.training.metrics import Metrics, merge, reduce_metrics
 
+_TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
+
 Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
 
 
@@ -69,8 +71,8 @@ def excerpt(
 ) -> list[dict[str, Any]]:
     """The first completion of each of the first ``count`` groups, as a line of completions.jsonl.
 
-    names: of the rewards. values: name -> [count, T], from first_of_groups; completions that are learned from are
-    written with the text of each token and its values, if there are any.
+    names: of the rewards. values: name -> [count, T], from first_of_groups; if there are any, completions that are
+    learned from are written with the text and the values of each of their first _TOKENS_SHOWN tokens.
     """
     lines = []
     for row, g in enumerate(groups[:count]):
@@ -85,7 +87,7 @@ def excerpt(
             "truncated": bool(g.truncated[0]),
         }
         if values and g.kept:
-            n, start = line["tokens"], len(g.prompt) - 1  # position t belongs to the token after it
+            n, start = min(line["tokens"], _TOKENS_SHOWN), len(g.prompt) - 1  # position t belongs to the token after it
             line["token_texts"] = token_texts(g.samples.tokens[0][:n].tolist(), g.prompt, tokenizer)
             line["token_values"] = {
                 name: [float(f"{x:.4g}") for x in table[row, start : start + n]] for name, table in values.items()
