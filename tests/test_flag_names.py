@@ -76,6 +76,8 @@ def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> 
         ("r1_zero", "--gpus=8", ["--mesh"]),
         ("r1_zero", "--lora", ["no adapters"]),
         ("r1_zero", "--vllm", ["training process draws", "--sampling.slots"]),
+        ("r1_zero", "--algorithm.reward_dpo_coef=5", ["it is a setting of PRIME: add --rl.algorithm=prime"]),
+        ("r1_zero", "--rl.prm-beta=0.1", ["it is a setting of PRIME: add --rl.algorithm=prime"]),
         ("r1", "--lr", ["--zero.learning-rate", "--sft.learning-rate", "--final-rl.learning-rate"]),
         ("r1", "--sft.lr", ["the learning rate is --sft.learning-rate ("]),
         ("r1", "--epochs=1", ["--sft.epochs", "--zero.steps"]),

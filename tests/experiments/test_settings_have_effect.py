@@ -11,6 +11,8 @@ import pytest
 
 from experiments.r1_zero import Config, reward_specs, stages
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.prime import PRIME
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
@@ -239,6 +241,21 @@ def test_every_setting_changes_what_its_observer_sees(observe, start, tiny_confi
     assert repr(observe(start, *arguments)) == plain
     for path in OBSERVERS[observe]:
         assert repr(observe(changed(start, path), *arguments)) != plain, path
+
+
+# Settings of other algorithms than the default, by the class that has them.
+BY_ALGORITHM = {
+    PRIME: {
+        "algorithms/test_prime.py": "accuracy_low accuracy_high gamma prm_beta prm_learning_rate process_weight "
+        "normalise_process"
+    }
+}
+
+
+@pytest.mark.parametrize("algorithm", BY_ALGORITHM)
+def test_every_setting_of_another_algorithm_is_tested_where_it_says(algorithm):
+    own = {field.name for field in dataclasses.fields(algorithm)} - {field.name for field in dataclasses.fields(GRPO)}
+    assert own == {name for names in BY_ALGORITHM[algorithm].values() for name in names.split()}
 
 
 def test_every_setting_has_an_observer(start):
