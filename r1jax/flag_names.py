@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 
 _NO_CRITIC = "only PPO has a critic, and ppo is one of the values of {algorithm}"
+_OF_PRIME = "it is a setting of PRIME: add {algorithm}=prime"
 
 # Names without dashes, followed by sentences. The first sentence whose {fields} are all flags of the command is used. A
 # field is the end of a flag ({learning-rate}: --rl.learning-rate); {a|b} inserts both; {?a} is required, not inserted.
@@ -63,6 +64,18 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     ("max-num-gen-batches", "the number of attempts at sampling after the first is {max-resamples}"),
     ("overlong-buffer-len", "the penalty on long completions is {overlong-buffer}"),
     ("mask-truncated-completions overlong-filtering", "{mask-truncated} leaves truncated samples out of the loss"),
+    # PRIME
+    ("reward-dpo-coef dpo-coef rm-coef", "the weight of the process rewards is {process-weight}", _OF_PRIME),
+    ("beta-train", "the factor of the process rewards is {prm-beta}", _OF_PRIME),
+    ("prm-lr", "the learning rate of the process reward model is {prm-learning-rate}", _OF_PRIME),
+    ("prime-norm", "{normalise-process} divides process rewards by their largest sum", _OF_PRIME),
+    (
+        "filter-accuracy accuracy-lower-bound accuracy-upper-bound",
+        "prompts with an accuracy outside {accuracy-low} and {accuracy-high} are filtered, with {drop-equal-groups}",
+        _OF_PRIME,
+    ),
+    ("oversample-factor", "the number of further attempts at sampling is {max-resamples}"),
+    ("prm-beta prm-learning-rate process-weight normalise-process accuracy-low accuracy-high", _OF_PRIME),
     (
         "tis tis-cap use-tis vllm-importance-sampling-correction vllm-importance-sampling-cap imp-ratio-cap",
         "the cap of truncated importance sampling is {importance-cap}",

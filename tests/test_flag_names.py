@@ -81,6 +81,8 @@ def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> 
         ("r1_zero", "--lam=1", ["only PPO has a critic", "--rl.algorithm"]),
         ("r1", "--critic_lr=1", ["only PPO has a critic", "--final-rl.algorithm"]),
         ("r1_zero", "--mask_truncated_completions", ["--rl.mask-truncated"]),
+        ("r1_zero", "--algorithm.reward_dpo_coef=5", ["it is a setting of PRIME: add --rl.algorithm=prime"]),
+        ("r1_zero", "--rl.prm-beta=0.1", ["it is a setting of PRIME: add --rl.algorithm=prime"]),
         ("r1", "--lr", ["--zero.learning-rate", "--sft.learning-rate", "--final-rl.learning-rate"]),
         ("r1", "--sft.lr", ["the learning rate is --sft.learning-rate ("]),
         ("r1", "--epochs=1", ["--sft.epochs", "--zero.steps"]),

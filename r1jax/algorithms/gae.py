@@ -40,13 +40,19 @@ def generalised_advantages(
     errors = jnp.where(mask, rewards + gamma * following - values, 0.0)
     decays = jnp.where(mask, jnp.float32(gamma) * lam, 0.0)
 
+    advantages = discounted_sums(errors, decays)
+    return advantages, jnp.where(mask, advantages + values, 0.0)
+
+
+def discounted_sums(values: jax.Array, decays: jax.Array) -> jax.Array:
+    """s_t = x_t + d_t s_{t+1} for each position t: [B, T] float32 for values x and decays d, [B, T] each."""
+
     def join(later: tuple[jax.Array, jax.Array], earlier: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        # (d, e) stands for the map A -> e + d A from the advantage after a span of tokens to that at its start.
+        # (d, x) stands for the map s -> x + d s from the sum after a span of tokens to that at its start.
         return earlier[0] * later[0], earlier[1] + earlier[0] * later[1]
 
     # log2(T) passes over [B, T], where a scan would take T steps.
-    _, advantages = jax.lax.associative_scan(join, (decays, errors), axis=1, reverse=True)
-    return advantages, jnp.where(mask, advantages + values, 0.0)
+    return jax.lax.associative_scan(join, (decays, values), axis=1, reverse=True)[1]
 
 
 def whiten(values: jax.Array, mask: jax.Array, eps: float = 1e-6) -> jax.Array:

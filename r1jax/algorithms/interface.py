@@ -7,12 +7,12 @@ r1jax.algorithms.table.
 One step of training (r1jax.rl.step) calls, in this order:
 
 1. ``shape_rewards``, ``keeps``, ``advantages`` and ``counted`` on the host, for the groups of a rollout;
-2. ``prepare`` on the devices, only if the algorithm has ``learned`` models: advantages per token, and the targets of
-   the models, from their outputs;
+2. ``prepare`` and ``token_values`` on the devices, only if the algorithm has ``learned`` models: advantages per token,
+   the targets of the models, and values to log, from the outputs of the models;
 3. ``token_loss`` and ``reduce`` in each update of the policy, and ``learned_loss`` in each update of a learned model.
 
 The updates of a learned model with ``updated="before"`` come between 2 and 3; their targets are those of ``prepare``,
-which is then called again with the model's new outputs.
+which is then called again with the model's new outputs, as is ``token_values``.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Algorithm:
 
     smallest_group: ClassVar[int] = 1  # samples of a question that the advantages need
     fixed_reference: ClassVar[bool] = False  # True if the reference must remain the policy at the start of training
+    rules: ClassVar[tuple[str, ...]] = ()  # names of the rules whose rewards the algorithm reads: all must be given
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -151,6 +152,10 @@ class Algorithm:
     def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:
         """Advantages [B, T] float32, and for ``learned_loss`` a tree of arrays [B, ...] of each learned model."""
         raise NotImplementedError
+
+    def token_values(self, rollout: RolloutTokens) -> Values:
+        """Values per token [B, T], such as process rewards, that completions.jsonl shows for the logged completions."""
+        return {}
 
     def token_loss(self, tokens: PolicyTokens) -> tuple[jax.Array, Values, Values]:
         """The policy's loss per token [B, T]; metrics [B, T] whose mean is logged, and metrics whose maximum is."""

@@ -27,8 +27,8 @@ class PPO(RolloutTerms):
     """Policy, per token: -min(rho A, clip(rho, 1 - eps, 1 + eps) A), rho = pi / pi_old, A by gae.py. Critic: values.py.
 
     The reward of a completion belongs to its last token. The KL divergence from the reference is a term of the reward
-    of each token, r_t - beta log(pi / pi_ref) (arXiv 1909.08593, eq. 2), or of the loss, as in
-    GRPO. There is no group baseline, so groups of 1 are enough.
+    of each token, r_t - beta log(pi / pi_ref) (arXiv 1909.08593, eq. 2), or of the loss, as in GRPO. There is no group
+    baseline, so groups of 1 are enough.
 
     The defaults: clip of 0.2 from arXiv 1707.06347, table 1; value clip of 0.2 from the program of arXiv 1909.08593;
     gamma = lambda = 1, no KL, whitened advantages and a critic with five times the policy's learning rate (5e-6 to

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.ppo import PPO
+from r1jax.algorithms.prime import PRIME
 from r1jax.algorithms.relatives import CISPO, DAPO, DR_GRPO, GSPO, REINFORCE_PLUS_PLUS, RLOO
 
-AnyAlgorithm = GRPO | PPO  # a union of all classes below
+AnyAlgorithm = GRPO | PPO | PRIME  # a union of all classes below
 
 ALGORITHMS: dict[str, AnyAlgorithm] = {
     "grpo": GRPO(),
@@ -17,4 +18,5 @@ ALGORITHMS: dict[str, AnyAlgorithm] = {
     "gspo": GSPO,
     "cispo": CISPO,
     "ppo": PPO(),
+    "prime": PRIME(),
 }

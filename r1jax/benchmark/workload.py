@@ -242,7 +242,7 @@ class Bench:
 
     def learn(self, batch: Batch, step: int) -> dict[str, float]:
         """Reference pass and update; their metrics."""
-        self.state, metrics = learn(self.state, batch, jax.random.key(step), self.setup)
+        self.state, metrics, _ = learn(self.state, batch, jax.random.key(step), self.setup)
         return metrics
 
     def batch(self, step: int) -> Batch:

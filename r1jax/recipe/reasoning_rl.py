@@ -24,7 +24,7 @@ from r1jax.rewards.config import VerifierConfig, parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rewards.routing import check_kinds, parse_routes
 from r1jax.rewards.scores import Scorer
-from r1jax.rl.config import RLConfig
+from r1jax.rl.config import RLConfig, check_rules
 from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
@@ -46,6 +46,15 @@ class ReasoningRLSettings(ComputeOptions):
     seed: int
     save: SaveConfig
     pad_to_held_out: bool = False  # whether prompts are padded to the longest held-out prompt, if that is longer
+
+    def __post_init__(self) -> None:
+        if not self.rl.algorithm.rules:
+            return
+        mixtures = [*parse_routes(self.routes).values()]
+        if self.rewards:
+            mixtures.append({spec.name: spec.weight for spec in parse_rewards(self.rewards)})
+        for mixture in mixtures:
+            check_rules(self.rl.algorithm, [name for name, weight in mixture.items() if weight > 0])
 
 
 def reasoning_rl_stage(settings: ReasoningRLSettings, inputs: Inputs, folder: Path) -> Figures:

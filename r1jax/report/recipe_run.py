@@ -18,6 +18,7 @@ from r1jax.report.recipe_tables import EvaluatedModel, answers_table, evaluated_
 from r1jax.report.rendering import percent, render, to_html
 from r1jax.report.reward_hacking import hacking_signs
 from r1jax.report.style import MODEL_LABELS
+from r1jax.report.token_values import token_value_sections
 from r1jax.rewards.routing import parse_routes
 from r1jax.rewards.rules import RULES
 from r1jax.training.metrics import read_metrics
@@ -77,8 +78,9 @@ def write_report(out: Path) -> list[EvaluatedModel]:
         pictures=_draw_pictures(out, made, students, every_model),
         answers_tables=[answers_table(models, part) for part in (questions[:4], questions[-6:-2])],
     )
-    write_whole(out / "report.md", page)
-    write_whole(out / "report.html", to_html(page, _title(made), out))
+    plain, coloured = token_value_sections({label: folder for label, _, folder in _rl_trainings(out, made, students)})
+    write_whole(out / "report.md", f"{page}\n{plain}" if plain else page)
+    write_whole(out / "report.html", to_html(f"{page}\n{coloured}", _title(made), out))
     summary = {
         "commands": commands,
         "findings": [dataclasses.asdict(one) for one in results],
@@ -139,16 +141,22 @@ def _draw_pictures(
     plot_headline(evaluations, out / "pass-at-1.png", title, names)
     plot_pass_at_k(evaluations, out / "pass-at-k.png", title, names)
     pictures = [("pass@1 of each model", "pass-at-1.png"), ("pass@k of each model", "pass-at-k.png")]
-    runs = {MODEL_LABELS[name]: read_metrics(out / name) for name in _TRAINED_BY_RL if name in made}
-    trained = {MODEL_LABELS[name]: name for name in _TRAINED_BY_RL}
-    for folder, stages in students.items():
-        if "student_rl" in stages:
-            label = f"{folder}: {MODEL_LABELS['student_rl']}"
-            runs[label], trained[label] = read_metrics(out / STUDENTS / folder / "student_rl"), "student_rl"
-    if runs:
-        plot_curves(runs, out / "curves.png", title, trained)
+    trainings = _rl_trainings(out, made, students)
+    if trainings:
+        runs = {label: read_metrics(folder) for label, _, folder in trainings}
+        plot_curves(runs, out / "curves.png", title, {label: name for label, name, _ in trainings})
         pictures.append(("reinforcement learning, step by step", "curves.png"))
     return pictures
+
+
+def _rl_trainings(out: Path, made: Manifests, students: Mapping[str, Manifests]) -> list[tuple[str, str, Path]]:
+    """Label, name of the stage, and folder of each finished training by RL."""
+    own = [(MODEL_LABELS[name], name, out / name) for name in _TRAINED_BY_RL if name in made]
+    return own + [
+        (f"{student}: {MODEL_LABELS['student_rl']}", "student_rl", out / STUDENTS / student / "student_rl")
+        for student, stages in students.items()
+        if "student_rl" in stages
+    ]
 
 
 def _summarised(made: Manifests) -> dict[str, Any]:

@@ -83,6 +83,7 @@ PANELS = (
     Panel("entropy", "Entropy", "nats per token"),
     Panel("critic_loss", "Value loss", "half the squared error"),
     Panel("critic_explained_variance", "Explained variance", "of the returns"),
+    Panel("prm_loss", "Process reward model", "cross-entropy, nats"),
     Panel("gradient_norm", "Gradient norm", "before clipping"),
 )
 
@@ -98,6 +99,19 @@ FIGURE_LABELS: Mapping[str, str] = {
 def figure_label(name: str) -> str:
     """The label of a figure in tables, with its unit."""
     return FIGURE_LABELS.get(name) or f"{name.replace('_at_', '@')}, %"
+
+
+# Background colours of the smallest and the largest value per token. INK on any mixture of one of them with white has a
+# contrast of at least 6 to 1. Both are of Okabe and Ito (2008) and differ for all kinds of colour blindness.
+NEGATIVE, POSITIVE = "#e69f00", "#56b4e9"
+
+
+def diverging(share: float) -> str:
+    """The colour "#rrggbb" of a value as a share of the largest: -1 NEGATIVE, 0 white, 1 POSITIVE, and mixtures."""
+    end = NEGATIVE if share < 0 else POSITIVE
+    part = min(abs(share), 1.0)
+    channels = (round(255 + part * (int(end[i : i + 2], 16) - 255)) for i in (1, 3, 5))
+    return "#" + "".join(f"{channel:02x}" for channel in channels)
 
 
 # Colours of text, axes and grids in pictures.

@@ -16,6 +16,7 @@ from r1jax.evaluation.summary import Evaluation
 from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.rendering import render, to_html
+from r1jax.report.token_values import token_value_sections
 from r1jax.training.metrics import read_metrics
 
 Manifest = Mapping[str, Any]
@@ -55,8 +56,9 @@ def write_report(out: Path, stages: Mapping[str, Manifest], console: Console) ->
         pictures=[(text, file) for text, file in _PICTURES.items() if (out / file).exists()],
         examples=examples,
     )
-    write_whole(out / "report.md", page)
-    write_whole(out / "report.html", to_html(page, title, out))
+    plain, coloured = token_value_sections({"": out / TRAINING})
+    write_whole(out / "report.md", f"{page}\n{plain}" if plain else page)
+    write_whole(out / "report.html", to_html(f"{page}\n{coloured}", title, out))
     write_whole(out / "summary.json", json.dumps(_summary(stages, old, new, rows), indent=2) + "\n")
     console.print(examples, markup=False, highlight=False)
     console.print(

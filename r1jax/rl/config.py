@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Collection
 from typing import Annotated
 
 import tyro
 
 from r1jax.algorithms.grpo import GRPO
-from r1jax.algorithms.interface import NoEffect
+from r1jax.algorithms.interface import Algorithm, NoEffect
 from r1jax.algorithms.table import ALGORITHMS, AnyAlgorithm
 from r1jax.cli import Named
 from r1jax.errors import UserError
@@ -145,3 +146,13 @@ def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
     if sampling.temperature == 0:
         raise UserError("sampling.temperature=0 gives groups of equal samples: training on them teaches nothing")
     config.algorithm.check(sampling.max_tokens)
+
+
+def check_rules(algorithm: Algorithm, rewards: Collection[str]) -> None:
+    """Raises UserError if the algorithm reads the reward of a rule that is not among ``rewards``."""
+    for rule in algorithm.rules:
+        if rule not in rewards:
+            raise UserError(
+                f"{type(algorithm).__name__} learns from the reward {rule}, which is not among the rewards "
+                f"{', '.join(sorted(rewards))}: add {rule} with a weight above 0, or choose another algorithm"
+            )

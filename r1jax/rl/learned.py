@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from r1jax.algorithms.interface import Algorithm, RolloutTokens
+from r1jax.algorithms.interface import Algorithm, RolloutTokens, Values
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import hidden_states, prepare, with_scalar_head
@@ -97,8 +97,11 @@ def prepare_batch(
     learners: Mapping[str, Learner],
     config: RLConfig,
     context: UpdateContext,
-) -> Batch:
-    """The batch of a whole rollout with advantages per token and targets, from the outputs of the learned models."""
+) -> tuple[Batch, Values]:
+    """The batch of a whole rollout with advantages per token and targets, from the outputs of the learned models.
+
+    Also Algorithm.token_values.
+    """
     outputs = {
         name: learner_output(learned[name].params, batch, learner, context, config.passes)
         for name, learner in learners.items()
@@ -107,7 +110,7 @@ def prepare_batch(
 
 
 @partial(jax.jit, static_argnames=("algorithm", "group"))
-def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm, group: int) -> Batch:
+def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm, group: int) -> tuple[Batch, Values]:
     rollout = RolloutTokens(
         mask=batch.mask,
         rewards=batch.rewards,
@@ -120,7 +123,8 @@ def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm,
     )
     advantages, targets = algorithm.prepare(rollout)
     targets = jax.tree.map(lambda x: constrain(x, "batch", *[None] * (x.ndim - 1)), targets)
-    return dataclasses.replace(batch, advantages=constrain(advantages, "batch", None), targets=targets)
+    values = {name: constrain(x, "batch", None) for name, x in algorithm.token_values(rollout).items()}
+    return dataclasses.replace(batch, advantages=constrain(advantages, "batch", None), targets=targets), values
 
 
 @partial(jax.jit, static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from r1jax.algorithms.interface import Values
+from r1jax.data.text.token_texts import token_texts
 from r1jax.rl.rollouts import Group, Rollout
+from r1jax.sharding import constrain
+from r1jax.tokenizer import Tokenizer
 from r1jax.training.metrics import Metrics, merge, reduce_metrics
+
+_TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
 
 Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
 
@@ -29,6 +36,8 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "reward": float(rollout.totals.mean()),
         **{f"reward_{name}": float(np.nanmean(rewards[:, i])) for i, name in enumerate(names) if judged[i]},
         **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
+        "unfiltered_reward": rollout.reward,
+        "filtered_groups": rollout.dropped / rollout.sampled,
         "reward_spread": float(rollout.totals.std(axis=1).mean()),
         "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
         "equal_groups": rollout.equal / rollout.sampled,
@@ -49,17 +58,40 @@ def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[st
     return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
 
 
-def excerpt(groups: Sequence[Group], count: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The first completion of each of the first ``count`` groups, as a line of completions.jsonl."""
-    return [
-        {
+@partial(jax.jit, static_argnames=("group", "count"))
+def first_of_groups(values: Values, group: int, count: int) -> Values:
+    """The rows of the first completion of each of the first ``count`` groups: [count, T] for [P * G, T].
+
+    Whole on every host, so that all can read them.
+    """
+    return {name: constrain(x[: count * group : group], None, None) for name, x in values.items()}
+
+
+def excerpt(
+    groups: Sequence[Group], count: int, names: Sequence[str], tokenizer: Tokenizer, values: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """The first completion of each of the first ``count`` groups, as a line of completions.jsonl.
+
+    names: of the rewards. values: name -> [count, T], from first_of_groups; if there are any, completions that are
+    learned from are written with the text and the values of each of their first _TOKENS_SHOWN tokens.
+    """
+    lines = []
+    for row, g in enumerate(groups[:count]):
+        rewards = {f"reward_{n}": float(g.rewards[0, i]) for i, n in enumerate(names) if not np.isnan(g.rewards[0, i])}
+        line = {
             "question": g.problem.question,
             "answer": g.problem.answer,
             "completion": g.completions[0].text,
             "reward": float(g.total[0]),
-            **{f"reward_{n}": float(g.rewards[0, i]) for i, n in enumerate(names) if not np.isnan(g.rewards[0, i])},
+            **rewards,
             "tokens": int(g.samples.lengths[0]),
             "truncated": bool(g.truncated[0]),
         }
-        for g in groups[:count]
-    ]
+        if values and g.kept:
+            n, start = min(line["tokens"], _TOKENS_SHOWN), len(g.prompt) - 1  # position t belongs to the token after it
+            line["token_texts"] = token_texts(g.samples.tokens[0][:n].tolist(), g.prompt, tokenizer)
+            line["token_values"] = {
+                name: [float(f"{x:.4g}") for x in table[row, start : start + n]] for name, table in values.items()
+            }
+        lines.append(line)
+    return lines

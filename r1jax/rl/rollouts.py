@@ -47,6 +47,8 @@ class Rollout:
     attempts: int
     sampled: int  # groups of all attempts
     equal: int  # groups without spread among them
+    dropped: int  # groups among them that the algorithm does not keep
+    reward: float  # mean total of all of them
     tokens: int  # of all attempts
     timeouts: int
     crashes: int
@@ -107,6 +109,8 @@ def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Arra
         attempts=len(scores),
         sampled=len(sampled),
         equal=sum(not g.spread for g in sampled),
+        dropped=sum(not g.kept for g in sampled),
+        reward=float(np.mean([g.total for g in sampled])),
         tokens=sum(int(g.samples.lengths.sum()) for g in sampled),
         timeouts=sum(judged.timeouts for judged in scores),
         crashes=sum(judged.crashes for judged in scores),

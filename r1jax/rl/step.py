@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.algorithms.interface import Values
 from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, build_batch, minibatches
 from r1jax.rl.learned import prepare_batch, update_learners
@@ -36,6 +37,7 @@ class StepResult(NamedTuple):
     rollout: Rollout
     advantages: np.ndarray  # [P, G]
     metrics: dict[str, float]  # of the updates
+    token_values: Values  # name -> [P * G, T] on the devices, with the layout of the batch
 
 
 def rl_step(
@@ -51,8 +53,8 @@ def rl_step(
         state = dataclasses.replace(state, reference=copy_reference(state.policy.params, setup.model))
     rollout = collect(state.policy.params, problems, keys.samples, setup)
     advantages = setup.config.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
-    state, metrics = learn(state, batch_of(rollout, advantages, setup), keys.minibatches, setup)
-    return state, StepResult(rollout, advantages, metrics)
+    state, metrics, values = learn(state, batch_of(rollout, advantages, setup), keys.minibatches, setup)
+    return state, StepResult(rollout, advantages, metrics, values)
 
 
 def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batch:
@@ -70,8 +72,8 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
     )
 
 
-def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float]]:
-    """The state after all updates of one batch, and their metrics.
+def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float], Values]:
+    """The state after all updates of one batch, their metrics, and the algorithm's values per token to log.
 
     Each inner epoch has other minibatches. In the policy's loss a sequence that counts has the same weight in every one
     (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
@@ -97,16 +99,17 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         total, weight, largest = sampler_gap(batch.old_logprobs, batch.sampler_logprobs, batch.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": largest})
-    policy, learned = state.policy, state.learned
+    policy, learned, values = state.policy, state.learned, {}
     before = [one for one in setup.learners.values() if one.updated == "before"]
     after = [one for one in setup.learners.values() if one.updated == "after"]
     if setup.learners:
-        sampled, batch = batch, prepare_batch(batch, learned, setup.learners, config, context)
+        sampled = batch
+        batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
         if before:
             for part in parts(batch):
                 learned, metrics = update_learners(learned, part, before, config, context)
                 sums.append(metrics)
-            batch = prepare_batch(sampled, learned, setup.learners, config, context)
+            batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
     for part in parts(batch):
@@ -116,4 +119,4 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         learned, learned_metrics = update_learners(learned, part, after, config, context)
         sums += [metrics, learned_metrics]
         maxima.append(largest)
-    return RLState(policy, state.reference, learned), reduce_updates(sums, maxima)
+    return RLState(policy, state.reference, learned), reduce_updates(sums, maxima), values

@@ -15,9 +15,9 @@ import jax
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.schedule import warn_of_repeats
-from r1jax.rl.config import RLConfig, warn_without_effect
+from r1jax.rl.config import RLConfig, check_rules, warn_without_effect
 from r1jax.rl.environment import Environment, sample_groups
-from r1jax.rl.metrics import describe, excerpt
+from r1jax.rl.metrics import describe, excerpt, first_of_groups
 from r1jax.rl.setup import make_setup
 from r1jax.rl.state import RLState, init_rl_state, rl_shapes
 from r1jax.rl.step import StepKeys, rl_step
@@ -47,9 +47,11 @@ def train_policy(
     has copies of its own. Without an entered mesh it runs on one device.
 
     Raises:
+      UserError: if the algorithm needs a reward that the environment does not have.
       Stopped: on Ctrl-C and SIGTERM, when all is saved.
     """
     warn_without_effect(config)
+    check_rules(config.algorithm, environment.pool.names)
     warn_of_rounding(config, "rl")
     _warn_of_repeats(environment, config)
     environment = dataclasses.replace(environment, stage=name)
@@ -84,7 +86,9 @@ def train_policy(
             if not rollout.counts.all():
                 _warn_of_unfilled(config)
             whole, seconds = time.perf_counter() - began, watch.take()
-            loop.writer.write_completions(step, excerpt(rollout.groups, log_samples, names))
+            values = jax.device_get(first_of_groups(result.token_values, config.group, log_samples))
+            completions = excerpt(rollout.groups, log_samples, names, model.tokenizer, values)
+            loop.writer.write_completions(step, completions)
             return state, describe(rollout, result.advantages, names) | result.metrics | {
                 "tokens": float(rollout.tokens),
                 "tokens_per_second": rollout.tokens / whole,

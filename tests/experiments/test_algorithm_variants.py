@@ -47,7 +47,10 @@ def test_the_documented_variants_are_those_of_their_papers(name):
     assert without_effect(config.rl) == []
 
 
-@pytest.mark.parametrize("name", [name for name, one in ALGORITHMS.items() if name != "grpo" and type(one) is GRPO])
+RELATIVES = [name for name, one in ALGORITHMS.items() if type(one) is GRPO and name != "grpo"]
+
+
+@pytest.mark.parametrize("name", RELATIVES)
 def test_a_named_algorithm_has_the_settings_of_the_documented_variant(name):
     """The other flags of a variant are settings of the rollout and belong to no algorithm."""
     variant = {"dr-grpo": "Dr. GRPO"}.get(name, name.upper())
@@ -78,3 +81,15 @@ def test_ppo_has_the_settings_of_its_sources():
 def test_every_documented_variant_is_tested():
     table = re.findall(r"^\| \[(.*?)\].*\| `--.*` \|$", ALGORITHMS_PAGE, re.MULTILINE)
     assert table == list(VARIANTS)
+
+
+def test_prime_takes_the_flags_of_its_row():
+    flags = re.search(r"^\| \[PRIME\].*?\| `(.*?)` \|", ALGORITHMS_PAGE, re.MULTILINE)[1].split()
+    rl = cli.parse(PRESETS, "tiny", [*flags, "--rl.prm-learning-rate=1e-4"]).rl
+    assert (rl.group, rl.learning_rate, rl.algorithm.prm_learning_rate, rl.algorithm.prm_beta) == (4, 5e-7, 1e-4, 0.05)
+    check_run(rl, PRESETS["tiny"][1].sampling, 1)
+    assert without_effect(rl) == []
+    changed = cli.parse(PRESETS, "tiny", [*flags, "--rl.max-resamples=9", "--rl.accuracy-low=0.1"]).rl
+    assert without_effect(changed) == []
+    unfiltered = cli.parse(PRESETS, "tiny", [*flags, "--rl.accuracy-low=0.1", "--rl.drop-equal-groups=false"]).rl
+    assert without_effect(unfiltered)[0].startswith("rl.accuracy-low=0.1: no effect unless equal groups are dropped")

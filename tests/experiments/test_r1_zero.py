@@ -115,6 +115,12 @@ def test_another_setting_in_the_same_folder_is_refused(finished):
         (["--template=chat"], "unknown template"),
         (["--rewards", "speed"], "unknown reward"),
         (["--out=/proc/none"], "/proc/none"),
+        (["--rl.algorithm=prime"], "rl.reference-every=2: this algorithm keeps the first reference"),
+        (["--rl.algorithm=prime", "--rl.reference-every=0", "--rl.group=1"], "at least 2"),
+        (
+            ["--rl.algorithm=prime", "--rl.reference-every=0", "--rewards", "format", "length"],
+            "PRIME learns from the reward accuracy, which is not among the rewards format, length",
+        ),
     ],
 )
 def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):

@@ -11,8 +11,10 @@ import pytest
 
 from experiments.r1_zero import Config, reward_specs, stages
 from r1jax import cli
+from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.interface import PolicyTokens, RolloutTokens
 from r1jax.algorithms.ppo import PPO
+from r1jax.algorithms.prime import PRIME
 from r1jax.algorithms.rollout_terms import RolloutTerms
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
@@ -276,6 +278,21 @@ def test_every_setting_of_ppo_changes_its_programs():
     for name in own:
         value = other.get(name) or (0.5 if name != "critic_warmup_steps" else 3)
         assert ppo_program(dataclasses.replace(start, **{name: value})) != ppo_program(start), name
+
+
+# Settings of other algorithms than the default, by the class that has them.
+BY_ALGORITHM = {
+    PRIME: {
+        "algorithms/test_prime.py": "accuracy_low accuracy_high gamma prm_beta prm_learning_rate process_weight "
+        "normalise_process"
+    }
+}
+
+
+@pytest.mark.parametrize("algorithm", BY_ALGORITHM)
+def test_every_setting_of_another_algorithm_is_tested_where_it_says(algorithm):
+    own = {field.name for field in dataclasses.fields(algorithm)} - {field.name for field in dataclasses.fields(GRPO)}
+    assert own == {name for names in BY_ALGORITHM[algorithm].values() for name in names.split()}
 
 
 def test_every_setting_has_an_observer(start):

@@ -1,4 +1,4 @@
-"""The width that a stage of RL pads prompts to."""
+"""The settings of a stage of RL, and the width that it pads prompts to."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,9 @@ import types
 
 import pytest
 
+from r1jax.algorithms.prime import PRIME
 from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.errors import UserError
 from r1jax.recipe import reasoning_rl
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
 from r1jax.rewards.config import VerifierConfig
@@ -45,3 +47,20 @@ def test_prompts_are_padded_to_the_longest_of_training_and_if_asked_of_held_out_
         problems = dataclasses.replace(settings.problems, held_out_source=str(held_out))
         reasoning_rl_stage(dataclasses.replace(settings, problems=problems), {"policy": tmp_path}, tmp_path)
     assert widths[1] - widths[0] == (len(" + 1 + 1") if to_held_out else 0)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "listed"),
+    [
+        ({"rewards": ("format", "accuracy=0")}, "format"),
+        ({"routes": ("sum: accuracy format", "safety: harmlessness format")}, "format, harmlessness"),
+    ],
+)
+def test_prime_without_the_reward_that_it_learns_from_is_refused(rewards, listed):
+    plain = {"problems": ProblemsConfig(), "template": "think", "sampling": Sampling(), "verifier": VerifierConfig()}
+    plain |= {"seed": 0, "save": SaveConfig()}
+    prime = RLConfig(algorithm=PRIME())
+    with pytest.raises(UserError, match=f"PRIME learns from the reward accuracy, .* rewards {listed}: add accuracy"):
+        ReasoningRLSettings(rl=prime, **plain, **rewards)
+    ReasoningRLSettings(rl=RLConfig(), **plain, **rewards)
+    ReasoningRLSettings(rl=prime, **plain, rewards=("format", "accuracy=0.5"))

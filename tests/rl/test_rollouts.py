@@ -234,6 +234,7 @@ def test_figures_and_completions_of_a_step(model):
     row = describe(found, advantages, ("told",))
     lengths = np.concatenate([g.samples.lengths for g in found.groups])
     assert row["reward"] == row["reward_told"] == 1.5 and row["equal_groups"] == 0
+    assert row["unfiltered_reward"] == 1.5 and row["filtered_groups"] == 0
     assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
     assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())
     assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in found.groups]))

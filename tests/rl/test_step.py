@@ -21,7 +21,7 @@ def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_conf
         state, optimizer, _ = fresh(tiny_params, tiny_config)
         state = RLState(state, jax.tree.map(jnp.copy, tiny_params))
         setup = setup_of(config, optimizer, tiny_config)
-        state, row = learn(state, batch_of(samples), jax.random.key(0), setup)
+        state, row, _ = learn(state, batch_of(samples), jax.random.key(0), setup)
         counts = [int(c) for _, c in optax.tree_utils.tree_get_all_with_path(state.policy.opt_state, "count")]
         assert counts and set(counts) == {minibatches * epochs}
         assert row["sampler_gap_max"] < 1e-5
@@ -44,7 +44,7 @@ def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_pa
         config = RLConfig(prompts=4, group=4, minibatches=minibatches, algorithm=GRPO(aggregate=aggregate))
         state, _, _ = fresh(tiny_params, tiny_config)
         state = RLState(state.replace(opt_state=sgd.init(state.params)))
-        state, row = learn(state, batch, jax.random.key(0), setup_of(config, sgd, tiny_config))
+        state, row, _ = learn(state, batch, jax.random.key(0), setup_of(config, sgd, tiny_config))
         moved[minibatches] = jnp.concatenate(
             [(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, (state.policy.params, tiny_params)), strict=True)]
         )

@@ -1,0 +1,128 @@
+"""Training with PRIME: process rewards that are logged, resuming, and meshes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.prime import PRIME
+from r1jax.checkpoints.model import Model
+from r1jax.errors import UserError
+from r1jax.models.transformer import forward, param_specs
+from r1jax.rl.batch import build_batch
+from r1jax.rl.config import RLConfig
+from r1jax.rl.setup import make_setup
+from r1jax.rl.state import init_rl_state
+from r1jax.rl.step import learn
+from r1jax.sampling.sampler import Samples
+from r1jax.sharding import init_params, make_mesh, param_shardings, place
+from r1jax.tokenizer import ByteTokenizer
+from tests.rl import test_learned
+from tests.rl.test_learned import MODEL, Places, environment_of, train
+
+PRIME_ = PRIME(prm_learning_rate=3e-3)
+FIRST = 0x4E00
+
+
+class Distinct(ByteTokenizer):
+    """Each id has a character of its own, so that ids can be read from texts."""
+
+    def decode(self, ids):
+        return "".join(chr(FIRST + id) for id in ids)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def distinct():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_learned, "ByteTokenizer", Distinct)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, distinct):
+    folder = tmp_path_factory.mktemp("prime") / "whole"
+    return *train(folder, algorithm=PRIME_), folder
+
+
+def completions_of(folder):
+    return [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+
+
+def test_the_process_reward_model_learns(whole):
+    rows, (params, rest), _ = whole
+    # Half of the completions are correct, by their place, and in the first update the model is the reference.
+    assert rows[0]["prm_loss"] == pytest.approx(np.log(2), abs=0.01)
+    assert {"prm_accuracy", "prm_reward_correct", "prm_reward_wrong"} <= rows[0].keys()
+    assert all(row["filtered_groups"] == 0 and row["unfiltered_reward"] == 0.5 for row in rows)
+    assert set(rest["learned"]) == {"prm"} and not np.array_equal(
+        rest["learned"]["prm"]["params"]["embedding"], params["embedding"]
+    )
+
+
+def test_process_rewards_are_written_beside_the_tokens_that_they_belong_to(whole):
+    """The saved models give the process rewards of the last step, which are of the model after its updates."""
+    _, (_, rest), folder = whole
+    rows = [row for row in completions_of(folder) if row["step"] == 2]
+    log_policy = jax.jit(lambda params, tokens: jax.nn.log_softmax(forward(params, tokens, MODEL)))
+    assert len(rows) == 2
+    for row in rows:
+        texts, values = row["token_texts"], row["token_values"]["process_reward"]
+        assert "".join(texts) == row["completion"] and len(texts) == len(values) == row["tokens"]
+        ids = [ord(text) - FIRST if text else 257 for text in texts]
+        assert all(texts[:-1]) and row["truncated"] == (ids[-1] != 257)
+        tokens = jnp.array([[256, *row["question"].encode(), *ids]])
+        ours, reference = (
+            log_policy(p, tokens)[0, -len(ids) - 1 : -1] for p in (rest["learned"]["prm"]["params"], rest["reference"])
+        )
+        expected = 0.05 * (ours - reference)[jnp.arange(len(ids)), jnp.array(ids)]
+        np.testing.assert_allclose(values, expected, rtol=2e-3, atol=1e-6)
+        assert max(map(abs, values)) > 1e-4
+
+
+def test_prime_resumes_with_the_same_bits(whole, tmp_path):
+    with pytest.raises(KeyError):
+        train(tmp_path, Places(fail_at=2), algorithm=PRIME_)
+    rows, saved = train(tmp_path, algorithm=PRIME_)
+    assert rows == whole[0]
+    jax.tree.map(np.testing.assert_array_equal, saved, whole[1])
+    assert completions_of(tmp_path) == completions_of(whole[2])
+
+
+RIGHT = np.arange(8) % 2.0
+
+
+def learned_on(mesh):
+    """One step with one update of each model on a mesh: metrics and process rewards."""
+    rng, mesh = np.random.default_rng(0), make_mesh(mesh)
+    lengths, noise = np.array([4, 2, 3, 4, 1, 4, 2, 3]), rng.normal(-5, 0.1, (8, 4)).astype(np.float32)
+    samples = Samples(rng.integers(0, 256, (8, 4)), lengths, np.zeros(8, np.int32), noise, noise, np.int32(4))
+    with jax.set_mesh(mesh):
+        params = place(init_params(param_specs(MODEL), jax.random.key(0)), param_shardings(param_specs(MODEL), mesh))
+        config = RLConfig(prompts=2, group=4, learning_rate=1e-3, algorithm=PRIME_)
+        setup = make_setup(Model(MODEL, params, ByteTokenizer()), environment_of(Places()), config)
+        prompts, rules = [[256, 97]] * 4 + [[256, 98]] * 4, {"accuracy": RIGHT}
+        batch = build_batch(prompts, samples, setup.longest, rewards=RIGHT, rule_rewards=rules, advantages=RIGHT - 0.5)
+        _, metrics, values = learn(init_rl_state(params, setup), batch, jax.random.key(0), setup)
+        return metrics, jax.device_get(values["process_reward"])
+
+
+def test_meshes_give_the_same_process_rewards():
+    metrics, values = learned_on("1x1")
+    scores = values.sum(axis=1)
+    assert scores[RIGHT == 1].min() > scores[RIGHT == 0].max()  # the model is updated before it is read
+    for mesh in ("2x1", "1x2", "2x2"):
+        found, other = learned_on(mesh)
+        for name in ("prm_loss", "prm_accuracy", "prm_gradient_norm", "loss", "gradient_norm"):
+            assert found[name] == pytest.approx(metrics[name], abs=1e-5), (mesh, name)
+        np.testing.assert_allclose(other, values, atol=1e-5)
+
+
+def test_a_reward_that_is_missing_is_named_before_training(tmp_path):
+    class Unnamed(Places):
+        names = ("format",)
+
+    with pytest.raises(UserError, match="PRIME learns from the reward accuracy, which is not among the rewards format"):
+        train(tmp_path, Unnamed(), algorithm=PRIME_)
+    assert not (tmp_path / "metrics.jsonl").exists()
