@@ -8,13 +8,15 @@ Intervals are 95% bootstrap intervals over problems of the mean over runs, paire
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from r1jax.evaluation.estimators import bootstrap_intervals, bootstrap_means, pass_at_k
 from r1jax.evaluation.summary import Evaluation, Interval, shown_ks
+from r1jax.settings import from_json
 
 LEVELS = (0.0, 1 / 64, 1 / 8, 1 / 2, 1.0)  # upper bounds of the levels of difficulty, of the base's pass@1
 MARGIN = 0.05  # a change whose interval lies within this distance of 0 is none
@@ -97,6 +99,16 @@ class RLChange:
     crossing: Crossing
     solvability: Solvability
     levels: tuple[Level, ...]
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RLChange:
+        """The RLChange that ``dataclasses.asdict`` and JSON stored: keys became text and tuples became lists."""
+        by_k = {
+            name: {int(k): from_json(Comparison, one) for k, one in fields[name].items()}
+            for name in ("pass_at", "maj_at")
+        }
+        hints = typing.get_type_hints(cls)
+        return cls(**by_k, **{name: from_json(hints[name], fields[name]) for name in hints if name not in by_k})
 
     def verdicts(self) -> dict[str, Verdict]:
         """The verdicts on maj@n and pass@n: the claim expects that maj@n rises and that pass@n is unchanged."""

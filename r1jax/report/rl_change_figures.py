@@ -1,0 +1,85 @@
+"""Pictures of what RL changes: pass@k and maj@k before and after, and the accuracy of each problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+from r1jax.evaluation.rl_change import Comparison, RLChange
+from r1jax.evaluation.summary import shown_ks
+from r1jax.report.curves import add_legend, add_title, finish_axes, save_figure
+from r1jax.report.style import GREY, MODEL_STYLES
+
+_SIDES = (("before", "base", MODEL_STYLES["base"]), ("after", "after RL", MODEL_STYLES["zero"]))
+_BINS = 16  # of the histogram
+
+
+def plot_rl_change(change: RLChange, path: Path | str, title: str = "") -> None:
+    """Draws pass@k and maj@k over k before and after RL: the mean of the runs, its 95% interval, and each run.
+
+    k is on a logarithmic axis; the grey area is the interval of the crossing. The suffix of ``path`` chooses the format
+    (png, svg, pdf). Raises UserError if it cannot be written.
+    """
+    figure = Figure(figsize=(9.6, 4.4), dpi=150, facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw(left, change.pass_at, "pass@k")
+    _draw(right, change.maj_at, "maj@k")
+    crossing = change.crossing
+    if crossing.k is not None:
+        low, high = (end or change.samples for end in crossing.interval)
+        left.axvspan(low, high, color=GREY, alpha=0.12, linewidth=0)
+        left.axvline(crossing.k, color=GREY, linewidth=1, linestyle=":", label=f"the curves cross at k = {crossing.k}")
+    add_legend(figure, [left], 3)
+    add_title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals; thin lines: single runs"])))
+    save_figure(figure, path)
+
+
+def plot_problems(change: RLChange, path: Path | str, title: str = "") -> None:
+    """Draws the share of right samples of each problem before and after RL: a scatter, and a histogram of both.
+
+    Shares are means over the runs. Errors as in plot_rl_change.
+    """
+    shares = {side: np.mean(getattr(change, f"correct_{side}"), axis=0) / change.samples for side, _, _ in _SIDES}
+    figure = Figure(figsize=(9.6, 4.4), dpi=150, facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    left.scatter(shares["before"], shares["after"], s=10, alpha=0.4, color=MODEL_STYLES["zero"].colour, linewidths=0)
+    finish_axes(left, "right samples of each problem", "after RL")
+    left.set_xlabel("base", fontsize=8, color=GREY)
+    left.xaxis.set_major_formatter(PercentFormatter(1.0))
+    edges = np.linspace(0, 1, _BINS + 1)
+    for side, label, style in _SIDES:
+        heights, _ = np.histogram(shares[side], edges)
+        right.stairs(heights, edges, color=style.colour, linewidth=1.8, label=label, fill=False)
+    finish_axes(right, "problems by their share of right samples", "problems")
+    right.set_xlabel("right samples", fontsize=8, color=GREY)
+    right.xaxis.set_major_formatter(PercentFormatter(1.0))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    add_legend(figure, [right], 3)
+    add_title(figure, " · ".join(filter(None, [title, "shares of the samples, means over the runs"])))
+    save_figure(figure, path)
+
+
+def _draw(ax: Axes, figures: Mapping[int, Comparison], heading: str) -> None:
+    ks = list(figures)
+    for side, label, style in _SIDES:
+        estimates = [getattr(one, side) for one in figures.values()]
+        marked = [k in shown_ks(ks[-1]) for k in ks]
+        line = {"color": style.colour, "linestyle": style.line}
+        for run in np.array([one.runs for one in estimates]).T:
+            ax.plot(ks, run, linewidth=0.6, alpha=0.5, **line)
+        values = [one.value for one in estimates]
+        ax.plot(ks, values, linewidth=1.8, marker=style.marker, markersize=4, markevery=marked, label=label, **line)
+        if all(one.interval for one in estimates):
+            low, high = np.array([one.interval for one in estimates]).T
+            ax.fill_between(ks, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    finish_axes(ax, heading, "share of the problems" if heading == "pass@k" else "")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_xlabel("k", fontsize=8, color=GREY)
