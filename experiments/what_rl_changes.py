@@ -3,9 +3,9 @@
     python experiments/r1_zero.py --preset smollm2 --evaluation.samples 256 --seed S       for each seed
     python experiments/what_rl_changes.py runs/r1-zero-smollm2-seed0 runs/r1-zero-smollm2-seed1
 
-The runs must have evaluated the same problems. It writes study.json, report.md, report.html and pictures: pass@k and
-maj@k before and after with intervals, where the curves cross, entropy, which problems became solvable, and the change by
-difficulty. Nothing is sampled here.
+The runs must have evaluated the same problems. The command writes study.json, report.md, report.html and pictures:
+pass@k and maj@k before and after with intervals, where the curves cross, entropy, which problems became solvable, and
+the change by difficulty. It samples nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def check_alike(runs: dict[Path, Manifests]) -> None:
 
 
 def base_name(stages: Manifests) -> str:
-    """Equal for runs that evaluated the same base: the hash of its files, or the fingerprint of the stage that made it."""
+    """A name of the base that was evaluated: the hash of its files, or the fingerprint of the stage that made it."""
     before = stages[EVALUATIONS[0]]
     return json.dumps([before["files"].get("policy"), before["fingerprints"]], sort_keys=True)
 
@@ -116,8 +116,11 @@ def study_of(runs: dict[Path, Manifests]) -> Study:
         commands=tuple(one["made_by"]["command"] for one in manifests),
         versions={name: made_by[name] for name in ("python", "r1jax", "jax")},
         problems=evaluation["problems"],
-        training=settings["rl"]
-        | {"rewards": list(settings["rewards"]), "max_tokens": settings["sampling"]["max_tokens"]},
+        training={
+            **{name: value for name, (value, _) in cli.diff(settings["rl"], {}).items()},
+            "rewards": " ".join(settings["rewards"]),
+            "max_tokens": settings["sampling"]["max_tokens"],
+        },
         temperature=evaluation["evaluation"]["temperature"],
         questions=questions(evaluation["problems"], change.problems),
         change=change,

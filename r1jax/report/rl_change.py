@@ -22,11 +22,12 @@ CLAIM = (
     "RL raises maj@K and leaves pass@K where it was: it makes right answers more frequent and adds no ability "
     "(DeepSeekMath, arXiv 2402.03300, section 5.2.2)."
 )
+_NEAR = f"{100 * MARGIN:.0f} points"
 REFUTATION = (
-    "The claim is refuted if the interval of the change of pass@n, for the largest number n of samples, is above 0: "
-    "then RL solves problems that the base does not solve in n samples. It is refuted, too, if maj@n does not rise: if "
-    f"the interval of its change is below 0 or within {100 * MARGIN:.0f} points of 0. It is supported if maj@n rises and "
-    f"pass@n falls, or changes by less than {100 * MARGIN:.0f} points with its whole interval. All else is inconclusive."
+    "Let n be the number of samples per problem. The claim is refuted if the interval of the change of pass@n is above "
+    "0: then RL solves problems that the base does not solve in n samples. It is also refuted if maj@n does not rise: "
+    f"the interval of its change is below 0 or within {_NEAR} of 0. It is supported if maj@n rises and pass@n falls or "
+    f"stays, with the whole interval of its change within {_NEAR} of 0. Otherwise it is undecided."
 )
 
 
