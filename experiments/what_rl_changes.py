@@ -11,7 +11,7 @@ the change by difficulty. It samples nothing.
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,13 +23,10 @@ from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import problem_hash
 from r1jax.evaluation.rl_change import rl_change
-from r1jax.evaluation.summary import Evaluation
-from r1jax.pipeline.plan import finished_stages
+from r1jax.report.finished_runs import FinishedRun, check_alike, read_run
 from r1jax.report.rl_change import Study, crossing_line, write_study
-from r1jax.report.zero_run import EVALUATIONS, TRAINING
+from r1jax.report.zero_run import EVALUATIONS
 from r1jax.settings import from_json
-
-Manifests = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,51 +41,6 @@ class Config:
     """Require at least this many samples per problem in each evaluation."""
 
 
-def read_run(run: Path, samples: int) -> Manifests:
-    """The manifests of a finished run; raises UserError if it is none or has fewer samples per problem."""
-    if not run.is_dir():
-        raise UserError(f"no folder {run}: give the output folders of finished runs of experiments/r1_zero.py")
-    stages = finished_stages(run)
-    for name in (*EVALUATIONS, TRAINING):
-        if name not in stages:
-            raise UserError(
-                f"{run} is no finished run of R1-Zero, since its stage {name} is missing: run "
-                f"experiments/r1_zero.py --out={run} to its end"
-            )
-    for name in EVALUATIONS:
-        n = stages[name]["figures"]["reasoning"]["samples_per_problem"]
-        if n < samples:
-            raise UserError(
-                f"{run}: {name} has {n} samples per problem and --samples={samples} are required: run "
-                f"experiments/r1_zero.py with --evaluation.samples={samples}"
-            )
-    return stages
-
-
-def check_alike(runs: dict[Path, Manifests]) -> None:
-    """Raises UserError unless all runs have evaluated the same problems with the same number of samples."""
-    (first, reference), *others = runs.items()
-    wanted = [reference[name]["figures"]["reasoning"] for name in EVALUATIONS]
-    if not all(one.get("problems") for one in wanted):
-        raise UserError(f"{first} was evaluated by an older version, without figures by problem: run it again")
-    for run, stages in others:
-        for name, want in zip(EVALUATIONS, wanted, strict=True):
-            found = stages[name]["figures"]["reasoning"]
-            if sorted(found.get("problems", ())) != sorted(want["problems"]):
-                raise UserError(f"{run} and {first} evaluated different problems: give runs of the same --problems")
-            if found["samples_per_problem"] != want["samples_per_problem"]:
-                raise UserError(
-                    f"{run} has {found['samples_per_problem']} samples per problem and {first} has "
-                    f"{want['samples_per_problem']}: give runs with the same --evaluation.samples"
-                )
-
-
-def base_name(stages: Manifests) -> str:
-    """A name of the base that was evaluated: the hash of its files, or the fingerprint of the stage that made it."""
-    before = stages[EVALUATIONS[0]]
-    return json.dumps([before["files"].get("policy"), before["fingerprints"]], sort_keys=True)
-
-
 def questions(settings: dict[str, Any], hashes: tuple[str, ...]) -> tuple[str, ...]:
     """The question of each hash; () if the source of the problems is not there any more or has changed."""
     try:
@@ -99,15 +51,11 @@ def questions(settings: dict[str, Any], hashes: tuple[str, ...]) -> tuple[str, .
     return tuple(found[one] for one in hashes) if set(hashes) <= found.keys() else ()
 
 
-def study_of(runs: dict[Path, Manifests]) -> Study:
+def study_of(runs: Sequence[FinishedRun]) -> Study:
     """The study of runs that check_alike has accepted."""
-    pairs = [
-        tuple(Evaluation.from_json(stages[name]["figures"]["reasoning"]) for name in EVALUATIONS)
-        for stages in runs.values()
-    ]
-    change = rl_change([(before, after) for before, after in pairs], [base_name(stages) for stages in runs.values()])
-    manifests = [stages[TRAINING] for stages in runs.values()]
-    evaluation = next(iter(runs.values()))[EVALUATIONS[0]]["settings"]
+    change = rl_change([(run.before, run.after) for run in runs], [run.base for run in runs])
+    manifests = [run.training for run in runs]
+    evaluation = runs[0].stages[EVALUATIONS[0]]["settings"]
     made_by, settings = manifests[0]["made_by"], manifests[0]["settings"]
     return Study(
         model=made_by["model"],
@@ -133,7 +81,7 @@ def main() -> None:
     config = cli.parse(presets, "study", prog="what_rl_changes.py", description=(__doc__ or "").splitlines()[0])
     if not config.runs:
         raise UserError("no runs: give the output folders of finished runs of experiments/r1_zero.py")
-    runs = {run: read_run(run, config.samples) for run in config.runs}
+    runs = [read_run(run, config.samples) for run in config.runs]
     check_alike(runs)
     study = study_of(runs)
     found = write_study(study, config.out)

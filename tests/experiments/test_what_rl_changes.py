@@ -58,7 +58,7 @@ def test_wrong_runs_end_in_one_line(folders, tmp_path):
         ((tmp_path / "nowhere",), "no folder"),
         ((tmp_path,), "is no finished run of R1-Zero, since its stage evaluation_before is missing"),
         ((unfinished,), "its stage evaluation_after is missing"),
-        ((folders[0], "--samples=256"), "8 samples per problem and --samples=256"),
+        ((folders[0], "--samples=256"), "8 samples per problem and 256 are required"),
         ((folders[0], different), "evaluated different problems"),
         ((folders[0], few), "has 16 samples per problem"),
     ]

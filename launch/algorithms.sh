@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# The table of algorithms: each algorithm on the tiny preset with each seed, from the same base model per seed, and the
+# comparison of all finished runs. The same command again resumes what was stopped and skips what is finished.
+#
+#   launch/algorithms.sh                        all algorithms, seeds 0 1 2, one command at a time on each GPU
+#   K=4 GPUS="0" launch/algorithms.sh           four at a time on one GPU: times are not clean
+#   SMALL=1 launch/algorithms.sh                the same commands with a small model and few steps, to test this script
+#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python MINUTES=600
+#   RATES="1e-4 2e-4 4e-4 8e-4" SEEDS=3 RUNS=runs/rates launch/algorithms.sh    each algorithm with each learning rate
+#
+# All algorithms have the learning rate, schedule, prompts, group size and number of steps of the preset, and so the same
+# number of samples; algorithms that drop groups sample more.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+ALGORITHMS=${ALGORITHMS:-grpo dr-grpo dapo rloo reinforce++ gspo cispo ppo prime} SEEDS=${SEEDS:-0 1 2}
+STEPS=${STEPS:-100} RATE=${RATE:-4e-4} RATES=${RATES:-} RUNS=${RUNS:-runs/algorithms} PYTHON=${PYTHON:-python}
+SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+# Settings that differ between algorithms, beside those that the name brings. Minibatches: the updates of a rollout in
+# the paper of the algorithm. DAPO's overlong buffer is a fifth of the longest completion of 48 tokens. The second model
+# of PPO and PRIME is as small as the policy and learns at a rate in proportion to the policy's.
+settings() { # settings NAME RATE: flags
+  case $1 in
+    dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;;    # arXiv 2503.14476: 16 updates
+    gspo) echo --rl.minibatches=4 ;;                             # arXiv 2507.18071: 4 minibatches
+    cispo) echo --rl.minibatches=16 ;;                           # arXiv 2506.13585: 16 updates
+    ppo) echo --rl.minibatches=4 ;;                              # arXiv 1707.06347: several updates
+    prime) echo --rl.prm-learning-rate="$2" ;;                   # a rate for small models
+    grpo | dr-grpo | rloo | reinforce++) ;;                      # one update, as in their papers
+    *) echo "error: ALGORITHMS: no settings for $1" >&2; exit 2 ;;
+  esac
+}
+
+for name in $ALGORITHMS; do settings "$name" "$RATE" >/dev/null || exit 2; done
+base=() train=("--rl.steps=$STEPS")
+if [ -n "$SMALL" ]; then
+  base=(--pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64 --pretrain.num-layers=1
+    --pretrain.corpus.documents=300)
+  train=(--rl.steps=2 --rl.prompts=4 --rl.group=4)
+  for flag in --problems.train-size=40 --evaluation.problems=4 --verifier.workers=1 "--rewards length accuracy format"; do
+    read -ra words <<<"$flag" && base+=("${words[@]}") && train+=("${words[@]}")
+  done
+fi
+. launch/pool.sh
+open_pool
+for seed in $SEEDS; do
+  run "base-seed$seed" "$PYTHON" experiments/r1_zero.py --seed "$seed" --only pretrain --out "$RUNS/base-seed$seed" \
+    "${base[@]}"
+done
+wait
+for seed in $SEEDS; do
+  for name in $ALGORITHMS; do
+    for rate in ${RATES:-$RATE}; do
+      flags=$(settings "$name" "$rate")
+      label=$name${RATES:+-$rate}-seed$seed
+      # shellcheck disable=SC2086
+      run "$label" "$PYTHON" experiments/r1_zero.py --preset tiny --base "$RUNS/base-seed$seed/pretrain" \
+        --seed "$seed" --out "$RUNS/$label" "--rl.algorithm=$name" "--rl.learning-rate=$rate" $flags "${train[@]}"
+    done
+  done
+done
+wait
+finished=()
+for name in $ALGORITHMS; do
+  for rate in ${RATES:-$RATE}; do
+    for seed in $SEEDS; do
+      folder=$RUNS/$name${RATES:+-$rate}-seed$seed
+      if [ -e "$folder/summary.json" ]; then finished+=("$folder"); fi
+    done
+  done
+done
+if ((${#finished[@]})); then
+  "$PYTHON" experiments/compare.py "${finished[@]}" --out "$OUT" --title "Algorithms · preset tiny · seeds $SEEDS"
+fi
