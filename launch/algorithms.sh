@@ -4,12 +4,13 @@
 #
 #   launch/algorithms.sh                        all algorithms, seeds 0 1 2, one command at a time on each GPU
 #   K=4 GPUS="0" launch/algorithms.sh           four at a time on one GPU: times are not clean
+#   MINUTES=9 launch/algorithms.sh              stops after nine minutes
 #   SMALL=1 launch/algorithms.sh                the same commands with a small model and few steps, to test this script
-#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python MINUTES=600
+#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python
 #   RATES="1e-4 2e-4 4e-4 8e-4" SEEDS=3 RUNS=runs/rates launch/algorithms.sh    each algorithm with each learning rate
 #
 # All algorithms have the learning rate, schedule, prompts, group size and number of steps of the preset, and so the same
-# number of samples; algorithms that drop groups sample more.
+# number of samples; algorithms that drop groups sample more. pool.sh describes K, GPUS and MINUTES.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 ALGORITHMS=${ALGORITHMS:-grpo dr-grpo dapo rloo reinforce++ gspo cispo ppo prime} SEEDS=${SEEDS:-0 1 2}
@@ -17,18 +18,19 @@ STEPS=${STEPS:-100} RATE=${RATE:-4e-4} RATES=${RATES:-} RUNS=${RUNS:-runs/algori
 SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
-# Settings that differ between algorithms, beside those that the name brings. Minibatches: the updates of a rollout in
-# the paper of the algorithm. DAPO's overlong buffer is a fifth of the longest completion of 48 tokens. The second model
-# of PPO and PRIME is as small as the policy and learns at a rate in proportion to the policy's.
-settings() { # settings NAME RATE: flags
+# Flags beside those that the name brings. Minibatches are the updates of a rollout; the algorithms without a line have
+# one, as in their papers. DAPO's overlong buffer is a fifth of the longest completion, which has 48 tokens. PPO's critic
+# has five times the policy's learning rate, which is its default, and PRIME's reward model twice the policy's, as in the
+# papers.
+settings() { # settings NAME RATE
   case $1 in
-    dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;;    # arXiv 2503.14476: 16 updates
-    gspo) echo --rl.minibatches=4 ;;                             # arXiv 2507.18071: 4 minibatches
-    cispo) echo --rl.minibatches=16 ;;                           # arXiv 2506.13585: 16 updates
-    ppo) echo --rl.minibatches=4 ;;                              # arXiv 1707.06347: several updates
-    prime) echo --rl.prm-learning-rate="$2" ;;                   # a rate for small models
-    grpo | dr-grpo | rloo | reinforce++) ;;                      # one update, as in their papers
-    *) echo "error: ALGORITHMS: no settings for $1" >&2; exit 2 ;;
+    dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;; # arXiv 2503.14476
+    gspo) echo --rl.minibatches=4 ;;                          # arXiv 2507.18071
+    cispo) echo --rl.minibatches=16 ;;                        # arXiv 2506.13585
+    ppo) echo --rl.minibatches=4 ;;                           # arXiv 1707.06347: several updates, no fixed number
+    prime) echo "--rl.prm-learning-rate=$(awk "BEGIN { print 2 * $2 }")" ;; # arXiv 2502.01456: 1e-6 and 5e-7
+    grpo | dr-grpo | rloo | reinforce++) ;;
+    *) echo "error: ALGORITHMS: no settings for $1" >&2 && exit 2 ;;
   esac
 }
 

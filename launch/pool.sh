@@ -2,8 +2,9 @@
 #
 #   K=1              commands at a time on a GPU; with more than one, times and peak memory are not those of a whole GPU
 #   GPUS="0 1"       the GPUs to use; all that nvidia-smi lists if not given, one process on the CPU without any
-#   RUNS, MINUTES    the folder of logs and of parts.tsv (name, status, seconds); no command starts after this many minutes, and those that run then
-#                    are stopped with SIGTERM: r1_zero.py saves the current step, and the same command resumes
+#   RUNS             the folder of logs and of parts.tsv (name, status, seconds)
+#   MINUTES          no command starts after this many minutes, and those that run then are stopped with SIGTERM:
+#                    r1_zero.py saves the current step, and the same command resumes
 
 open_pool() { # starts the clock and makes a slot for each command that may run at the same time
   K=${K:-1} MINUTES=${MINUTES:-600}

@@ -55,7 +55,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-    """The smallest k at which the model that is better at k = 1 is no longer better; None if there is none."""
+    """The smallest k at which the model that is better at k = 1 is the worse one; None if there is none."""
 
     k: int | None
     interval: tuple[int | None, int | None]  # None as an end: no crossing up to the largest k
@@ -165,13 +165,13 @@ def pass_curve(correct: np.ndarray, n: int) -> np.ndarray:
 
 
 def first_crossing(change: np.ndarray) -> int | None:
-    """The smallest k at which change [K] is 0 or has another sign than at k = 1; None if there is none.
+    """The smallest k at which change [K] has the opposite sign of that at k = 1; None if there is none.
 
-    change: the difference of two curves at k = 1..K. If it is 0 at k = 1, no curve is better, and there is none.
+    change: the difference of two curves at k = 1..K. Curves that meet, as two that reach 100% do, have not crossed.
     """
     change = np.where(np.abs(change) < _ROUNDING, 0.0, change)
-    other = np.sign(change) != np.sign(change[0])
-    return int(other.argmax()) + 1 if change[0] and other.any() else None
+    opposite = np.sign(change) * np.sign(change[0]) < 0
+    return int(opposite.argmax()) + 1 if opposite.any() else None
 
 
 def solvability(before: np.ndarray, after: np.ndarray, bases: Sequence[str] = ()) -> Solvability:

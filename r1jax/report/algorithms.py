@@ -29,6 +29,7 @@ from r1jax.training.metrics import read_metrics
 FILE, PICTURE = "summary.json", "curves.png"
 _NAME = re.compile(r"(.+)-seed[0-9]+")
 _PARTS = ("sampling", "rewards", "update")
+_CLASS = f"algorithm.{cli.CLASS}"
 _SHOWN = ("learning_rate", "minibatches", "inner_epochs", "group")  # settings in the table
 
 
@@ -186,9 +187,9 @@ def settings_table(entries: Sequence[Entry]) -> str:
     rows = []
     for entry in entries:
         others = [
-            f"{name.replace('_', '-')}={value}"
+            f"{name.removeprefix('algorithm.').replace('_', '-')}={value}"
             for name, value in entry.settings.items()
-            if name not in _SHOWN and value != first.get(name)
+            if name not in _SHOWN and name != _CLASS and value != first.get(name)
         ]
         rows.append([entry.label, *(str(entry.settings[name]) for name in _SHOWN), " ".join(others)])
     head = ("algorithm", *(name.replace("_", " ") for name in _SHOWN), f"other settings than {entries[0].label}")

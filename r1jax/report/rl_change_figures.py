@@ -20,49 +20,72 @@ _BINS = 16  # of the histogram
 
 
 def plot_rl_change(change: RLChange, path: Path | str, title: str = "") -> None:
-    """Draws pass@k and maj@k over k before and after RL: the mean of the runs, its 95% interval, and each run.
+    """Draws draw_pass_at and draw_maj_at side by side. The suffix of ``path`` chooses the format (png, svg, pdf).
 
-    k is on a logarithmic axis; the grey area is the interval of the crossing. The suffix of ``path`` chooses the format
-    (png, svg, pdf). Raises UserError if it cannot be written.
+    Raises UserError if the path cannot be written.
     """
     figure = Figure(figsize=(9.6, 4.4), dpi=150, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, change.pass_at, "pass@k")
-    _draw(right, change.maj_at, "maj@k")
-    crossing = change.crossing
-    if crossing.k is not None:
-        low, high = (end or change.samples for end in crossing.interval)
-        left.axvspan(low, high, color=GREY, alpha=0.12, linewidth=0)
-        left.axvline(crossing.k, color=GREY, linewidth=1, linestyle=":", label=f"the curves cross at k = {crossing.k}")
+    draw_pass_at(left, change)
+    draw_maj_at(right, change)
     add_legend(figure, [left], 3)
     add_title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals; thin lines: single runs"])))
     save_figure(figure, path)
 
 
 def plot_problems(change: RLChange, path: Path | str, title: str = "") -> None:
-    """Draws the share of right samples of each problem before and after RL: a scatter, and a histogram of both.
-
-    Shares are means over the runs. Errors as in plot_rl_change.
-    """
-    shares = {side: np.mean(getattr(change, f"correct_{side}"), axis=0) / change.samples for side, _, _ in _SIDES}
+    """Draws draw_problems and draw_histogram side by side; path and errors as in plot_rl_change."""
     figure = Figure(figsize=(9.6, 4.4), dpi=150, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
-    left.scatter(shares["before"], shares["after"], s=10, alpha=0.4, color=MODEL_STYLES["zero"].colour, linewidths=0)
-    finish_axes(left, "right samples of each problem", "after RL")
-    left.set_xlabel("base", fontsize=8, color=GREY)
-    left.xaxis.set_major_formatter(PercentFormatter(1.0))
-    edges = np.linspace(0, 1, _BINS + 1)
-    for side, label, style in _SIDES:
-        heights, _ = np.histogram(shares[side], edges)
-        right.stairs(heights, edges, color=style.colour, linewidth=1.8, label=label, fill=False)
-    finish_axes(right, "problems by their share of right samples", "problems")
-    right.set_xlabel("right samples", fontsize=8, color=GREY)
-    right.xaxis.set_major_formatter(PercentFormatter(1.0))
-    left.yaxis.set_major_formatter(PercentFormatter(1.0))
+    draw_problems(left, change)
+    draw_histogram(right, change)
     add_legend(figure, [right], 3)
     add_title(figure, " · ".join(filter(None, [title, "shares of the samples, means over the runs"])))
     save_figure(figure, path)
+
+
+def draw_pass_at(ax: Axes, change: RLChange) -> None:
+    """Draws pass@k over k before and after RL: the mean of the runs, its 95% interval, and each run.
+
+    The dotted line is where the curves cross, and the grey area its interval.
+    """
+    _draw(ax, change.pass_at, "pass@k")
+    crossing = change.crossing
+    if crossing.k is not None:
+        low, high = (end or change.samples for end in crossing.interval)
+        ax.axvspan(low, high, color=GREY, alpha=0.12, linewidth=0)
+        ax.axvline(crossing.k, color=GREY, linewidth=1, linestyle=":", label=f"the curves cross at k = {crossing.k}")
+
+
+def draw_maj_at(ax: Axes, change: RLChange) -> None:
+    """Draws maj@k over k as draw_pass_at draws pass@k."""
+    _draw(ax, change.maj_at, "maj@k")
+
+
+def draw_problems(ax: Axes, change: RLChange) -> None:
+    """Draws the share of right samples of each problem after RL over the share before."""
+    shares = _shares(change)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    ax.scatter(shares["before"], shares["after"], s=10, alpha=0.4, color=MODEL_STYLES["zero"].colour, linewidths=0)
+    finish_axes(ax, "right samples of each problem", "after RL")
+    ax.set_xlabel("base", fontsize=8, color=GREY)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def draw_histogram(ax: Axes, change: RLChange) -> None:
+    """Draws the number of problems by their share of right samples, before and after RL."""
+    edges, shares = np.linspace(0, 1, _BINS + 1), _shares(change)
+    for side, label, style in _SIDES:
+        heights, _ = np.histogram(shares[side], edges)
+        ax.stairs(heights, edges, color=style.colour, linewidth=1.8, label=label, fill=False)
+    finish_axes(ax, "problems by their share of right samples", "problems")
+    ax.set_xlabel("right samples", fontsize=8, color=GREY)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _shares(change: RLChange) -> dict[str, np.ndarray]:
+    return {side: np.mean(getattr(change, f"correct_{side}"), axis=0) / change.samples for side, _, _ in _SIDES}
 
 
 def _draw(ax: Axes, figures: Mapping[int, Comparison], heading: str) -> None:

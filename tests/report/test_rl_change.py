@@ -44,7 +44,9 @@ def test_the_tables_hold_the_figures_in_percent() -> None:
 
 
 def test_the_line_of_the_crossing_says_when_there_is_none() -> None:
-    assert "cross at k = 13 " in crossing_line(change(HARD, [0] * 20 + [16] * 20))  # C(12, k) is 0 above 12
+    # 1 - C(12, k) / C(16, k) is above 3/4 from k = 5 on.
+    assert "cross at k = 5 " in crossing_line(change(HARD, [0] * 25 + [16] * 15))
+    assert "do not cross up to k = 16 " in crossing_line(change(HARD, [0] * 20 + [16] * 20))  # both reach 50%
     assert "do not cross up to k = 16 " in crossing_line(change(HARD, [16] * 40))
 
 
