@@ -157,7 +157,8 @@ def _judged_completions(
             scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], sampled))
             completions += sampled
             drawn = np.arange(sampling.max_tokens) < np.asarray(samples.lengths)[:, None]
-            surprisals.append(-np.sum(np.asarray(samples.sampling_logprobs), axis=1, where=drawn, dtype=np.float64))
+            logprobs = np.asarray(samples.sampling_logprobs, np.float64)
+            surprisals.append(np.where(drawn, -logprobs, 0.0).sum(axis=1))
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
     return completions, scores, np.concatenate(surprisals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,7 +94,7 @@ def _draw(ax: Axes, figures: Mapping[int, Comparison], heading: str) -> None:
     for side, label, style in _SIDES:
         estimates = [getattr(one, side) for one in figures.values()]
         marked = [k in shown_ks(ks[-1]) for k in ks]
-        line = {"color": style.colour, "linestyle": style.line}
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
         for run in np.array([one.runs for one in estimates]).T:
             ax.plot(ks, run, linewidth=0.6, alpha=0.5, **line)
         values = [one.value for one in estimates]
