@@ -85,8 +85,8 @@ def summarise(
     problems: [P] hashes that identify the problems. accuracy_by_kind: as in Evaluation. ks: the values of k of pass@k
     and, from 2 on, of maj@k. seed: random seed of the bootstrap. Raises ValueError if a k exceeds n.
 
-    The entropy of a problem is the sum of its samples' surprisals over the sum of their lengths: a Monte
-    Carlo estimate of the entropy per token. The figure is the mean over problems.
+    The entropy of a problem is the sum of its samples' surprisals over the sum of their lengths, rounded to 4 decimal
+    places: a Monte Carlo estimate of the entropy per token. The figure is the mean over problems.
     """
     correct = outcomes.correct
     by_problem = {f"pass_at_{k}": pass_at_k(correct, k) for k in ks}
@@ -98,7 +98,8 @@ def summarise(
         "truncated_share": np.mean(outcomes.truncated, 1),
     }
     if outcomes.surprisals is not None:
-        by_problem["entropy"] = np.sum(outcomes.surprisals, 1) / np.sum(outcomes.lengths, 1)
+        # Rounded, since the last digits of log-probabilities differ between programs for other numbers of sequences.
+        by_problem["entropy"] = np.round(np.sum(outcomes.surprisals, 1) / np.sum(outcomes.lengths, 1), 4)
     mean = {name: float(values.mean()) for name, values in by_problem.items()}
     n = np.shape(correct)[1]
     omitted = {f"{figure}_at_{k}" for figure in ("pass", "maj") for k in ks if k not in shown_ks(n)}
