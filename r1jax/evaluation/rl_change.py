@@ -95,6 +95,7 @@ class RLChange:
     correct_after: tuple[tuple[int, ...], ...]
     pass_at: dict[int, Comparison]  # of every k from 1 to n
     maj_at: dict[int, Comparison]  # of the k that tables show
+    maj_mean: Comparison  # the mean of maj_at over its k
     entropy: Comparison | None  # None if an evaluation did not record it
     crossing: Crossing
     solvability: Solvability
@@ -111,9 +112,11 @@ class RLChange:
         return cls(**by_k, **{name: from_json(hints[name], fields[name]) for name in hints if name not in by_k})
 
     def verdicts(self) -> dict[str, Verdict]:
-        """The verdicts on maj@n and pass@n: the claim expects that maj@n rises and that pass@n is unchanged."""
-        n = self.samples
-        return {name: at[n].change.verdict() for name, at in (("maj", self.maj_at), ("pass", self.pass_at))}
+        """The verdicts on maj@k, as its mean over k, and on pass@n; the claim expects that they rise and stay.
+
+        The mean over k and not maj@n, since the votes of many samples of two models may both be near 100%.
+        """
+        return {"maj": self.maj_mean.change.verdict(), "pass": self.pass_at[self.samples].change.verdict()}
 
 
 def rl_change(runs: Sequence[tuple[Evaluation, Evaluation]], bases: Sequence[str] = ()) -> RLChange:
@@ -139,6 +142,7 @@ def rl_change(runs: Sequence[tuple[Evaluation, Evaluation]], bases: Sequence[str
         correct_after=tuple(tuple(row) for row in counts[1].tolist()),
         pass_at=_comparisons({k: curves[..., k - 1] for k in range(1, n + 1)}),
         maj_at=_comparisons(maj),
+        maj_mean=_comparisons({0: np.mean(list(maj.values()), axis=0)})[0],
         entropy=_comparisons({0: _by_problem(runs, "entropy")})[0] if known else None,
         crossing=_crossing(curves),
         solvability=solvability(counts[0], counts[1], bases),

@@ -24,11 +24,14 @@ CLAIM = (
 )
 _NEAR = f"{100 * MARGIN:.0f} points"
 REFUTATION = (
-    "Let n be the number of samples per problem. The claim is refuted if the interval of the change of pass@n is above "
-    "0: then RL solves problems that the base does not solve in n samples. It is also refuted if maj@n does not rise: "
-    f"the interval of its change is below 0 or within {_NEAR} of 0. It is supported if maj@n rises and pass@n falls or "
-    f"stays, with the whole interval of its change within {_NEAR} of 0. Otherwise it is undecided."
+    "Let n be the number of samples per problem, and maj@k the mean of maj@k over k = 2, 4, 8 ... n. The claim is "
+    "refuted if the interval of the change of pass@n is above 0: then RL solves problems that the base does not solve "
+    "in n samples. It is also refuted if maj@k does not rise: the interval of its change is below 0 or within "
+    f"{_NEAR} of 0. It is supported if maj@k rises and pass@n falls or stays, with the whole interval of its change "
+    f"within {_NEAR} of 0. Otherwise it is undecided. If the base's pass@n is near 100%, pass@n cannot rise, and the "
+    "problems are too easy for this test."
 )
+_EASY = 0.95  # pass@n of a base above which a study is said to be of too easy problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,10 @@ def conclusion(change: RLChange) -> str:
         found = "supported" + (", and RL even loses problems" if verdicts["pass"] == "falls" else "")
     else:
         found = "undecided"
-    changes = f"maj@{n} {_points(change.maj_at[n].change)}, pass@{n} {_points(change.pass_at[n].change)} points"
-    return f"The claim is {found} ({changes})."
+    changes = f"maj@k {_points(change.maj_mean.change)}, pass@{n} {_points(change.pass_at[n].change)} points"
+    solved = change.pass_at[n].before.value
+    note = f" The base solves {100 * solved:.0f}% in {n} samples: the problems are too easy for this test."
+    return f"The claim is {found} ({changes})." + (note if solved > _EASY else "")
 
 
 def figures_table(change: RLChange) -> str:
@@ -103,6 +108,7 @@ def figures_table(change: RLChange) -> str:
     rows = [
         *((f"pass@{k}, %", one) for k, one in change.pass_at.items() if k == 1 or k in change.maj_at),
         *((f"maj@{k}, %", one) for k, one in change.maj_at.items()),
+        ("maj@k, mean over k, %", change.maj_mean),
     ]
     cells = [[label, *(_share(part) for part in (one.before, one.after)), _points(one.change)] for label, one in rows]
     if change.entropy is not None:

@@ -64,6 +64,7 @@ def test_runs_are_averaged_by_problem_before_problems_are_resampled() -> None:
     means = [np.mean([by_problem[i] for i in draw]) for draw in itertools.product(range(4), repeat=4)]
     assert change.interval == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
     assert found.maj_at.keys() == {2, 4, 8} and found.entropy is None
+    assert found.maj_mean.change.value == pytest.approx(np.mean([one.change.value for one in found.maj_at.values()]))
     assert found.pass_at[1].after.value - found.pass_at[1].before.value == pytest.approx(change.value)
 
 

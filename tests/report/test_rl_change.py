@@ -23,7 +23,7 @@ HARD = [0] * 20 + [4] * 20
 @pytest.mark.parametrize(
     ("after", "text"),
     [
-        ([0] * 20 + [16] * 20, "supported (maj@16"),
+        ([0] * 20 + [16] * 20, "supported (maj@k"),
         ([0] * 25 + [16] * 15, "supported, and RL even loses problems"),
         ([16] * 40, "refuted: RL solves problems"),
         (HARD, "refuted: the majority vote does not improve"),
@@ -31,7 +31,13 @@ HARD = [0] * 20 + [4] * 20
     ],
 )
 def test_the_conclusion_follows_from_the_intervals(after, text) -> None:
-    assert text in conclusion(change(HARD, after))
+    found = conclusion(change(HARD, after))
+    assert text in found and "too easy" not in found
+
+
+def test_the_conclusion_says_when_the_base_solves_nearly_everything() -> None:
+    found = conclusion(change([0] + [8] * 39, [16] * 40))
+    assert "The base solves 98% in 16 samples: the problems are too easy" in found
 
 
 def test_the_tables_hold_the_figures_in_percent() -> None:
