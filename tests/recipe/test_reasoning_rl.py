@@ -1,4 +1,4 @@
-"""The width that a stage of RL pads prompts to, and the memory that it reports."""
+"""The width that a stage of RL pads prompts to."""
 
 import contextlib
 import dataclasses
@@ -45,25 +45,3 @@ def test_prompts_are_padded_to_the_longest_of_training_and_if_asked_of_held_out_
         problems = dataclasses.replace(settings.problems, held_out_source=str(held_out))
         reasoning_rl_stage(dataclasses.replace(settings, problems=problems), {"policy": tmp_path}, tmp_path)
     assert widths[1] - widths[0] == (len(" + 1 + 1") if to_held_out else 0)
-
-
-@pytest.mark.parametrize(("before", "after", "peak"), [(5, 9, {"peak_bytes": 9}), (9, 9, {}), (0, 0, {})])
-def test_the_peak_memory_is_reported_if_training_reached_it(before, after, peak, tmp_path, monkeypatch):
-    """An evaluation of the base in the same process may have used more; a CPU reports 0."""
-    model = types.SimpleNamespace(tokenizer=ByteTokenizer(), config=types.SimpleNamespace(context_length=4096))
-    peaks = iter((before, after))
-    monkeypatch.setattr(reasoning_rl, "load_model", lambda *_: model)
-    monkeypatch.setattr(reasoning_rl, "rule_rewards", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(reasoning_rl, "train_policy", lambda *_, **__: None)
-    monkeypatch.setattr(reasoning_rl, "totals", lambda *_: {})
-    monkeypatch.setattr(reasoning_rl, "peak_bytes", lambda: next(peaks))
-    settings = ReasoningRLSettings(
-        rl=RLConfig(steps=3),
-        problems=ProblemsConfig(train_size=4, held_out_size=4),
-        template="think",
-        sampling=Sampling(max_tokens=8),
-        verifier=VerifierConfig(),
-        seed=0,
-        save=SaveConfig(),
-    )
-    assert reasoning_rl_stage(settings, {"policy": tmp_path}, tmp_path) == {"steps": 3, **peak}
