@@ -82,14 +82,19 @@ def bootstrap_intervals(
     13.)
     """
     columns = np.array([np.asarray(column, float) for column in values.values()]).T  # [P, figures]
-    count = len(columns)
-    if count < 2:
+    if len(columns) < 2:
         return dict.fromkeys(values)
-    rng = np.random.default_rng(seed)
-    # One resample at a time: thousands of problems times thousands of resamples would not fit into memory.
-    means = [np.bincount(rng.integers(count, size=count), minlength=count) @ columns / count for _ in range(resamples)]
+    means = bootstrap_means(columns, seed, resamples)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(values, low, high, strict=True)}
+
+
+def bootstrap_means(values: np.ndarray, seed: int, resamples: int = 2000) -> np.ndarray:
+    """Means over problems of values [P, figures] in bootstrap resamples of the problems: [resamples, figures]."""
+    count, rng = len(values), np.random.default_rng(seed)
+    # One resample at a time: thousands of problems times thousands of resamples would not fit into memory.
+    means = [np.bincount(rng.integers(count, size=count), minlength=count) @ values / count for _ in range(resamples)]
+    return np.array(means)
 
 
 def _check(table: np.ndarray, k: int) -> None:

@@ -80,7 +80,9 @@ def evaluate(
     """
     problems, n = problems[: config.problems], config.samples
     repeated = [problem for problem in problems for _ in range(n)]
-    completions, scores = _judged_completions(model, problems, template, scorer, sampling, config, seed, name)
+    completions, scores, surprisals = _judged_completions(
+        model, problems, template, scorer, sampling, config, seed, name
+    )
     values = np.concatenate([part.values for part in scores])
     correct = np.concatenate([part.correct for part in scores])
 
@@ -102,10 +104,11 @@ def evaluate(
         lengths=table([c.tokens for c in completions]),
         truncated=table([not c.finished for c in completions]),
         rewards={reward: table(column) for reward, column in zip(scorer.names, values.T, strict=True)},
+        surprisals=table(surprisals),
     )
     kinds = np.array([problem.kind for problem in repeated])
     by_kind = {str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)}
-    evaluation = summarise([_problem_hash(problem) for problem in problems], outcomes, by_kind, range(1, n + 1), seed)
+    evaluation = summarise([problem_hash(problem) for problem in problems], outcomes, by_kind, range(1, n + 1), seed)
     examples = [
         Example(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)
     ]
@@ -121,8 +124,12 @@ def _judged_completions(
     config: EvaluationConfig,
     seed: int,
     name: str,
-) -> tuple[list[Completion], list[Scores]]:
-    """config.samples completions of each problem, those of one problem in a row, and their scores in parts."""
+) -> tuple[list[Completion], list[Scores], np.ndarray]:
+    """config.samples completions of each problem, those of one problem in a row, scores in parts, and surprisals [N].
+
+    The surprisal of a completion is the sum of -log q over its tokens, where q is the distribution that they were drawn
+    from.
+    """
     n, tokenizer = config.samples, model.tokenizer
     sampling = dataclasses.replace(sampling, temperature=config.temperature)
     key = stage_key(seed, name, "samples")
@@ -130,6 +137,7 @@ def _judged_completions(
     part = len(problems) // equal_parts(len(problems), n)
     completions: list[Completion] = []
     scores: list[Scores] = []
+    surprisals: list[np.ndarray] = []
     began = time.perf_counter()
     with ProgressBar(name, n * len(problems)) as progress:
         progress.update(0, {})
@@ -148,9 +156,12 @@ def _judged_completions(
             sampled = completions_from_samples(samples, tokenizer, template, sampling)
             scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], sampled))
             completions += sampled
+            drawn = np.arange(sampling.max_tokens) < np.asarray(samples.lengths)[:, None]
+            logprobs = np.asarray(samples.sampling_logprobs, np.float64)
+            surprisals.append(np.where(drawn, -logprobs, 0.0).sum(axis=1))
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
-    return completions, scores
+    return completions, scores, np.concatenate(surprisals)
 
 
 def equal_parts(problems: int, samples: int) -> int:
@@ -169,7 +180,7 @@ def equal_parts(problems: int, samples: int) -> int:
     return max(parts for parts in (1, 2, 3, 4) if parts == 1 or fits(parts))
 
 
-def _problem_hash(problem: Problem) -> str:
+def problem_hash(problem: Problem) -> str:
     """Identifies a problem by its content, in every run."""
     parts = (problem.question, problem.answer, problem.checker, problem.metadata)
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()

@@ -24,6 +24,7 @@ class Outcomes:
     lengths: np.ndarray  # [P, n] int, in tokens
     truncated: np.ndarray  # [P, n] bool, cut at the length limit
     rewards: Mapping[str, np.ndarray]  # name -> [P, n] float, NaN for samples that the reward does not judge
+    surprisals: np.ndarray | None = None  # [P, n] float, -log-probability of each whole sample in nats; None: unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Evaluation:
     problems: tuple[str, ...] = ()  # a hash of each problem; () in evaluations of older versions
     by_problem: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     # figure -> its value for each problem: the names in figures() with k in shown_ks, and reward_NAME
+    entropy: float | None = None  # of a token in nats, on the model's own samples; None in older evaluations
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Evaluation:
@@ -55,7 +57,10 @@ class Evaluation:
         return cls(**{**fields, **by_k, "intervals": intervals, "problems": problems, "by_problem": by_problem})
 
     def figures(self) -> dict[str, float]:
-        """Name -> value: pass_at_K, maj_at_K, format_rate, readable_correct, mean_length, truncated_share."""
+        """Name -> value: pass_at_K, maj_at_K, format_rate, readable_correct, mean_length, truncated_share, entropy.
+
+        The entropy is left out if it is unknown.
+        """
         return {
             **{f"pass_at_{k}": value for k, value in self.pass_at.items()},
             **{f"maj_at_{k}": value for k, value in self.maj_at.items()},
@@ -63,6 +68,7 @@ class Evaluation:
             "readable_correct": self.readable_correct,
             "mean_length": self.mean_length,
             "truncated_share": self.truncated_share,
+            **({} if self.entropy is None else {"entropy": self.entropy}),
         }
 
 
@@ -78,6 +84,9 @@ def summarise(
 
     problems: [P] hashes that identify the problems. accuracy_by_kind: as in Evaluation. ks: the values of k of pass@k
     and, from 2 on, of maj@k. seed: random seed of the bootstrap. Raises ValueError if a k exceeds n.
+
+    The entropy of a problem is the sum of its samples' surprisals over the sum of their lengths, rounded to 4 decimal
+    places: a Monte Carlo estimate of the entropy per token. The figure is the mean over problems.
     """
     correct = outcomes.correct
     by_problem = {f"pass_at_{k}": pass_at_k(correct, k) for k in ks}
@@ -88,6 +97,9 @@ def summarise(
         "mean_length": np.mean(outcomes.lengths, 1),
         "truncated_share": np.mean(outcomes.truncated, 1),
     }
+    if outcomes.surprisals is not None:
+        # Rounded, since the last digits of log-probabilities differ between programs for other numbers of sequences.
+        by_problem["entropy"] = np.round(np.sum(outcomes.surprisals, 1) / np.sum(outcomes.lengths, 1), 4)
     mean = {name: float(values.mean()) for name, values in by_problem.items()}
     n = np.shape(correct)[1]
     omitted = {f"{figure}_at_{k}" for figure in ("pass", "maj") for k in ks if k not in shown_ks(n)}
@@ -108,4 +120,5 @@ def summarise(
         accuracy_by_kind=dict(accuracy_by_kind),
         problems=tuple(problems),
         by_problem={name: tuple(values.tolist()) for name, values in kept.items()},
+        entropy=mean.get("entropy"),
     )

@@ -29,6 +29,7 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.training.loop import SaveConfig
+from r1jax.training.memory import peak_bytes
 from r1jax.training.metrics import totals
 
 
@@ -93,6 +94,9 @@ def train_with_rewards(
     padded_for: problems that are not trained on, but whose prompts fit the padded width, too. The width changes no
     sample; it may change floating-point rounding.
 
+    Figures: steps, tokens, seconds, and peak_bytes, the largest memory in use on a device since this process started,
+    if the device reports it and training reached it.
+
     Raises UserError if a prompt and its completion do not fit the model's context, or an input the algorithm.
     """
     template = find_template(settings.template)
@@ -104,8 +108,12 @@ def train_with_rewards(
         problems, template, scorer, settings.sampling, settings.seed, width, late_problems, late_from, late_share
     )
     starts = load_starts(settings.rl, model, inputs)
+    before = peak_bytes()
     train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name, starts=starts)
-    return {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
+    after = peak_bytes()
+    figures = {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
+    # The peak is that of the whole process: it is training's only if training has raised it.
+    return figures | ({"peak_bytes": after} if after > before else {})
 
 
 def check_context(width: int, sampling: Sampling, context: int) -> None:

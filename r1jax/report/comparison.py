@@ -76,6 +76,8 @@ def _rows(before: Evaluation, after: Evaluation) -> list[tuple[str, str, str, st
 
 
 def _number(name: str, value: float, sign: str = "") -> str:
+    if name == "entropy":
+        return f"{value:{sign}.3f}"
     shown = value if name == "mean_length" else 100 * value
     return f"{shown:{sign}.{0 if abs(shown) >= 99.95 else 1}f}"
 

@@ -51,7 +51,7 @@ def plot_curves(
         for name in runs:
             if np.isfinite(series[panel.metric, name]).any():
                 _draw_metric(ax, steps[name], series[panel.metric, name], styles[name], name)
-        _finish_axes(ax, panel.title, panel.axis)
+        finish_axes(ax, panel.title, panel.axis)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         if panel.percent:
             ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -60,11 +60,11 @@ def plot_curves(
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     if len(runs) > 1:
-        _legend(figure, list(axes[: len(panels)]), columns)
+        add_legend(figure, list(axes[: len(panels)]), columns)
     window = max(map(_window, steps.values()))
     note = f"faint: each step; bold: mean of {window} steps" if window > 1 else ""
-    _title(figure, " · ".join(filter(None, [title, *(runs if len(runs) == 1 else ()), note])))
-    _save(figure, path)
+    add_title(figure, " · ".join(filter(None, [title, *(runs if len(runs) == 1 else ()), note])))
+    save_figure(figure, path)
 
 
 def plot_pass_at_k(
@@ -87,14 +87,14 @@ def plot_pass_at_k(
         if all(ends):
             low, high = np.array(ends).T
             ax.fill_between(ks, low, high, color=style.colour, alpha=0.12, linewidth=0)
-    _finish_axes(ax, "pass@k", "share of the problems")
+    finish_axes(ax, "pass@k", "share of the problems")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_xlabel("k", fontsize=8, color=GREY)
-    _legend(figure, [ax], 3)
-    _title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals over problems"])))
-    _save(figure, path)
+    add_legend(figure, [ax], 3)
+    add_title(figure, " · ".join(filter(None, [title, "bands: 95% bootstrap intervals over problems"])))
+    save_figure(figure, path)
 
 
 def plot_headline(
@@ -111,15 +111,15 @@ def plot_headline(
             ax.plot(ends, [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
         edge = max(value, ends[1] if ends else 0)
         ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=INK)
-    _finish_axes(ax, "pass@1", "")
+    finish_axes(ax, "pass@1", "")
     ax.grid(visible=False)
     ax.set_yticks(range(len(evaluations)), list(evaluations), fontsize=9, color=INK)
     ax.set_ylim(len(evaluations) - 0.5, -0.5)
     ax.set_xlim(0, 1.1)
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _title(figure, " · ".join(filter(None, [title, "lines: 95% bootstrap intervals over problems"])))
-    _save(figure, path)
+    add_title(figure, " · ".join(filter(None, [title, "lines: 95% bootstrap intervals over problems"])))
+    save_figure(figure, path)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -154,7 +154,7 @@ def _draw_metric(ax: Axes, steps: np.ndarray, values: np.ndarray, style: ModelSt
     ax.plot(steps, smooth(values, window), label=name, **line)
 
 
-def _finish_axes(ax: Axes, heading: str, unit: str) -> None:
+def finish_axes(ax: Axes, heading: str, unit: str) -> None:
     """Sets title, grid and ticks of a panel, after its lines are drawn."""
     ax.set_title(heading, loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_ylabel(unit, fontsize=8, color=GREY)
@@ -169,7 +169,7 @@ def _finish_axes(ax: Axes, heading: str, unit: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
+def add_legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
     """Adds a legend below the figure with each label once."""
     lines = {text: line for ax in axes for line, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(
@@ -184,11 +184,13 @@ def _legend(figure: Figure, axes: Sequence[Axes], columns: int) -> None:
     )
 
 
-def _title(figure: Figure, text: str) -> None:
+def add_title(figure: Figure, text: str) -> None:
+    """Adds a grey line above the panels."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=9, color=GREY)
 
 
-def _save(figure: Figure, path: Path | str) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Writes a figure in the format of the path's suffix; raises UserError if it cannot be written."""
     path = Path(path)
     try:
         with replacing(path) as part:

@@ -93,6 +93,7 @@ FIGURE_LABELS: Mapping[str, str] = {
     "readable_correct": "readable and correct, %",
     "mean_length": "mean length, tokens",
     "truncated_share": "truncated share, %",
+    "entropy": "entropy, nats per token",
 }
 
 

@@ -75,7 +75,7 @@ def _summary(
 ) -> dict[str, Any]:
     evaluations = {"before": old, "after": new}
     seconds = {name: manifest["figures"].get("seconds", 0.0) for name, manifest in stages.items()}
-    made_by = stages[TRAINING]["made_by"]
+    made_by, peak = stages[TRAINING]["made_by"], stages[TRAINING]["figures"].get("peak_bytes")
     return {
         **{f"accuracy_{when}": e.pass_at[1] for when, e in evaluations.items()},
         **{f"pass_at_{k}_{when}": value for when, e in evaluations.items() for k, value in e.pass_at.items() if k > 1},
@@ -83,11 +83,13 @@ def _summary(
         **{f"format_{when}": e.format_rate for when, e in evaluations.items()},
         **{f"mean_length_{when}": e.mean_length for when, e in evaluations.items()},
         **{f"truncated_share_{when}": e.truncated_share for when, e in evaluations.items()},
+        **{f"entropy_{when}": e.entropy for when, e in evaluations.items() if e.entropy is not None},
         "changes": {name: dataclasses.asdict(change) for name, change in (changes(old, new) or {}).items()},
         "held_out_problems": old.n_problems,
         "steps": len(rows),
         "seconds": sum(seconds.values()),
         "seconds_base": seconds.get("pretrain", 0.0),
+        **({"peak_bytes": peak} if peak is not None else {}),
         "tokens_per_second": sum(r["tokens_per_second"] * r["seconds"] for r in rows) / sum(r["seconds"] for r in rows),
         "device": made_by["device"],
         "seed": stages[TRAINING]["settings"]["seed"],

@@ -1,10 +1,34 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from r1jax.evaluation.evaluate import equal_parts
-from r1jax.sharding import make_mesh
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.template import Template
+from r1jax.evaluation.evaluate import EvaluationConfig, equal_parts, evaluate
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.rewards.scores import Scores
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import init_params, make_mesh
+from r1jax.tokenizer import ByteTokenizer
+
+TEMPLATE = Template("bare", "{question}", chat=True, prefill="", tags=False)
+
+
+class NoneRight:
+    """A scorer that rejects every completion."""
+
+    names = ("accuracy",)
+
+    def score(self, problems, completions):
+        return Scores(np.zeros((len(problems), 1), np.float32), np.zeros(len(problems)), self.names, 0, 0)
+
+    def check(self, problems, answers):
+        return np.zeros(len(problems), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -22,3 +46,15 @@ from r1jax.sharding import make_mesh
 def test_an_evaluation_is_sampled_in_equal_parts_that_fill_every_device(problems, samples, mesh, parts) -> None:
     with jax.set_mesh(make_mesh(mesh)):
         assert equal_parts(problems, samples) == parts
+
+
+def test_the_entropy_of_a_model_without_weights_is_that_of_the_uniform_distribution() -> None:
+    config = ModelConfig(
+        vocab_size=259, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=16
+    )
+    params = jax.tree.map(jnp.zeros_like, init_params(param_specs(config), jax.random.key(0)))
+    model = Model(config, params, ByteTokenizer("{{ messages[0].content }}"))
+    problems = [Problem(letter, letter, "letters", "exact") for letter in "ab"]
+    sampling = Sampling(max_tokens=6)
+    found, _ = evaluate(model, problems, TEMPLATE, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
+    assert found.entropy == pytest.approx(np.log(259), rel=1e-5)

@@ -1,6 +1,7 @@
 """Classes of equivalent answers, worked by hand for each checker, through the worker processes."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,7 +103,11 @@ def test_an_evaluation_votes_by_value_and_keeps_figures_by_problem(pool, monkeyp
     texts = [f"<think>.</think><answer>{answer}</answer>" for row in answers for answer in row]
     template = find_template("think")
     completions = [Completion(text, 9, 9, True, template) for text in texts]
-    monkeypatch.setattr("r1jax.evaluation.evaluate.sample", lambda *_, **__: None)
+    # The second problem's samples have 4 tokens; what follows the last token is padding.
+    logprobs, lengths = np.log(np.full((10, 128), 0.5)), np.array([2] * 5 + [4] * 5)
+    logprobs[5:, 3] = np.log(0.125)
+    samples = SimpleNamespace(lengths=lengths, sampling_logprobs=logprobs)
+    monkeypatch.setattr("r1jax.evaluation.evaluate.sample", lambda *_, **__: samples)
     monkeypatch.setattr("r1jax.evaluation.evaluate.completions_from_samples", lambda *_: completions)
     model, config = Model(None, None, Words()), EvaluationConfig(samples=5)
     found, _ = evaluate(model, [half, third], template, pool, Sampling(), config, 0)
@@ -111,6 +116,9 @@ def test_an_evaluation_votes_by_value_and_keeps_figures_by_problem(pool, monkeyp
     # Of ten triples three of the first problem hold both wrong answers, and three of the second's both right ones.
     assert found.maj_at[3] == pytest.approx((0.7 + 0.3) / 2)
     assert len(set(found.problems)) == 2
+    # The completions say 9 tokens each: a problem's entropy is its surprisal over these.
+    assert found.by_problem["entropy"] == pytest.approx((2 / 9 * np.log(2), 6 / 9 * np.log(2)), abs=5e-5)
+    assert found.entropy == found.figures()["entropy"] == pytest.approx(4 / 9 * np.log(2), abs=5e-5)
     again, _ = evaluate(model, [half, third], template, pool, Sampling(), config, 1)
     assert again.problems == found.problems  # the same in every run
 

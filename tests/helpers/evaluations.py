@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from r1jax.evaluation.summary import Evaluation, Outcomes, summarise
@@ -21,7 +23,7 @@ def evaluation(share: float, seed: int) -> tuple[Evaluation, dict[str, np.ndarra
     return summarise(names, Outcomes(votes, **arrays, rewards={}), {}, ks=(1, 4), seed=0), arrays
 
 
-def outcomes(right: np.ndarray, names: list[str], n: int = 8) -> Evaluation:
+def outcomes(right: np.ndarray, names: list[str], n: int = 8, ks: Sequence[int] = (1,)) -> Evaluation:
     """An evaluation in which the first ``right[i]`` samples of problem i are right."""
     correct = np.arange(n) < right[:, None]
     ones = np.ones(correct.shape, bool)
@@ -34,4 +36,4 @@ def outcomes(right: np.ndarray, names: list[str], n: int = 8) -> Evaluation:
         truncated=~ones,
         rewards={},
     )
-    return summarise(names, outcomes, {}, ks=(1,), seed=0)
+    return summarise(names, outcomes, {}, ks=ks, seed=0)

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The table of algorithms: each algorithm on the tiny preset with each seed, from the same base model per seed, and the
+# comparison of all finished runs. The same command again resumes what was stopped and skips what is finished.
+#
+#   launch/algorithms.sh                        all algorithms, seeds 0 1 2, one command at a time on each GPU
+#   K=4 GPUS="0" launch/algorithms.sh           four at a time on one GPU: times are not clean
+#   MINUTES=9 launch/algorithms.sh              stops after nine minutes
+#   SMALL=1 launch/algorithms.sh                the same commands with a small model and few steps, to test this script
+#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python
+#   RATES="1e-4 2e-4 4e-4 8e-4" SEEDS=3 RUNS=runs/rates launch/algorithms.sh    each algorithm with each learning rate
+#
+# All algorithms have the learning rate, schedule, prompts, group size and number of steps of the preset, and so the same
+# number of samples; algorithms that drop groups sample more. pool.sh describes K, GPUS and MINUTES.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+ALGORITHMS=${ALGORITHMS:-grpo dr-grpo dapo rloo reinforce++ gspo cispo ppo prime} SEEDS=${SEEDS:-0 1 2}
+STEPS=${STEPS:-100} RATE=${RATE:-4e-4} RATES=${RATES:-} RUNS=${RUNS:-runs/algorithms} PYTHON=${PYTHON:-python}
+SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+# Flags beside those that the name brings. Minibatches are the updates of a rollout; the algorithms without a line have
+# one, as in their papers. DAPO's overlong buffer is a fifth of the longest completion, which has 48 tokens. PPO's critic
+# has five times the policy's learning rate, which is its default, and PRIME's reward model twice the policy's, as in the
+# papers.
+settings() { # settings NAME RATE
+  case $1 in
+    dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;; # arXiv 2503.14476
+    gspo) echo --rl.minibatches=4 ;;                          # arXiv 2507.18071
+    cispo) echo --rl.minibatches=16 ;;                        # arXiv 2506.13585
+    ppo) echo --rl.minibatches=4 ;;                           # arXiv 1707.06347: several updates, no fixed number
+    prime) echo "--rl.prm-learning-rate=$(awk "BEGIN { print 2 * $2 }")" ;; # arXiv 2502.01456: 1e-6 and 5e-7
+    grpo | dr-grpo | rloo | reinforce++) ;;
+    *) echo "error: ALGORITHMS: no settings for $1" >&2 && exit 2 ;;
+  esac
+}
+
+for name in $ALGORITHMS; do settings "$name" "$RATE" >/dev/null || exit 2; done
+base=() train=("--rl.steps=$STEPS")
+if [ -n "$SMALL" ]; then
+  base=(--pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64 --pretrain.num-layers=1
+    --pretrain.corpus.documents=300)
+  train=(--rl.steps=2 --rl.prompts=4 --rl.group=4)
+  for flag in --problems.train-size=40 --evaluation.problems=4 --verifier.workers=1 "--rewards length accuracy format"; do
+    read -ra words <<<"$flag" && base+=("${words[@]}") && train+=("${words[@]}")
+  done
+fi
+. launch/pool.sh
+open_pool
+for seed in $SEEDS; do
+  run "base-seed$seed" "$PYTHON" experiments/r1_zero.py --seed "$seed" --only pretrain --out "$RUNS/base-seed$seed" \
+    "${base[@]}"
+done
+wait
+for seed in $SEEDS; do
+  for name in $ALGORITHMS; do
+    for rate in ${RATES:-$RATE}; do
+      flags=$(settings "$name" "$rate")
+      label=$name${RATES:+-$rate}-seed$seed
+      # shellcheck disable=SC2086
+      run "$label" "$PYTHON" experiments/r1_zero.py --preset tiny --base "$RUNS/base-seed$seed/pretrain" \
+        --seed "$seed" --out "$RUNS/$label" "--rl.algorithm=$name" "--rl.learning-rate=$rate" $flags "${train[@]}"
+    done
+  done
+done
+wait
+finished=()
+for name in $ALGORITHMS; do
+  for rate in ${RATES:-$RATE}; do
+    for seed in $SEEDS; do
+      folder=$RUNS/$name${RATES:+-$rate}-seed$seed
+      if [ -e "$folder/summary.json" ]; then finished+=("$folder"); fi
+    done
+  done
+done
+if ((${#finished[@]})); then
+  "$PYTHON" experiments/compare.py "${finished[@]}" --out "$OUT" --title "Algorithms · preset tiny · seeds $SEEDS"
+fi

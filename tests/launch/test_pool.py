@@ -1,0 +1,80 @@
+"""The scripts that start many runs, with a program in place of Python that records how it was called."""
+
+import os
+import subprocess
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+RECORDER = """#!/usr/bin/env bash
+echo "$CUDA_VISIBLE_DEVICES|$*" >>"$CALLS"
+while [ $# -gt 0 ]; do
+  if [ "$1" = --out ]; then mkdir -p "$2" && touch "$2/summary.json"; fi
+  case $* in *"$FAIL"*) exit 3 ;; esac
+  shift
+done
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Calls a script and returns its status and the calls that it made: (GPU, arguments)."""
+    recorder = tmp_path / "recorder"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+
+    def call(script, **settings):
+        calls = tmp_path / "calls"
+        calls.unlink(missing_ok=True)
+        environment = {"PYTHON": recorder, "CALLS": calls, "RUNS": tmp_path / "runs", "GPUS": "0 1", "FAIL": "nothing"}
+        environment |= settings
+        done = subprocess.run(
+            [f"launch/{script}"],
+            cwd=ROOT,
+            env=os.environ | {name: str(value) for name, value in environment.items()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return done.returncode, [line.split("|") for line in lines]
+
+    return call
+
+
+def test_algorithms_of_one_seed_start_from_one_base_and_finished_runs_are_not_repeated(launch, tmp_path):
+    names = "grpo dapo reinforce++"
+    status, calls = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1", FAIL="dapo-seed1")
+    assert status == 0 and len(calls) == 2 + 6 + 1
+    bases, runs, (_, table) = calls[:2], calls[2:-1], calls[-1]
+    assert all("--only pretrain" in words for _, words in bases)
+    assert {gpu for gpu, _ in runs} == {"0", "1"}
+    for name in names.split():
+        for seed in "01":
+            folder = f"{tmp_path}/runs/{name}-seed{seed} "
+            (words,) = (words for _, words in runs if f"--out {folder}" in words)
+            assert f"--base {tmp_path}/runs/base-seed{seed}/pretrain --seed {seed} " in words
+            assert f"--rl.algorithm={name} " in words and words.endswith("--rl.steps=100")
+            assert ("--rl.minibatches=16 --rl.overlong-buffer=10" in words) == (name == "dapo")
+            assert (folder in table) == ((name, seed) != ("dapo", "1"))  # only finished runs are compared
+    _, again = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1")
+    assert [("dapo-seed1 " in words, "compare.py" in words) for _, words in again] == [(True, False), (True, True)]
+    assert launch("algorithms.sh", ALGORITHMS="grpo nope") == (2, [])
+
+
+def test_a_search_runs_each_algorithm_with_each_rate(launch):
+    _, calls = launch("algorithms.sh", ALGORITHMS="prime", SEEDS=3, RATES="1e-4 4e-4")
+    flags = [words for _, words in calls if "--preset tiny" in words]
+    for rate, twice in (("1e-4", "0.0002"), ("4e-4", "0.0008")):
+        (words,) = (words for words in flags if f"/prime-{rate}-seed3 " in words)
+        assert f"--rl.learning-rate={rate} --rl.prm-learning-rate={twice}" in words
+
+
+def test_the_study_compares_the_finished_runs_and_nothing_starts_without_time(launch, tmp_path):
+    _, calls = launch("what_rl_changes.sh", SEEDS="0 1", HELD_OUT=5)
+    runs, (_, study) = calls[:-1], calls[-1]
+    assert len(runs) == 2 and all("--evaluation.problems=5 --evaluation.samples=256" in words for _, words in runs)
+    assert f"what_rl_changes.py {tmp_path}/runs/seed0 {tmp_path}/runs/seed1 --out" in study
+    _, calls = launch("what_rl_changes.sh", SEEDS="0 1 2", MINUTES=0)
+    assert [words.split()[0] for _, words in calls] == ["experiments/what_rl_changes.py"]  # of the two finished ones
