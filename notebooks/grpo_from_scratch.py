@@ -74,7 +74,7 @@ pd.DataFrame({"id": prompts[0], "token": token_texts(prompts[0], model.tokenizer
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
 
-key, sampling = jax.random.key(3), Sampling(max_tokens=48)
+key, sampling = jax.random.key(0), Sampling(max_tokens=48)
 samples = r1jax.sample(
     model.params,
     prompts,
@@ -170,7 +170,7 @@ tokens.shape, mask.sum(axis=1)
 # %%
 @jax.jit
 def logprobs_of(params):
-    logits = r1jax.forward(params, tokens[:, :-1], model.config)  # [B, T, V]
+    logits = r1jax.forward(params, jnp.array(tokens[:, :-1]), model.config)  # [B, T, V]
     every = jax.nn.log_softmax(logits, axis=-1)
     chosen = jnp.take_along_axis(every, tokens[:, 1:, None], axis=-1)[:, :, 0]  # [B, T]
     return jnp.where(mask, chosen, 0.0)
@@ -258,7 +258,7 @@ print(f"loss {loss:.2e}, norm of the gradient {norm:.4f}")
 # without a clear gradient do not turn rounding into a step.
 
 # %%
-rate, b1, b2, eps = 4e-4, 0.9, 0.99, 1e-5
+rate, b1, b2, eps = 1e-4, 0.9, 0.99, 1e-5
 zeros = jax.tree.map(jnp.zeros_like, model.params)
 
 
@@ -324,7 +324,7 @@ plt.show()
 # %%
 change = np.asarray(logprobs_of(second) - old)
 grid = np.stack([np.resize(change[i][mask[i]], width) for i in range(rows)])
-figure, ax = plt.subplots(figsize=(10, 3.6), dpi=70, layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 3.4), dpi=68, layout="constrained")
 image = draw_tokens(ax, texts, grid, labels, colours="RdBu", limits=(-1, 1))
 figure.colorbar(image, ax=ax, label="change of the log-probability", pad=0.01)
 plt.show()

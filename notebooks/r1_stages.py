@@ -105,13 +105,12 @@ counts.T
 
 # %%
 def evaluations_of(run):
-    names = [name for name in MODELS if EVALUATION + name in run.stages]
-    return {name: run.stages[EVALUATION + name]["figures"] for name in names}
+    return {name: run.stages[EVALUATION + name]["figures"] for name in MODELS if EVALUATION + name in run.stages}
 
 
 def row_of(figures):
     reasoning, general = (Evaluation.from_json(figures[part]) for part in ("reasoning", "general"))
-    low, high = reasoning.intervals["pass_at_1"]
+    low, high = reasoning.intervals["pass_at_1"] or (np.nan, np.nan)
     return {
         "pass@1": f"{reasoning.pass_at[1]:.1%} [{low:.1%}, {high:.1%}]",
         "maj@8": f"{reasoning.maj_at[8]:.1%}",
@@ -180,7 +179,7 @@ panels = {
     "reward_language": "language",
     "length_mean": "tokens",
 }
-_, axes = plt.subplots(1, len(panels), figsize=(10, 2.2), dpi=65, layout="constrained")
+_, axes = plt.subplots(1, len(panels), figsize=(10, 2.2), dpi=60, layout="constrained")
 for name in by_rl:
     rows = run.metrics(name)
     for ax, metric in zip(axes, panels, strict=True):

@@ -134,7 +134,8 @@ preview.head(8)
 preview.sort_values("total", ascending=False, kind="stable").head(4)
 
 # %%
-preview.assign(reflects=preview["reflection"] > 0).groupby("reflects")[["accuracy", "format", "total"]].mean().round(2)
+reflects = np.where(preview["reflection"] > 0, "with second thoughts", "without")
+preview[["accuracy", "format", "total"]].groupby(reflects).agg("mean").round(2)
 
 # %% [markdown]
 # In the base model's text, second thoughts come in loops that never reach an answer. A careful person would stop here.

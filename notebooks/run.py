@@ -44,6 +44,7 @@ def read_cells(path: Path) -> NotebookNode:
         cell.id = f"cell-{i}"
     notebook.metadata = nbformat.from_dict(
         {
+            "jupytext": {"formats": "ipynb,py:percent"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }

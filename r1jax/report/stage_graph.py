@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
 
 from r1jax.report.style import AXIS, GREY, INK
 
-_HALF_WIDTH, _HALF_HEIGHT = 0.3, 0.27  # of a box, in columns and rows
+_HALF_WIDTH, _HALF_HEIGHT = 0.42, 0.3  # of a box, in columns and rows
 
 
 def depths(reads: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -23,10 +24,7 @@ def depths(reads: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def draw_stage_graph(
-    ax: Axes,
-    reads: Mapping[str, Sequence[str]],
-    notes: Mapping[str, str] | None = None,
-    colours: Mapping[str, str] = {},
+    ax: Axes, reads: Mapping[str, Sequence[str]], notes: Mapping[str, str], colours: Mapping[str, str]
 ) -> None:
     """Draws a box for each stage, rows from the top by ``depths``, and an arrow from each stage to its readers.
 
@@ -42,8 +40,11 @@ def draw_stage_graph(
                 _draw_arrow(ax, place[other], place[name])
     for name, (x, y) in place.items():
         note = notes.get(name, "")
-        frame = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": colours.get(name, GREY)}
-        ax.text(x, y, f"{name}\n{note}".strip(), ha="center", va="center", fontsize=8, color=INK, bbox=frame)
+        corner, sides = (x - _HALF_WIDTH, y - _HALF_HEIGHT), (2 * _HALF_WIDTH, 2 * _HALF_HEIGHT)
+        box = FancyBboxPatch(corner, *sides, boxstyle="round,pad=0,rounding_size=0.06")
+        box.set(facecolor="white", edgecolor=colours.get(name, GREY), zorder=4)
+        ax.add_patch(box)
+        ax.text(x, y, f"{name}\n{note}".strip(), ha="center", va="center", fontsize=8, color=INK, zorder=5)
     ax.set_xlim(-0.8, max(x for x, _ in place.values()) + 0.6)
     ax.set_ylim(-max(rows.values()) - 0.5, 0.5)
     ax.axis("off")

@@ -46,7 +46,8 @@ def draw_tokens(
     image = ax.imshow(shown, cmap=colours, vmin=low, vmax=high, aspect="auto")
     for row, tokens in enumerate(texts):
         for column, token in enumerate(tokens):
-            ax.text(column, row, token, ha="center", va="center", fontsize=6, color=INK)
+            size = min(6.0, 36 / len(token))  # so that a long token does not leave its cell
+            ax.text(column, row, token, ha="center", va="center", fontsize=size, color=INK)
     ax.set_yticks(range(len(labels)), labels, fontsize=7, color=GREY)
     ax.set_xticks([])
     for side in ax.spines.values():
