@@ -160,6 +160,7 @@ from r1jax.rl.config import RLConfig
 from r1jax.training.loop import SaveConfig
 from r1jax.training.metrics import read_metrics
 
+# %%
 settings = ReasoningRLSettings(
     rl=RLConfig(steps=steps, prompts=prompts, group=group, learning_rate=4e-4, schedule="cosine"),
     problems=source,
@@ -217,9 +218,11 @@ def samples_of(name, step):
 pd.concat([samples_of("hacked", 0), samples_of("hacked", steps - 1)], ignore_index=True)
 
 # %% [markdown]
-# This is **reward hacking**. The policy does what the reward says: it writes the words. Nothing in the reward says
-# that there has to be work between them, or an answer after them. The package looks for the pattern in the metrics of a
-# run: a reward that rises while accuracy falls or the length changes much.
+# This is **reward hacking**. The policy does what the reward says: it writes the words. It has even found that "wait, let
+# me see" pays two points. Nothing in the reward says that there has to be work between them, or an answer after them.
+#
+# The package looks for the pattern in the metrics of a run: a reward that rises while accuracy falls or the length
+# changes much.
 
 # %%
 from r1jax.report.reward_hacking import hacking_signs

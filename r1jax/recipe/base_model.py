@@ -45,9 +45,6 @@ def small_base_stage(steps: int = 900, seed: int = 0) -> Stage:
 
 
 def small_base(out: Path | str, steps: int = 900, seed: int = 0) -> Model:
-    """The model of small_base_stage, from ``out``/pretrain; it is pretrained there first unless that is done.
-
-    Raises UserError if the model there has other settings.
-    """
-    execute_pipeline([small_base_stage(steps, seed)], Path(out), report=lambda line: None)
+    """The model of small_base_stage, from ``out``/pretrain; pretrained there first, and again for other settings."""
+    execute_pipeline([small_base_stage(steps, seed)], Path(out), force=True, report=lambda line: None)
     return load(Path(out) / PRETRAIN)

@@ -31,7 +31,7 @@ def draw_tokens(
     texts: Sequence[Sequence[str]],
     values: np.ndarray,
     labels: Sequence[str],
-    colours: str = "RdYlGn",
+    colours: str = "YlOrRd_r",
     limits: tuple[float, float] | None = None,
 ) -> AxesImage:
     """Draws one row of cells for each text, and returns the image for a colour bar.
