@@ -42,6 +42,7 @@ def read_cells(path: Path) -> NotebookNode:
     notebook = jupytext.read(path)
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
+        cell.metadata = nbformat.from_dict({name: value for name, value in cell.metadata.items() if name == "tags"})
     notebook.metadata = nbformat.from_dict(
         {
             "jupytext": {"formats": "ipynb,py:percent"},
