@@ -11,7 +11,7 @@
 # %% [markdown]
 # # GRPO from scratch
 #
-# *Two CPU cores: 1 minute, and 6 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
+# *Two CPU cores: 1 minute, and 4 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
 #
 # Group relative policy optimisation (GRPO, [arXiv 2402.03300](https://arxiv.org/abs/2402.03300)) is the algorithm that
 # trained DeepSeek-R1. This notebook takes **one step** of it apart. The first part computes every quantity by hand, in

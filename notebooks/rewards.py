@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Your own problems and rewards, and a reward hack
 #
-# *Two CPU cores: 3 minutes, and 6 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
+# *Two CPU cores: 3 minutes, and 4 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
 #
 # Reinforcement learning raises the reward that you wrote down, which need not be the one that you had in mind. This
 # notebook writes a problem set and a reward function, looks at the rewards *before* training, trains, finds that the

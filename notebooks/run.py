@@ -156,10 +156,11 @@ def main() -> int:
     for name in arguments.names or NAMES:
         began = time.monotonic()
         failure = None if arguments.check else run(name, arguments.size)
-        print(f"{name}: {'failed' if failure else 'done'}, {time.monotonic() - began:.0f} s", flush=True)
-        for line in [failure] if failure else check(name):
-            wrong = True
+        lines = [failure] if failure else check(name)
+        print(f"{name}: {'not in order' if lines else 'ok'}, {time.monotonic() - began:.0f} s", flush=True)
+        for line in lines:
             print(f"{name}: {line}", file=sys.stderr, flush=True)
+        wrong = wrong or bool(lines)
     return int(wrong)
 
 
