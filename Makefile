@@ -1,21 +1,24 @@
-# make r1-zero    R1-Zero from scratch: a virtual environment, the package, a base model, its training
-# make test       lint, types and tests, on Python 3.11 and 3.12 if both are installed
-# make docs       documentation and API reference, in build/docs; a warning is an error
-# make clean      removes what the others have made, except runs/
+# make r1-zero     R1-Zero from scratch: a virtual environment, the package, a base model, its training
+# make test        lint, types and tests, on Python 3.11 and 3.12 if both are installed
+# make notebooks   executes the notebooks with small settings; results in build/notebooks
+# make docs        documentation and API reference, in build/docs; a warning is an error
+# make clean       removes what the others have made, except runs/
 # Settings:
 # PYTHON=python3.12        the interpreter, 3.11 or newer
 # EXTRAS=dev,cuda13        optional dependencies: cuda (CUDA 12), cuda13, tpu
 # ARGS="--seed 3"          options of the experiment
+# SIZE=full                executes the notebooks in full and replaces their outputs in notebooks/
 
 PYTHON ?= python3
 EXTRAS ?= dev
 ARGS ?=
+SIZE ?= quick
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(EXTRAS)
 
-.PHONY: help r1-zero test lint pytest pytest-other docs clean
+.PHONY: help r1-zero test lint pytest pytest-other notebooks docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,8 +38,8 @@ lint: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Compiled programs, small ones too, are shared by the workers, the processes that tests start, and later runs.
-pytest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/compiled
-pytest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+pytest notebooks: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(VENV)/compiled
+pytest notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 pytest: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -47,6 +50,9 @@ pytest-other: $(INSTALLED)
 	else \
 		echo "tests run on Python $$own only: no other of 3.11 and 3.12 was found"; \
 	fi
+
+notebooks: $(INSTALLED)
+	$(BIN)/python notebooks/run.py --size $(SIZE)
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -82,4 +88,4 @@ $(VENV)/installed-%: pyproject.toml
 
 clean:
 	rm -rf .venv .venv-* .ruff_cache build dist *.egg-info
-	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -not -path './runs/*' -prune -exec rm -rf {} +

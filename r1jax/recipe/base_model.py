@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r1jax.checkpoints.load import read_config, resolve
+from r1jax.checkpoints.load import load, read_config, resolve
+from r1jax.checkpoints.model import Model
+from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.models.config import ModelConfig
-from r1jax.recipe.pretraining import PretrainConfig, model_config
+from r1jax.pipeline.execute import execute_pipeline
+from r1jax.pipeline.stage import Stage
+from r1jax.recipe.pretraining import PretrainConfig, model_config, pretrain_settings, pretrain_stage
+from r1jax.training.loop import SaveConfig
 
 PRETRAIN = "pretrain"  # the value of --base and --student for a model that a stage pretrains
 
@@ -26,3 +31,20 @@ def base_config(base: str, pretrain: PretrainConfig, max_tokens: int) -> ModelCo
 def base_description(base: str, folder: Path) -> str:
     """The path of the checkpoint, or the folder of the stage that pretrains the base, for the first line of a run."""
     return f"made in {folder}" if base == PRETRAIN else str(resolve(base)[0])
+
+
+def small_base_stage(steps: int = 900, seed: int = 0) -> Stage:
+    """The stage that pretrains a small model on two-digit sums and differences, as experiments/r1_zero.py does.
+
+    Prompts are those of the template "think", and completions have at most 48 tokens.
+    """
+    settings = pretrain_settings(
+        PretrainConfig(steps=steps), "think", ProblemsConfig(), None, max_tokens=48, seed=seed, save=SaveConfig()
+    )
+    return Stage(PRETRAIN, pretrain_stage, settings)
+
+
+def small_base(out: Path | str, steps: int = 900, seed: int = 0) -> Model:
+    """The model of small_base_stage, from ``out``/pretrain; pretrained there first, and again for other settings."""
+    execute_pipeline([small_base_stage(steps, seed)], Path(out), force=True, report=lambda line: None)
+    return load(Path(out) / PRETRAIN)

@@ -28,7 +28,8 @@ class ProgressBar:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console, self._clock = console or Console(stderr=True), clock
+        # In a notebook rich would write HTML of its own; the lines go to stderr there, too.
+        self._console, self._clock = console or Console(stderr=True, force_jupyter=False), clock
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

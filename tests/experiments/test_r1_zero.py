@@ -11,6 +11,7 @@ from r1jax import cli, load
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
+from r1jax.recipe.base_model import small_base_stage
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
@@ -255,6 +256,14 @@ def test_problems_that_a_model_cannot_be_made_for_name_the_flag_that_mends_it(pr
     with pytest.raises(UserError) as error:
         check(dataclasses.replace(config, problems=dataclasses.replace(config.problems, **changes)))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_small_base_of_the_notebooks_is_that_of_the_tiny_preset():
+    own, small = stages(PRESETS["tiny"][1])[0], small_base_stage()
+    assert (small.name, small.function, small.settings) == (own.name, own.function, own.settings)
+    assert small_base_stage(steps=3, seed=5).settings == dataclasses.replace(
+        own.settings, seed=5, pretrain=dataclasses.replace(own.settings.pretrain, steps=3)
+    )
 
 
 def test_evaluations_survive_json(finished):
