@@ -19,22 +19,19 @@ SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
 # Flags beside those that the name brings. Minibatches are the updates of a rollout; the algorithms without a line have
-# one, as in their papers. DAPO's overlong buffer is a fifth of the longest completion, which has 48 tokens. PPO's critic
-# has five times the policy's learning rate, which is its default, and PRIME's reward model twice the policy's, as in the
-# papers.
-settings() { # settings NAME RATE
+# one, as in their papers. DAPO's overlong buffer is a fifth of the longest completion, which has 48 tokens.
+settings() { # settings NAME
   case $1 in
     dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;; # arXiv 2503.14476
     gspo) echo --rl.minibatches=4 ;;                          # arXiv 2507.18071
     cispo) echo --rl.minibatches=16 ;;                        # arXiv 2506.13585
     ppo) echo --rl.minibatches=4 ;;                           # arXiv 1707.06347: several updates, no fixed number
-    prime) echo "--rl.prm-learning-rate=$(awk "BEGIN { print 2 * $2 }")" ;; # arXiv 2502.01456: 1e-6 and 5e-7
-    grpo | dr-grpo | rloo | reinforce++) ;;
+    grpo | dr-grpo | rloo | reinforce++ | prime) ;;
     *) echo "error: ALGORITHMS: no settings for $1" >&2 && exit 2 ;;
   esac
 }
 
-for name in $ALGORITHMS; do settings "$name" "$RATE" >/dev/null || exit 2; done
+for name in $ALGORITHMS; do settings "$name" >/dev/null || exit 2; done
 base=() train=("--rl.steps=$STEPS")
 if [ -n "$SMALL" ]; then
   base=(--pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64 --pretrain.num-layers=1
@@ -54,10 +51,11 @@ wait
 for seed in $SEEDS; do
   for name in $ALGORITHMS; do
     for rate in ${RATES:-$RATE}; do
-      flags=$(settings "$name" "$rate")
+      flags=$(settings "$name")
       label=$name${RATES:+-$rate}-seed$seed
-      # shellcheck disable=SC2086
-      run "$label" "$PYTHON" experiments/r1_zero.py --preset tiny --base "$RUNS/base-seed$seed/pretrain" \
+      # RL has a process of its own, since the peak of memory is that of a process.
+      # shellcheck disable=SC2016,SC2086
+      run "$label" sh -c '"$@" --only r1-zero && "$@"' sh "$PYTHON" experiments/r1_zero.py --preset tiny --base "$RUNS/base-seed$seed/pretrain" \
         --seed "$seed" --out "$RUNS/$label" "--rl.algorithm=$name" "--rl.learning-rate=$rate" $flags "${train[@]}"
     done
   done
