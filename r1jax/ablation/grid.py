@@ -1,22 +1,26 @@
-"""The grid of an ablation: axes of settings, its arms, and the arms that one compiled program trains together."""
+"""The grid of an ablation: axes of settings with their values, and the configs of its arms."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from r1jax import cli
+from r1jax.ablation.config import AblationConfig
+from r1jax.algorithms.table import ALGORITHMS
 from r1jax.errors import UserError
+from r1jax.names import lookup
+from r1jax.rewards.config import parse_rewards
 
-C = TypeVar("C")
 Value = bool | int | float | str
 
 _EXAMPLE = "--grid rl.beta=0,0.01"
+_REWARD = "rewards."
+_SECTIONS = ("rl", "sampling", "rewards")  # of the settings that arms may differ in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,20 +29,6 @@ class Axis:
 
     name: str
     values: tuple[str, ...]  # as on the command line
-
-
-@dataclasses.dataclass(frozen=True)
-class Group(Generic[C]):
-    """Arms that differ in numbers alone, so that one compiled program trains them.
-
-    spec: the settings of the first of them.
-    arms: their indices.
-    values: dotted name of each number that is not the same in all of them -> its value in each arm, [len(arms)].
-    """
-
-    spec: C
-    arms: tuple[int, ...]
-    values: Mapping[str, np.ndarray]
 
 
 def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
@@ -94,73 +84,69 @@ def arms_of(axes: Sequence[Axis]) -> list[dict[str, str]]:
     ]
 
 
-def configs_of(
-    axes: Sequence[Axis], read: Callable[[list[str]], C], sections: Collection[str], fixed: Mapping[str, str]
-) -> list[C]:
-    """The config of each arm: that of the command line with the values of the arm as further flags.
+def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationConfig]:
+    """The config of each arm, in the order of arms_of: the given one with the arm's values as further flags.
 
-    Args:
-      axes: of the grid.
-      read: reads a config from further flags, each --NAME=VALUE.
-      sections: the parts of a config that arms may differ in: the first parts of dotted names.
-      fixed: names in these parts that arms may not differ in -> the reason.
+    The axis rewards.NAME is the weight of a reward.
 
     Raises:
       UserError: naming the axis, for a name that is no setting, with the nearest one; a value of another type; a
-        setting that the arms of an ablation may not differ in; and an arm that the config refuses.
+        setting that the arms of an ablation may not differ in; an axis rl.algorithm that would replace settings of
+        ``config``; and an arm that the config refuses.
     """
     for axis in axes:
         for value in axis.values:
-            flag = f"--{axis.name}={value}"
             try:
-                read([flag])
+                _with(config, {axis.name: value})
             except UserError as error:
-                if len(axes) == 1 or _is_about(error, axis.name):
+                # A value may be refused alone and accepted together with those of other axes.
+                if len(axes) == 1 or str(error).startswith(f"--{axis.name}"):
                     raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
-        if axis.name.partition(".")[0] not in sections:
-            listed = ", ".join(f"{section}.*" for section in sections)
-            raise UserError(
-                f"--grid {axis.name}: the arms of an ablation may differ in {listed} only; give --{axis.name} as a flag "
-                "of the command, for all arms"
-            )
-        if axis.name in fixed:
-            raise UserError(f"--grid {axis.name}: {fixed[axis.name]}")
-    return [_read_arm(arm, read) for arm in arms_of(axes)]
+        _check_axis(axis, config)
+    return [_read_arm(config, arm) for arm in arms_of(axes)]
 
 
-def _read_arm(arm: Mapping[str, str], read: Callable[[list[str]], C]) -> C:
-    flags = [f"--{name}={value}" for name, value in arm.items()]
+def _check_axis(axis: Axis, config: AblationConfig) -> None:
+    if axis.name.partition(".")[0] not in _SECTIONS:
+        listed = ", ".join(f"{section}.*" for section in _SECTIONS)
+        raise UserError(
+            f"--grid {axis.name}: the arms of an ablation may differ in {listed} only; give --{axis.name} as a flag of "
+            "the command, for all arms"
+        )
+    if axis.name == "rl.steps":
+        raise UserError(
+            "--grid rl.steps: all arms have the same number of steps; metrics.npz of a long ablation has those of a "
+            "short one"
+        )
+    algorithm = config.rl.algorithm
+    if axis.name == "rl.algorithm" and algorithm not in ALGORITHMS.values():
+        name, (_, value) = next(iter(cli.diff(type(algorithm)(), algorithm).items()))
+        flag = f"rl.{name.replace('_', '-')}={value}"
+        raise UserError(
+            f"--grid rl.algorithm replaces all settings of the algorithm, and --{flag} is given: give it as an axis of "
+            f"one value, --grid {flag}"
+        )
+
+
+def _read_arm(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
     try:
-        return read(flags)
+        return _with(config, arm)
     except UserError as error:
-        raise UserError(f"the arm {' '.join(flags)} of the grid: {error}") from error
+        flags = " ".join(f"--{name}={value}" for name, value in arm.items())
+        raise UserError(f"the arm {flags} of the grid: {error}") from error
 
 
-def _is_about(error: UserError, name: str) -> bool:
-    """True for an error of the parser, which begins with the flag; a check of a config may depend on other axes."""
-    return str(error).startswith(f"--{name}")
-
-
-def group_arms(specs: Sequence[C], numbers: Collection[str]) -> list[Group[C]]:
-    """The groups of arms whose specs differ in ``numbers`` alone, in the order of their first arms.
-
-    numbers: dotted names of settings that a compiled program takes as arrays, as in r1jax.cli.to_json.
-    """
-    groups: dict[str, list[int]] = {}
-    leaves = [_leaves(spec) for spec in specs]
-    for arm, values in enumerate(leaves):
-        others = {path: value for path, value in values.items() if path not in numbers}
-        groups.setdefault(json.dumps(others, sort_keys=True), []).append(arm)
-    return [Group(specs[arms[0]], tuple(arms), _varying([leaves[i] for i in arms])) for arms in groups.values()]
-
-
-def _varying(leaves: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    columns = {path: [values[path] for values in leaves] for path in leaves[0]}
-    return {path: np.array(column, np.float32) for path, column in columns.items() if len(set(map(str, column))) > 1}
-
-
-def _leaves(spec: Any) -> dict[str, Any]:
-    return {path: value for path, (value, _) in cli.diff(spec, {}).items()}
+def _with(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
+    """The config with the values of an arm."""
+    weights = {name.removeprefix(_REWARD): value for name, value in arm.items() if name.startswith(_REWARD)}
+    flags = [f"--{name}={value}" for name, value in arm.items() if not name.startswith(_REWARD)]
+    given = [text.partition("=")[0] for text in config.rewards]
+    for name in weights:
+        lookup("reward of all arms (--rewards)", name, dict.fromkeys(given))
+    texts = (f"{name}={weights[name]}" if name in weights else text for name, text in zip(given, config.rewards))
+    changed = dataclasses.replace(config, rewards=tuple(texts))
+    parse_rewards(changed.rewards)
+    return cli.parse({"given": ("", changed)}, "given", flags)
 
 
 def _text(value: Any) -> str:

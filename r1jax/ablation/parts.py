@@ -15,6 +15,7 @@ import numpy as np
 
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.disk import replacing
+from r1jax.evaluation.estimators import pass_at_k
 from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.progress import ProgressBar
 
@@ -23,7 +24,7 @@ _SECONDS = "seconds"
 
 
 class Loop(Protocol):
-    """Trains N arms in one compiled program (r1jax.ablation.loop)."""
+    """Trains N arms in one compiled program (r1jax.ablation.in_graph)."""
 
     def start(self, values: Mapping[str, Any], seeds: Any) -> Any:
         """The states before the first step. values: setting -> [N]. seeds: [N] int32."""
@@ -35,12 +36,12 @@ class Loop(Protocol):
         """The states after ``steps`` steps from ``first_step`` on, and metrics: name -> [N, steps]."""
         ...
 
-    def evaluate(self, states: Any) -> Mapping[str, jax.Array]:
-        """Figures of the held-out problems: name -> [N]."""
+    def evaluate(self, states: Any) -> Mapping[str, Any]:
+        """Figures of the held-out problems, name -> [N], and "correct" [N, problems, samples] bool."""
         ...
 
-    def bytes_of(self, arms: int) -> int:
-        """Bytes of device memory for N = ``arms``."""
+    def bytes_of(self, arms: int, steps: int) -> int:
+        """Bytes of device memory for N = ``arms`` and runs of ``steps`` steps."""
         ...
 
 
@@ -79,6 +80,12 @@ class Figures:
         return dataclasses.replace(self, metrics=joined, after={}, seconds=self.seconds + seconds)
 
 
+def is_finished(folder: Path | None, steps: int) -> bool:
+    """True if a folder has the figures of all steps and of the evaluations."""
+    figures = None if folder is None else _read(folder / _FIGURES)
+    return figures is not None and figures.steps == steps and bool(figures.after)
+
+
 def train_part(loop: Loop, part: Part, steps: int, every: int, folder: Path | None) -> Figures:
     """Trains all of a part for ``steps`` steps, ``every`` of them in one call of the compiled program.
 
@@ -101,8 +108,7 @@ def _train(loop: Loop, part: Part, steps: int, every: int, checkpoints: Checkpoi
     states, step = _start(loop, part, checkpoints)
     if figures is None:
         began = time.perf_counter()
-        before = _on_host(loop.evaluate(states))
-        figures = Figures({}, before, seconds=time.perf_counter() - began)
+        figures = Figures({}, _evaluated(loop, states), seconds=time.perf_counter() - began)
     figures = figures.up_to(step)
     with ProgressBar(part.name, steps, step) as progress, _stop_request(checkpoints) as stop:
         while step < steps:
@@ -118,7 +124,7 @@ def _train(loop: Loop, part: Part, steps: int, every: int, checkpoints: Checkpoi
                     checkpoints.wait()
                 raise Stopped(f"{part.name}: stopped after step {step} of {steps}", stop.number)
     began = time.perf_counter()
-    after = _on_host(loop.evaluate(states))
+    after = _evaluated(loop, states)
     figures = dataclasses.replace(figures, after=after, seconds=figures.seconds + time.perf_counter() - began)
     if checkpoints is not None:
         checkpoints.wait()
@@ -158,6 +164,14 @@ def _named(states: Any) -> dict[str, jax.Array]:
     """The arrays of states by their paths, since the files of a checkpoint know dicts only."""
     leaves = jax.tree_util.tree_leaves_with_path(states)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _evaluated(loop: Loop, states: Any) -> dict[str, np.ndarray]:
+    """Figures of the held-out problems [N], with pass@n for the n samples of each problem beside accuracy, pass@1."""
+    figures = _on_host(loop.evaluate(states))
+    correct = figures.pop("correct")  # [N, problems, n]
+    n = correct.shape[2]
+    return figures | {f"pass_at_{n}": np.array([pass_at_k(one, n).mean() for one in correct], np.float32)}
 
 
 def _on_host(values: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:

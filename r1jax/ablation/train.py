@@ -2,79 +2,68 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
-from r1jax.ablation.grid import Axis, Group, arms_of, group_arms, typed
-from r1jax.ablation.parts import Loop, Part, train_part
+from r1jax.ablation.config import AblationConfig, ChunkConfig, loop_spec
+from r1jax.ablation.grid import Axis, arms_of, typed
+from r1jax.ablation.groups import Group, group_arms
+from r1jax.ablation.parts import Loop, Part, is_finished, train_part
 from r1jax.ablation.result import Ablation
+from r1jax.ablation.spec import LoopSpec
 from r1jax.errors import UserError
 from r1jax.pipeline.manifest import machine
 from r1jax.sampling.memory import free_bytes
-from r1jax.settings import may_change
 
-S = TypeVar("S")
-_FOLDER = "group"  # prefix of the folders of parts
+_FOLDER = "group"  # prefix of the folders of programs
 
 
 @dataclasses.dataclass(frozen=True)
-class ChunkConfig:
-    """How the trainings of an ablation are divided; a training is an arm of the grid with one seed."""
+class _Program:
+    """N trainings of a group that run at once, with their arms and seeds: [N] each."""
 
-    every: int = may_change(10)
-    """Run this many steps in one call of the compiled program; states and metrics are saved after each call."""
-    at_once: int = may_change(0)
-    """Train at most this many arms times seeds in one program; 0 trains all that compile alike."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.at_once < 0:
-            raise UserError("chunks: every must be at least 1 and at-once at least 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program(Generic[S]):
-    """A part of a group, with the indices of its arms and seeds: [N] each."""
-
-    name: str
+    name: str  # of its folder
     loop: Loop
-    group: Group[S]
-    arms: np.ndarray  # of all arms
-    within: np.ndarray  # of the arms of the group
-    seeds: np.ndarray
+    group: Group
+    arms: np.ndarray  # indices of all arms
+    within: np.ndarray  # indices of the arms of the group
+    seeds: np.ndarray  # indices of the seeds
 
 
 def train_grid(
     axes: Sequence[Axis],
-    specs: Sequence[S],
+    configs: Sequence[AblationConfig],
     seeds: Sequence[int],
-    steps: int,
-    make_loop: Callable[[S], Loop],
-    numbers: Collection[str],
-    chunks: ChunkConfig,
+    make_loop: Callable[[LoopSpec], Loop],
     folder: Path | None,
 ) -> Ablation:
-    """Trains an arm for each of ``specs`` with each seed; the specs are those of arms_of(axes).
+    """Trains an arm for each of ``configs``, which are those of configs_of(axes), with each seed.
 
-    make_loop: the loop of the arms that compile alike. numbers: the settings that a loop takes as arrays. folder: of
-    states and figures, to resume from; None saves nothing.
+    make_loop: the program of the arms that compile alike. folder: of states and figures, to resume from; None saves
+    nothing.
 
     Raises:
       UserError: before any training, if the trainings of a program do not fit into memory, with the number that fits.
       Stopped: on Ctrl-C and SIGTERM, when all is saved, if there is a folder.
     """
+    chunks, steps = configs[0].chunks, configs[0].rl.steps
     programs = [
         program
-        for at, group in enumerate(group_arms(specs, numbers))
+        for at, group in enumerate(group_arms([loop_spec(config) for config in configs]))
         for program in _programs(at, group, make_loop(group.spec), len(seeds), chunks.at_once)
     ]
+    folders = {program.name: None if folder is None else folder / program.name for program in programs}
+    checked: list[Loop] = []
+    for program in programs:  # those of one group have the same size
+        if program.loop not in checked and not is_finished(folders[program.name], steps):
+            check_memory(program.loop, len(program.arms), min(chunks.every, steps))
+            checked.append(program.loop)
     if folder is not None:
-        _remove_others(folder, {program.name for program in programs})
+        _remove_others(folder, folders)
     placed, seconds = [], 0.0
     for at, program in enumerate(programs):
         part = Part(
@@ -82,11 +71,10 @@ def train_grid(
             {name: values[program.within] for name, values in program.group.values.items()},
             np.asarray(seeds, np.int32)[program.seeds],
         )
-        own = None if folder is None else folder / program.name
-        figures = train_part(program.loop, part, steps, chunks.every, own)
+        figures = train_part(program.loop, part, steps, chunks.every, folders[program.name])
         placed.append((program.arms, program.seeds, figures))
         seconds += figures.seconds
-    shape = (len(specs), len(seeds))
+    shape = (len(configs), len(seeds))
     return Ablation(
         axes={axis.name: tuple(typed(value) for value in axis.values) for axis in axes},
         arms=tuple({name: typed(value) for name, value in arm.items()} for arm in arms_of(axes)),
@@ -95,6 +83,23 @@ def train_grid(
         before=_table(shape, ((arms, seed, figures.before) for arms, seed, figures in placed)),
         after=_table(shape, ((arms, seed, figures.after) for arms, seed, figures in placed)),
         about={**machine(), "seconds": seconds, "programs": len(programs)},
+    )
+
+
+def check_memory(loop: Loop, count: int, steps: int) -> None:
+    """Raises UserError, with the number of trainings that fit, if ``count`` do not fit into free memory."""
+    free, need = free_bytes(), loop.bytes_of(count, steps)
+    if need <= free:
+        return
+    # The need grows linearly: a second compiled program gives the line.
+    one = loop.bytes_of(1, steps)
+    each = (need - one) / max(count - 1, 1)
+    fits = int(1 + (free - one) / each) if one <= free else 0
+    text = f"{count} trainings at once need {need / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
+    if fits:
+        raise UserError(f"{text}: {fits} fit, give --chunks.at-once={fits}")
+    raise UserError(
+        f"{text}, too few for one, which needs {one / 2**30:.2f}: lower rl.prompts, rl.group or rl.microbatch"
     )
 
 
@@ -107,22 +112,9 @@ def divide(count: int, most: int) -> list[np.ndarray]:
     return [np.minimum(np.arange(start, start + length), count - 1) for start in range(0, count, length)]
 
 
-def most_that_fit(loop: Loop, count: int, free: int) -> int:
-    """The largest number of trainings up to ``count`` that needs at most ``free`` bytes; 0 if one needs more."""
-    return bisect.bisect_right(range(1, count + 1), free, key=loop.bytes_of)
-
-
-def _programs(at: int, group: Group[S], loop: Loop, seeds: int, at_once: int) -> list[_Program[S]]:
-    count = len(group.arms) * seeds
-    asked, free = min(at_once or count, count), free_bytes()
-    if loop.bytes_of(asked) > free:
-        fits = most_that_fit(loop, asked, free)
-        need = f"{asked} trainings at once need {loop.bytes_of(asked) / 2**30:.2f} GiB and {free / 2**30:.2f} are free"
-        if fits:
-            raise UserError(f"{need}: {fits} fit, give --chunks.at-once={fits}")
-        raise UserError(f"{need}, too few for one: lower rl.prompts, rl.group or rl.microbatch")
-    result = []
-    for trainings in divide(count, asked):
+def _programs(at: int, group: Group, loop: Loop, seeds: int, at_once: int) -> list[_Program]:
+    count, result = len(group.arms) * seeds, []
+    for trainings in divide(count, min(at_once or count, count)):
         within, seed = np.divmod(trainings, seeds)
         name = f"{_FOLDER}-{at}-{trainings[0]}-{trainings[-1]}"
         result.append(_Program(name, loop, group, np.array(group.arms)[within], within, seed))
