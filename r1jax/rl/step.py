@@ -19,6 +19,7 @@ from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 
@@ -28,6 +29,15 @@ class StepKeys(NamedTuple):
 
     samples: jax.Array  # of the tokens
     minibatches: jax.Array  # of the split into minibatches
+
+
+def step_keys(seed: int | jax.Array, stage: str, step: int | jax.Array) -> StepKeys:
+    """The random keys of a step, which depend on the seed, the stage and the step alone."""
+
+    def key(use: str) -> jax.Array:
+        return jax.random.fold_in(stage_key(seed, stage, use), step)
+
+    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
 
 
 class StepResult(NamedTuple):
@@ -70,7 +80,15 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
 
 
 def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float]]:
-    """The state after all updates of one batch, and their metrics.
+    """The state after all updates of one batch, and their metrics."""
+    state, sums, maxima = run_updates(state, batch, key, setup)
+    return state, reduce_updates(sums, maxima)
+
+
+def run_updates(
+    state: RLState, batch: Batch, key: jax.Array, setup: StepSetup
+) -> tuple[RLState, list[Metrics], list[Maxima]]:
+    """The state after all updates of one batch, and the sums and maxima of each, which ``learn`` reduces on the host.
 
     Each inner epoch has other minibatches. In the policy's loss a sequence that counts has the same weight in every one
     (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
@@ -115,4 +133,4 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         learned, learned_metrics = update_learners(learned, part, after, config, context)
         sums += [metrics, learned_metrics]
         maxima.append(largest)
-    return RLState(policy, state.reference, learned), reduce_updates(sums, maxima)
+    return RLState(policy, state.reference, learned), sums, maxima
