@@ -143,7 +143,9 @@ def _with(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
     given = [text.partition("=")[0] for text in config.rewards]
     for name in weights:
         lookup("reward of all arms (--rewards)", name, dict.fromkeys(given))
-    texts = (f"{name}={weights[name]}" if name in weights else text for name, text in zip(given, config.rewards))
+    texts = (
+        f"{name}={weights[name]}" if name in weights else text for name, text in zip(given, config.rewards, strict=True)
+    )
     changed = dataclasses.replace(config, rewards=tuple(texts))
     parse_rewards(changed.rewards)
     return cli.parse({"given": ("", changed)}, "given", flags)

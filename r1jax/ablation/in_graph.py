@@ -117,14 +117,14 @@ class Loop:
         correct = found.pop("correct")
         return {name: np.asarray(value) for name, value in found.items()} | {"correct": correct}
 
-    def bytes_of(self, arms: int) -> int:
-        """Memory of the program for a number of arms, in bytes: arguments, results and temporary arrays."""
+    def bytes_of(self, arms: int, steps: int = 1) -> int:
+        """Bytes of the arguments, results and temporary arrays of ``run`` for a number of arms and of steps."""
         values = {name: np.ones(1, np.float32) for name in self.spec.varied}
         states = jax.eval_shape(lambda: self.start(values, [0]))
         widen = lambda x: jax.ShapeDtypeStruct((arms, *x.shape[1:]), x.dtype)  # noqa: E731
         states, numbers = jax.tree.map(widen, (states, values))
         rl = self.spec.rl
-        asked = jax.ShapeDtypeStruct((arms, 1, rl.algorithm.attempts, rl.prompts), jnp.int32)
+        asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
         first = jax.ShapeDtypeStruct((), jnp.int32)
         found = self._run.lower(states, numbers, asked, first, self._problems).compile().memory_analysis()
         return sum(

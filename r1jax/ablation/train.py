@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r1jax.ablation.config import AblationConfig, ChunkConfig, loop_spec
+from r1jax.ablation.config import AblationConfig, loop_spec
 from r1jax.ablation.grid import Axis, arms_of, typed
 from r1jax.ablation.groups import Group, group_arms
 from r1jax.ablation.parts import Loop, Part, is_finished, train_part

@@ -126,8 +126,8 @@ def _note(result: Ablation) -> str:
         return f"Held-out {FIGURE}; {_NO_INTERVAL}, and no difference between arms can be told from chance."
     return (
         f"Held-out {FIGURE}, mean of {seeds} seeds; in brackets the 95% t-interval over seeds, for changes of the "
-        "differences paired by seed. No difference: the interval of the change includes 0. One of 20 intervals of equal "
-        "arms excludes 0 by chance."
+        "differences paired by seed. No difference: the interval of the change includes 0. One in 20 such intervals "
+        "excludes 0 by chance."
     )
 
 

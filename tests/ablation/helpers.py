@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.ablation.config import AblationConfig, ChunkConfig
+from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 
-NUMBERS = ("rl.algorithm.beta", "rl.learning_rate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """The settings of an arm."""
-
-    rl: RLConfig = RLConfig(steps=7, prompts=2, group=2)
-    sampling: Sampling = Sampling(max_tokens=8)
-    seed: int = 0
+CONFIG = AblationConfig(
+    sampling=Sampling(max_tokens=8),
+    rl=RLConfig(steps=5, prompts=2, group=2),
+    evaluation=EvaluationConfig(problems=3, samples=2),
+    chunks=ChunkConfig(every=2),
+)
 
 
 @flax.struct.dataclass
@@ -47,7 +43,7 @@ class FakeLoop:
         self._spec, self.calls, self._at = spec, [] if calls is None else calls, at
 
     def _scale(self, values, count):
-        return values.get("rl.algorithm.beta", np.full(count, self._spec.rl.algorithm.beta, np.float32))
+        return values.get("rl.beta", np.full(count, self._spec.rl.algorithm.beta, np.float32))
 
     def start(self, values, seeds):
         return Walks(jnp.zeros(len(seeds)), jnp.asarray(seeds))
@@ -63,7 +59,9 @@ class FakeLoop:
         return Walks(jnp.asarray(place), states.seeds), {"reward": rewards, "tokens": jnp.ones_like(rewards)}
 
     def evaluate(self, states):
-        return {"accuracy": states.place / 100}
+        correct = np.zeros((len(states.place), 3, 2), bool)
+        correct[:, 0, 0] = True  # one of the two samples of one of three problems
+        return {"accuracy": states.place / 100, "correct": correct}
 
-    def bytes_of(self, arms):
-        return 1000 + 100 * arms
+    def bytes_of(self, arms, steps):
+        return 1000 + 100 * arms + steps

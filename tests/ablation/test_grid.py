@@ -5,20 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from r1jax import cli
-from r1jax.ablation.grid import arms_of, configs_of, group_arms, make_axes, parse_axes, typed
+from r1jax.ablation.config import loop_spec
+from r1jax.ablation.grid import arms_of, configs_of, make_axes, parse_axes, typed
+from r1jax.ablation.groups import group_arms, numbers_of
+from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
-from tests.ablation.helpers import NUMBERS, Spec
-
-FIXED = {"rl.steps": "all arms have the same number of steps"}
+from tests.ablation.helpers import CONFIG
 
 
-def read(flags):
-    return cli.parse({"given": ("", Spec())}, "given", flags)
+def configs(*texts, config=CONFIG):
+    return configs_of(parse_axes(texts), config)
 
 
-def specs_of(*texts):
-    return configs_of(parse_axes(texts), read, ("rl", "sampling"), FIXED)
+def groups(*texts, config=CONFIG):
+    return group_arms([loop_spec(one) for one in configs(*texts, config=config)])
 
 
 def test_the_arms_are_all_combinations_with_the_last_axis_fastest():
@@ -28,19 +28,20 @@ def test_the_arms_are_all_combinations_with_the_last_axis_fastest():
 
 
 def test_an_arm_is_the_config_of_the_command_with_its_flags():
-    specs = specs_of("rl.algorithm=grpo,dapo", "rl.beta=0,0.25", "sampling.temperature=0.7")
-    assert [(s.rl.algorithm.eps_high, s.rl.algorithm.beta, s.sampling.temperature) for s in specs] == [
+    arms = configs("rl.algorithm=grpo,dapo", "rl.beta=0,0.25", "sampling.temperature=0.7", "rewards.format=0.5")
+    assert [(arm.rl.algorithm.eps_high, arm.rl.algorithm.beta, arm.sampling.temperature) for arm in arms] == [
         (0.2, 0.0, 0.7),
         (0.2, 0.25, 0.7),
         (0.28, 0.0, 0.7),
         (0.28, 0.25, 0.7),
     ]
+    assert {arm.rewards for arm in arms} == {("accuracy", "format=0.5")}
 
 
 def test_values_may_fit_together_alone():
     """Two prompts of two samples, as in the other settings, do not split into 6 minibatches; 3 prompts do."""
-    specs = specs_of("rl.prompts=3,6", "rl.minibatches=6")
-    assert [(spec.rl.prompts, spec.rl.minibatches) for spec in specs] == [(3, 6), (6, 6)]
+    arms = configs("rl.prompts=3,6", "rl.minibatches=6")
+    assert [(arm.rl.prompts, arm.rl.minibatches) for arm in arms] == [(3, 6), (6, 6)]
 
 
 @pytest.mark.parametrize(
@@ -62,13 +63,15 @@ def test_values_may_fit_together_alone():
         (["rl.eps-low=0.1,-1"], ["--grid rl.eps-low=0.1,-1", "eps-low=-1.0 must be at least 0"]),
         (["rl.eps-low=-1", "rl.beta=0"], ["the arm --rl.eps-low=-1 --rl.beta=0", "must be at least 0"]),
         (["rl.group=2", "rl.minibatches=1,3"], ["the arm --rl.group=2 --rl.minibatches=3", "do not split into 3"]),
-        (["seed=0,1"], ["--grid seed", "may differ in rl.*, sampling.* only", "--seed"]),
+        (["template=think"], ["--grid template", "may differ in rl.*, sampling.*, rewards.* only", "--template"]),
+        (["rewards.fromat=1"], ["--grid rewards.fromat=1", "did you mean format?"]),
+        (["rewards.format=1,x"], ["--grid rewards.format=1,x", "the weight x is not a finite number"]),
         (["rl.steps=5,10"], ["--grid rl.steps: all arms have the same number of steps"]),
     ],
 )
 def test_a_wrong_grid_is_one_line_that_names_the_axis(texts, parts):
     with pytest.raises(UserError) as error:
-        specs_of(*texts)
+        configs(*texts)
     assert "\n" not in str(error.value)
     for part in parts:
         assert part in str(error.value)
@@ -80,23 +83,31 @@ def test_axes_from_python_values():
     assert [typed(text) for text in ("true", "3", "0.5", "1e-6", "grpo")] == [True, 3, 0.5, 1e-6, "grpo"]
 
 
+def test_an_axis_of_algorithms_does_not_replace_a_given_setting_silently():
+    given = dataclasses.replace(CONFIG, rl=dataclasses.replace(CONFIG.rl, algorithm=GRPO(eps_high=0.4)))
+    with pytest.raises(UserError, match=r"replaces all settings .* --rl.eps-high=0.4 is given.*--grid rl.eps-high=0.4"):
+        configs("rl.algorithm=grpo,dapo", config=given)
+
+
 def test_arms_that_differ_in_numbers_alone_are_one_group():
-    specs = specs_of("rl.beta=0.1,0.2", "rl.group=2,4", "rl.learning-rate=1e-3,2e-3")
-    first, second = group_arms(specs, NUMBERS)
+    first, second = groups("rl.beta=0,0.2", "rl.group=2,4", "rl.learning-rate=1e-3,2e-3", "rewards.format=1")
     assert first.arms == (0, 1, 4, 5) and second.arms == (2, 3, 6, 7)
-    assert {spec.rl.group for spec in (first.spec, second.spec)} == {2, 4}
+    assert (first.spec.rl.group, second.spec.rl.group) == (2, 4)
     for group in (first, second):
-        np.testing.assert_allclose(group.values["rl.algorithm.beta"], [0.1, 0.1, 0.2, 0.2])
-        np.testing.assert_allclose(group.values["rl.learning_rate"], [1e-3, 2e-3, 1e-3, 2e-3])
-        assert set(group.values) == set(NUMBERS)
+        np.testing.assert_allclose(group.values["rl.beta"], [0, 0, 0.2, 0.2])
+        np.testing.assert_allclose(group.values["rl.learning-rate"], [1e-3, 2e-3, 1e-3, 2e-3])
+        assert set(group.values) == set(group.spec.varied) == {"rl.beta", "rl.learning-rate"}
 
 
-def test_algorithms_that_differ_in_numbers_alone_are_one_group():
-    """The groups follow from what a name stands for: dapo with another clip is grpo with the same settings."""
-    specs = specs_of("rl.algorithm=dapo,grpo,rloo", "rl.beta=0.03")
-    numbers = (*NUMBERS, *(f"rl.algorithm.{name}" for name in ("eps_low", "eps_high")))
-    assert [group.arms for group in group_arms(specs, numbers)] == [(0,), (1,), (2,)]
-    clipped = dataclasses.replace(specs[1].rl.algorithm, eps_high=0.3)
-    other = dataclasses.replace(specs[1], rl=dataclasses.replace(specs[1].rl, algorithm=clipped))
-    (group,) = group_arms([specs[1], other], numbers)
-    assert set(group.values) == {"rl.algorithm.eps_high"}
+def test_groups_follow_from_the_settings_of_an_algorithm_and_not_from_its_name():
+    """Dr. GRPO differs from GRPO in the reduction of the loss, too; without that, in a switch alone."""
+    assert [group.arms for group in groups("rl.algorithm=grpo,dr-grpo", "rl.beta=0.03")] == [(0,), (1,)]
+    (group,) = groups("rl.algorithm=grpo,dr-grpo", "rl.aggregate=token")
+    assert group.arms == (0, 1) and group.values["rl.normalise-std"].tolist() == [1, 0]
+
+
+def test_the_numbers_of_a_spec_are_its_settings():
+    (arm,) = configs("rl.beta=0.25", "rl.learning-rate=3e-3", "rewards.format=0.5", "sampling.temperature=0.75")
+    numbers = numbers_of(loop_spec(arm))
+    expected = {"rl.beta": 0.25, "rl.learning-rate": 3e-3, "rewards.format": 0.5, "sampling.temperature": 0.75}
+    assert expected.items() <= numbers.items() and numbers["rewards.accuracy"] == 1.0

@@ -10,36 +10,32 @@ import pytest
 
 from r1jax.ablation import parts, train
 from r1jax.ablation.grid import parse_axes
-from r1jax.ablation.train import ChunkConfig, divide, most_that_fit, train_grid
+from r1jax.ablation.train import divide, train_grid
 from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.rl.config import RLConfig
 from r1jax.stopping import Stopped
-from tests.ablation.helpers import NUMBERS, FakeLoop, Spec, draws
+from tests.ablation.helpers import CONFIG, FakeLoop, draws
 
 STEPS, SEEDS = 5, (3, 0, 5)
 AXES = parse_axes(["rl.beta=0.5,2", "rl.group=2,4"])
-SPECS = [
-    dataclasses.replace(Spec(), rl=RLConfig(prompts=2, group=group, algorithm=GRPO(beta=beta)))
+CONFIGS = [
+    dataclasses.replace(CONFIG, rl=RLConfig(steps=STEPS, prompts=2, group=group, algorithm=GRPO(beta=beta)))
     for beta, group in itertools.product((0.5, 2.0), (2, 4))
 ]
 
 
-def train_all(folder=None, seeds=SEEDS, steps=STEPS, at=lambda step: None, **chunks):
+def train_all(folder=None, steps=STEPS, at=lambda step: None, **chunks):
     """The result, and the steps that ran."""
     calls = []
-    result = train_grid(
-        AXES,
-        SPECS,
-        seeds,
-        steps,
-        lambda spec: FakeLoop(spec, calls, at),
-        NUMBERS,
-        ChunkConfig(**({"every": 2} | chunks)),
-        folder,
-    )
-    return result, calls
+    configs = [
+        dataclasses.replace(
+            config, rl=dataclasses.replace(config.rl, steps=steps), chunks=dataclasses.replace(config.chunks, **chunks)
+        )
+        for config in CONFIGS
+    ]
+    return train_grid(AXES, configs, SEEDS, lambda spec: FakeLoop(spec, calls, at), folder), calls
 
 
 def rewards_of(beta, group, seed):
@@ -75,6 +71,7 @@ def test_each_training_is_in_its_place(whole):
     assert result.metrics["reward"].shape == (4, 3, 5) and result.after["accuracy"].shape == (4, 3)
     assert result.axes == {"rl.beta": (0.5, 2), "rl.group": (2, 4)} and result.seeds == SEEDS
     assert not result.before["accuracy"].any()
+    np.testing.assert_allclose(result.after["pass_at_2"], 1 / 3, rtol=1e-6)
     for i, arm in enumerate(result.arms):
         for j, seed in enumerate(SEEDS):
             expected = rewards_of(arm["rl.beta"], arm["rl.group"], seed)
@@ -150,9 +147,9 @@ def test_another_division_leaves_no_folders_of_the_first(tmp_path, whole):
 
 
 def test_trainings_that_do_not_fit_are_refused_with_the_number_that_does(monkeypatch):
+    """A program needs 1,000 bytes, 100 for each training, and one for each step of a call."""
     monkeypatch.setattr(train, "free_bytes", lambda: 1450)
-    assert most_that_fit(FakeLoop(Spec()), 6, 1450) == 4
-    with pytest.raises(UserError, match="6 trainings at once need .* 4 fit, give --chunks.at-once=4"):
+    with pytest.raises(UserError, match=r"6 trainings at once need .* 4 fit, give --chunks.at-once=4$"):
         train_all()
     assert train_all(at_once=4)[0].after["accuracy"].shape == (4, 3)
     monkeypatch.setattr(train, "free_bytes", lambda: 1050)
