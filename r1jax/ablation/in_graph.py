@@ -120,7 +120,7 @@ class Loop:
     def bytes_of(self, arms: int, steps: int = 1) -> int:
         """Bytes of the arguments, results and temporary arrays of ``run`` for a number of arms and of steps."""
         values = {name: np.ones(1, np.float32) for name in self.spec.varied}
-        states = jax.eval_shape(lambda: self.start(values, [0]))
+        states = self.start(values, [0])
         widen = lambda x: jax.ShapeDtypeStruct((arms, *x.shape[1:]), x.dtype)  # noqa: E731
         states, numbers = jax.tree.map(widen, (states, values))
         rl = self.spec.rl
