@@ -86,11 +86,11 @@ def train_grid(
     )
 
 
-def check_memory(loop: Loop, count: int, steps: int) -> None:
-    """Raises UserError, with the number of trainings that fit, if ``count`` do not fit into free memory."""
+def check_memory(loop: Loop, count: int, steps: int) -> int:
+    """The bytes of ``count`` trainings; raises UserError, with the number that fits, if more than is free."""
     free, need = free_bytes(), loop.bytes_of(count, steps)
     if need <= free:
-        return
+        return need
     # The need grows linearly: a second compiled program gives the line.
     one = loop.bytes_of(1, steps)
     each = (need - one) / max(count - 1, 1)
