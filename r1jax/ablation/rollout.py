@@ -39,7 +39,7 @@ class Groups:
     """Groups of samples with their rewards: Q groups of G samples."""
 
     problem: jax.Array  # [Q] int32
-    samples: Samples  # of arrays [Q, G, ...]; steps is []
+    samples: Samples  # arrays [Q, G, ...]; steps is [Q]
     rewards: jax.Array  # [Q, G, R] float32, unweighted
     totals: jax.Array  # [Q, G] float32, with the algorithm's own terms
     spread: jax.Array  # [Q] bool
@@ -62,32 +62,37 @@ def collect(
     """
     attempts, P = asked.shape
 
-    def attempt(number: int, needed: jax.Array) -> Groups:
+    def sampled(number: jax.Array, needed: jax.Array) -> Groups:
         return _groups(params, asked[number], key, number, needed, problems, spec, model, end_tokens)
 
-    parts = [attempt(0, jnp.array(True))]
-    for number in range(1, attempts):
-        kept = sum(part.kept.sum() for part in parts)
+    def attempt(kept: jax.Array, number: jax.Array) -> tuple[jax.Array, Groups]:
         needed = kept < P
-        nothing = jax.tree.map(jnp.zeros_like, parts[0])
-        parts.append(jax.lax.cond(any_arm(needed), lambda n=number, x=needed: attempt(n, x), lambda x=nothing: x))
-    groups = jax.tree.map(lambda *x: jnp.concatenate(x) if x[0].ndim else x[0], *parts)
-    taken = sum(part.sampled.any().astype(jnp.float32) for part in parts)
+        shapes = jax.eval_shape(sampled, number, needed)
+        groups = jax.lax.cond(any_arm(needed), sampled, lambda *_: jax.tree.map(jnp.zeros_like, shapes), number, needed)
+        return kept + groups.kept.sum(), groups
+
+    first = jnp.arange(attempts)
+    if attempts == 1:
+        groups = sampled(first[0], jnp.array(True))
+    else:
+        _, parts = jax.lax.scan(attempt, jnp.zeros((), jnp.int32), first)
+        groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+    taken = groups.sampled.reshape(attempts, P)[:, 0].sum().astype(jnp.float32)
     lengths = jnp.where(groups.sampled[:, None], groups.samples.lengths, 0)
     figures = {
         "equal_groups": (groups.sampled & ~groups.spread).sum() / groups.sampled.sum(),
-        "rollout_attempts": jnp.asarray(taken),
+        "rollout_attempts": taken,
         "tokens": lengths.sum().astype(jnp.float32),
     }
     order = jnp.argsort(jnp.where(groups.kept, 0, jnp.where(groups.sampled, 1, 2)), stable=True)[:P]
-    return jax.tree.map(lambda x: x[order] if x.ndim else x, groups), figures
+    return jax.tree.map(lambda x: x[order], groups), figures
 
 
 def _groups(
     params: Params,
     asked: jax.Array,
     key: jax.Array,
-    attempt: int,
+    attempt: jax.Array,
     needed: jax.Array,
     problems: Problems,
     spec: LoopSpec,
@@ -109,7 +114,7 @@ def _groups(
     by_rule = {name: rewards[:, i].reshape(P, G) for i, name in enumerate(names)}
     return Groups(
         problem=asked,
-        samples=jax.tree.map(lambda x: x.reshape(P, G, *x.shape[1:]) if x.ndim else x, samples),
+        samples=jax.tree.map(lambda x: x.reshape(P, G, *x.shape[1:]) if x.ndim else jnp.full(P, x), samples),
         rewards=rewards.reshape(P, G, -1),
         totals=totals,
         spread=spread,
@@ -123,7 +128,7 @@ def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     G = spec.rl.group
     rows = jnp.repeat(groups.problem, G)
     prompts, starts = problems.prompts[rows], problems.prompt_lengths[rows]
-    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]) if x.ndim else x, groups.samples)
+    samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups.samples)
     B, M = samples.tokens.shape
     longest = prompts.shape[1] + M
     T = width_bucket(longest - 1, longest - 1)
@@ -172,7 +177,6 @@ def describe(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
         accuracy = groups.rewards[..., names.index("accuracy")].mean(axis=1)
         for i, kind in enumerate(problems.kinds):
             of_kind = problems.kind[groups.problem] == i
-            figures[f"accuracy_{kind}"] = (
-                jnp.where(of_kind, accuracy, 0.0).sum() / of_kind.sum()
-            )  # nan if there is none
+            # nan if the step has no problem of the kind
+            figures[f"accuracy_{kind}"] = jnp.where(of_kind, accuracy, 0.0).sum() / of_kind.sum()
     return figures

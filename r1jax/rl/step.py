@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from r1jax.data.problems.problem import Problem
-from r1jax.rl.batch import Batch, build_batch, minibatches
+from r1jax.rl.batch import Batch, build_batch
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
 from r1jax.rl.metrics import Maxima, reduce_updates
+from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
@@ -103,9 +104,11 @@ def run_updates(
         )
         return jnp.where(batch.mask, found, 0.0)
 
-    def parts(batch: Batch) -> Iterator[Batch]:
-        for epoch in range(config.inner_epochs):
-            yield from minibatches(batch, jax.random.fold_in(key, epoch), config.minibatches)
+    def on_parts(one: UpdateOnPart, models: Any, batch: Batch) -> Any:
+        models, found = update_on_parts(one, models, batch, key, config)
+        sums.extend(metrics for metrics, _ in found)
+        maxima.extend(largest for _, largest in found)
+        return models
 
     if state.reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=logprobs(state.reference))
@@ -120,17 +123,21 @@ def run_updates(
     if setup.learners:
         sampled, batch = batch, prepare_batch(batch, learned, setup.learners, config, context)
         if before:
-            for part in parts(batch):
-                learned, metrics = update_learners(learned, part, before, config, context)
-                sums.append(metrics)
+
+            def teach(learned: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
+                return *update_learners(learned, part, before, config, context), {}
+
+            learned = on_parts(teach, learned, batch)
             batch = prepare_batch(sampled, learned, setup.learners, config, context)
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
-    for part in parts(batch):
+
+    def improve(models: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
         policy, metrics, largest = update(
-            policy, part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
+            models[0], part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
         )
-        learned, learned_metrics = update_learners(learned, part, after, config, context)
-        sums += [metrics, learned_metrics]
-        maxima.append(largest)
+        learned, learned_metrics = update_learners(models[1], part, after, config, context)
+        return (policy, learned), metrics | learned_metrics, largest
+
+    policy, learned = on_parts(improve, (policy, learned), batch)
     return RLState(policy, state.reference, learned), sums, maxima
