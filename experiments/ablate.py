@@ -14,6 +14,7 @@ train those with experiments/r1_zero.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,6 +93,7 @@ def settings_of(config: Config) -> AblationConfig:
     return AblationConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(AblationConfig)})
 
 
+@functools.cache
 def arms(config: Config) -> list[AblationConfig]:
     """The settings of each arm; of the only one without a grid."""
     own = settings_of(config)

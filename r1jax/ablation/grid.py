@@ -95,15 +95,21 @@ def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationCon
         ``config``; and an arm that the config refuses.
     """
     for axis in axes:
-        for value in axis.values:
-            try:
-                _with(config, {axis.name: value})
-            except UserError as error:
-                # A value may be refused alone and accepted together with those of other axes.
-                if len(axes) == 1 or str(error).startswith(f"--{axis.name}"):
-                    raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
+        alone = [_with_value(axis, value, config, refuse=len(axes) == 1) for value in axis.values]
         _check_axis(axis, config)
+        if len(axes) == 1:
+            return [arm for arm in alone if arm is not None]
     return [_read_arm(config, arm) for arm in arms_of(axes)]
+
+
+def _with_value(axis: Axis, value: str, config: AblationConfig, refuse: bool) -> AblationConfig | None:
+    """The config with a value of one axis; None for a value that it refuses, which other axes may make possible."""
+    try:
+        return _with(config, {axis.name: value})
+    except UserError as error:
+        if refuse or str(error).startswith(f"--{axis.name}"):  # the parser's errors are about the flag itself
+            raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
+        return None
 
 
 def _check_axis(axis: Axis, config: AblationConfig) -> None:

@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from r1jax.ablation.answers import expected_answers
 from r1jax.ablation.rewards import check_rewards, score
@@ -33,6 +34,7 @@ from r1jax.rl.state import RLState, copy_reference, init_rl_state
 from r1jax.rl.step import run_updates, step_keys
 from r1jax.sampling.sampler import LENGTH
 from r1jax.seeds import stage_key, stage_seed
+from r1jax.sharding import entered_mesh
 from r1jax.traced import enabled
 from r1jax.training.metrics import Metrics, merge
 from r1jax.training.optimizer import build_optimizer
@@ -79,7 +81,11 @@ class Loop:
         )
         self._held_out = len(held_out)
         over_arms: Any = {"in_axes": (0, 0, 0, None, None), "axis_name": ARMS}
-        self._run = jax.jit(jax.vmap(self._steps, **over_arms), donate_argnums=0)
+        # States that a checkpoint, ``start`` or the program itself gives have one sharding: another one would compile
+        # the program again.
+        self._sharding = NamedSharding(entered_mesh(), PartitionSpec())
+        self._run = jax.jit(jax.vmap(self._steps, **over_arms), donate_argnums=0, out_shardings=self._sharding)
+        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}
         self._judge = jax.jit(jax.vmap(self._evaluate, in_axes=(0, 0, None), axis_name=ARMS))
 
     def start(self, values: Values, seeds: Sequence[int] | np.ndarray) -> ArmState:
@@ -99,7 +105,7 @@ class Loop:
         states = [init(int(seed)) for seed in (seeds if each else seeds[:1])]
         N = len(seeds)
         rl = jax.tree.map(lambda *x: jnp.stack(x) if each else jnp.repeat(x[0][None], N, axis=0), *states)
-        return ArmState(rl, jnp.asarray(seeds, jnp.int32))
+        return jax.device_put(ArmState(rl, jnp.asarray(seeds, jnp.int32)), self._sharding)
 
     def run(
         self, states: ArmState, values: Values, first_step: int, steps: int
@@ -109,7 +115,7 @@ class Loop:
         arrays = check_values(self.spec, values, len(seeds))
         asked = self._asked(seeds, first_step, steps)
         first = jnp.asarray(first_step, jnp.int32)
-        return self._run(states, arrays, asked, first, self._problems)
+        return self._program(len(seeds), steps)(states, arrays, asked, first, self._problems)
 
     def evaluate(self, states: ArmState) -> dict[str, np.ndarray]:
         """Figures of each arm on the held-out problems: [N] each; "correct" is [N, problems, samples] bool."""
@@ -119,14 +125,7 @@ class Loop:
 
     def bytes_of(self, arms: int, steps: int = 1) -> int:
         """Bytes of the arguments, results and temporary arrays of ``run`` for a number of arms and of steps."""
-        values = {name: np.ones(1, np.float32) for name in self.spec.varied}
-        states = self.start(values, [0])
-        widen = lambda x: jax.ShapeDtypeStruct((arms, *x.shape[1:]), x.dtype)  # noqa: E731
-        states, numbers = jax.tree.map(widen, (states, values))
-        rl = self.spec.rl
-        asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
-        first = jax.ShapeDtypeStruct((), jnp.int32)
-        found = self._run.lower(states, numbers, asked, first, self._problems).compile().memory_analysis()
+        found: Any = self._program(arms, steps).memory_analysis()
         return sum(
             (
                 found.argument_size_in_bytes,
@@ -135,6 +134,22 @@ class Loop:
                 -found.alias_size_in_bytes,
             )
         )
+
+    def _program(self, arms: int, steps: int) -> jax.stages.Compiled:
+        """The program for a number of arms and of steps, compiled once."""
+        if (arms, steps) not in self._compiled:
+            values = {name: np.ones(1, np.float32) for name in self.spec.varied}
+            states = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((arms, *x.shape[1:]), x.dtype, sharding=self._sharding),
+                self.start(values, [0]),
+            )
+            numbers = {name: jax.ShapeDtypeStruct((arms,), jnp.float32) for name in values}
+            rl = self.spec.rl
+            asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
+            first = jax.ShapeDtypeStruct((), jnp.int32)
+            lowered = self._run.lower(states, numbers, asked, first, self._problems)
+            self._compiled[arms, steps] = lowered.compile()
+        return self._compiled[arms, steps]
 
     def _asked(self, seeds: np.ndarray, first_step: int, steps: int) -> np.ndarray:
         """The index of each problem that each step asks: [N, steps, attempts, P] int32."""
