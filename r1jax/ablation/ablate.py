@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from r1jax.ablation.config import AblationConfig, check_arm
-from r1jax.ablation.grid import Value, configs_of, make_axes
+from r1jax.ablation.grid import configs_of, make_axes
 from r1jax.ablation.in_graph import make_loop
 from r1jax.ablation.parts import Loop
-from r1jax.ablation.result import Ablation
+from r1jax.ablation.result import Ablation, Value
 from r1jax.ablation.spec import LoopSpec
 from r1jax.ablation.train import train_grid
 from r1jax.checkpoints.model import Model

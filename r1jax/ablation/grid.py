@@ -11,12 +11,11 @@ import numpy as np
 
 from r1jax import cli
 from r1jax.ablation.config import AblationConfig
+from r1jax.ablation.result import Value
 from r1jax.algorithms.table import ALGORITHMS
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.config import parse_rewards
-
-Value = bool | int | float | str
 
 _EXAMPLE = "--grid rl.beta=0,0.01"
 _REWARD = "rewards."

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.ablation.grid import Value
 from r1jax.disk import replacing
 from r1jax.errors import UserError
 
+Value = bool | int | float | str  # of a setting
 _PARTS = ("metrics", "before", "after")
 
 

@@ -12,7 +12,7 @@ from r1jax.ablation.result import Ablation
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
-from tests.ablation.helpers import CONFIG, FakeLoop
+from tests.helpers.ablation import CONFIG, FakeLoop
 
 GRID = {"rl.beta": (0, 0.5), "rl.algorithm": ("grpo", "dapo"), "rl.overlong_buffer": (2,)}
 # One update a rollout would make dapo's clip a setting without effect, which is a warning.

@@ -10,7 +10,7 @@ from r1jax.ablation.grid import arms_of, configs_of, make_axes, parse_axes, type
 from r1jax.ablation.groups import group_arms, numbers_of
 from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
-from tests.ablation.helpers import CONFIG
+from tests.helpers.ablation import CONFIG
 
 
 def configs(*texts, config=CONFIG):

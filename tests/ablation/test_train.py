@@ -16,7 +16,7 @@ from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.rl.config import RLConfig
 from r1jax.stopping import Stopped
-from tests.ablation.helpers import CONFIG, FakeLoop, draws
+from tests.helpers.ablation import CONFIG, FakeLoop, draws
 
 STEPS, SEEDS = 5, (3, 0, 5)
 AXES = parse_axes(["rl.beta=0.5,2", "rl.group=2,4"])
