@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -100,7 +101,7 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 @contextlib.contextmanager
 def _claimed(folder: Path, settings: _Settings) -> Iterator[None]:
     """Holds the lock of a folder that is new, or has the trainings of these settings."""
-    stage = Stage(folder.name, ablate, settings)
+    stage = Stage(folder.name, cast(Any, ablate), settings)  # for the name of the function
     with folder_lock(folder):
         record, path = make_record(stage, {}), folder / RECORD
         if path.exists():

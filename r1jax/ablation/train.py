@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,14 +58,14 @@ def train_grid(
         for program in _programs(at, group, make_loop(group.spec), len(seeds), chunks.at_once)
     ]
     folders = {program.name: None if folder is None else folder / program.name for program in programs}
-    checked: list[Loop] = []
+    began, checked = time.perf_counter(), []
     for program in programs:  # those of one group have the same size
         if program.loop not in checked and not is_finished(folders[program.name], steps):
             check_memory(program.loop, len(program.arms), min(chunks.every, steps))
             checked.append(program.loop)
     if folder is not None:
         _remove_others(folder, folders)
-    placed, seconds = [], 0.0
+    placed, seconds = [], time.perf_counter() - began  # of the compilation
     for at, program in enumerate(programs):
         part = Part(
             f"ablation {at + 1}/{len(programs)}",

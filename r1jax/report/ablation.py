@@ -20,20 +20,21 @@ from r1jax.report.curves import plot_axis
 from r1jax.report.rendering import markdown_table, render, to_html
 
 FIGURE = "accuracy"  # of the held-out problems
-_CURVES = ("reward_accuracy", "reward")  # the first of them that was measured is drawn
+_CURVES = {"reward_accuracy": "Accuracy reward", "reward": "Reward"}  # the first that was measured is drawn
 _NO_INTERVAL = "one seed gives no interval"
 
 
 def write_report(result: Ablation, out: Path, title: str, console: Console) -> None:
     """Writes a picture for each axis, report.md, report.html and summary.json, and prints the table of all arms."""
     curve = next(name for name in _CURVES if name in result.metrics)
+    labels = _CURVES[curve], f"Held-out {FIGURE} after training"
     sections = []
     for name, values in result.axes.items():
         arms = {str(value): result.with_value(name, value) for value in values}
         picture = f"axis-{name.replace('.', '-')}.png"
         curves = {f"{name}={value}": result.metrics[curve][own] for value, own in arms.items()}
         final = {value: result.after[FIGURE][own] for value, own in arms.items()}
-        plot_axis(curves, list(final.values()), out / picture, title, (curve, f"held-out {FIGURE} after training"))
+        plot_axis(curves, list(final.values()), out / picture, title, labels)
         head = [name, f"held-out {FIGURE}, %", f"change from {values[0]}, points", ""]
         cells = _compared([figures.mean(axis=0) for figures in final.values()])
         table = markdown_table(head, [[value, *own] for value, own in zip(final, cells, strict=True)], "lrrl")

@@ -7,12 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax import load
 from r1jax.ablation.ablate import ablate
+from r1jax.ablation.config import AblationConfig, ChunkConfig
+from r1jax.ablation.in_graph import make_loop
 from r1jax.ablation.result import Ablation
+from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
+from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.rl.config import RLConfig
+from r1jax.sampling.processors import Sampling
 from tests.helpers.ablation import CONFIG, FakeLoop
+from tests.helpers.paths import FIXTURES
 
 GRID = {"rl.beta": (0, 0.5), "rl.algorithm": ("grpo", "dapo"), "rl.overlong_buffer": (2,)}
 # One update a rollout would make dapo's clip a setting without effect, which is a warning.
@@ -99,3 +107,41 @@ def test_a_folder_belongs_to_one_ablation(tmp_path):
     assert calls == [] and (again.metrics["reward"] == result.metrics["reward"]).all()
     longer = dataclasses.replace(CONFIG, rl=dataclasses.replace(CONFIG.rl, steps=6))
     assert call(tmp_path, grid, config=longer, calls=calls).steps == 6 and {step for step, *_ in calls} == {5}
+
+
+def test_the_program_itself_resumes_bit_by_bit(tmp_path):
+    """Two arms of a real model for two steps, without a kill and with one after the first step."""
+    config = AblationConfig(
+        rewards=("accuracy",),
+        sampling=Sampling(max_tokens=4),
+        rl=RLConfig(steps=2, prompts=2, group=2, algorithm=GRPO(entropy=0.1)),  # no answer is right, but entropy moves
+        evaluation=EvaluationConfig(problems=2, samples=2),
+        chunks=ChunkConfig(every=1),
+    )
+    model, made = load(FIXTURES / "llama_tied"), []
+
+    def make(*given):
+        made.append(made[0] if made else make_loop(*given))  # compiled once
+        return made[0]
+
+    def run(folder):
+        return ablate(config, {"rl.learning-rate": (1e-2, 1e-4)}, (0,), model, PROBLEMS, folder, make)
+
+    whole, steps = run(None), made[0].run
+
+    def die(states, values, first_step, count):
+        if first_step == 1:
+            raise InterruptedError
+        return steps(states, values, first_step, count)
+
+    made[0].run = die
+    with pytest.raises(InterruptedError):
+        run(tmp_path)
+    made[0].run = steps
+    resumed = run(tmp_path)
+    for part in ("metrics", "before", "after"):
+        for name, values in getattr(whole, part).items():
+            np.testing.assert_array_equal(getattr(resumed, part)[name], values)
+    assert {"accuracy", "format", "length_mean", "truncated_share", "pass_at_2"} == set(whole.after)
+    entropy = whole.metrics["entropy"][:, 0]  # [2, 2]: equal before the first update, then different
+    assert entropy[0, 0] == entropy[1, 0] and abs(entropy[0, 1] - entropy[1, 1]) > 1e-4
