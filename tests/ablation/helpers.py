@@ -11,8 +11,8 @@ from r1jax.recipe.pretraining import train_tokenizer
 from r1jax.sharding import init_params
 
 TOKENIZER = train_tokenizer(["3 + 4 = 7. 10 - 2 = 8. 5 + 6", "9"] * 4, 28)
-# The prompt answers already, so that random completions spoil the answer and the format in many cases, and not in all.
-TEMPLATE = Template("answered", "{question}", prefill="<think></think><answer>3</answer>")
+# The prompt answers already: random completions without a tag keep its answer and its format.
+TEMPLATE = Template("answered", "{question}", prefill="<think></think><answer>3</answer>", prose=True)
 _ALL = tuple(Problem(f"{a} + {b}", str(a + b), kind) for a in range(4) for b, kind in ((0, "plain"), (1, "more")))
 TRAIN, HELD_OUT = _ALL[:-2], _ALL[-2:]
 CONFIG = ModelConfig(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from r1jax.ablation.in_graph import make_loop
-from r1jax.ablation.spec import Evaluation, LoopSpec
+from r1jax.ablation.spec import Evaluation, LoopSpec, number_names
 from r1jax.algorithms.grpo import GRPO
+from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.rules import RULES
@@ -24,7 +25,7 @@ from tests.rl.test_learned import ActorCritic
 
 SAMPLING = Sampling(max_tokens=10)
 REWARDS = parse_rewards(("accuracy", "format", "length=0.5"))
-STEPS = 3
+STEPS = 4
 # Two values of each number: those of an arm with all terms, and of one in which 0 turns them off.
 NUMBERS = {
     "rl.learning-rate": (2e-2, 1e-2),
@@ -87,7 +88,8 @@ def ordinary(spec, arm, folder):
     environment = Environment(TRAIN, TEMPLATE, InThisProcess(rewards), sampling, SEEDS[arm], width)
     model = train_policy(tiny_model(), environment, rl, SaveConfig(), folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {name: [row[name] for row in rows] for name in rows[0]}, model.params
+    names = {name for row in rows for name in row}
+    return {name: [row.get(name, np.nan) for row in rows] for name in names}, model.params
 
 
 def assert_same(states, metrics, arm, wanted, weights):
@@ -107,32 +109,22 @@ def assert_same(states, metrics, arm, wanted, weights):
 @pytest.fixture(scope="module")
 def trained():
     loop = make_loop(tiny_model(), TRAIN, GRPO_SPEC, HELD_OUT)
-    states, metrics = loop.run(loop.start(NUMBERS, SEEDS), NUMBERS, 0, STEPS)
-    return loop, states, metrics
+    states, first = loop.run(loop.start(NUMBERS, SEEDS), NUMBERS, 0, STEPS // 2)
+    states, second = loop.run(states, NUMBERS, STEPS // 2, STEPS // 2)
+    return loop, states, {name: np.concatenate([first[name], second[name]], axis=1) for name in first}
 
 
 @pytest.mark.parametrize("arm", [0, 1])
 def test_an_arm_is_the_ordinary_run(arm, trained, tmp_path):
+    """Also if the program runs in two parts."""
     _, states, metrics = trained
     wanted, weights = ordinary(GRPO_SPEC, arm, tmp_path)
     shared = assert_same(states, metrics, arm, wanted, weights)
     assert len(shared) > 25 and {"reward_accuracy", "accuracy_more", "tokens", "rollout_attempts"} < shared
     assert ("kl" in wanted) == (arm == 0)
-    assert max(wanted["reward_format"]) > 0 and max(wanted["rollout_attempts"]) > 1
-
-
-def test_a_run_in_two_parts_is_the_whole_run(trained):
-    loop, whole, metrics = trained
-    states = loop.start(NUMBERS, SEEDS)
-    parts = []
-    for first in range(STEPS):
-        states, part = loop.run(states, NUMBERS, first, 1)
-        parts.append(part)
-    for name, values in metrics.items():
-        np.testing.assert_allclose(np.concatenate([part[name] for part in parts], axis=1), values, rtol=1e-4, atol=1e-6)
+    assert 0 < np.mean(wanted["reward_accuracy"]) < np.mean(wanted["reward_format"]) < 1
+    assert min(wanted["rollout_attempts"]) < max(wanted["rollout_attempts"])
     assert states.rl.step.tolist() == [STEPS, STEPS]
-    for a, b in zip(jax.tree.leaves(states), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_the_evaluation_is_the_ordinary_one(trained):
@@ -151,9 +143,52 @@ def test_the_evaluation_is_the_ordinary_one(trained):
 
 
 def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
-    rl = RLConfig(steps=2, prompts=2, group=4, minibatches=2, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
+    rl = RLConfig(steps=1, prompts=2, group=4, inner_epochs=2, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
     spec = LoopSpec(dataclasses.replace(rl, algorithm=ActorCritic(judge_updated="before")), SAMPLING, TEMPLATE, REWARDS)
     loop = make_loop(tiny_model(), TRAIN, spec)
-    states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 2)
+    states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
     shared = assert_same(states, metrics, 0, *ordinary(spec, 0, tmp_path))
     assert {"critic_loss", "judge_score"} < shared
+
+
+def test_memory_grows_with_the_arms():
+    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4), varied=("rl.learning-rate",))
+    loop = make_loop(tiny_model(), TRAIN, spec)
+    one, four = loop.bytes_of(1), loop.bytes_of(4)
+    assert 2.5 < four / one < 4.5
+
+
+def test_numbers_are_the_settings_that_act_by_arithmetic():
+    names = set(number_names(GRPO_SPEC))
+    assert set(NUMBERS) < names
+    assert names.isdisjoint({"rl.group", "rl.loss", "rl.drop-equal-groups", "rl.steps", "sampling.top-p"})
+
+
+@pytest.mark.parametrize(
+    "varied, values, message",
+    [
+        (("rl.group",), {"rl.group": (4, 8)}, "rl.group"),
+        (("rl.beta",), {"rl.beta": (0.1, 0.2, 0.3)}, "rl.beta has 3 values for 2 arms"),
+        (("rl.beta",), {"rl.beta": (0.1, -0.2)}, "beta=-0.2.* must be at least 0"),
+        (("rl.beta",), {}, "rl.beta"),
+        (("rl.normalise-std",), {"rl.normalise-std": (0, 0.5)}, "0 or 1"),
+        (("sampling.temperature",), {"sampling.temperature": (1, 0)}, "above 0"),
+        (("rl.overlong-buffer",), {"rl.overlong-buffer": (1, 99)}, "overlong-buffer=99"),
+    ],
+)
+def test_wrong_values_are_refused(varied, values, message):
+    with pytest.raises(UserError, match=message):
+        make_loop(tiny_model(), TRAIN, dataclasses.replace(GRPO_SPEC, varied=varied)).start(values, SEEDS)
+
+
+def test_an_algorithm_without_a_form_in_a_program_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Branching(GRPO):
+        strength: float = 1.0
+
+        def keeps(self, rewards, spread, rule_rewards):
+            return np.asarray(rewards).mean(axis=1) > 0 if self.strength else spread
+
+    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4, algorithm=Branching()), varied=())
+    with pytest.raises(UserError, match=r"Branching .* ordinary loop"):
+        make_loop(tiny_model(), TRAIN, spec).start({}, SEEDS)

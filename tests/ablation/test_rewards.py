@@ -32,16 +32,24 @@ def rows(texts):
     return jnp.asarray([[*codes_of(text), *[0] * (width - len(text))] for text in texts], jnp.uint8)
 
 
+ROWS, COLUMNS = 3000, 7  # one compiled program serves all calls of ``judged``
+
+
+@jax.jit
+def _judged(texts, lengths, expected):
+    def of_problem(one):
+        return correct(texts, lengths, jax.tree.map(lambda x: jnp.broadcast_to(x, (ROWS, *x.shape)), one))
+
+    return jax.vmap(of_problem, out_axes=1)(expected)
+
+
 def judged(texts, problems):
     """[texts, problems] bool: each text as an answer to each problem."""
-    width = rows(["x" * WIDTH, *texts])[1:, :WIDTH]
-    lengths = jnp.asarray([len(text) for text in texts])
-    expected = expected_answers(problems)
-
-    def of_problem(one):
-        return correct(width, lengths, jax.tree.map(lambda x: jnp.broadcast_to(x, (len(texts), *x.shape)), one))
-
-    return np.asarray(jax.jit(jax.vmap(of_problem, out_axes=1))(expected))
+    padded = [*texts, *[""] * (ROWS - len(texts))]
+    codes = rows(["x" * WIDTH, *padded])[1:, :WIDTH]
+    expected = expected_answers([*problems, *problems[:1] * (COLUMNS - len(problems))])
+    found = _judged(codes, jnp.asarray([len(text) for text in padded]), expected)
+    return np.asarray(found)[: len(texts), : len(problems)]
 
 
 NUMBERS = [
@@ -63,7 +71,7 @@ def test_numbers_are_judged_as_on_the_host():
 def test_random_numbers_are_judged_as_on_the_host():
     draws = np.random.default_rng(0)
     pieces = [*"0125", "25", "1,234", ",", ".", "-", "+", " ", "!", "0.", ",000", "x", "\n"]
-    texts = ["".join(draws.choice(pieces, draws.integers(1, 6))).strip() for _ in range(3000)]
+    texts = ["".join(draws.choice(pieces, draws.integers(1, 6))).strip() for _ in range(ROWS)]
     problems = [Problem("?", answer, "") for answer in EXPECTED]
     want = [[bool(check(problem, text)) for problem in problems] for text in texts]
     assert np.sum(want) > 150
