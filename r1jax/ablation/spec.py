@@ -17,8 +17,8 @@ from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.traced import replace
 
-# Settings of other types that act by arithmetic, too: as 0 or 1, or as a number that 0 turns off.
 _WHAT = "number that may differ between arms"
+# Settings of other types that act by arithmetic, too: as 0 or 1, or as a number that 0 turns off.
 _SWITCHES = ("normalise_std", "overlong_buffer", "reference_every")
 
 

@@ -96,11 +96,12 @@ def assert_same(states, metrics, arm, wanted, weights):
     """Compares the metrics that both have, which are returned, and the weights."""
     shared = set(metrics) & set(wanted)
     for name in sorted(shared):
-        got = np.asarray(metrics[name])[arm]
+        there = ~np.isnan(wanted[name])  # the accuracy of a kind is written if a step has several kinds
+        got = np.asarray(metrics[name])[arm][there]
         if name.startswith("sampler_gap"):  # the size of rounding errors
             assert max(got) < 1e-5
         else:
-            np.testing.assert_allclose(got, wanted[name], rtol=1e-3, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(got, np.array(wanted[name])[there], rtol=1e-3, atol=1e-5, err_msg=name)
     for a, b in zip(jax.tree.leaves(states.rl.policy.params), jax.tree.leaves(weights), strict=True):
         np.testing.assert_allclose(a[arm], b, atol=1e-4)
     return shared
@@ -143,7 +144,7 @@ def test_the_evaluation_is_the_ordinary_one(trained):
 
 
 def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
-    rl = RLConfig(steps=1, prompts=2, group=4, inner_epochs=2, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
+    rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
     spec = LoopSpec(dataclasses.replace(rl, algorithm=ActorCritic(judge_updated="before")), SAMPLING, TEMPLATE, REWARDS)
     loop = make_loop(tiny_model(), TRAIN, spec)
     states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
@@ -154,8 +155,8 @@ def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
 def test_memory_grows_with_the_arms():
     spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4), varied=("rl.learning-rate",))
     loop = make_loop(tiny_model(), TRAIN, spec)
-    one, four = loop.bytes_of(1), loop.bytes_of(4)
-    assert 2.5 < four / one < 4.5
+    state = sum(x.nbytes for x in jax.tree.leaves(loop.start({"rl.learning-rate": [1.0]}, SEEDS[:1])))
+    assert 8 * 2 * state < loop.bytes_of(8) < 8 * 100 * state  # more than weights before and after an update
 
 
 def test_numbers_are_the_settings_that_act_by_arithmetic():
