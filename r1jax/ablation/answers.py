@@ -40,6 +40,7 @@ class Expected:
     whole: jax.Array  # [n, WIDTH] uint8, digits before the point without leading zeros
     whole_length: jax.Array  # [n] int32
     fraction: jax.Array  # [n, WIDTH] uint8, digits after the point, with zeros up to WIDTH
+    fraction_length: jax.Array  # [n] int32, without these zeros
 
 
 def expected_answers(problems: Sequence[Problem]) -> Expected:
@@ -47,7 +48,8 @@ def expected_answers(problems: Sequence[Problem]) -> Expected:
     n = len(problems)
     text, whole = np.zeros((n, WIDTH), np.uint8), np.zeros((n, WIDTH), np.uint8)
     fraction = np.full((n, WIDTH), ord("0"), np.uint8)
-    length, whole_length, negative = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, bool)
+    length, whole_length, fraction_length = (np.zeros(n, np.int32) for _ in range(3))
+    negative = np.zeros(n, bool)
     for i, problem in enumerate(problems):
         if problem.checker not in CHECKERS:
             raise UserError(
@@ -73,9 +75,10 @@ def expected_answers(problems: Sequence[Problem]) -> Expected:
         negative[i] = number.value < 0
         for row, part in zip((whole, fraction), digits, strict=True):
             row[i, : len(part)] = codes_of(part)
-        whole_length[i] = len(digits[0])
+        whole_length[i], fraction_length[i] = map(len, digits)
     exact = np.array([problem.checker == "exact" for problem in problems])
-    return Expected(*map(jnp.asarray, (exact, text, length, negative, whole, whole_length, fraction)))
+    fields = (exact, text, length, negative, whole, whole_length, fraction, fraction_length)
+    return Expected(*map(jnp.asarray, fields))
 
 
 def _decimal_digits(value: Fraction) -> tuple[str, str] | None:
@@ -166,18 +169,13 @@ def _equals(answers: jax.Array, expected: Expected) -> jax.Array:
     after = jnp.cumsum(point, axis=1) > 0
     whole, fraction = digit & ~after, digit & after
     significant = whole & (jnp.cumsum(whole & (answers != ord("0")), axis=1) > 0)
-    length = significant.sum(axis=1)
 
     def matches(part: jax.Array, wanted: jax.Array) -> jax.Array:
         index = jnp.clip(jnp.cumsum(part, axis=1) - 1, 0, WIDTH - 1)
         return (~part | (answers == jnp.take_along_axis(wanted, index, axis=1))).all(axis=1)
 
-    fraction_length = WIDTH - jnp.argmax((expected.fraction != ord("0"))[:, ::-1], axis=1)
-    has_fraction = (expected.fraction != ord("0")).any(axis=1)
-    enough = fraction.sum(axis=1) >= jnp.where(has_fraction, fraction_length, 0)
     minus = (answers[:, 0] == ord("-")) | (answers[:, 0] == DASH)
-    zero = (expected.whole_length == 0) & ~has_fraction
-    same = (
-        matches(significant, expected.whole) & (length == expected.whole_length) & matches(fraction, expected.fraction)
-    )
-    return same & enough & (zero | (minus == expected.negative))
+    zero = (expected.whole_length == 0) & (expected.fraction_length == 0)
+    same_whole = matches(significant, expected.whole) & (significant.sum(axis=1) == expected.whole_length)
+    same_fraction = matches(fraction, expected.fraction) & (fraction.sum(axis=1) >= expected.fraction_length)
+    return same_whole & same_fraction & (zero | (minus == expected.negative))

@@ -30,7 +30,7 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.learned import make_learners
 from r1jax.rl.metrics import Maxima
 from r1jax.rl.setup import StepSetup
-from r1jax.rl.state import RLState, copy_reference, init_rl_state
+from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
 from r1jax.rl.step import run_updates, step_keys
 from r1jax.sampling.sampler import LENGTH
 from r1jax.seeds import stage_key, stage_seed
@@ -94,15 +94,11 @@ class Loop:
         Raises UserError for values that check_values refuses.
         """
         arrays = check_values(self.spec, values, len(seeds))
+        self._check_algorithm()
         one = {name: jnp.asarray(array[0]) for name, array in arrays.items()}
-        spec = traced_spec(self.spec, one)
-
-        def init(seed: int) -> RLState:
-            return init_rl_state(self._model.params, self._setup(spec, seed))
-
         # Only the seeds of stochastic rounding differ between the states of arms.
         each = self.spec.rl.rounding == "stochastic"
-        states = [init(int(seed)) for seed in (seeds if each else seeds[:1])]
+        states = [self._first_state(one, int(seed)) for seed in (seeds if each else seeds[:1])]
         N = len(seeds)
         rl = jax.tree.map(lambda *x: jnp.stack(x) if each else jnp.repeat(x[0][None], N, axis=0), *states)
         return jax.device_put(ArmState(rl, jnp.asarray(seeds, jnp.int32)), self._sharding)
@@ -138,18 +134,37 @@ class Loop:
     def _program(self, arms: int, steps: int) -> jax.stages.Compiled:
         """The program for a number of arms and of steps, compiled once."""
         if (arms, steps) not in self._compiled:
-            values = {name: np.ones(1, np.float32) for name in self.spec.varied}
-            states = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct((arms, *x.shape[1:]), x.dtype, sharding=self._sharding),
-                self.start(values, [0]),
-            )
-            numbers = {name: jax.ShapeDtypeStruct((arms,), jnp.float32) for name in values}
-            rl = self.spec.rl
-            asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
-            first = jax.ShapeDtypeStruct((), jnp.int32)
-            lowered = self._run.lower(states, numbers, asked, first, self._problems)
-            self._compiled[arms, steps] = lowered.compile()
+            self._check_algorithm()
+            self._compiled[arms, steps] = self._run.lower(*self._shapes(arms, steps)).compile()
         return self._compiled[arms, steps]
+
+    def _shapes(self, arms: int, steps: int = 1) -> tuple[Any, ...]:
+        """The arguments of the program as ShapeDtypeStructs."""
+        rl = self.spec.rl
+        numbers = {name: jax.ShapeDtypeStruct((arms,), jnp.float32) for name in self.spec.varied}
+        asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
+        first = jax.ShapeDtypeStruct((), jnp.int32)
+        one = rl_shapes(self._setup(traced_spec(self.spec, {name: jnp.float32(1) for name in self.spec.varied})))
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=self._sharding),
+            ArmState(one, jax.ShapeDtypeStruct((), jnp.int32)),
+        )
+        return state, numbers, asked, first, self._problems
+
+    def _first_state(self, values: dict[str, jax.Array], seed: int = 0) -> RLState:
+        """The state of an arm before the first step."""
+        return init_rl_state(self._model.params, self._setup(traced_spec(self.spec, values), seed))
+
+    def _check_algorithm(self) -> None:
+        """Raises UserError if a method of the algorithm needs values that are known only when the program runs."""
+        try:
+            jax.eval_shape(self._run, *self._shapes(1))
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+            name = type(self.spec.rl.algorithm).__name__
+            raise UserError(
+                f"algorithm {name} has no form in an ablation's program with {list(self.spec.varied)} as numbers that "
+                "differ between arms: give these numbers one value, or train with the ordinary loop"
+            ) from error
 
     def _asked(self, seeds: np.ndarray, first_step: int, steps: int) -> np.ndarray:
         """The index of each problem that each step asks: [N, steps, attempts, P] int32."""

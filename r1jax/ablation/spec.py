@@ -17,6 +17,7 @@ from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.traced import replace
 
+_WHAT = "number that may differ between arms"
 # Settings of other types that act by arithmetic, too: as 0 or 1, or as a number that 0 turns off.
 _SWITCHES = ("normalise_std", "overlong_buffer", "reference_every")
 
@@ -67,7 +68,7 @@ def with_numbers(spec: LoopSpec, values: Mapping[str, Any]) -> LoopSpec:
     changes: dict[str, dict[str, Any]] = {"rl": {}, "algorithm": {}, "sampling": {}, "rewards": {}}
     places = _places(spec)
     for name, value in values.items():
-        config, field = lookup("number that may differ between arms", name, places)
+        config, field = lookup(_WHAT, name, places)
         changes[config][field] = value
     algorithm = replace(spec.rl.algorithm, **changes["algorithm"])
     rewards = tuple(replace(r, weight=changes["rewards"].get(r.name, r.weight)) for r in spec.rewards)
@@ -89,6 +90,7 @@ def check_values(spec: LoopSpec, values: Mapping[str, Any], arms: int) -> dict[s
     places = _places(spec)
     arrays = {name: np.asarray(values[name], np.float32) for name in spec.varied}
     for name, array in arrays.items():
+        lookup(_WHAT, name, places)
         if array.shape != (arms,):
             raise UserError(f"{name} has {array.size} values for {arms} arms: give one for each")
         if not np.isfinite(array).all():

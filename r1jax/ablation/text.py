@@ -135,7 +135,7 @@ def answers(codes: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
     content = (at >= begin + len(TAGS[2])) & (at < end) & ~is_space(kept)
     start = jnp.argmax(content, axis=1)
     length = kept.shape[1] - jnp.argmax(content[:, ::-1], axis=1) - start
-    length = jnp.where(content.any(axis=1), length, 0)
+    length = jnp.where(found & content.any(axis=1), length, 0)
     place = start[:, None] + jnp.arange(width)
     text = jnp.take_along_axis(kept, jnp.minimum(place, kept.shape[1] - 1), axis=1)
     return jnp.where(jnp.arange(width) < length[:, None], text, 0), jnp.where(found, length, -1)
