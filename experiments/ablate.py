@@ -24,7 +24,6 @@ import tyro
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.ablation.ablate import check_seeds
 from r1jax.ablation.config import AblationConfig, check_arm, loop_spec
 from r1jax.ablation.cost import measure
 from r1jax.ablation.grid import configs_of, parse_axes
@@ -117,7 +116,6 @@ def check(config: Config, problems: ProblemSet) -> None:
         check_context(width, config.sampling, read_config(config.base).context_length)
     for arm in arms(config):
         check_arm(arm, problems)
-    check_seeds(seeds(config))
 
 
 def seeds(config: Config) -> tuple[int, ...]:

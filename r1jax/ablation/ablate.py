@@ -13,6 +13,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from r1jax import cli
 from r1jax.ablation.config import AblationConfig, check_arm
 from r1jax.ablation.grid import configs_of, make_axes
 from r1jax.ablation.in_graph import make_loop
@@ -82,12 +83,12 @@ def ablate(
     def make_own(spec: LoopSpec) -> Loop:
         return make(model, problems.train, spec, held_out)
 
-    if folder is None:
-        return train_grid(axes, configs, seeds, make_own, None)
     texts = tuple(f"{axis.name}={','.join(axis.values)}" for axis in axes)
     settings = _Settings(config, texts, seeds, _weights_hash(model), _hash(problems.train), _hash(held_out))
-    with _claimed(Path(folder), settings):
-        return train_grid(axes, configs, seeds, make_own, Path(folder))
+    place = None if folder is None else Path(folder)
+    with contextlib.nullcontext() if place is None else _claimed(place, settings):
+        result = train_grid(axes, configs, seeds, make_own, place)
+    return dataclasses.replace(result, about={**result.about, "settings": json.loads(cli.to_json(config))})
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
@@ -116,7 +117,7 @@ def _claimed(folder: Path, settings: _Settings) -> Iterator[None]:
 
 
 def _weights_hash(model: Model) -> str:
-    total = hashlib.sha256(repr(model.config).encode())
+    total = hashlib.sha256(model.config.dtype.encode())  # options of its computation may change
     for weight in jax.tree.leaves(model.params):
         total.update(np.asarray(weight).tobytes())
     return total.hexdigest()[:16]

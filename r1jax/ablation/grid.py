@@ -119,10 +119,7 @@ def _check_axis(axis: Axis, config: AblationConfig) -> None:
             "the command, for all arms"
         )
     if axis.name == "rl.steps":
-        raise UserError(
-            "--grid rl.steps: all arms have the same number of steps; metrics.npz of a long ablation has those of a "
-            "short one"
-        )
+        raise UserError("--grid rl.steps: all arms have the same number of steps: give --rl.steps for all of them")
     algorithm = config.rl.algorithm
     if axis.name == "rl.algorithm" and algorithm not in ALGORITHMS.values():
         name, (_, value) = next(iter(cli.diff(type(algorithm)(), algorithm).items()))

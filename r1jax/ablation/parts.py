@@ -97,7 +97,7 @@ def train_part(loop: Loop, part: Part, steps: int, every: int, folder: Path | No
     """
     if folder is None:
         return _train(loop, part, steps, every, None)
-    with Checkpoints(folder, keep_last=1, keep_best=0) as checkpoints:
+    with Checkpoints(folder, keep_last=2, keep_best=0) as checkpoints:
         return _train(loop, part, steps, every, checkpoints)
 
 

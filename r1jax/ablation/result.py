@@ -27,7 +27,7 @@ class Ablation:
     seeds: the random seeds.
     metrics: name -> [A, S, T] float; nan where an arm does not have the metric.
     before, after: figure of the held-out problems -> [A, S] float, before and after training.
-    about: how the result was made: device, versions, seconds and settings, as JSON.
+    about: how the result was made: device, versions, seconds, and the settings of all arms, as JSON.
     """
 
     axes: Mapping[str, tuple[Value, ...]]

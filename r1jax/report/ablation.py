@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +53,9 @@ def write_report(result: Ablation, out: Path, title: str, console: Console) -> N
     write_whole(out / "report.md", page)
     write_whole(out / "report.html", to_html(page, title, out))
     write_whole(out / "summary.json", json.dumps(summary(result), indent=2) + "\n")
-    table = Table(*head, title=title, caption=note)
+    table = Table(title=title, caption=note, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in head:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -17,6 +17,7 @@ from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
+from r1jax.models.config import ModelConfig
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
 from tests.helpers.ablation import CONFIG, FakeLoop
@@ -29,7 +30,7 @@ PROBLEMS = load_problems(ProblemsConfig(train_size=20, held_out_size=5))
 
 
 def call(folder=None, grid=GRID, seeds=(4, 1, 2), config=CONFIG, weight=1.0, problems=PROBLEMS, calls=None):
-    model = Model(None, {"w": jnp.full(3, weight)}, None)
+    model = Model(ModelConfig(), {"w": jnp.full(3, weight)}, None)
 
     def make(own, train, spec, held_out):
         assert own is model and train == problems.train and held_out == problems.held_out[:3]

@@ -66,7 +66,7 @@ def test_values_may_fit_together_alone():
         (["template=think"], ["--grid template", "may differ in rl.*, sampling.*, rewards.* only", "--template"]),
         (["rewards.fromat=1"], ["--grid rewards.fromat=1", "did you mean format?"]),
         (["rewards.format=1,x"], ["--grid rewards.format=1,x", "the weight x is not a finite number"]),
-        (["rl.steps=5,10"], ["--grid rl.steps: all arms have the same number of steps"]),
+        (["rl.steps=5,10"], ["--grid rl.steps: all arms have the same number of steps: give --rl.steps"]),
     ],
 )
 def test_a_wrong_grid_is_one_line_that_names_the_axis(texts, parts):
