@@ -229,7 +229,8 @@ def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             found |= _flags(value, prefix if _is_flat(config, field.name) else f"{flag}.")
         elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # an absent part has no flags
-            found[flag] = hint
+            each = tyro.conf.UseAppendAction in _annotations(type(config)).get(field.name, ())
+            found[flag] = typing.get_args(hint)[0] if each else hint  # a flag that is repeated has one value
     return found
 
 

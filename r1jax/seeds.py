@@ -13,7 +13,7 @@ def named_key(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def stage_key(seed: int, *names: str) -> jax.Array:
+def stage_key(seed: int | jax.Array, *names: str) -> jax.Array:
     """The key of a stage, and of parts of it by further names: the seed with the CRC-32 of each name folded in."""
     key = jax.random.key(seed)
     for name in names:

@@ -15,6 +15,7 @@ from r1jax.algorithms.interface import NoEffect, PolicyTokens, Values
 from r1jax.algorithms.kl import k3_kl
 from r1jax.algorithms.reductions import Aggregate, reduce_tokens
 from r1jax.algorithms.rollout_terms import RolloutTerms
+from r1jax.traced import enabled, where_enabled
 
 ONE_UPDATE = "with one update a rollout, whose ratio is 1: raise rl.minibatches or rl.inner-epochs"
 
@@ -51,7 +52,7 @@ class GRPO(RolloutTerms):
     @property
     def needs_reference(self) -> bool:
         """True if the loss has a KL term."""
-        return self.beta > 0
+        return enabled(self.beta)
 
     def without_effect(self, updates: int) -> Sequence[NoEffect]:
         """The settings of the ratio, if it is always 1."""
@@ -74,14 +75,14 @@ class GRPO(RolloutTerms):
         else:
             loss, clipped = ratios.clipped_surrogate(log_ratios, advantages, *clip)
         differences, metrics = [log_ratios], ratios.clip_metrics(log_ratios, clipped, advantages)
-        if self.importance_cap:
-            loss *= ratios.truncated_importance(old, tokens.sampling_logprobs, self.importance_cap)
-            differences.append(old - tokens.sampling_logprobs)
-        if self.beta:
+        if enabled(cap := self.importance_cap):
+            loss *= where_enabled(cap, ratios.truncated_importance(old, tokens.sampling_logprobs, cap), 1.0)
+            differences.append(where_enabled(cap, old - tokens.sampling_logprobs, 0.0))
+        if enabled(self.beta):
             kl = k3_kl(logp, tokens.reference_logprobs)
             loss, metrics["kl"] = loss + self.beta * kl, kl
-            differences.append(tokens.reference_logprobs - logp)
-        if self.entropy:
+            differences.append(where_enabled(self.beta, tokens.reference_logprobs - logp, 0.0))
+        if enabled(self.entropy):
             loss -= self.entropy * tokens.entropy
         metrics["bounded_share"] = ratios.beyond_bound(*differences)
         return loss, metrics, {"ratio_max": metrics["ratio_mean"]}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import constrain, data_devices
+from r1jax.traced import is_array
 
 
 def token_logprobs(
@@ -40,6 +41,8 @@ def token_logprobs(
     chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, targets], 2)
     B, T, _ = hidden.shape
+    if is_array(temperature):  # the rule of the gradient below takes a Python number
+        hidden, temperature = (hidden / temperature).astype(hidden.dtype), 1.0
     n = -(-T // max(1, chunk * data_devices() // B))
     columns = -(-T // n)  # even parts need little padding
 

@@ -10,6 +10,7 @@ import numpy as np
 from r1jax.algorithms.advantages import overlong_penalty
 from r1jax.algorithms.interface import Algorithm, NoEffect
 from r1jax.errors import UserError
+from r1jax.traced import enabled, where_enabled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class RolloutTerms(Algorithm):
 
     def shape_rewards(self, rewards: np.ndarray, lengths: np.ndarray, max_tokens: int) -> np.ndarray:
         """Rewards with the overlong penalty: [B]."""
-        if not self.overlong_buffer:
+        if not enabled(self.overlong_buffer):
             return rewards
-        return rewards + overlong_penalty(lengths, max_tokens, self.overlong_buffer)
+        penalty = overlong_penalty(lengths, max_tokens, self.overlong_buffer)
+        return rewards + where_enabled(self.overlong_buffer, penalty, 0.0)

@@ -14,7 +14,7 @@ _SEED = 0  # of the bootstrap, the same for every pair of models
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """The mean over problems of (second - first), and its 95% interval; None with one problem."""
+    """The mean of (second - first) over problems or seeds, and its 95% interval; None with one problem or seed."""
 
     value: float
     interval: Interval | None

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from r1jax.disk import replacing
 from r1jax.errors import UserError
+from r1jax.evaluation.seeds import half_width
 from r1jax.evaluation.summary import Evaluation, shown_ks
 from r1jax.report.style import AXIS, GREY, GRID, INK, PANELS, ModelStyle, model_styles
 
@@ -119,6 +120,54 @@ def plot_headline(
     ax.set_xticks(np.linspace(0, 1, 6))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     add_title(figure, " · ".join(filter(None, [title, "lines: 95% bootstrap intervals over problems"])))
+    save_figure(figure, path)
+
+
+def plot_axis(
+    curves: Mapping[str, np.ndarray],
+    final: Sequence[np.ndarray],
+    path: Path | str,
+    title: str = "",
+    labels: tuple[str, str] = ("Reward", "Held-out accuracy"),
+) -> None:
+    """Draws an axis of an ablation: a metric over steps for each value, and a figure of the trained models.
+
+    Arms are thin, each the mean over its seeds; the mean over arms and seeds is bold, with a band or line for its 95%
+    t-interval over seeds. Steps are smoothed as in plot_curves.
+
+    curves: NAME=VALUE of the axis -> [A, S, T] for the A arms that have it, S seeds and T steps. final: [A, S] for each
+    of them. labels: of the two panels. path: as in plot_curves.
+    """
+    figure = Figure(figsize=(9.6, 3.8), dpi=150, facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    styles = model_styles([f"value {i}" for i in range(len(curves))])
+    for at, (name, values) in enumerate(curves.items()):
+        style, steps = styles[at], np.arange(values.shape[2])
+        line = {"color": style.colour, "linestyle": style.line}
+        window = _window(steps)
+        for arm in values.mean(axis=1):
+            left.plot(steps, smooth(arm, window), alpha=0.35, linewidth=0.6, **line)
+        seeds = np.array([smooth(seed, window) for seed in values.mean(axis=0)])
+        mean, half = seeds.mean(axis=0), half_width(seeds)
+        left.plot(steps, mean, label=name, linewidth=1.8, **line)
+        left.fill_between(steps, mean - half, mean + half, color=style.colour, alpha=0.15, linewidth=0)
+        arms, seeds = final[at].mean(axis=1), final[at].mean(axis=0)
+        spread = at + 0.12 * np.linspace(-1, 1, len(arms)) if len(arms) > 1 else np.full(1, at)
+        right.plot(spread, arms, linestyle="", marker=".", markersize=4, color=style.colour, alpha=0.5)
+        half = np.nan_to_num(half_width(seeds))
+        right.errorbar(
+            at, seeds.mean(), half, color=style.colour, marker=style.marker, markersize=6, capsize=4, linewidth=1.8
+        )
+    for ax, label in ((left, labels[0]), (right, labels[1])):
+        finish_axes(ax, label, "")
+    left.set_xlabel("step", fontsize=8, color=GREY)
+    left.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    right.set_xticks(range(len(final)), [name.rpartition("=")[2] for name in curves])
+    right.set_xlim(-0.5, len(final) - 0.5)
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    add_legend(figure, [left], _COLUMNS)
+    note = "thin: each arm, mean over seeds; bold: mean, with the 95% t-interval over seeds"
+    add_title(figure, " · ".join(filter(None, [title, note])))
     save_figure(figure, path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Literal
 
 import jax
@@ -21,9 +20,10 @@ from r1jax.rl.config import RLConfig, UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
 from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, constrain
+from r1jax.traced import holds_arrays, program, replace
 from r1jax.training.gradients import accumulate, split_microbatches
 from r1jax.training.metrics import Metrics
-from r1jax.training.optimizer import OptimizerConfig, make_optimizer
+from r1jax.training.optimizer import OptimizerConfig, build_optimizer, make_optimizer
 from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
 
 
@@ -45,10 +45,10 @@ def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> di
     for name, learned in rl.algorithm.learned.items():
         rate = rl.learning_rate * learned.learning_rate_factor
         own = {field: value for field, value in vars(learned).items() if field in shared and value is not None}
-        own = {"learning_rate": rate} | own
-        settings = OptimizerConfig(**{**shared, **own})
+        settings = replace(OptimizerConfig(), **{**shared, "learning_rate": rate, **own})
         config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
-        optimizer = make_optimizer(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
+        make = build_optimizer if holds_arrays(settings) else make_optimizer
+        optimizer = make(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
         learners[name] = Learner(name, learned.updated, config, settings, optimizer)
     return learners
 
@@ -77,7 +77,7 @@ def _output(params: Params, tokens: jax.Array, learner: Learner, context: Update
     return einsum_f32("btd,do->bto", h, params["score"].astype(config.dtype))[..., 0]
 
 
-@partial(jax.jit, static_argnames=("learner", "context", "microbatches"))
+@program(static_argnames=("learner", "context", "microbatches"))
 def learner_output(
     params: Params, batch: Batch, learner: Learner, context: UpdateContext, microbatches: int
 ) -> jax.Array:
@@ -109,7 +109,7 @@ def prepare_batch(
     return _prepared(batch, outputs, config.algorithm, config.group)
 
 
-@partial(jax.jit, static_argnames=("algorithm", "group"))
+@program(static_argnames=("algorithm", "group"))
 def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm, group: int) -> tuple[Batch, Values]:
     rollout = RolloutTokens(
         mask=batch.mask,
@@ -127,7 +127,7 @@ def _prepared(batch: Batch, outputs: dict[str, jax.Array], algorithm: Algorithm,
     return dataclasses.replace(batch, advantages=constrain(advantages, "batch", None), targets=targets), values
 
 
-@partial(jax.jit, static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")
+@program(static_argnames=("algorithm", "learner", "context", "microbatches"), donate_argnames="state")
 def update_learner(
     state: TrainState, batch: Batch, learner: Learner, algorithm: Algorithm, context: UpdateContext, microbatches: int
 ) -> tuple[TrainState, Metrics]:

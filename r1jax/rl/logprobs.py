@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +9,7 @@ from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sharding import Params
+from r1jax.traced import program
 from r1jax.training.gradients import split_microbatches
 
 
@@ -27,7 +26,7 @@ def completion_logprobs(
     return logp, entropy
 
 
-@partial(jax.jit, static_argnames=("config", "temperature", "microbatches", "chunk", "first"))
+@program(static_argnames=("config", "temperature", "microbatches", "chunk", "first"))
 def batch_logprobs(
     params: Params,
     tokens: jax.Array,

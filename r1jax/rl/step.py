@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,16 @@ import numpy as np
 
 from r1jax.algorithms.interface import Values
 from r1jax.data.problems.problem import Problem
-from r1jax.rl.batch import Batch, build_batch, minibatches
+from r1jax.rl.batch import Batch, build_batch
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
 from r1jax.rl.metrics import Maxima, reduce_updates
+from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 
@@ -29,6 +31,15 @@ class StepKeys(NamedTuple):
 
     samples: jax.Array  # of the tokens
     minibatches: jax.Array  # of the split into minibatches
+
+
+def step_keys(seed: int | jax.Array, stage: str, step: int | jax.Array) -> StepKeys:
+    """The random keys of a step, which depend on the seed, the stage and the step alone."""
+
+    def key(use: str) -> jax.Array:
+        return jax.random.fold_in(stage_key(seed, stage, use), step)
+
+    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
 
 
 class StepResult(NamedTuple):
@@ -73,7 +84,15 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
 
 
 def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float], Values]:
-    """The state after all updates of one batch, their metrics, and the algorithm's values per token to log.
+    """The state after all updates of one batch, their metrics, and the algorithm's values per token to log."""
+    state, sums, maxima, values = run_updates(state, batch, key, setup)
+    return state, reduce_updates(sums, maxima), values
+
+
+def run_updates(
+    state: RLState, batch: Batch, key: jax.Array, setup: StepSetup
+) -> tuple[RLState, list[Metrics], list[Maxima], Values]:
+    """As ``learn``, with the sums and maxima of each update, which ``learn`` reduces on the host.
 
     Each inner epoch has other minibatches. In the policy's loss a sequence that counts has the same weight in every one
     (minibatch_divisor), and a minibatch in which nothing counts changes nothing.
@@ -88,9 +107,11 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         )
         return jnp.where(batch.mask, found, 0.0)
 
-    def parts(batch: Batch) -> Iterator[Batch]:
-        for epoch in range(config.inner_epochs):
-            yield from minibatches(batch, jax.random.fold_in(key, epoch), config.minibatches)
+    def on_parts(one: UpdateOnPart, models: Any, batch: Batch) -> Any:
+        models, found = update_on_parts(one, models, batch, key, config)
+        sums.extend(metrics for metrics, _ in found)
+        maxima.extend(largest for _, largest in found)
+        return models
 
     if state.reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=logprobs(state.reference))
@@ -106,17 +127,21 @@ def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tup
         sampled = batch
         batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
         if before:
-            for part in parts(batch):
-                learned, metrics = update_learners(learned, part, before, config, context)
-                sums.append(metrics)
+
+            def teach(learned: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
+                return *update_learners(learned, part, before, config, context), {}
+
+            learned = on_parts(teach, learned, batch)
             batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
-    for part in parts(batch):
+
+    def improve(models: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
         policy, metrics, largest = update(
-            policy, part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
+            models[0], part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
         )
-        learned, learned_metrics = update_learners(learned, part, after, config, context)
-        sums += [metrics, learned_metrics]
-        maxima.append(largest)
-    return RLState(policy, state.reference, learned), reduce_updates(sums, maxima), values
+        learned, learned_metrics = update_learners(models[1], part, after, config, context)
+        return (policy, learned), metrics | learned_metrics, largest
+
+    policy, learned = on_parts(improve, (policy, learned), batch)
+    return RLState(policy, state.reference, learned), sums, maxima, values

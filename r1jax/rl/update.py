@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,6 +14,7 @@ from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
 from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
+from r1jax.traced import program
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
@@ -50,7 +49,7 @@ def policy_sums(
     return loss, (count, sums, {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()})
 
 
-@partial(jax.jit, static_argnames=("algorithm", "context", "minibatches"))
+@program(static_argnames=("algorithm", "context", "minibatches"))
 def minibatch_divisor(mask: jax.Array, algorithm: Algorithm, context: UpdateContext, minibatches: int) -> jax.Array:
     """The divisor of the summed loss of each minibatch of a batch with this mask [B, T]: [] float32.
 
@@ -63,9 +62,7 @@ def minibatch_divisor(mask: jax.Array, algorithm: Algorithm, context: UpdateCont
     return count / jnp.clip(mask.any(axis=1).sum(), 1, minibatches)
 
 
-@partial(
-    jax.jit, static_argnames=("optimizer", "algorithm", "context", "config", "microbatches"), donate_argnames="state"
-)
+@program(static_argnames=("optimizer", "algorithm", "context", "config", "microbatches"), donate_argnames="state")
 def update(
     state: TrainState,
     batch: Batch,

@@ -11,6 +11,7 @@ from r1jax.errors import UserError
 from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.platform import has_kernels, on_one_device
 from r1jax.settings import may_change
+from r1jax.traced import enabled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Sampling:
     @property
     def policy_temperature(self) -> float:
         """Temperature of the policy in training; 1 for greedy decoding."""
-        return self.temperature or 1.0
+        return self.temperature if enabled(self.temperature) else 1.0
 
     @property
     def truncates(self) -> bool:
@@ -131,7 +132,7 @@ def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tupl
     def chosen(token: jax.Array) -> jax.Array:
         return jnp.take_along_axis(z, token[:, None], axis=-1)[:, 0]
 
-    if sampling.temperature == 0:
+    if not enabled(sampling.temperature):
         token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
         policy = chosen(token) - jax.nn.logsumexp(z, axis=-1)
         return token, policy, jnp.zeros_like(policy)

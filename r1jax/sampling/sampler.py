@@ -210,9 +210,9 @@ def _sample_queue(
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
         hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
-        words = _random_words(key, queue.ids[row], state.age)
+        words = random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)
-        ended = _is_any_of(token, end_tokens)
+        ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
         return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
@@ -224,7 +224,7 @@ def _sample_queue(
     return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
 
 
-def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
+def random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
     """Two random uint32 words [S, 2] for each (sequence, position), independent of slots and mesh."""
 
     def one(sequence: jax.Array, position: jax.Array) -> jax.Array:
@@ -233,7 +233,8 @@ def _random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.A
     return jax.vmap(one)(ids, positions)
 
 
-def _is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+def is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+    """True where a token is one of the ids: bool, the shape of tokens."""
     ended = jnp.zeros(tokens.shape, bool)
     for i in ids:  # a loop, since an empty array in shard_map crashes the compiler of jax 0.11
         ended |= tokens == i

@@ -16,6 +16,7 @@ import optax
 from r1jax.errors import UserError
 from r1jax.seeds import named_key
 from r1jax.sharding import Params
+from r1jax.traced import enabled, where_enabled
 
 Schedule = Literal["constant", "linear", "cosine"]
 Rounding = Literal["nearest", "stochastic"]
@@ -86,9 +87,16 @@ def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule
 @functools.cache  # jit compiles once for each optimiser: equal settings must give the same one
 def make_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
     """The optimiser for a training of ``total_updates`` updates; ``seed`` seeds the stochastic rounding."""
+    return build_optimizer(config, total_updates, seed)
+
+
+def build_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
+    """make_optimizer for settings that may be arrays, in a traced function."""
     rate = learning_rate(config, total_updates)
     adamw = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=_decayed)
-    clip = optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
+    norm = config.max_grad_norm
+    largest: Any = where_enabled(norm, norm, jnp.inf)
+    clip = optax.clip_by_global_norm(largest) if enabled(norm) else optax.identity()
     rounding = [_stochastic_rounding(seed)] if config.rounding == "stochastic" else []
     # By default optax applies non-finite gradients after some number of them in a row.
     return optax.apply_if_finite(optax.chain(clip, adamw, *rounding), max_consecutive_errors=2**31 - 1)

@@ -1,0 +1,117 @@
+"""What all arms of a program share, and the settings that are numbers, which may differ between arms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.data.text.template import Template
+from r1jax.errors import UserError
+from r1jax.names import lookup
+from r1jax.rewards.config import RewardSpec
+from r1jax.rl.config import RLConfig
+from r1jax.sampling.processors import Sampling
+from r1jax.traced import replace
+
+_WHAT = "number that may differ between arms"
+# Settings of other types that act by arithmetic, too: as 0 or 1, or as a number that 0 turns off.
+_SWITCHES = ("normalise_std", "overlong_buffer", "reference_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How held-out problems are evaluated."""
+
+    samples: int = 8  # of each problem
+    temperature: float = 1.0
+    name: str = "evaluation_after"  # separates the random numbers from those of other evaluations
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSpec:
+    """The settings of a run of reinforcement learning that all arms share; static under jit."""
+
+    rl: RLConfig
+    sampling: Sampling
+    template: Template
+    rewards: tuple[RewardSpec, ...]
+    varied: tuple[str, ...] = ()  # names from number_names(spec) whose values differ between arms
+    stage: str = "r1-zero"  # separates the random numbers from those of other stages with the same seed
+    evaluation: Evaluation = Evaluation()
+
+
+def number_names(spec: LoopSpec) -> tuple[str, ...]:
+    """The dotted names of all settings that may differ between the arms of a program."""
+    return tuple(_places(spec))
+
+
+def _places(spec: LoopSpec) -> dict[str, tuple[str, str]]:
+    """Name of a number -> its config and its field there."""
+    places = {}
+    for config, values in (("rl", spec.rl), ("algorithm", spec.rl.algorithm)):
+        for field in dataclasses.fields(values):
+            if type(getattr(values, field.name)) is float or field.name in _SWITCHES:
+                places[f"rl.{field.name.replace('_', '-')}"] = (config, field.name)
+    places["sampling.temperature"] = ("sampling", "temperature")
+    return places | {f"rewards.{reward.name}": ("rewards", reward.name) for reward in spec.rewards}
+
+
+def with_numbers(spec: LoopSpec, values: Mapping[str, Any]) -> LoopSpec:
+    """The spec with other numbers, by their dotted names: Python numbers, which are checked, or arrays.
+
+    Raises UserError for a name that is no number, and for values that the settings refuse.
+    """
+    changes: dict[str, dict[str, Any]] = {"rl": {}, "algorithm": {}, "sampling": {}, "rewards": {}}
+    places = _places(spec)
+    for name, value in values.items():
+        config, field = lookup(_WHAT, name, places)
+        changes[config][field] = value
+    algorithm = replace(spec.rl.algorithm, **changes["algorithm"])
+    rewards = tuple(replace(r, weight=changes["rewards"].get(r.name, r.weight)) for r in spec.rewards)
+    return dataclasses.replace(
+        spec,
+        rl=replace(spec.rl, **changes["rl"], algorithm=algorithm),
+        sampling=replace(spec.sampling, **changes["sampling"]),
+        rewards=rewards,
+    )
+
+
+def check_values(spec: LoopSpec, values: Mapping[str, Any], arms: int) -> dict[str, np.ndarray]:
+    """The values as arrays [N] float32, by name.
+
+    Raises UserError unless there are ``arms`` values of each number in spec.varied, each accepted by its setting.
+    """
+    if set(values) != set(spec.varied):
+        raise UserError(f"values of {sorted(values)} given, but the arms differ in {sorted(spec.varied)}: give these")
+    places = _places(spec)
+    arrays = {name: np.asarray(values[name], np.float32) for name in spec.varied}
+    for name, array in arrays.items():
+        lookup(_WHAT, name, places)
+        if array.shape != (arms,):
+            raise UserError(f"{name} has {array.size} values for {arms} arms: give one for each")
+        if not np.isfinite(array).all():
+            raise UserError(f"{name}: the values of all arms must be finite numbers")
+        if places[name][1] == "normalise_std" and not np.isin(array, (0, 1)).all():
+            raise UserError(f"{name}: the values must be 0 or 1")
+        if name == "sampling.temperature" and not (array > 0).all():
+            raise UserError(f"{name}: 0 gives groups of equal samples, so the values must be above 0")
+    for arm in range(arms):
+        one = with_numbers(spec, {name: _as_setting(spec, name, array[arm]) for name, array in arrays.items()})
+        one.rl.algorithm.check(one.sampling.max_tokens)
+    return arrays
+
+
+def _as_setting(spec: LoopSpec, name: str, value: np.floating[Any]) -> Any:
+    """The value in the type of its setting."""
+    config, field = _places(spec)[name]
+    kind = type(getattr({"rl": spec.rl, "algorithm": spec.rl.algorithm}.get(config), field, 0.0))
+    return kind(value)
+
+
+def traced_spec(spec: LoopSpec, values: Mapping[str, jax.Array]) -> LoopSpec:
+    """The spec of one arm inside a program; values: [] float32 of each number in spec.varied."""
+    return with_numbers(spec, values)

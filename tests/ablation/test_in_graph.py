@@ -1,0 +1,195 @@
+"""An arm of a program against the ordinary loop with the same seed and settings."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.ablation.in_graph import make_loop
+from r1jax.ablation.spec import Evaluation, LoopSpec, number_names
+from r1jax.algorithms.grpo import GRPO
+from r1jax.errors import UserError
+from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
+from r1jax.rewards.config import parse_rewards
+from r1jax.rewards.rules import RULES
+from r1jax.rewards.scores import Scores
+from r1jax.rl.config import RLConfig
+from r1jax.rl.environment import Environment
+from r1jax.rl.train import train_policy
+from r1jax.sampling.processors import Sampling
+from r1jax.training.loop import SaveConfig
+from tests.ablation.helpers import HELD_OUT, TEMPLATE, TOKENIZER, TRAIN, tiny_model
+from tests.rl.test_learned import ActorCritic
+
+SAMPLING = Sampling(max_tokens=10)
+REWARDS = parse_rewards(("accuracy", "format", "length=0.5"))
+STEPS = 4
+# Two values of each number: those of an arm with all terms, and of one in which 0 turns them off.
+NUMBERS = {
+    "rl.learning-rate": (2e-2, 1e-2),
+    "rl.weight-decay": (0.1, 0.0),
+    "rl.max-grad-norm": (0.1, 0.0),
+    "rl.reference-every": (1, 0),
+    "rl.overlong-buffer": (4, 0),
+    "rl.eps-low": (0.2, 0.1),
+    "rl.eps-high": (0.2, 0.4),
+    "rl.beta": (0.1, 0.0),
+    "rl.entropy": (0.01, 0.0),
+    "rl.normalise-std": (1, 0),
+    "rl.importance-cap": (1.0, 0.0),
+    "sampling.temperature": (1.0, 0.7),
+    "rewards.length": (0.5, 1.0),
+}
+GRPO_SPEC = LoopSpec(
+    RLConfig(
+        steps=STEPS,
+        prompts=3,
+        group=4,
+        minibatches=2,
+        schedule="cosine",
+        eps=1e-4,
+        algorithm=GRPO(beta=0.5, drop_equal_groups=True),
+    ),
+    SAMPLING,
+    TEMPLATE,
+    REWARDS,
+    varied=tuple(NUMBERS),
+    evaluation=Evaluation(samples=3, temperature=0.9),
+)
+SEEDS = (5, 6)
+
+
+class InThisProcess:
+    """The rules in place of a pool, without worker processes."""
+
+    def __init__(self, rewards):
+        self.names, self.weights = tuple(r.name for r in rewards), np.array([r.weight for r in rewards], np.float32)
+
+    def score(self, problems, completions):
+        pairs = zip(problems, completions, strict=True)
+        values = np.array([[RULES[name](p, c) for name in self.names] for p, c in pairs], np.float32)
+        return Scores(values, values @ self.weights, self.names, 0, 0)
+
+    def check(self, problems, answers):
+        return np.zeros(len(problems), np.float32)
+
+
+def ordinary(spec, arm, folder):
+    """Metrics by name [steps] and weights of the ordinary loop with the settings of an arm."""
+    value = {name.rpartition(".")[2].replace("-", "_"): pair[arm] for name, pair in NUMBERS.items() if spec.varied}
+    rewards = tuple(dataclasses.replace(r, weight=value.pop(r.name, r.weight)) for r in spec.rewards)
+    sampling = dataclasses.replace(spec.sampling, temperature=value.pop("temperature", 1.0))
+    own = {field.name for field in dataclasses.fields(spec.rl.algorithm)}
+    algorithm = dataclasses.replace(spec.rl.algorithm, **{k: v for k, v in value.items() if k in own})
+    rl = dataclasses.replace(spec.rl, algorithm=algorithm, **{k: v for k, v in value.items() if k not in own})
+    width = max(len(TEMPLATE.prompt_ids(p, TOKENIZER)) for p in TRAIN)
+    environment = Environment(TRAIN, TEMPLATE, InThisProcess(rewards), sampling, SEEDS[arm], width)
+    model = train_policy(tiny_model(), environment, rl, SaveConfig(), folder)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = {name for row in rows for name in row}
+    return {name: [row.get(name, np.nan) for row in rows] for name in names}, model.params
+
+
+def assert_same(states, metrics, arm, wanted, weights):
+    """Compares the metrics that both have, which are returned, and the weights."""
+    shared = set(metrics) & set(wanted)
+    for name in sorted(shared):
+        there = ~np.isnan(wanted[name])  # the accuracy of a kind is written if a step has several kinds
+        got = np.asarray(metrics[name])[arm][there]
+        if name.startswith("sampler_gap"):  # the size of rounding errors
+            assert max(got) < 1e-5
+        else:
+            np.testing.assert_allclose(got, np.array(wanted[name])[there], rtol=1e-3, atol=1e-5, err_msg=name)
+    for a, b in zip(jax.tree.leaves(states.rl.policy.params), jax.tree.leaves(weights), strict=True):
+        np.testing.assert_allclose(a[arm], b, atol=1e-4)
+    return shared
+
+
+@pytest.fixture(scope="module")
+def trained():
+    loop = make_loop(tiny_model(), TRAIN, GRPO_SPEC, HELD_OUT)
+    states, first = loop.run(loop.start(NUMBERS, SEEDS), NUMBERS, 0, STEPS // 2)
+    states, second = loop.run(states, NUMBERS, STEPS // 2, STEPS // 2)
+    return loop, states, {name: np.concatenate([first[name], second[name]], axis=1) for name in first}
+
+
+@pytest.mark.parametrize("arm", [0, 1])
+def test_an_arm_is_the_ordinary_run(arm, trained, tmp_path):
+    """Also if the program runs in two parts."""
+    _, states, metrics = trained
+    wanted, weights = ordinary(GRPO_SPEC, arm, tmp_path)
+    shared = assert_same(states, metrics, arm, wanted, weights)
+    assert len(shared) > 25 and {"reward_accuracy", "accuracy_more", "tokens", "rollout_attempts"} < shared
+    assert ("kl" in wanted) == (arm == 0)
+    assert 0 < np.mean(wanted["reward_accuracy"]) < np.mean(wanted["reward_format"]) < 1
+    assert min(wanted["rollout_attempts"]) < max(wanted["rollout_attempts"])
+    assert states.rl.step.tolist() == [STEPS, STEPS]
+
+
+def test_the_evaluation_is_the_ordinary_one(trained):
+    loop, states, _ = trained
+    found = loop.evaluate(states)
+    how = GRPO_SPEC.evaluation
+    config = EvaluationConfig(samples=how.samples, temperature=how.temperature)
+    for arm, seed in enumerate(SEEDS):
+        params = jax.tree.map(lambda x, arm=arm: x[arm], states.rl.policy.params)
+        model = dataclasses.replace(tiny_model(), params=params)
+        want, _ = evaluate(model, HELD_OUT, TEMPLATE, InThisProcess(REWARDS), SAMPLING, config, seed, how.name)
+        assert found["accuracy"][arm] == pytest.approx(want.pass_at[1])
+        assert found["format"][arm] == pytest.approx(want.format_rate)
+        assert found["truncated_share"][arm] == pytest.approx(want.truncated_share)
+    assert found["correct"].shape == (2, len(HELD_OUT), how.samples)
+
+
+def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
+    rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
+    spec = LoopSpec(dataclasses.replace(rl, algorithm=ActorCritic(judge_updated="before")), SAMPLING, TEMPLATE, REWARDS)
+    loop = make_loop(tiny_model(), TRAIN, spec)
+    states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
+    shared = assert_same(states, metrics, 0, *ordinary(spec, 0, tmp_path))
+    assert {"critic_loss", "judge_score"} < shared
+
+
+def test_memory_grows_with_the_arms():
+    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4), varied=("rl.learning-rate",))
+    loop = make_loop(tiny_model(), TRAIN, spec)
+    state = sum(x.nbytes for x in jax.tree.leaves(loop.start({"rl.learning-rate": [1.0]}, SEEDS[:1])))
+    assert 8 * 2 * state < loop.bytes_of(8) < 8 * 100 * state  # more than weights before and after an update
+
+
+def test_numbers_are_the_settings_that_act_by_arithmetic():
+    names = set(number_names(GRPO_SPEC))
+    assert set(NUMBERS) < names
+    assert names.isdisjoint({"rl.group", "rl.loss", "rl.drop-equal-groups", "rl.steps", "sampling.top-p"})
+
+
+@pytest.mark.parametrize(
+    "varied, values, message",
+    [
+        (("rl.group",), {"rl.group": (4, 8)}, "rl.group"),
+        (("rl.beta",), {"rl.beta": (0.1, 0.2, 0.3)}, "rl.beta has 3 values for 2 arms"),
+        (("rl.beta",), {"rl.beta": (0.1, -0.2)}, "beta=-0.2.* must be at least 0"),
+        (("rl.beta",), {}, "rl.beta"),
+        (("rl.normalise-std",), {"rl.normalise-std": (0, 0.5)}, "0 or 1"),
+        (("sampling.temperature",), {"sampling.temperature": (1, 0)}, "above 0"),
+        (("rl.overlong-buffer",), {"rl.overlong-buffer": (1, 99)}, "overlong-buffer=99"),
+    ],
+)
+def test_wrong_values_are_refused(varied, values, message):
+    with pytest.raises(UserError, match=message):
+        make_loop(tiny_model(), TRAIN, dataclasses.replace(GRPO_SPEC, varied=varied)).start(values, SEEDS)
+
+
+def test_an_algorithm_without_a_form_in_a_program_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Branching(GRPO):
+        strength: float = 1.0
+
+        def keeps(self, rewards, spread, rule_rewards):
+            return np.asarray(rewards).mean(axis=1) > 0 if self.strength else spread
+
+    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4, algorithm=Branching()), varied=())
+    with pytest.raises(UserError, match=r"Branching .* ordinary loop"):
+        make_loop(tiny_model(), TRAIN, spec).start({}, SEEDS)
