@@ -145,12 +145,13 @@ def test_the_evaluation_is_the_ordinary_one(trained):
 
 
 def test_learned_models_and_truncated_samples_are_those_of_the_ordinary_run(tmp_path):
-    algorithm = ActorCritic(judge_updated="before", mask_truncated=True)
+    algorithm = ActorCritic(judge_updated="before", mask_truncated=True, gae_lambda=0.9)
     rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=algorithm)
-    spec = LoopSpec(rl, SAMPLING, TEMPLATE, REWARDS)
+    numbers = {"rl.beta": [algorithm.beta], "rl.gamma": [1.0], "rl.gae-lambda": [0.9], "rl.value-clip": [0.2]}
+    spec = LoopSpec(rl, SAMPLING, TEMPLATE, REWARDS, varied=tuple(numbers))
     loop = make_loop(tiny_model(), TRAIN, spec)
-    states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
-    wanted, weights = ordinary(spec, 0, tmp_path)
+    states, metrics = loop.run(loop.start(numbers, SEEDS[:1]), numbers, 0, 1)
+    wanted, weights = ordinary(dataclasses.replace(spec, varied=()), 0, tmp_path)
     shared = assert_same(states, metrics, 0, wanted, weights)
     assert {"critic_loss", "judge_score"} < shared and 0 < wanted["truncated_share"][0] < 1
 
