@@ -83,7 +83,7 @@ def collect(
     figures = {
         "unfiltered_reward": jnp.where(groups.sampled, groups.totals.mean(axis=1), 0.0).sum() / count,
         "filtered_groups": (groups.sampled & ~groups.kept).sum() / count,
-        "equal_groups": (groups.sampled & ~groups.spread).sum() / count,
+        **({"equal_groups": (groups.sampled & ~groups.spread).sum() / count} if spec.rl.group > 1 else {}),
         "rollout_attempts": taken,
         "tokens": lengths.sum().astype(jnp.float32),
     }
@@ -169,7 +169,7 @@ def describe(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     figures = {
         "reward": groups.totals.mean(),
         **{f"reward_{reward.name}": groups.rewards[..., i].mean() for i, reward in enumerate(spec.rewards)},
-        "reward_spread": groups.totals.std(axis=1).mean(),
+        **({"reward_spread": groups.totals.std(axis=1).mean()} if spec.rl.group > 1 else {}),
         "advantage_spread": jnp.sqrt(jnp.where(counts, jnp.square(advantages - mean), 0.0).sum() / n),
         "unfilled_share": 1 - groups.kept.mean(),
         "length_mean": lengths.mean(),

@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from r1jax.algorithms.gae import masked_mean
 from r1jax.algorithms.interface import Values
 from r1jax.data.text.token_texts import token_texts
 from r1jax.rl.rollouts import Group, Rollout
 from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
+from r1jax.traced import program
 from r1jax.training.metrics import Metrics, merge, reduce_metrics
 
 _TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
@@ -22,10 +25,15 @@ Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the upda
 
 
 def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Figures of one rollout with its advantages [P, G]; names: of the rewards."""
+    """Figures of one rollout with its advantages [P, G]; names: of the rewards.
+
+    Groups of one sample have no figures of their spread. The advantage_spread of an algorithm with learned models is
+    token_spread's, which is among the metrics of the updates.
+    """
     groups, counts = rollout.groups, rollout.counts
     rewards = np.concatenate([g.rewards for g in groups])
     lengths = np.concatenate([g.samples.lengths for g in groups])
+    spread = {"reward_spread": float(rollout.totals.std(axis=1).mean()), "equal_groups": rollout.equal / rollout.sampled}
     judged = [not np.isnan(column).all() for column in rewards.T]
     by_kind = {}
     if "accuracy" in names:
@@ -38,9 +46,8 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
         "unfiltered_reward": rollout.reward,
         "filtered_groups": rollout.dropped / rollout.sampled,
-        "reward_spread": float(rollout.totals.std(axis=1).mean()),
+        **(spread if advantages.shape[1] > 1 else {}),
         "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
-        "equal_groups": rollout.equal / rollout.sampled,
         "rollout_attempts": float(rollout.attempts),
         "unfilled_share": float(1 - rollout.counts.mean()),  # of the batch
         "length_mean": float(lengths.mean()),
@@ -50,6 +57,13 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
     }
+
+
+@program()
+def token_spread(advantages: jax.Array, mask: jax.Array) -> Metrics:
+    """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 if there are none."""
+    centred = advantages - masked_mean(advantages, mask)
+    return {"advantage_spread": (jnp.sqrt(masked_mean(centred**2, mask)), jnp.ones(()))}
 
 
 def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, build_batch
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
-from r1jax.rl.metrics import Maxima, reduce_updates
+from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
 from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
@@ -133,6 +133,7 @@ def run_updates(
 
             learned = on_parts(teach, learned, batch)
             batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
+        sums.append(token_spread(batch.advantages, batch.mask))
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
 
