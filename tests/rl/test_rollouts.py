@@ -17,8 +17,7 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.metrics import describe
 from r1jax.rl.rollouts import collect
 from r1jax.rl.setup import make_setup
-from r1jax.rl.step import batch_of
-from r1jax.rl.train import step_keys
+from r1jax.rl.step import batch_of, step_keys
 from r1jax.sampling.processors import Sampling
 
 CONFIG = RLConfig(prompts=2, group=4)
@@ -74,7 +73,7 @@ def rolled_out(model, environment, config, step=0):
     setup = make_setup(model, environment, config)
     attempts = config.algorithm.attempts
     problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
-    found = collect(model.params, problems, step_keys(environment, step).samples, setup)
+    found = collect(model.params, problems, step_keys(environment.seed, environment.stage, step).samples, setup)
     advantages = config.algorithm.advantages(found.totals, found.resolution, found.counts)
     return found, advantages, jax.device_get(batch_of(found, advantages, setup))
 
