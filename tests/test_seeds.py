@@ -91,7 +91,7 @@ def test_stages_and_evaluations_of_one_seed_share_no_stream(stream, tiny_config,
     def rolled_out(stage, step):
         setup = make_setup(model, dataclasses.replace(environment, stage=stage), rl)
         problems = [environment.batch(step, rl.prompts, 0, 1)]
-        keys = step_keys(dataclasses.replace(environment, stage=stage), step)
+        keys = step_keys(environment.seed, stage, step)
         return stream(lambda: collect(tiny_params, problems, keys.samples, setup))
 
     def evaluated(name):
