@@ -31,7 +31,8 @@ from r1jax.rl.learned import make_learners
 from r1jax.rl.metrics import Maxima
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
-from r1jax.rl.step import run_updates, step_keys
+from r1jax.rl.step import run_updates
+from r1jax.rl.train import step_keys
 from r1jax.sampling.sampler import LENGTH
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import entered_mesh
@@ -181,7 +182,7 @@ class Loop:
         distinct = {seed: of_seed(seed) for seed in dict.fromkeys(seeds.tolist())}
         return np.array([distinct[seed] for seed in seeds.tolist()], np.int32)
 
-    def _environment(self, seed: int) -> Environment:
+    def _environment(self, seed: Any) -> Environment:
         indices = cast(Any, range(self._count))  # in place of the problems: a batch is then one of indices
         return Environment(
             indices, self.spec.template, cast(Any, None), self.spec.sampling, seed, 0, stage=self.spec.stage
@@ -210,7 +211,7 @@ class Loop:
 
         def step(state: ArmState, of_step: tuple[jax.Array, jax.Array]) -> tuple[ArmState, dict[str, jax.Array]]:
             number, indices = of_step
-            rl, keys = state.rl, step_keys(state.seed, spec.stage, number)
+            rl, keys = state.rl, step_keys(self._environment(state.seed), number)
             rl = _replace_reference(rl, number, setup)
             groups, figures = collect(rl.policy.params, indices, keys.samples, problems, spec, setup.model, self._ends)
             advantages = spec.rl.algorithm.advantages(groups.totals, jnp.zeros(spec.rl.prompts), groups.kept)
