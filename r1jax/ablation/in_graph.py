@@ -148,7 +148,7 @@ class Loop:
         one = rl_shapes(self._setup(traced_spec(self.spec, {name: jnp.float32(1) for name in self.spec.varied})))
         state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=self._sharding),
-            ArmState(one, jax.ShapeDtypeStruct((), jnp.int32)),
+            ArmState(one, cast(Any, jax.ShapeDtypeStruct((), jnp.int32))),
         )
         return state, numbers, asked, first, self._problems
 
