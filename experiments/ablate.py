@@ -59,7 +59,7 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
     """The settings of an ablation."""
 
     grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """An axis, NAME=VALUE,VALUE, of a setting of rl or sampling, or of rewards.REWARD; repeat --grid for further axes."""
+    """An axis NAME=VALUE,VALUE of a setting of rl or sampling, or of rewards.REWARD; repeat --grid for further axes."""
     seeds: int = 4
     """The number of trainings of each arm, with the random seeds seed, seed + 1 and so on."""
     base: str = PRETRAIN

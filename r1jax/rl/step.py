@@ -115,7 +115,8 @@ def run_updates(
         if before:
 
             def teach(learned: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
-                return *update_learners(learned, part, before, config, context), {}
+                models, metrics = update_learners(learned, part, before, config, context)
+                return models, metrics, {}
 
             learned = on_parts(teach, learned, batch)
             batch = prepare_batch(sampled, learned, setup.learners, config, context)
