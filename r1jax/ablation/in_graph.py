@@ -72,7 +72,7 @@ class Loop:
     def start(self, values: Values, seeds: Sequence[int] | np.ndarray) -> ArmState:
         """The states of all arms before the first step, from the weights of the model, which are kept.
 
-        values: of each name in spec.varied, a number for each arm. Raises UserError for values that check_values refuses.
+        values: of each name in spec.varied, a number for each arm. Raises UserError for values that a setting refuses.
         """
         arrays = check_values(self.spec, values, len(seeds))
         one = {name: jnp.asarray(array[0]) for name, array in arrays.items()}
