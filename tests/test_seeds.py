@@ -30,7 +30,7 @@ from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
 from r1jax.rl.rollouts import collect
 from r1jax.rl.setup import make_setup
-from r1jax.rl.step import step_keys
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import init_params, make_mesh
@@ -91,7 +91,7 @@ def test_stages_and_evaluations_of_one_seed_share_no_stream(stream, tiny_config,
     def rolled_out(stage, step):
         setup = make_setup(model, dataclasses.replace(environment, stage=stage), rl)
         problems = [environment.batch(step, rl.prompts, 0, 1)]
-        keys = step_keys(environment.seed, stage, step)
+        keys = step_keys(dataclasses.replace(environment, stage=stage), step)
         return stream(lambda: collect(tiny_params, problems, keys.samples, setup))
 
     def evaluated(name):

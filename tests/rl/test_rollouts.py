@@ -73,7 +73,7 @@ def rolled_out(model, environment, config, step=0):
     setup = make_setup(model, environment, config)
     attempts = config.algorithm.attempts
     problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
-    found = collect(model.params, problems, step_keys(environment.seed, environment.stage, step).samples, setup)
+    found = collect(model.params, problems, step_keys(environment, step).samples, setup)
     advantages = config.algorithm.advantages(found.totals, found.resolution, found.counts)
     return found, advantages, jax.device_get(batch_of(found, advantages, setup))
 
