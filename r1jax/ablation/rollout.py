@@ -5,6 +5,8 @@ The counterpart of r1jax.rl.rollouts.collect, r1jax.rl.batch.build_batch and r1j
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -103,7 +105,8 @@ def _groups(
     end_tokens: tuple[int, ...],
 ) -> Groups:
     """The groups of one attempt, which count only if ``needed``."""
-    P, G, algorithm = len(asked), spec.rl.group, spec.rl.algorithm
+    P, G = len(asked), spec.rl.group
+    algorithm: Any = spec.rl.algorithm  # its methods are declared for arrays of NumPy
     ids = jnp.arange(P * G, dtype=jnp.int32) + attempt * spec.rl.sequences
     prompts, lengths = problems.prompts[asked], problems.prompt_lengths[asked]
     samples = sample_together(params, prompts, lengths, ids, key, model, spec.sampling, end_tokens)

@@ -21,7 +21,6 @@ from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.seeds import stage_key
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 
@@ -31,15 +30,6 @@ class StepKeys(NamedTuple):
 
     samples: jax.Array  # of the tokens
     minibatches: jax.Array  # of the split into minibatches
-
-
-def step_keys(seed: int | jax.Array, stage: str, step: int | jax.Array) -> StepKeys:
-    """The random keys of a step, which depend on the seed, the stage and the step alone."""
-
-    def key(use: str) -> jax.Array:
-        return jax.random.fold_in(stage_key(seed, stage, use), step)
-
-    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
 
 
 class StepResult(NamedTuple):
@@ -129,7 +119,8 @@ def run_updates(
         if before:
 
             def teach(learned: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
-                return *update_learners(learned, part, before, config, context), {}
+                models, metrics = update_learners(learned, part, before, config, context)
+                return models, metrics, {}
 
             learned = on_parts(teach, learned, batch)
             batch, values = prepare_batch(sampled, learned, setup.learners, config, context)

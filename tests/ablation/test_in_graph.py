@@ -196,4 +196,4 @@ def test_an_algorithm_without_a_form_in_a_program_is_refused():
 
     spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4, algorithm=Branching()), varied=())
     with pytest.raises(UserError, match=r"Branching .* ordinary loop"):
-        make_loop(tiny_model(), TRAIN, spec).start({}, SEEDS)
+        make_loop(tiny_model(), TRAIN, spec).bytes_of(2)
