@@ -18,7 +18,8 @@ from r1jax.rl.environment import Environment
 from r1jax.rl.metrics import describe, token_spread
 from r1jax.rl.rollouts import collect
 from r1jax.rl.setup import make_setup
-from r1jax.rl.step import batch_of, step_keys
+from r1jax.rl.step import batch_of
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 
 CONFIG = RLConfig(prompts=2, group=4)
