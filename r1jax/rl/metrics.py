@@ -82,15 +82,19 @@ def first_of_groups(values: Values, group: int, count: int) -> Values:
 
 
 def excerpt(
-    groups: Sequence[Group], count: int, names: Sequence[str], tokenizer: Tokenizer, values: Mapping[str, np.ndarray]
+    groups: Sequence[Group],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    values: Mapping[str, np.ndarray],
+    counted: Sequence[bool] | np.ndarray,
 ) -> list[dict[str, Any]]:
-    """The first completion of each of the first ``count`` groups, as a line of completions.jsonl.
+    """The first completion of each of the groups, as a line of completions.jsonl.
 
-    names: of the rewards. values: name -> [count, T], from first_of_groups; if there are any, completions that are
-    learned from are written with the text and the values of each of their first _TOKENS_SHOWN tokens.
+    names: of the rewards. values: name -> [groups, T], from first_of_groups; if there are any, completions whose tokens
+    count are written with the text and the values of each of their first _TOKENS_SHOWN tokens. counted: [groups].
     """
     lines = []
-    for row, g in enumerate(groups[:count]):
+    for row, g in enumerate(groups):
         rewards = {f"reward_{n}": float(g.rewards[0, i]) for i, n in enumerate(names) if not np.isnan(g.rewards[0, i])}
         line = {
             "question": g.problem.question,
@@ -101,7 +105,7 @@ def excerpt(
             "tokens": int(g.samples.lengths[0]),
             "truncated": bool(g.truncated[0]),
         }
-        if values and g.kept:
+        if values and counted[row]:
             n, start = min(line["tokens"], _TOKENS_SHOWN), len(g.prompt) - 1  # position t belongs to the token after it
             line["token_texts"] = token_texts(g.samples.tokens[0][:n].tolist(), g.prompt, tokenizer)
             line["token_values"] = {

@@ -61,12 +61,11 @@ def rl_step(
 def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batch:
     """A rollout and its advantages [P, G] as the batch of the updates."""
     rule_rewards = rollout.rule_rewards if setup.learners else {}  # read by Algorithm.prepare alone
-    counted = setup.config.algorithm.counted(rollout.truncated)
     return build_batch(
         rollout.prompts,
         rollout.samples,
         setup.longest,
-        counts=np.repeat(rollout.counts, setup.config.group) & counted,
+        counts=rollout.counted(setup.config.algorithm),
         rewards=rollout.totals.reshape(-1),
         rule_rewards={name: values.reshape(-1) for name, values in rule_rewards.items()},
         advantages=advantages.reshape(-1),
