@@ -33,7 +33,10 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
     groups, counts = rollout.groups, rollout.counts
     rewards = np.concatenate([g.rewards for g in groups])
     lengths = np.concatenate([g.samples.lengths for g in groups])
-    spread = {"reward_spread": float(rollout.totals.std(axis=1).mean()), "equal_groups": rollout.equal / rollout.sampled}
+    of_groups = {
+        "reward_spread": float(rollout.totals.std(axis=1).mean()),
+        "equal_groups": rollout.equal / rollout.sampled,
+    }
     judged = [not np.isnan(column).all() for column in rewards.T]
     by_kind = {}
     if "accuracy" in names:
@@ -46,7 +49,7 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
         "unfiltered_reward": rollout.reward,
         "filtered_groups": rollout.dropped / rollout.sampled,
-        **(spread if advantages.shape[1] > 1 else {}),
+        **(of_groups if advantages.shape[1] > 1 else {}),
         "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
         "rollout_attempts": float(rollout.attempts),
         "unfilled_share": float(1 - rollout.counts.mean()),  # of the batch
@@ -61,7 +64,7 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
 
 @program()
 def token_spread(advantages: jax.Array, mask: jax.Array) -> Metrics:
-    """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 if there are none."""
+    """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 without tokens."""
     centred = advantages - masked_mean(advantages, mask)
     return {"advantage_spread": (jnp.sqrt(masked_mean(centred**2, mask)), jnp.ones(()))}
 
