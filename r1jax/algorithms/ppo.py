@@ -80,6 +80,8 @@ class PPO(RolloutTerms):
             value = getattr(self, name)
             if isinstance(value, int | float) and value > 1:
                 raise UserError(f"{name.replace('_', '-')}={value} must be at most 1")
+        if not self.critic:
+            raise UserError(f"critic is empty: give {POLICY} or the folder of a reward model")
 
     @property
     def smallest_group(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

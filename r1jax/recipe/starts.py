@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from r1jax.algorithms.interface import LearnedModel
 from r1jax.checkpoints.load import read_config, read_tokenizer, resolve
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
@@ -25,7 +26,15 @@ def start_inputs(rl: RLConfig) -> dict[str, Path]:
 
     Raises UserError if a path is no checkpoint.
     """
-    return {name: resolve(one.start)[0] for name, one in rl.algorithm.learned.items() if one.start}
+    return {name: _checkpoint(name, one) for name, one in rl.algorithm.learned.items() if one.start}
+
+
+def _checkpoint(name: str, model: LearnedModel) -> Path:
+    """The path of the checkpoint that a learned model starts from; raises UserError if there is none."""
+    try:
+        return resolve(model.start)[0]
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None) -> None:
@@ -36,8 +45,8 @@ def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None)
     for name, one in rl.algorithm.learned.items():
         if not one.start:
             continue
-        at = f"{name}={one.start}"
-        found = read_config(one.start)
+        at, path = f"{name}={one.start}", _checkpoint(name, one)
+        found = read_config(path)
         scalar = one.head == "value"
         if scalar != (found.head == "scalar"):
             raise UserError(
@@ -55,7 +64,7 @@ def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None)
                     f"{at} has {field.name.replace('_', ' ')} {other} and the policy {own}: give a model of the "
                     "policy's architecture and tokenizer"
                 )
-        if tokenizer is not None and not same_vocabulary(read_tokenizer(one.start), tokenizer):
+        if tokenizer is not None and not same_vocabulary(read_tokenizer(path), tokenizer):
             raise UserError(f"{at} has another vocabulary than the policy: give a model with the policy's tokenizer")
 
 

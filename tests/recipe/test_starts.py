@@ -90,8 +90,11 @@ def test_a_language_model_or_no_model_is_no_critic(tmp_path):
     write_model(tmp_path / "base", POLICY, ByteTokenizer())
     with pytest.raises(UserError, match=r"base is a language model, which has no value head: give the folder of a rew"):
         check_starts(ppo(tmp_path / "base"), POLICY, ByteTokenizer())
-    with pytest.raises(UserError, match="missing does not exist"):
-        start_inputs(ppo(tmp_path / "missing"))
+    for check in (start_inputs, lambda rl: check_starts(rl, POLICY, None)):
+        with pytest.raises(UserError, match=f"^critic: {tmp_path}/missing does not exist"):
+            check(ppo(tmp_path / "missing"))
+    with pytest.raises(UserError, match="critic is empty: give policy or the folder"):
+        ppo("")
 
 
 def test_the_reward_model_is_an_input_of_the_stage(reward_model):
