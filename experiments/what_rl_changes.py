@@ -3,9 +3,9 @@
     python experiments/r1_zero.py --preset smollm2 --evaluation.samples 256 --seed S       for each seed
     python experiments/what_rl_changes.py runs/r1-zero-smollm2-seed0 runs/r1-zero-smollm2-seed1
 
-The runs must have evaluated the same problems. The command writes study.json, report.md, report.html and pictures:
-pass@k and maj@k before and after with intervals, where the curves cross, entropy, which problems became solvable, and
-the change by difficulty. It samples nothing.
+The runs must differ in the seed alone and have evaluated the same problems. The command writes study.json, report.md,
+report.html and pictures: pass@k and maj@k before and after with intervals, where the curves cross, entropy, which
+problems became solvable, and the change by difficulty. It samples nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import problem_hash
 from r1jax.evaluation.rl_change import rl_change
-from r1jax.report.finished_runs import FinishedRun, check_alike, read_run
+from r1jax.report.finished_runs import FinishedRun, check_alike, check_same_training, read_run
 from r1jax.report.rl_change import Study, crossing_line, write_study
 from r1jax.report.zero_run import EVALUATIONS
 from r1jax.settings import from_json
@@ -52,7 +52,7 @@ def questions(settings: dict[str, Any], hashes: tuple[str, ...]) -> tuple[str, .
 
 
 def study_of(runs: Sequence[FinishedRun]) -> Study:
-    """The study of runs that check_alike has accepted."""
+    """The study of runs that check_alike and check_same_training have accepted."""
     change = rl_change([(run.before, run.after) for run in runs], [run.base for run in runs])
     manifests = [run.training for run in runs]
     evaluation = runs[0].stages[EVALUATIONS[0]]["settings"]
@@ -69,7 +69,7 @@ def study_of(runs: Sequence[FinishedRun]) -> Study:
             "rewards": " ".join(settings["rewards"]),
             "max_tokens": settings["sampling"]["max_tokens"],
         },
-        temperature=evaluation["evaluation"]["temperature"],
+        temperature=runs[0].temperature,
         questions=questions(evaluation["problems"], change.problems),
         change=change,
     )
@@ -83,6 +83,7 @@ def main() -> None:
         raise UserError("no runs: give the output folders of finished runs of experiments/r1_zero.py")
     runs = [read_run(run, config.samples) for run in config.runs]
     check_alike(runs)
+    check_same_training(runs)
     study = study_of(runs)
     found = write_study(study, config.out)
     console = Console()

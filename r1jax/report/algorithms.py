@@ -20,7 +20,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.paired import Change
 from r1jax.evaluation.seeds import over_seeds
 from r1jax.report.curves import add_legend, add_title, finish_axes, save_figure, smooth
-from r1jax.report.finished_runs import FinishedRun, check_alike
+from r1jax.report.finished_runs import FinishedRun, check_alike, check_same_training
 from r1jax.report.rendering import markdown_table, render, to_html
 from r1jax.report.style import GREY, ModelStyle, model_styles
 from r1jax.report.zero_run import TRAINING
@@ -75,13 +75,12 @@ def algorithm_entries(runs: Sequence[FinishedRun]) -> list[Entry]:
     for run in runs:
         if not (match := _NAME.fullmatch(run.folder.resolve().name)):
             raise UserError(f"{run.folder}: name the folder of a run ALGORITHM-seedN, such as grpo-seed0")
-        group = by_label.setdefault(match[1], [])
-        if group and (different := cli.diff(group[0].training["settings"]["rl"], run.training["settings"]["rl"])):
-            raise UserError(f"{run.folder} and {group[0].folder} have different rl.{next(iter(different))}")
         same = bases.setdefault(run.seed, run)
         if same.base != run.base:
             raise UserError(f"{run.folder} and {same.folder} have the same seed and different base models")
+        group = by_label.setdefault(match[1], [])
         group.append(run)
+        check_same_training(group)
     first = {run.seed: run.after.pass_at[1] for run in next(iter(by_label.values()))}
     return [_entry(label, group, first) for label, group in by_label.items()]
 
@@ -140,6 +139,7 @@ def write_comparison(runs: Sequence[FinishedRun], folder: Path, title: str) -> l
         first=entries[0].label,
         problems=runs[0].before.n_problems,
         samples=runs[0].before.samples_per_problem,
+        temperature=runs[0].temperature,
         devices=devices,
         versions=versions,
         picture=PICTURE,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from r1jax import cli
 from r1jax.errors import UserError
 from r1jax.evaluation.summary import Evaluation
 from r1jax.pipeline.plan import finished_stages
@@ -31,6 +32,11 @@ class FinishedRun:
     def seed(self) -> int:
         """The random seed."""
         return self.training["settings"]["seed"]
+
+    @property
+    def temperature(self) -> float:
+        """The sampling temperature of both evaluations."""
+        return self.stages[EVALUATIONS[0]]["settings"]["evaluation"]["temperature"]
 
     @property
     def base(self) -> str:
@@ -63,7 +69,7 @@ def read_run(folder: Path, samples: int = 2) -> FinishedRun:
 
 
 def check_alike(runs: Sequence[FinishedRun]) -> None:
-    """Raises UserError unless all runs have evaluated the same problems with the same number of samples."""
+    """Raises UserError unless all runs have evaluated the same problems, with as many samples at one temperature."""
     first = runs[0]
     for run in runs[1:]:
         if sorted(run.before.problems) != sorted(first.before.problems):
@@ -74,4 +80,23 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
             raise UserError(
                 f"{run.folder} has {run.before.samples_per_problem} samples per problem and {first.folder} has "
                 f"{first.before.samples_per_problem}: give runs with the same --evaluation.samples"
+            )
+        if run.temperature != first.temperature:
+            raise UserError(
+                f"{run.folder} was evaluated at temperature {run.temperature} and {first.folder} at "
+                f"{first.temperature}: give runs with the same --evaluation.temperature"
+            )
+
+
+def check_same_training(runs: Sequence[FinishedRun]) -> None:
+    """Raises UserError unless all runs were trained with the same rewards, sampling and settings of RL."""
+    first = runs[0]
+    for run in runs[1:]:
+        parts, free = ("rl", "rewards", "sampling"), {*first.training["may_change"], *run.training["may_change"]}
+        settings = [{part: one.training["settings"][part] for part in parts} for one in (first, run)]
+        different = [name for name in cli.diff(*settings) if name not in free]
+        if different:
+            raise UserError(
+                f"{run.folder} and {first.folder} have different {different[0]}: give runs that differ in the seed "
+                "alone"
             )

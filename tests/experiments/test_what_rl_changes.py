@@ -11,6 +11,7 @@ from r1jax.data.problems.dataset import load_problems
 from r1jax.evaluation.rl_change import rl_change
 from r1jax.evaluation.summary import Evaluation
 from r1jax.report.rl_change import read_study
+from r1jax.rl.config import RLConfig
 from tests.helpers.commands import call
 from tests.helpers.runs import PROBLEMS, evaluated, write_run
 
@@ -51,6 +52,8 @@ def test_wrong_runs_end_in_one_line(folders, tmp_path):
     others = dataclasses.replace(PROBLEMS, operations="-")
     few = write_run(tmp_path / "few", 2, BEFORE, BEFORE, samples=16)
     different = write_run(tmp_path / "different", 2, BEFORE, BEFORE, problems=others)
+    hot = write_run(tmp_path / "hot", 2, BEFORE, BEFORE, temperature=0.5)
+    longer = write_run(tmp_path / "longer", 2, BEFORE, BEFORE, rl=RLConfig(steps=99))
     unfinished = write_run(tmp_path / "unfinished", 2, BEFORE, BEFORE)
     (unfinished / "evaluation_after" / "manifest.json").unlink()
     cases = [
@@ -61,6 +64,8 @@ def test_wrong_runs_end_in_one_line(folders, tmp_path):
         ((folders[0], "--samples=256"), "8 samples per problem and 256 are required"),
         ((folders[0], different), "evaluated different problems"),
         ((folders[0], few), "has 16 samples per problem"),
+        ((folders[0], hot), "was evaluated at temperature 0.5"),
+        ((folders[0], longer), "have different rl.steps: give runs that differ in the seed alone"),
     ]
     for arguments, message in cases:
         status, stdout, stderr = call("what_rl_changes.py", *arguments, "--out", tmp_path / "out")

@@ -40,6 +40,7 @@ def write_run(
     problems: ProblemsConfig = PROBLEMS,
     rl: RLConfig | None = None,
     rows: Sequence[Mapping[str, Any]] = (),
+    temperature: float = 1.0,
     **figures: Any,
 ) -> Path:
     """Writes the manifests of a run's evaluations and training, and the rows of its metrics.
@@ -47,7 +48,7 @@ def write_run(
     before, after: right samples of each held-out problem. figures: of training.
     """
     evaluation = {"problems": dataclasses.asdict(problems), "seed": seed}
-    evaluation["evaluation"] = dataclasses.asdict(EvaluationConfig(samples=samples))
+    evaluation["evaluation"] = dataclasses.asdict(EvaluationConfig(samples=samples, temperature=temperature))
     training = {
         "rl": dataclasses.asdict(rl or RLConfig(steps=max(1, len(rows)))),
         "rewards": ["accuracy"],
