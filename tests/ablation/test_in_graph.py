@@ -145,7 +145,7 @@ def test_the_evaluation_is_the_ordinary_one(trained):
 
 def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
     rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
-    spec = LoopSpec(dataclasses.replace(rl, algorithm=ActorCritic(judge_updated="before")), SAMPLING, TEMPLATE, REWARDS)
+    spec = LoopSpec(rl, SAMPLING, TEMPLATE, REWARDS)
     loop = make_loop(tiny_model(), TRAIN, spec)
     states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
     shared = assert_same(states, metrics, 0, *ordinary(spec, 0, tmp_path))
