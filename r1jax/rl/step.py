@@ -15,7 +15,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, build_batch
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
-from r1jax.rl.metrics import Maxima, reduce_updates
+from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
 from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
@@ -61,12 +61,11 @@ def rl_step(
 def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batch:
     """A rollout and its advantages [P, G] as the batch of the updates."""
     rule_rewards = rollout.rule_rewards if setup.learners else {}  # read by Algorithm.prepare alone
-    counted = setup.config.algorithm.counted(rollout.truncated)
     return build_batch(
         rollout.prompts,
         rollout.samples,
         setup.longest,
-        counts=np.repeat(rollout.counts, setup.config.group) & counted,
+        counts=rollout.counted(setup.config.algorithm),
         rewards=rollout.totals.reshape(-1),
         rule_rewards={name: values.reshape(-1) for name, values in rule_rewards.items()},
         advantages=advantages.reshape(-1),
@@ -124,6 +123,7 @@ def run_updates(
 
             learned = on_parts(teach, learned, batch)
             batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
+        sums.append(token_spread(batch.advantages, batch.mask))
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
 

@@ -87,7 +87,8 @@ def train_policy(
                 _warn_of_unfilled(config)
             whole, seconds = time.perf_counter() - began, watch.take()
             values = jax.device_get(first_of_groups(result.token_values, config.group, log_samples))
-            completions = excerpt(rollout.groups, log_samples, names, model.tokenizer, values)
+            counted = rollout.counted(config.algorithm)[:: config.group]
+            completions = excerpt(rollout.groups[:log_samples], names, model.tokenizer, values, counted)
             loop.writer.write_completions(step, completions)
             return state, describe(rollout, result.advantages, names) | result.metrics | {
                 "tokens": float(rollout.tokens),
