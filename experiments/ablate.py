@@ -60,7 +60,8 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
 
     grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """An axis of the grid, NAME=VALUE,VALUE: a setting of rl or sampling, or rewards.NAME for the weight of a reward,
-    with its values. Several axes are several --grid; all combinations are trained."""
+    with its values. Several axes are several --grid; all combinations are trained. Settings that change together are
+    one axis: rl.group+rl.prompts=4+64,8+32."""
     seeds: int = 4
     """The number of trainings of each arm, with the random seeds seed, seed + 1 and so on."""
     base: str = PRETRAIN
@@ -163,6 +164,7 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
         model = load_model(out / base_input(config.base, PRETRAIN), config, config.rl.param_dtype)
         rows = measure(settings_of(config), config.measure, config.seed, model, problems, console)
         figures = {"trainings": rows, **machine(), "settings": json.loads(cli.to_json(settings_of(config)))}
+    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "cost.json", json.dumps(figures, indent=2) + "\n")
     console.print(f"{out / 'cost.json'}", highlight=False, soft_wrap=True)
 
