@@ -79,6 +79,26 @@ def test_a_search_runs_each_algorithm_with_each_rate(launch):
         assert f"--rl.minibatches=4 --rl.learning-rate={half} " in words
 
 
+def test_ablations_start_from_one_base_and_their_results_are_collected(launch, tmp_path):
+    runs = tmp_path / "runs"
+    for axis in ("beta", "group"):
+        (runs / axis / "ablation").mkdir(parents=True)
+        (runs / axis / "ablation" / "results.csv").write_text("one\n")
+    status, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, FAIL="rl.beta")
+    assert status == 0
+    words = [words for _, words in calls]
+    assert ["--only pretrain" in one for one in words] == [True, False, False, False]
+    assert f"--measure 1 8 64 --base {runs}/base/pretrain --out {runs}/cost" in words[1]
+    assert any("--grid rl.group+rl.prompts=4+64,8+32,16+16 --seeds 3" in one for one in words[2:])
+    assert all(f"--base {runs}/base/pretrain" in one for one in words[1:])
+    assert sorted(path.name for path in (runs / "results" / "group").iterdir()) == ["results.csv", "summary.json"]
+    assert not (runs / "results" / "beta").exists()  # it has failed
+    _, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, BASE="mine")
+    ((_, again),) = calls
+    assert "--grid rl.beta=0,0.01,0.04,0.1 --seeds 3 --base mine " in again
+    assert launch("ablations.sh", AXES="beta nope") == (2, [])
+
+
 def test_the_study_compares_the_finished_runs_and_nothing_starts_without_time(launch, tmp_path):
     _, calls = launch("what_rl_changes.sh", SEEDS="0 1", HELD_OUT=5)
     runs, (_, study) = calls[:-1], calls[-1]
