@@ -59,7 +59,9 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
     """The settings of an ablation."""
 
     grid: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """An axis NAME=VALUE,VALUE of a setting of rl or sampling, or of rewards.REWARD; repeat --grid for further axes."""
+    """An axis of the grid, NAME=VALUE,VALUE: a setting of rl or sampling, or rewards.NAME for the weight of a reward,
+    with its values. Several axes are several --grid; all combinations are trained. Settings that change together are
+    one axis: rl.group+rl.prompts=4+64,8+32."""
     seeds: int = 4
     """The number of trainings of each arm, with the random seeds seed, seed + 1 and so on."""
     base: str = PRETRAIN

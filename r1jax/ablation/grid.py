@@ -19,15 +19,24 @@ from r1jax.rewards.config import parse_rewards
 
 _EXAMPLE = "--grid rl.beta=0,0.01"
 _REWARD = "rewards."
+_TIE = "+"  # between settings that change together, and between their values
 _SECTIONS = ("rl", "sampling", "rewards")  # of the settings that arms may differ in
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A setting, named as its flag without dashes at the front, and the values that the arms have."""
+    """A setting, named as its flag without dashes at the front, and the values that the arms have.
+
+    Settings that change together are one axis: rl.group+rl.prompts with the values 4+64 and 8+32.
+    """
 
     name: str
     values: tuple[str, ...]  # as on the command line
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The names of its settings."""
+        return tuple(self.name.split(_TIE))
 
 
 def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
@@ -52,8 +61,14 @@ def make_axes(pairs: Iterable[tuple[str, Sequence[Any]]]) -> tuple[Axis, ...]:
         axis = Axis(name.strip().removeprefix("--").replace("_", "-"), tuple(_text(value) for value in values))
         if not axis.values or "" in axis.values:
             raise UserError(f"--grid {axis.name}={','.join(axis.values)}: a value is missing, write {axis.name}=1,2")
-        if axis.name in (other.name for other in axes):
-            raise UserError(f"--grid {axis.name} is given twice: write all of its values in one --grid")
+        given = [*(setting for other in axes for setting in other.settings), *axis.settings]
+        if repeated := [setting for setting in axis.settings if given.count(setting) > 1]:
+            raise UserError(f"--grid {repeated[0]} is given twice: write all of its values in one --grid")
+        if wrong := [value for value in axis.values if len(_split(axis.name, value)) != len(axis.settings)]:
+            raise UserError(
+                f"--grid {axis.name}: the value {wrong[0]} must have {len(axis.settings)} parts with {_TIE} between "
+                "them, one for each setting"
+            )
         read = [typed(value) for value in axis.values]
         if repeated := [value for at, value in enumerate(read) if value in read[:at]]:
             raise UserError(f"--grid {axis.name}: the value {repeated[0]} is given twice")
@@ -61,6 +76,11 @@ def make_axes(pairs: Iterable[tuple[str, Sequence[Any]]]) -> tuple[Axis, ...]:
     if not axes:
         raise UserError(f"the grid is empty: give at least one axis, for example {_EXAMPLE}")
     return tuple(axes)
+
+
+def _split(name: str, value: str) -> list[str]:
+    """The values of the settings of an axis; a value of one setting may have the tie in it, as reinforce++ has."""
+    return value.split(_TIE) if _TIE in name else [value]
 
 
 def typed(text: str) -> Value:
@@ -113,23 +133,23 @@ def _with_value(axis: Axis, value: str, config: AblationConfig, axes: Sequence[A
             return _with(config, {axis.name: value, **choice})
         except UserError as error:
             # The parser's errors begin with the flag; those of a config's checks do not.
-            refused = len(axes) == 1 or str(error).startswith(f"--{axis.name}")
+            refused = len(axes) == 1 or str(error).startswith(tuple(f"--{name}" for name in axis.settings))
             if refused and choice == choices[-1]:
                 raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
     return None
 
 
 def _check_axis(axis: Axis, config: AblationConfig) -> None:
-    if axis.name.partition(".")[0] not in _SECTIONS:
+    if refused := [name for name in axis.settings if name.partition(".")[0] not in _SECTIONS]:
         listed = ", ".join(f"{section}.*" for section in _SECTIONS)
         raise UserError(
-            f"--grid {axis.name}: the arms of an ablation may differ in {listed} only; give --{axis.name} as a flag of "
-            "the command, for all arms"
+            f"--grid {refused[0]}: the arms of an ablation may differ in {listed} only; give --{refused[0]} as a flag "
+            "of the command, for all arms"
         )
-    if axis.name == "rl.steps":
+    if "rl.steps" in axis.settings:
         raise UserError("--grid rl.steps: all arms have the same number of steps: give --rl.steps for all of them")
     algorithm = config.rl.algorithm
-    if axis.name == "rl.algorithm" and algorithm not in ALGORITHMS.values():
+    if "rl.algorithm" in axis.settings and algorithm not in ALGORITHMS.values():
         name, (_, value) = next(iter(cli.diff(type(algorithm)(), algorithm).items()))
         flag = f"rl.{name.replace('_', '-')}={value}"
         raise UserError(
@@ -148,8 +168,13 @@ def _read_arm(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
 
 def _with(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
     """The config with the values of an arm."""
-    weights = {name.removeprefix(_REWARD): value for name, value in arm.items() if name.startswith(_REWARD)}
-    flags = [f"--{name}={value}" for name, value in arm.items() if not name.startswith(_REWARD)]
+    settings = {
+        setting: part
+        for name, value in arm.items()
+        for setting, part in zip(name.split(_TIE), _split(name, value), strict=True)
+    }
+    weights = {name.removeprefix(_REWARD): value for name, value in settings.items() if name.startswith(_REWARD)}
+    flags = [f"--{name}={value}" for name, value in settings.items() if not name.startswith(_REWARD)]
     given = [text.partition("=")[0] for text in config.rewards]
     for name in weights:
         lookup("reward of all arms (--rewards)", name, dict.fromkeys(given))

@@ -44,6 +44,12 @@ def test_values_may_fit_together_alone():
     assert [(arm.rl.prompts, arm.rl.minibatches) for arm in arms] == [(3, 6), (6, 6)]
 
 
+def test_settings_that_change_together_are_one_axis():
+    arms = configs("rl.group+rl.prompts=2+6,4+3", "rl.algorithm=grpo,reinforce++")
+    found = [(arm.rl.group, arm.rl.prompts, arm.rl.algorithm.baseline) for arm in arms]
+    assert found == [(2, 6, "group"), (2, 6, "batch"), (4, 3, "group"), (4, 3, "batch")]
+
+
 @pytest.mark.parametrize(
     ("texts", "parts"),
     [
@@ -54,6 +60,11 @@ def test_values_may_fit_together_alone():
         (["rl.beta=0,,1"], ["--grid rl.beta=0,,1: a value is missing"]),
         (["rl.beta=0", "rl.beta=1"], ["--grid rl.beta is given twice"]),
         (["rl.inner-epochs=1", "rl.inner_epochs=2"], ["--grid rl.inner-epochs is given twice"]),
+        (["rl.group=2", "rl.group+rl.prompts=2+4"], ["--grid rl.group is given twice"]),
+        (["rl.group+rl.group=2+2"], ["--grid rl.group is given twice"]),
+        (["rl.group+rl.prompts=2+4,4"], ["--grid rl.group+rl.prompts: the value 4 must have 2 parts with +"]),
+        (["rl.group+rl.steps=2+4"], ["--grid rl.steps: all arms have the same number of steps"]),
+        (["rl.group+template=2+think"], ["--grid template", "--template"]),
         (["rl.beta=0,0.0"], ["--grid rl.beta: the value 0.0 is given twice"]),
         (["rl.btea=0,1"], ["--grid rl.btea=0,1", "did you mean --rl.beta?"]),
         (["rl.lr=1e-3", "rl.beta=0,1"], ["--grid rl.lr=1e-3", "the learning rate is --rl.learning-rate"]),

@@ -60,7 +60,9 @@ def test_algorithms_of_one_seed_start_from_one_base_and_finished_runs_are_not_re
             assert second == [words] * ((name, seed) != ("grpo", "1"))
             assert f"--base {tmp_path}/runs/base-seed{seed}/pretrain --seed {seed} " in words
             assert f"--rl.algorithm={name} " in words and words.endswith("--rl.steps=100")
-            assert ("--rl.minibatches=16 --rl.overlong-buffer=10" in words) == (name == "dapo")
+            # The learning rate is divided by the square root of the updates.
+            many = "--rl.minibatches=16 --rl.learning-rate=0.0001 --rl.overlong-buffer=10 "
+            assert (many if name == "dapo" else "--rl.minibatches=1 --rl.learning-rate=0.0004 ") in words
             assert (f" {folder}" in table) == bool(second)  # only finished runs are compared
     # dr-grpo-seed1 has ended well, which grpo-seed1 has not.
     _, again = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1")
@@ -70,11 +72,31 @@ def test_algorithms_of_one_seed_start_from_one_base_and_finished_runs_are_not_re
 
 
 def test_a_search_runs_each_algorithm_with_each_rate(launch):
-    _, calls = launch("algorithms.sh", ALGORITHMS="prime", SEEDS=3, RATES="1e-4 4e-4")
-    flags = [words for _, words in calls if "--preset tiny" in words]
-    for rate in ("1e-4", "4e-4"):
-        found = [words for words in flags if f"/prime-{rate}-seed3 " in words]
-        assert len(found) == 2 and all(f"--rl.learning-rate={rate} --rl.steps=100" in words for words in found)
+    _, calls = launch("algorithms.sh", ALGORITHMS="ppo", SEEDS=3, RATES="1e-4 4e-4")
+    flags = [words for _, words in calls if words.endswith("--only r1-zero")]
+    for rate, half in (("1e-4", "5e-05"), ("4e-4", "0.0002")):
+        (words,) = (words for words in flags if f"/ppo-{rate}-seed3 " in words)
+        assert f"--rl.minibatches=4 --rl.learning-rate={half} " in words
+
+
+def test_ablations_start_from_one_base_and_their_results_are_collected(launch, tmp_path):
+    runs = tmp_path / "runs"
+    for axis in ("beta", "group"):
+        (runs / axis / "ablation").mkdir(parents=True)
+        (runs / axis / "ablation" / "results.csv").write_text("one\n")
+    status, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, FAIL="rl.beta")
+    assert status == 0
+    words = [words for _, words in calls]
+    assert ["--only pretrain" in one for one in words] == [True, False, False, False]
+    assert f"--measure 1 8 64 --base {runs}/base/pretrain --out {runs}/cost" in words[1]
+    assert any("--grid rl.group+rl.prompts=4+64,8+32,16+16 --seeds 3" in one for one in words[2:])
+    assert all(f"--base {runs}/base/pretrain" in one for one in words[1:])
+    assert sorted(path.name for path in (runs / "results" / "group").iterdir()) == ["results.csv", "summary.json"]
+    assert not (runs / "results" / "beta").exists()  # it has failed
+    _, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, BASE="mine")
+    ((_, again),) = calls
+    assert "--grid rl.beta=0,0.01,0.04,0.1 --seeds 3 --base mine " in again
+    assert launch("ablations.sh", AXES="beta nope") == (2, [])
 
 
 def test_the_study_compares_the_finished_runs_and_nothing_starts_without_time(launch, tmp_path):
