@@ -90,9 +90,9 @@ def check_alike(runs: Sequence[FinishedRun]) -> None:
 
 def check_same_training(runs: Sequence[FinishedRun]) -> None:
     """Raises UserError unless all runs were trained with the same rewards, sampling and settings of RL."""
-    first = runs[0]
+    first, parts = runs[0], ("rl", "rewards", "sampling")
+    free = first.training.get("may_change", ())  # settings without an effect on the result
     for run in runs[1:]:
-        parts, free = ("rl", "rewards", "sampling"), {*first.training["may_change"], *run.training["may_change"]}
         settings = [{part: one.training["settings"][part] for part in parts} for one in (first, run)]
         different = [name for name in cli.diff(*settings) if name not in free]
         if different:
