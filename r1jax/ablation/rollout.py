@@ -81,8 +81,11 @@ def collect(
         groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
     taken = groups.sampled.reshape(attempts, P)[:, 0].sum().astype(jnp.float32)
     lengths = jnp.where(groups.sampled[:, None], groups.samples.lengths, 0)
+    count = groups.sampled.sum()
     figures = {
-        "equal_groups": (groups.sampled & ~groups.spread).sum() / groups.sampled.sum(),
+        "unfiltered_reward": jnp.where(groups.sampled[:, None], groups.totals, 0.0).sum() / (count * spec.rl.group),
+        "filtered_groups": (groups.sampled & ~groups.kept).sum() / count,
+        "equal_groups": (groups.sampled & ~groups.spread).sum() / count,
         "rollout_attempts": taken,
         "tokens": lengths.sum().astype(jnp.float32),
     }
@@ -129,6 +132,7 @@ def _groups(
 def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: LoopSpec) -> Batch:
     """The groups as the batch of the updates, of the largest possible width; advantages: [P, G]."""
     G = spec.rl.group
+    algorithm: Any = spec.rl.algorithm  # its methods are declared for arrays of NumPy
     rows = jnp.repeat(groups.problem, G)
     prompts, starts = problems.prompts[rows], problems.prompt_lengths[rows]
     samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups.samples)
@@ -144,10 +148,11 @@ def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     tokens = jnp.pad(laid_out(samples.tokens), ((0, 0), (1, 0)))
     padded = jnp.pad(prompts, ((0, 0), (0, T + 1 - prompts.shape[1])))
     zeros = jnp.zeros((B, T), jnp.float32)
-    names = [reward.name for reward in spec.rewards] if spec.rl.algorithm.learned else []
+    names = [reward.name for reward in spec.rewards] if algorithm.learned else []
+    counts = jnp.repeat(groups.kept, G) & algorithm.counted(samples.finish == LENGTH)
     return Batch(
         tokens=jnp.where(jnp.arange(T + 1) < starts[:, None], padded, tokens),
-        mask=within & jnp.repeat(groups.kept, G)[:, None],
+        mask=within & counts[:, None],
         rewards=groups.totals.reshape(-1),
         rule_rewards={name: groups.rewards[..., i].reshape(-1) for i, name in enumerate(names)},
         advantages=advantages.reshape(-1),
@@ -169,6 +174,7 @@ def describe(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
         "reward": groups.totals.mean(),
         **{f"reward_{reward.name}": groups.rewards[..., i].mean() for i, reward in enumerate(spec.rewards)},
         "reward_spread": groups.totals.std(axis=1).mean(),
+        "unfilled_share": 1 - groups.kept.mean(),
         "advantage_spread": jnp.sqrt(jnp.where(counts, jnp.square(advantages - mean), 0.0).sum() / n),
         "length_mean": lengths.mean(),
         "length_min": lengths.min(),
