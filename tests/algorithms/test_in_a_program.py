@@ -67,6 +67,13 @@ def test_prime_keeps_the_same_groups_with_the_ends_of_the_range(group):
         np.testing.assert_array_equal(jax.jit(kept)(low, high), want)
 
 
+@pytest.mark.parametrize("labels", [(0.1, 0.5, 0.2, 0.8), (0.2, 0.8, 0.9, 0.9)])
+def test_means_of_float32_do_not_leave_the_range_by_rounding(labels):
+    """The means are 0.4 and 0.7, and in float32 0.39999998 and 0.70000005."""
+    kept = jax.jit(lambda x: PRIME(accuracy_low=0.4, accuracy_high=0.7).keeps(x, jnp.array([True]), {LABELS: x}))
+    assert kept(jnp.array([labels])).tolist() == [True]
+
+
 def test_truncated_samples_inside_a_program():
     truncated = np.array([True, False, True])
     assert jax.jit(DAPO.counted)(truncated).tolist() == DAPO.counted(truncated).tolist() == [False, True, False]
