@@ -6,7 +6,7 @@ import dataclasses
 
 from r1jax.ablation.answers import expected_answers
 from r1jax.ablation.rewards import check_rewards
-from r1jax.ablation.spec import Evaluation, LoopSpec
+from r1jax.ablation.spec import Evaluation, LoopSpec, check_algorithm
 from r1jax.data.problems.dataset import ProblemSet
 from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
@@ -61,4 +61,5 @@ def check_arm(config: AblationConfig, problems: ProblemSet) -> None:
     spec = loop_spec(config)
     check_run(config.rl, config.sampling, data_axis=1)
     check_rewards(spec.rewards, spec.template)
+    check_algorithm(spec)
     expected_answers((*problems.train, *problems.held_out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from r1jax.rewards.config import parse_rewards
 _EXAMPLE = "--grid rl.beta=0,0.01"
 _REWARD = "rewards."
 _TIE = "+"  # between settings that change together, and between their values
+_BUFFER = "rl.overlong-buffer"
 _SECTIONS = ("rl", "sampling", "rewards")  # of the settings that arms may differ in
 
 
@@ -106,7 +108,8 @@ def arms_of(axes: Sequence[Axis]) -> list[dict[str, str]]:
 def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationConfig]:
     """The config of each arm, in the order of arms_of: the given one with the arm's values as further flags.
 
-    The axis rewards.NAME is the weight of a reward.
+    The axis rewards.NAME is the weight of a reward. If an algorithm of the axis rl.algorithm brings an overlong buffer
+    that is longer than a completion, as DAPO its 4096 tokens, a fifth of sampling.max-tokens replaces it.
 
     Raises:
       UserError: naming the axis, for a name that is no setting, with the nearest one; a value of another type; a
@@ -183,7 +186,23 @@ def _with(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
     )
     changed = dataclasses.replace(config, rewards=tuple(texts))
     parse_rewards(changed.rewards)
-    return cli.parse({"given": ("", changed)}, "given", flags)
+    read = cli.parse({"given": ("", changed)}, "given", flags)
+    return _with_short_buffer(read) if "rl.algorithm" in arm and _BUFFER not in arm else read
+
+
+def _with_short_buffer(config: AblationConfig) -> AblationConfig:
+    """The config with an overlong buffer of at most max-tokens; a longer one becomes a fifth of it, DAPO's share."""
+    algorithm, limit = config.rl.algorithm, config.sampling.max_tokens
+    if algorithm.overlong_buffer <= limit:
+        return config
+    buffer = max(limit // 5, 1)
+    warnings.warn(
+        f"{_BUFFER}={algorithm.overlong_buffer} is longer than sampling.max-tokens={limit}: its arms have {buffer}, a "
+        f"fifth of it, as in DAPO (--grid {_BUFFER}=N sets it for all arms)",
+        stacklevel=2,
+    )
+    algorithm = dataclasses.replace(algorithm, overlong_buffer=buffer)
+    return dataclasses.replace(config, rl=dataclasses.replace(config.rl, algorithm=algorithm))
 
 
 def _text(value: Any) -> str:

@@ -22,7 +22,7 @@ from r1jax.ablation.answers import expected_answers
 from r1jax.ablation.rewards import check_rewards, score
 from r1jax.ablation.rollout import Problems, batch_of, collect, describe
 from r1jax.ablation.sampler import ARMS, sample_together
-from r1jax.ablation.spec import LoopSpec, check_values, with_numbers
+from r1jax.ablation.spec import LoopSpec, check_algorithm, check_values, with_numbers
 from r1jax.ablation.text import token_codes
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
@@ -42,6 +42,12 @@ from r1jax.training.metrics import Metrics, merge
 from r1jax.training.optimizer import build_optimizer
 
 Values = Mapping[str, Any]  # name of a number -> [N]
+_VALUE_NEEDED = (  # what JAX raises for Python or NumPy code that reads the value of an array in a program
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 @flax.struct.dataclass
@@ -225,10 +231,11 @@ def make_loop(model: Model, problems: Sequence[Problem], spec: LoopSpec, held_ou
     """The program of arms that train ``model`` on ``problems`` and are evaluated on the held-out ones.
 
     Raises:
-      UserError: for rewards, templates, checkers, answers and tokenizers that have no form inside a program, and for
-        prompts beyond the model's context.
+      UserError: for rewards, templates, checkers, answers and tokenizers that have no form inside a program, for an
+        algorithm whose rewards or models are missing (check_algorithm), and for prompts beyond the model's context.
     """
     check_rewards(spec.rewards, spec.template)
+    check_algorithm(spec)
     everything = (*problems, *held_out)
     prompts = [spec.template.prompt_ids(problem, model.tokenizer) for problem in everything]
     width, limit = max(map(len, prompts)), spec.sampling.max_tokens
@@ -258,11 +265,13 @@ def _refusing(spec: LoopSpec) -> Iterator[None]:
     """Raises UserError if a method of the algorithm needs values that are known only when the program runs."""
     try:
         yield
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        name = type(spec.rl.algorithm).__name__
+    except _VALUE_NEEDED as error:
+        text = f"algorithm {type(spec.rl.algorithm).__name__} has no form in an ablation's program"
+        if not spec.varied:
+            raise UserError(f"{text}: train with the ordinary loop") from error
         raise UserError(
-            f"algorithm {name} has no form in an ablation's program with {list(spec.varied)} as numbers that differ "
-            "between arms: give these numbers one value, or train with the ordinary loop"
+            f"{text} with {list(spec.varied)} as numbers that differ between arms: give these numbers one value, or "
+            "train with the ordinary loop"
         ) from error
 
 

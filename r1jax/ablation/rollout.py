@@ -132,6 +132,7 @@ def _groups(
 def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: LoopSpec) -> Batch:
     """The groups as the batch of the updates, of the largest possible width; advantages: [P, G]."""
     G = spec.rl.group
+    algorithm: Any = spec.rl.algorithm  # its methods are declared for arrays of NumPy
     rows = jnp.repeat(groups.problem, G)
     prompts, starts = problems.prompts[rows], problems.prompt_lengths[rows]
     samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups.samples)
@@ -147,8 +148,8 @@ def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     tokens = jnp.pad(laid_out(samples.tokens), ((0, 0), (1, 0)))
     padded = jnp.pad(prompts, ((0, 0), (0, T + 1 - prompts.shape[1])))
     zeros = jnp.zeros((B, T), jnp.float32)
-    names = [reward.name for reward in spec.rewards] if spec.rl.algorithm.learned else []
-    counts = jnp.repeat(groups.kept, G) & spec.rl.algorithm.counted(samples.finish == LENGTH)
+    names = [reward.name for reward in spec.rewards] if algorithm.learned else []
+    counts = jnp.repeat(groups.kept, G) & algorithm.counted(samples.finish == LENGTH)
     return Batch(
         tokens=jnp.where(jnp.arange(T + 1) < starts[:, None], padded, tokens),
         mask=within & counts[:, None],

@@ -12,13 +12,13 @@ from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.config import RewardSpec
-from r1jax.rl.config import RLConfig
+from r1jax.rl.config import RLConfig, check_rules
 from r1jax.sampling.processors import Sampling
 from r1jax.traced import replace
 
 _WHAT = "number that may differ between arms"
 # Settings of other types that act by arithmetic, too: as 0 or 1, or as a number that 0 turns off.
-_SWITCHES = ("normalise_std", "overlong_buffer", "reference_every")
+_SWITCHES = ("normalise_std", "normalise_process", "whiten", "overlong_buffer", "reference_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,18 +94,28 @@ def check_values(spec: LoopSpec, values: Mapping[str, Any], arms: int) -> dict[s
             raise UserError(f"{name} has {array.size} values for {arms} arms: give one for each")
         if not np.isfinite(array).all():
             raise UserError(f"{name}: the values of all arms must be finite numbers")
-        if places[name][1] == "normalise_std" and not np.isin(array, (0, 1)).all():
+        if _kind(spec, name) is bool and not np.isin(array, (0, 1)).all():
             raise UserError(f"{name}: the values must be 0 or 1")
         if name == "sampling.temperature" and not (array > 0).all():
             raise UserError(f"{name}: 0 gives groups of equal samples, so the values must be above 0")
     for arm in range(arms):
-        one = with_numbers(spec, {name: _as_setting(spec, name, array[arm]) for name, array in arrays.items()})
+        one = with_numbers(spec, {name: _kind(spec, name)(array[arm]) for name, array in arrays.items()})
         one.rl.algorithm.check(one.sampling.max_tokens)
     return arrays
 
 
-def _as_setting(spec: LoopSpec, name: str, value: np.floating[Any]) -> Any:
-    """The value in the type of its setting."""
+def _kind(spec: LoopSpec, name: str) -> type[Any]:
+    """The type of a number as a setting: float, int or bool."""
     config, field = _places(spec)[name]
-    kind = type(getattr({"rl": spec.rl, "algorithm": spec.rl.algorithm}.get(config), field, 0.0))
-    return kind(value)
+    return type(getattr({"rl": spec.rl, "algorithm": spec.rl.algorithm}.get(config), field, 0.0))
+
+
+def check_algorithm(spec: LoopSpec) -> None:
+    """Raises UserError if the algorithm reads a reward that is not given, or a model of it starts from a checkpoint."""
+    check_rules(spec.rl.algorithm, [reward.name for reward in spec.rewards])
+    for name, model in spec.rl.algorithm.learned.items():
+        if model.start:
+            raise UserError(
+                f"rl.{name}={model.start}: in an ablation all models start from the base model: leave rl.{name} out, "
+                "or train with the ordinary loop"
+            )

@@ -14,7 +14,7 @@ from r1jax.traced import enabled, is_array, where_enabled
 Array = np.ndarray | jax.Array
 Baseline = Literal["group", "leave_one_out", "batch"]
 
-_ROUNDING = 1e-6  # relative: float32 sums of the same rewards in another order differ by less
+ROUNDING = 1e-6  # relative: float32 sums of the same rewards in another order differ by less
 
 
 def group_advantages(
@@ -49,7 +49,7 @@ def group_advantages(
       ValueError: for a group of one, or rewards of NumPy that are not finite.
     """
     chex.assert_rank(rewards, 2)
-    xp, r = _wide(rewards)
+    xp, r = wide(rewards)
     group = r.shape[1]
     if group < 2:
         raise ValueError("a group of 1 has no spread: its advantage is always 0")
@@ -69,8 +69,8 @@ def group_advantages(
     return (centred / where_enabled(normalise_std, divisor, 1.0)).astype(np.float32)
 
 
-def _wide(x: Array) -> tuple[Any, Any]:
-    """The namespace of an array, and the array in the type of the computation."""
+def wide(x: Array) -> tuple[Any, Any]:
+    """The namespace of an array, and the array in the type of its computation: float64, or float32 of JAX."""
     return (jnp, jnp.asarray(x, jnp.float32)) if is_array(x) else (np, np.asarray(x, np.float64))
 
 
@@ -91,8 +91,8 @@ def groups_with_spread(rewards: Array, resolution: np.ndarray | float = 0.0) -> 
 
     resolution: [P] or one for all; it is at least the rounding of float32 sums, 1e-6 max(largest reward, 1).
     """
-    xp, r = _wide(rewards)
-    rounding = _ROUNDING * xp.maximum(xp.abs(r).max(axis=1), 1.0)
+    xp, r = wide(rewards)
+    rounding = ROUNDING * xp.maximum(xp.abs(r).max(axis=1), 1.0)
     return r.max(axis=1) - r.min(axis=1) > xp.maximum(rounding, resolution)
 
 
@@ -106,5 +106,5 @@ def overlong_penalty(lengths: Array, limit: int, buffer: int) -> Any:
     """
     if not is_array(buffer) and not 0 < buffer <= limit:
         raise ValueError(f"overlong buffer {buffer} must be between 1 and the limit of {limit} tokens")
-    xp, lengths = _wide(lengths)
+    xp, lengths = wide(lengths)
     return -xp.clip((lengths - (limit - buffer)) / buffer, 0.0, 1.0).astype(np.float32)

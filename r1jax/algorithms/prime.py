@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.algorithms.advantages import Baseline
+from r1jax.algorithms.advantages import ROUNDING, Baseline, wide
 from r1jax.algorithms.gae import discounted_sums
 from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.interface import LearnedModel, NoEffect, RolloutTokens, Values
 from r1jax.algorithms.reductions import Aggregate
 from r1jax.errors import UserError
+from r1jax.traced import enabled, is_array, where_enabled
 
 LABELS = "accuracy"  # the rule whose rewards the process reward model learns
 
@@ -104,14 +105,16 @@ class PRIME(GRPO):
         kept = super().keeps(rewards, spread, rule_rewards)
         if not self.drop_equal_groups:
             return kept
-        accuracy = rule_rewards[LABELS].mean(axis=1)
-        return kept & (accuracy >= self.accuracy_low) & (accuracy <= self.accuracy_high)
+        accuracy = wide(rule_rewards[LABELS])[1].mean(axis=1)
+        rounding = ROUNDING if is_array(accuracy) else 0.0  # so that means in float32 keep the ends included
+        return kept & (accuracy >= self.accuracy_low - rounding) & (accuracy <= self.accuracy_high + rounding)
 
     def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:
         """Advantages per token, and labels and reference of the process reward model."""
         rewards, mask = self._process_rewards(rollout), rollout.mask
-        if self.normalise_process:
-            rewards /= jnp.abs(discounted_sums(rewards, jnp.ones_like(rewards))).max() + 1e-6
+        if enabled(normalise := self.normalise_process):
+            largest = jnp.abs(discounted_sums(rewards, jnp.ones_like(rewards))).max()
+            rewards /= where_enabled(normalise, largest + 1e-6, 1.0)
         process = process_advantages(rewards, mask, rollout.group, self.gamma)
         advantages = jnp.where(mask, rollout.advantages[:, None] + self.process_weight * process, 0.0)
         targets = {"labels": rollout.rule_rewards[LABELS], "reference": rollout.reference_logprobs}

@@ -38,6 +38,18 @@ def test_an_arm_is_the_config_of_the_command_with_its_flags():
     assert {arm.rewards for arm in arms} == {("accuracy", "format=0.5")}
 
 
+def test_the_overlong_buffer_of_an_algorithm_fits_the_completions():
+    """CONFIG has completions of 8 tokens; DAPO's buffer is a fifth of its longest completion."""
+    with pytest.warns(UserWarning, match=r"rl.overlong-buffer=4096 is longer .*: its arms have 1, a fifth"):
+        arms = configs("rl.algorithm=grpo,dapo,ppo")
+    assert [arm.rl.algorithm.overlong_buffer for arm in arms] == [0, 1, 0]
+    with pytest.warns(UserWarning, match="have 4"):
+        arms = configs("rl.algorithm=dapo,prime", "sampling.max-tokens=20,4096")
+    assert [arm.rl.algorithm.overlong_buffer for arm in arms] == [4, 4096, 0, 0]
+    (arm,) = configs("rl.algorithm=dapo", "rl.overlong-buffer=4096")
+    assert arm.rl.algorithm.overlong_buffer == 4096  # as given
+
+
 def test_values_may_fit_together_alone():
     """Two prompts of two samples, as in the other settings, do not split into 6 minibatches; 3 prompts do."""
     arms = configs("rl.prompts=3,6", "rl.minibatches=6")

@@ -10,6 +10,8 @@ import pytest
 from r1jax.ablation.in_graph import make_loop
 from r1jax.ablation.spec import Evaluation, LoopSpec, number_names
 from r1jax.algorithms.grpo import GRPO
+from r1jax.algorithms.ppo import PPO
+from r1jax.algorithms.prime import PRIME
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig, evaluate
 from r1jax.rewards.config import parse_rewards
@@ -21,7 +23,6 @@ from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
 from r1jax.training.loop import SaveConfig
 from tests.ablation.helpers import HELD_OUT, TEMPLATE, TOKENIZER, TRAIN, tiny_model
-from tests.rl.test_learned import ActorCritic
 
 SAMPLING = Sampling(max_tokens=10)
 REWARDS = parse_rewards(("accuracy", "format", "length=0.5"))
@@ -76,9 +77,9 @@ class InThisProcess:
         return np.zeros(len(problems), np.float32)
 
 
-def ordinary(spec, arm, folder):
+def ordinary(spec, arm, folder, numbers=NUMBERS):
     """Metrics by name [steps] and weights of the ordinary loop with the settings of an arm."""
-    value = {name.rpartition(".")[2].replace("-", "_"): pair[arm] for name, pair in NUMBERS.items() if spec.varied}
+    value = {name.rpartition(".")[2].replace("-", "_"): numbers[name][arm] for name in spec.varied}
     rewards = tuple(dataclasses.replace(r, weight=value.pop(r.name, r.weight)) for r in spec.rewards)
     sampling = dataclasses.replace(spec.sampling, temperature=value.pop("temperature", 1.0))
     own = {field.name for field in dataclasses.fields(spec.rl.algorithm)}
@@ -89,12 +90,16 @@ def ordinary(spec, arm, folder):
     model = train_policy(tiny_model(), environment, rl, SaveConfig(), folder)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row}
-    return {name: [row.get(name, np.nan) for row in rows] for name in names}, model.params
+    # A mean over nothing is null in the file.
+    values = {name: [np.nan if row.get(name) is None else row[name] for row in rows] for name in names}
+    return values, model.params
 
 
 def assert_same(states, metrics, arm, wanted, weights):
     """Compares the metrics that both have, which are returned, and the weights."""
     shared = set(metrics) & set(wanted)
+    of_host = {name for name in wanted if name.startswith(("seconds", "verifier_"))}
+    assert set(wanted) - shared == {*of_host, "step", "time", "tokens_per_second"}
     for name in sorted(shared):
         there = ~np.isnan(wanted[name])  # the accuracy of a kind is written if a step has several kinds
         got = np.asarray(metrics[name])[arm][there]
@@ -144,16 +149,35 @@ def test_the_evaluation_is_the_ordinary_one(trained):
     assert found["correct"].shape == (2, len(HELD_OUT), how.samples)
 
 
-def test_learned_models_and_truncated_samples_are_those_of_the_ordinary_run(tmp_path):
-    algorithm = ActorCritic(judge_updated="before", mask_truncated=True, gae_lambda=0.9)
-    rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=algorithm)
-    numbers = {"rl.beta": [algorithm.beta], "rl.gamma": [1.0], "rl.gae-lambda": [0.9], "rl.value-clip": [0.2]}
-    spec = LoopSpec(rl, SAMPLING, TEMPLATE, REWARDS, varied=tuple(numbers))
+# An algorithm with learned models, numbers of an arm, and metrics that it adds. The critic's learning rate follows the
+# policy's. Groups are dropped without further attempts, and PRIME's arm leaves truncated samples out, too.
+WITH_MODELS = {
+    "ppo": (
+        PPO(drop_equal_groups=True, max_resamples=0),
+        {"beta": 0.1, "gamma": 0.9, "gae-lambda": 0.8, "whiten": 1, "value-clip": 0.05},
+        {"critic_loss", "critic_explained_variance", "kl"},
+    ),
+    "prime": (
+        PRIME(mask_truncated=True, max_resamples=0, prm_learning_rate=1e-3),
+        {"accuracy-low": 0, "gamma": 0.9, "process-weight": 2, "prm-beta": 0.5, "prm-learning-rate": 2e-2},
+        {"prm_loss", "prm_accuracy", "prm_reward_correct"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_MODELS)
+def test_an_arm_of_an_algorithm_with_models_is_the_ordinary_run(name, tmp_path):
+    algorithm, values, added = WITH_MODELS[name]
+    numbers = {"rl.learning-rate": (1e-2, 2e-2), **{f"rl.{key}": (0, value) for key, value in values.items()}}
+    rl = dataclasses.replace(GRPO_SPEC.rl, steps=2, algorithm=algorithm)
+    spec = dataclasses.replace(GRPO_SPEC, rl=rl, varied=tuple(numbers))
     loop = make_loop(tiny_model(), TRAIN, spec)
-    states, metrics = loop.run(loop.start(numbers, SEEDS[:1]), numbers, 0, 1)
-    wanted, weights = ordinary(dataclasses.replace(spec, varied=()), 0, tmp_path)
-    shared = assert_same(states, metrics, 0, wanted, weights)
-    assert {"critic_loss", "judge_score"} < shared and 0 < wanted["truncated_share"][0] < 1
+    states, metrics = loop.run(loop.start(numbers, SEEDS), numbers, 0, 2)
+    wanted, weights = ordinary(spec, 1, tmp_path, numbers)
+    shared = assert_same(states, metrics, 1, wanted, weights)
+    assert {*added, "filtered_groups", "unfiltered_reward", "unfilled_share"} < shared
+    assert np.isfinite([wanted[key][-1] for key in added]).all()
+    assert max(wanted["unfilled_share"]) > 0 and 0 < min(wanted["truncated_share"]) < 1
 
 
 def test_memory_grows_with_the_arms():
@@ -179,11 +203,27 @@ def test_numbers_are_the_settings_that_act_by_arithmetic():
         (("rl.normalise-std",), {"rl.normalise-std": (0, 0.5)}, "0 or 1"),
         (("sampling.temperature",), {"sampling.temperature": (1, 0)}, "above 0"),
         (("rl.overlong-buffer",), {"rl.overlong-buffer": (1, 99)}, "overlong-buffer=99"),
+        (("rl.gamma",), {"rl.gamma": (1, 1.5)}, "gamma=1.5 must be at most 1"),
+        (("rl.whiten",), {"rl.whiten": (0, 2)}, "0 or 1"),
     ],
 )
 def test_wrong_values_are_refused(varied, values, message):
+    rl = RLConfig(prompts=2, group=4, algorithm=PPO()) if varied[0] in ("rl.gamma", "rl.whiten") else GRPO_SPEC.rl
     with pytest.raises(UserError, match=message):
-        make_loop(tiny_model(), TRAIN, dataclasses.replace(GRPO_SPEC, varied=varied)).start(values, SEEDS)
+        make_loop(tiny_model(), TRAIN, dataclasses.replace(GRPO_SPEC, rl=rl, varied=varied)).start(values, SEEDS)
+
+
+@pytest.mark.parametrize(
+    "algorithm, rewards, message",
+    [
+        (PRIME(), ("format",), "PRIME learns from the reward accuracy"),
+        (PPO(critic="runs/judge"), ("accuracy",), r"rl.critic=runs/judge: .* leave rl.critic out"),
+    ],
+)
+def test_an_algorithm_without_its_rewards_or_models_is_refused(algorithm, rewards, message):
+    rl = RLConfig(prompts=2, group=4, algorithm=algorithm)
+    with pytest.raises(UserError, match=message):
+        make_loop(tiny_model(), TRAIN, LoopSpec(rl, SAMPLING, TEMPLATE, parse_rewards(rewards)))
 
 
 def test_an_algorithm_without_a_form_in_a_program_is_refused():
