@@ -140,7 +140,7 @@ done = execute_pipeline([stage], Path(folder) / "algorithms", force=True, report
 from r1jax.report.token_values import draw_token_values, last_rows
 
 rows = last_rows(Path(folder) / "algorithms" / "prime" / "completions.jsonl")
-_, ax = plt.subplots(figsize=(11, 0.3 * len(rows) + 0.6), dpi=75, layout="constrained")
+_, ax = plt.subplots(figsize=(11, 0.3 * len(rows) + 0.6), dpi=90, layout="constrained")
 plt.colorbar(draw_token_values(ax, rows, "process_reward"), ax=ax, pad=0.01)
 plt.show()
 

@@ -130,6 +130,10 @@ for axis in result.axes:
     plt.show()
 
 # %% [markdown]
+# The larger learning rate is too large: the column `format_after` says that the policy has learned the format, and
+# `accuracy_after` that it has forgotten how to calculate. The reward has two parts, and the cheap one was found first.
+# The KL weight holds it back a little.
+#
 # Are the differences more than noise? Trainings with the same seed see the same problems, so the difference is taken
 # seed by seed, and what the seed does to both cancels. If the 95% interval of the mean difference includes 0, we say
 # *no difference*. With few seeds the interval is wide: only large effects can be seen.
@@ -152,7 +156,7 @@ Markdown("\n".join(lines))
 # are in `docs/results`.
 
 # %%
-from r1jax.report.ablation_study import axes_table, draw_result, findings, read_axes
+from r1jax.report.ablation_study import axes_table, draw_results, findings, read_axes
 
 NAMES = ("group", "beta", "clip", "std", "length", "temperature", "reference", "updates")
 results = read_axes(results_folder, NAMES)
@@ -165,16 +169,12 @@ else:
 # %% [markdown]
 # Held-out accuracy after training by value. Lines are 95% intervals over seeds, small dots single seeds. The first
 # value of each setting is the one that the others are compared with, paired by seed: better ones are green, worse ones
-# orange, and grey ones show no difference.
+# orange, and grey ones show no difference. The scale does not start at 0.
 
 # %%
 if results:
-    figure, axes = plt.subplots(2, 4, figsize=(11, 4.6), dpi=72, sharey=True, squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.set_visible(False)
-    for ax, one in zip(axes.flat, results.values(), strict=False):
-        ax.set_visible(True)
-        draw_result(ax, one)
+    _, axes = plt.subplots(2, 4, figsize=(11, 4.6), dpi=66, sharey=True, squeeze=False, layout="constrained")
+    draw_results(list(axes.flat), results)
     plt.show()
 
 # %%

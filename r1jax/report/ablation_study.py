@@ -21,6 +21,7 @@ from r1jax.report.rendering import markdown_table
 from r1jax.report.style import GREY, INK
 
 _LENGTH = "length_mean"
+_LONG = 12  # characters of a value below a panel
 _COLOURS: Mapping[str, str] = {"higher": "#009e73", "lower": "#d55e00"}  # of style.py; others are grey
 
 
@@ -91,24 +92,47 @@ def axes_table(results: Mapping[str, AxisResult]) -> str:
     return markdown_table(head, rows, "lrrrlr")
 
 
+def draw_results(panels: Sequence[Axes], results: Mapping[str, AxisResult]) -> None:
+    """Draws draw_result of each result in a panel; panels without a result are hidden.
+
+    All have one vertical scale, which does not start at 0.
+    """
+    for ax in panels[len(results) :]:
+        ax.set_visible(False)
+    for ax, result in zip(panels, results.values(), strict=False):
+        draw_result(ax, result)
+    ends = [end for result in results.values() for end in _ends(result)]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
+    for ax in panels[: len(results)]:
+        ax.set_ylim(min(ends) - room, max(ends) + room)
+
+
+def _ends(result: AxisResult) -> list[float]:
+    """The lowest and the highest figure of an axis, and the ends of its intervals."""
+    ends = [result.after.min(), result.after.max()]
+    for own in result.after:
+        ends += over_seeds(own).interval or ()
+    return ends
+
+
 def draw_result(ax: Axes, result: AxisResult) -> None:
     """Draws the accuracy after training over the values of an axis: mean, 95% t-interval over seeds, and each seed.
 
-    Values that are better than the first, paired by seed, are green, worse ones orange, and the others grey.
+    Values that are better than the first, paired by seed, are green, worse ones orange, and the others grey; the
+    reading of the change is below the value.
     """
-    for at, (own, word) in enumerate(zip(result.after, _readings(result), strict=True)):
+    words = _readings(result)
+    for at, (own, word) in enumerate(zip(result.after, words, strict=True)):
         mean = over_seeds(own)
-        low, high = mean.interval or (mean.value, mean.value)
         colour = _COLOURS.get(word, GREY if at else INK)
-        ax.plot(np.full(len(own), at + 0.18), own, linestyle="", marker=".", markersize=3, color=colour, alpha=0.5)
-        ax.plot([at, at], [low, high], color=colour, linewidth=1.4)
+        ax.plot(np.full(len(own), at + 0.2), own, linestyle="", marker=".", markersize=3, color=colour, alpha=0.5)
+        ax.plot([at, at], mean.interval or [mean.value] * 2, color=colour, linewidth=1.4)
         ax.plot(at, mean.value, marker="o", markersize=5, color=colour)
-        if word:
-            ax.annotate(word, (at, 1), (0, -9), ("data", "axes fraction"), "offset points", ha="center", fontsize=6)
     finish_axes(ax, result.axis, "")
-    ax.set_xticks(range(len(result.values)), list(result.values))
-    ax.set_xlim(-0.5, len(result.values) - 0.5)
-    ax.margins(y=0.2)
+    shown = [value if len(value) < _LONG else value[: _LONG - 1] + "…" for value in result.values]
+    labels = [f"{value}\n{word.replace(' ', chr(10))}" for value, word in zip(shown, words, strict=True)]
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
