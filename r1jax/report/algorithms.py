@@ -183,9 +183,9 @@ def _stored_entry(stored: Mapping[str, Any]) -> Entry:
     for name in ("before", "after", "gain", "lead"):
         value, ends = stored[name]["value"], stored[name]["interval"]
         changes[name] = Change(value, None if ends is None else (ends[0], ends[1]))
+    series = ("samples", "seconds", "reward", "accuracy")
     curves = tuple(
-        Curve(**{name: tuple(value) if isinstance(value, list) else value for name, value in curve.items()})
-        for curve in stored["curves"]
+        Curve(seed=curve["seed"], **{name: tuple(curve[name]) for name in series}) for curve in stored["curves"]
     )
     return Entry(**{**stored, **changes, "seeds": tuple(stored["seeds"]), "curves": curves})
 

@@ -158,7 +158,7 @@ def draw_axis(
     styles = model_styles([f"value {i}" for i in range(len(curves))])
     for at, (name, values) in enumerate(curves.items()):
         style, steps = styles[at], np.arange(values.shape[2])
-        line = {"color": style.colour, "linestyle": style.line}
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
         window = _window(steps)
         for arm in values.mean(axis=1):
             left.plot(steps, smooth(arm, window), alpha=0.35, linewidth=0.6, **line)

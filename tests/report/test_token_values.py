@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -109,6 +110,6 @@ def test_a_picture_has_the_values_of_the_last_step_on_one_scale_around_0(tmp_pat
     ax = Figure().subplots()
     image = draw_token_values(ax, rows, "process_reward")
     assert image.get_clim() == (-0.4, 0.4)
-    assert image.get_array().tolist() == [[0.1, 0.0, -0.4]]
+    assert np.asarray(image.get_array()).tolist() == [[0.1, 0.0, -0.4]]
     assert [text.get_text() for text in ax.texts] == ["a·b", "↵", "▪"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["1 + 1 · 1.5"]
