@@ -78,7 +78,7 @@ from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.rl.config import RLConfig
 
-rl = RLConfig(steps=steps, prompts=prompts, group=group, minibatches=4, learning_rate=4e-4, schedule="cosine")
+rl = RLConfig(steps=steps, prompts=prompts, group=group, minibatches=4, learning_rate=1e-4, schedule="cosine")
 config = AblationConfig(
     rl=rl, evaluation=EvaluationConfig(problems=held_out, samples=8), chunks=ChunkConfig(every=steps)
 )
@@ -89,14 +89,26 @@ result.evaluations().groupby("rl.algorithm", sort=False)[["accuracy_before", "ac
 from r1jax.report.ablation import by_value
 from r1jax.report.curves import draw_axis
 
-_, (left, right) = plt.subplots(1, 2, figsize=(9, 3), dpi=75, width_ratios=(3, 2), layout="constrained")
+_, (left, right) = plt.subplots(1, 2, figsize=(9, 3), dpi=60, width_ratios=(3, 2), layout="constrained")
 draw_axis(left, right, *by_value(result, "rl.algorithm", "reward_accuracy"), ("Accuracy reward", "Held-out accuracy"))
 left.legend(fontsize=8, frameon=False)
 plt.show()
 
 # %% [markdown]
-# The bands are 95% intervals over seeds. Where they overlap as much as here, a ranking by these curves would be one of
-# luck. The gradient tells more about the algorithms: how long it is, and how many tokens the clip has cut off.
+# The bands are 95% intervals over seeds, which are wide for few seeds. The difference from the first algorithm is taken
+# seed by seed: where its interval includes 0, a ranking by these curves would be one of luck.
+
+# %%
+from r1jax.evaluation.seeds import over_seeds
+from r1jax.report.ablation import points, reading
+
+accuracy = dict(zip(algorithms, result.after["accuracy"], strict=True))
+changes = {name: over_seeds(accuracy[name] - accuracy[algorithms[0]]) for name in algorithms[1:]}
+lines = [f"- {name}: {points(change, '+')} points, **{reading(change)}**" for name, change in changes.items()]
+Markdown(f"Against {algorithms[0]}:\n\n" + "\n".join(lines))
+
+# %% [markdown]
+# The gradient tells more about the algorithms: how long it is, and which share of the tokens the clip has cut off.
 
 # %%
 columns = ["gradient_norm", "clip_share_low", "clip_share_high", "entropy", "critic_explained_variance"]
@@ -134,7 +146,7 @@ done = execute_pipeline([stage], Path(folder) / "algorithms", force=True, report
 
 # %% [markdown]
 # Each row is a completion of the last step, with its question and reward on the left. Blue tokens were credited, orange
-# ones blamed.
+# ones blamed. In the advantage, these rewards count by their difference from the mean of the other completions.
 
 # %%
 from r1jax.report.token_values import draw_token_values, last_rows
