@@ -155,7 +155,10 @@ def report(out: Path, console: Console) -> None:
 
 
 def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Console) -> None:
-    """Writes cost.json with seconds and memory of config.measure trainings at once; pretrains the base if needed."""
+    """Writes cost.json with seconds and memory of config.measure trainings at once; pretrains the base if needed.
+
+    The file is written after each number of trainings, since a larger one may not fit into memory.
+    """
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)):
         print_opening(console, base_description(config.base, out / PRETRAIN), out)
@@ -163,10 +166,17 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
             execute_pipeline(stages(config)[:1], out)
         folder = out / PRETRAIN if config.base == PRETRAIN else Path(base_input(config.base, PRETRAIN))
         model = load_model(folder, config, config.rl.param_dtype)
-        rows = measure(settings_of(config), config.measure, config.seed, model, problems, console)
-        figures = {"trainings": rows, **machine(), "settings": json.loads(cli.to_json(settings_of(config)))}
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "cost.json", json.dumps(figures, indent=2) + "\n")
+        rows: list[dict[str, Any]] = []
+        about = {**machine(), "base": short_name(config.base), "settings": json.loads(cli.to_json(config))}
+        out.mkdir(parents=True, exist_ok=True)
+        for row in measure(settings_of(config), config.measure, config.seed, model, problems):
+            rows.append(row)
+            write_whole(out / "cost.json", json.dumps({"trainings": rows, **about}, indent=2) + "\n")
+            console.print(
+                f"{row['trainings']} trainings: {row['seconds_per_step']:.4f} s a step, {row['times_one']:.2f} times "
+                f"one training, {row['program_gibibytes']:.2f} GiB",
+                highlight=False,
+            )
     console.print(f"{out / 'cost.json'}", highlight=False, soft_wrap=True)
 
 

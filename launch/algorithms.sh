@@ -9,8 +9,9 @@
 #   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python
 #   RATES="1e-4 2e-4 4e-4 8e-4" SEEDS=3 RUNS=runs/rates launch/algorithms.sh    each algorithm with each learning rate
 #
-# All algorithms have the learning rate, schedule, prompts, group size and number of steps of the preset, and so the same
-# number of samples; algorithms that drop groups sample more. pool.sh describes K, GPUS and MINUTES.
+# All algorithms have the schedule, prompts, group size and number of steps of the preset, and so the same number of
+# samples; algorithms that drop groups sample more. The learning rate is RATE, divided by the square root of the updates
+# of a rollout: at the same rate 16 updates instead of one make CISPO collapse. pool.sh describes K, GPUS and MINUTES.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 ALGORITHMS=${ALGORITHMS:-grpo dr-grpo dapo rloo reinforce++ gspo cispo ppo prime} SEEDS=${SEEDS:-0 1 2}
@@ -18,20 +19,22 @@ STEPS=${STEPS:-100} RATE=${RATE:-4e-4} RATES=${RATES:-} RUNS=${RUNS:-runs/algori
 SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
-# Flags beside those that the name brings. Minibatches are the updates of a rollout; the algorithms without a line have
-# one, as in their papers. DAPO's overlong buffer is a fifth of the longest completion, which has 48 tokens.
-settings() { # settings NAME
+# Flags beside those that the name brings. Minibatches are the updates of a rollout, as in the papers. DAPO's overlong
+# buffer is a fifth of the longest completion, which has 48 tokens.
+settings() { # settings NAME RATE
+  local updates flags=()
   case $1 in
-    dapo) echo --rl.minibatches=16 --rl.overlong-buffer=10 ;; # arXiv 2503.14476
-    gspo) echo --rl.minibatches=4 ;;                          # arXiv 2507.18071
-    cispo) echo --rl.minibatches=16 ;;                        # arXiv 2506.13585
-    ppo) echo --rl.minibatches=4 ;;                           # arXiv 1707.06347: several updates, no fixed number
-    grpo | dr-grpo | rloo | reinforce++ | prime) ;;
+    dapo) updates=16 flags=(--rl.overlong-buffer=10) ;; # arXiv 2503.14476
+    gspo) updates=4 ;;                                  # arXiv 2507.18071
+    cispo) updates=16 ;;                                # arXiv 2506.13585
+    ppo) updates=4 ;;                                   # arXiv 1707.06347: several updates, no fixed number
+    grpo | dr-grpo | rloo | reinforce++ | prime) updates=1 ;;
     *) echo "error: ALGORITHMS: no settings for $1" >&2 && exit 2 ;;
   esac
+  echo "--rl.minibatches=$updates" "--rl.learning-rate=$(awk "BEGIN { print $2 / sqrt($updates) }")" "${flags[@]}"
 }
 
-for name in $ALGORITHMS; do settings "$name" >/dev/null || exit 2; done
+for name in $ALGORITHMS; do settings "$name" "$RATE" >/dev/null || exit 2; done
 base=() train=("--rl.steps=$STEPS")
 if [ -n "$SMALL" ]; then
   base=(--pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64 --pretrain.num-layers=1
@@ -51,12 +54,13 @@ wait
 for seed in $SEEDS; do
   for name in $ALGORITHMS; do
     for rate in ${RATES:-$RATE}; do
-      flags=$(settings "$name")
+      flags=$(settings "$name" "$rate")
       label=$name${RATES:+-$rate}-seed$seed
       # RL has a process of its own, since the peak of memory is that of a process.
       # shellcheck disable=SC2016,SC2086
-      run "$label" sh -c '"$@" --only r1-zero && "$@"' sh "$PYTHON" experiments/r1_zero.py --preset tiny --base "$RUNS/base-seed$seed/pretrain" \
-        --seed "$seed" --out "$RUNS/$label" "--rl.algorithm=$name" "--rl.learning-rate=$rate" $flags "${train[@]}"
+      run "$label" sh -c '"$@" --only r1-zero && "$@"' sh "$PYTHON" experiments/r1_zero.py --preset tiny \
+        --base "$RUNS/base-seed$seed/pretrain" --seed "$seed" --out "$RUNS/$label" "--rl.algorithm=$name" $flags \
+        "${train[@]}"
     done
   done
 done

@@ -21,7 +21,8 @@ open_pool() { # starts the clock and makes a slot for each command that may run 
 run() { # run NAME COMMAND...: runs a command on the next free slot, unless RUNS/parts.tsv says that it has ended well
   local name=$1 gpu
   shift
-  if grep -qF "$name"$'\t0\t' "$RUNS/parts.tsv" 2>/dev/null; then return 0; fi
+  # Whole names: grpo-seed0 is also the end of dr-grpo-seed0.
+  if cut -f 1,2 "$RUNS/parts.tsv" 2>/dev/null | grep -qxF "$name"$'\t0'; then return 0; fi
   read -r -u 3 gpu
   {
     local began=$SECONDS left=$((END - SECONDS)) status=timeout

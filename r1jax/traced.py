@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ class Program(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result."""
-        inside = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs)))
+        inside = any(isinstance(x, Tracer) or holds_arrays(x) for x in jax.tree.leaves((args, kwargs)))
         return (self._function if inside else self._jitted)(*args, **kwargs)
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
@@ -42,7 +43,11 @@ class Program(Generic[P, R]):
 
 def program(**options: Any) -> Callable[[Callable[P, R]], Program[P, R]]:
     """Decorator that makes a function a Program; options: those of jax.jit."""
-    return functools.partial(Program, **options)
+
+    def decorate(function: Callable[P, R]) -> Program[P, R]:
+        return Program(function, **options)
+
+    return decorate
 
 
 def is_array(value: Any) -> bool:
@@ -51,8 +56,10 @@ def is_array(value: Any) -> bool:
 
 
 def holds_arrays(config: Any) -> bool:
-    """True if a field of a dataclass is an array, so that the dataclass cannot be hashed."""
-    return any(is_array(getattr(config, field.name)) for field in dataclasses.fields(config))
+    """True for a dataclass with a field that is an array, so that it cannot be hashed."""
+    return dataclasses.is_dataclass(config) and any(
+        is_array(getattr(config, field.name)) for field in dataclasses.fields(config)
+    )
 
 
 def enabled(weight: Any) -> bool:

@@ -30,7 +30,7 @@ from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
 from r1jax.rl.rollouts import collect
 from r1jax.rl.setup import make_setup
-from r1jax.rl.step import step_keys
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import init_params, make_mesh

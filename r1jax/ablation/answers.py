@@ -1,11 +1,11 @@
 """Answers compared with the expected ones inside a program, on arrays of character codes (r1jax.ablation.text).
 
 ``number`` reads decimal numbers as r1jax.data.text.numbers.read_number does: an optional sign, digits with or without
-commas between thousands, an optional fraction, and punctuation after it. It differs from read_number in these texts,
-which are no number here:
+commas between thousands, an optional fraction, a unit of letters, and punctuation after it. It differs from read_number
+in these texts, which are no number here:
 
-- a number with a currency, a unit or a scale (5 cm, $5, 50%, 2 million), as a fraction, with an exponent or a power
-  (10/2, 5e0), and vulgar fractions;
+- a number with a currency, a scale, a percentage, or a unit with a power or a quotient ($5, 2 million, 50%, 5 m2);
+- a fraction, also a vulgar one, and a number with an exponent or a power (10/2, 5e0);
 - a number in LaTeX or markdown (\\boxed{5}, **5**), inside other tags, or with spaces between thousands;
 - an answer of more than WIDTH characters.
 """
@@ -22,11 +22,14 @@ import numpy as np
 
 from r1jax.ablation.text import DASH, MARK, PLUS, codes_of, is_space
 from r1jax.data.problems.problem import Problem
-from r1jax.data.text.numbers import read_number
+from r1jax.data.text.numbers import UNITS, read_number, unit_of
 from r1jax.errors import UserError
 
 WIDTH = 32  # characters of an answer that are read
 CHECKERS = ("number", "exact")
+
+_WORDS = [unit for unit in UNITS if unit.isascii() and unit.isalpha() and unit_of(unit) != "%"]
+_UNITS = np.array([[*codes_of(word), *[0] * (max(map(len, _WORDS)) + 1 - len(word))] for word in _WORDS], np.uint8)
 
 
 @flax.struct.dataclass
@@ -95,7 +98,22 @@ def correct(answers: jax.Array, lengths: jax.Array, expected: Expected) -> jax.A
     """True where an answer [B, WIDTH] uint8 of ``lengths`` [B] is correct: [B] bool; expected: of the B problems."""
     found = (lengths > 0) & (lengths <= WIDTH)
     same = (answers == expected.text).all(axis=1) & (lengths == expected.length)
-    return found & jnp.where(expected.exact, same, _is_number(answers) & _equals(answers, expected))
+    numbers = _without_unit(answers)
+    return found & jnp.where(expected.exact, same, _is_number(numbers) & _equals(numbers, expected))
+
+
+def _without_unit(answers: jax.Array) -> jax.Array:
+    """Answers [B, WIDTH] with white space in place of the unit after a number, if it is one of _UNITS."""
+    letter = ((answers | 32) >= ord("a")) & ((answers | 32) <= ord("z"))
+    at, start = jnp.arange(WIDTH), jnp.argmax(letter, axis=1)[:, None]
+    run = (at >= start) & (jnp.cumsum(~letter & (at >= start), axis=1) == 0)  # the first letters
+    place = jnp.minimum(start + jnp.arange(_UNITS.shape[1]), WIDTH - 1)
+    inside = jnp.take_along_axis(run, place, axis=1) & (start + jnp.arange(_UNITS.shape[1]) < WIDTH)
+    word = jnp.where(inside, jnp.take_along_axis(answers, place, axis=1), 0)
+    known = (word[:, None] == jnp.asarray(_UNITS)).all(axis=2).any(axis=1) & (run.sum(axis=1) < _UNITS.shape[1])
+    digit = (answers >= ord("0")) & (answers <= ord("9"))
+    newest = jax.lax.cummax(jnp.where((answers == ord(" ")) | (at >= start), -1, 2 * at + digit), axis=1)[:, -1]
+    return jnp.where(run & (known & (newest % 2 == 1) & (newest >= 0))[:, None], ord(" "), answers)
 
 
 # States of the reader of numbers, and the state after a character of each class. A number may end in the states of

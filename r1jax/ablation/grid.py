@@ -114,22 +114,29 @@ def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationCon
         ``config``; and an arm that the config refuses.
     """
     for axis in axes:
-        alone = [_with_value(axis, value, config, refuse=len(axes) == 1) for value in axis.values]
+        alone = [_with_value(axis, value, config, axes) for value in axis.values]
         _check_axis(axis, config)
         if len(axes) == 1:
             return [arm for arm in alone if arm is not None]
     return [_read_arm(config, arm) for arm in arms_of(axes)]
 
 
-def _with_value(axis: Axis, value: str, config: AblationConfig, refuse: bool) -> AblationConfig | None:
-    """The config with a value of one axis; None for a value that it refuses, which other axes may make possible."""
-    try:
-        return _with(config, {axis.name: value})
-    except UserError as error:
-        # The parser's errors are about the flag itself.
-        if refuse or str(error).startswith(tuple(f"--{name}" for name in axis.settings)):
-            raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
-        return None
+def _with_value(axis: Axis, value: str, config: AblationConfig, axes: Sequence[Axis]) -> AblationConfig | None:
+    """The config with a value of one axis; None for a value that it refuses, which other axes may make possible.
+
+    Raises UserError if the parser refuses the value with all algorithms of the grid, since those differ in their flags.
+    """
+    algorithms = [other for other in axes if other.name == "rl.algorithm" != axis.name]
+    choices = [{"rl.algorithm": name} for other in algorithms for name in other.values] or [{}]
+    for choice in choices:
+        try:
+            return _with(config, {axis.name: value, **choice})
+        except UserError as error:
+            # The parser's errors begin with the flag; those of a config's checks do not.
+            refused = len(axes) == 1 or str(error).startswith(tuple(f"--{name}" for name in axis.settings))
+            if refused and choice == choices[-1]:
+                raise UserError(f"--grid {axis.name}={','.join(axis.values)}: {error}") from error
+    return None
 
 
 def _check_axis(axis: Axis, config: AblationConfig) -> None:

@@ -7,8 +7,9 @@ rewards and updates. It leaves no files.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import flax.struct
@@ -21,7 +22,7 @@ from r1jax.ablation.answers import expected_answers
 from r1jax.ablation.rewards import check_rewards, score
 from r1jax.ablation.rollout import Problems, batch_of, collect, describe
 from r1jax.ablation.sampler import ARMS, sample_together
-from r1jax.ablation.spec import LoopSpec, check_values, traced_spec
+from r1jax.ablation.spec import LoopSpec, check_values, with_numbers
 from r1jax.ablation.text import token_codes
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
@@ -31,7 +32,8 @@ from r1jax.rl.learned import make_learners
 from r1jax.rl.metrics import Maxima
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
-from r1jax.rl.step import run_updates, step_keys
+from r1jax.rl.step import run_updates
+from r1jax.rl.train import step_keys
 from r1jax.sampling.sampler import LENGTH
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import entered_mesh
@@ -53,33 +55,12 @@ class ArmState:
 class Loop:
     """The program of many arms, from make_loop; it is compiled at the first run of each number of arms and steps."""
 
-    def __init__(self, model: Model, problems: Sequence[Problem], held_out: Sequence[Problem], spec: LoopSpec) -> None:
-        check_rewards(spec.rewards, spec.template)
+    def __init__(self, model: Model, problems: Problems, count: int, spec: LoopSpec) -> None:
+        """problems: ``count`` to train on, and then the held-out ones."""
         self.spec = spec
-        self._model, self._count = model, len(problems)
+        self._model, self._problems, self._count = model, problems, count
+        self._held_out = len(problems.prompts) - count
         self._ends = tuple(model.tokenizer.eos_ids)
-        everything = (*problems, *held_out)
-        prompts = [spec.template.prompt_ids(problem, model.tokenizer) for problem in everything]
-        width = max(map(len, prompts))
-        if width + spec.sampling.max_tokens > model.config.context_length:
-            raise UserError(
-                f"the longest prompt has {width} tokens and sampling.max-tokens={spec.sampling.max_tokens}: together "
-                f"they are beyond the model's context of {model.config.context_length}"
-            )
-        rows = np.zeros((len(prompts), width), np.int32)
-        for row, prompt in zip(rows, prompts, strict=True):
-            row[: len(prompt)] = prompt
-        kinds = tuple(sorted({problem.kind for problem in problems}))
-        self._problems = Problems(
-            prompts=jnp.asarray(rows),
-            prompt_lengths=jnp.asarray([len(prompt) for prompt in prompts], jnp.int32),
-            expected=expected_answers(everything),
-            kind=jnp.asarray([kinds.index(p.kind) if p.kind in kinds else -1 for p in everything], jnp.int32),
-            tokens=token_codes(spec.template, model.tokenizer, model.config.vocab_size),
-            kinds=kinds,
-            shortest=min(map(len, prompts)),
-        )
-        self._held_out = len(held_out)
         over_arms: Any = {"in_axes": (0, 0, 0, None, None), "axis_name": ARMS}
         # States that a checkpoint, ``start`` or the program itself gives have one sharding: another one would compile
         # the program again.
@@ -91,10 +72,9 @@ class Loop:
     def start(self, values: Values, seeds: Sequence[int] | np.ndarray) -> ArmState:
         """The states of all arms before the first step, from the weights of the model, which are kept.
 
-        Raises UserError for values that check_values refuses.
+        values: of each name in spec.varied, a number for each arm. Raises UserError for values that a setting refuses.
         """
         arrays = check_values(self.spec, values, len(seeds))
-        self._check_algorithm()
         one = {name: jnp.asarray(array[0]) for name, array in arrays.items()}
         # Only the seeds of stochastic rounding differ between the states of arms.
         each = self.spec.rl.rounding == "stochastic"
@@ -106,7 +86,10 @@ class Loop:
     def run(
         self, states: ArmState, values: Values, first_step: int, steps: int
     ) -> tuple[ArmState, dict[str, jax.Array]]:
-        """The states after ``steps`` more steps, and the metrics of each step: [N, steps]. Donates ``states``."""
+        """The states after ``steps`` more steps, and the metrics of each step: [N, steps]. Donates ``states``.
+
+        values: as given to start. first_step: the steps that ``states`` have done.
+        """
         seeds = np.asarray(states.seed)
         arrays = check_values(self.spec, values, len(seeds))
         asked = self._asked(seeds, first_step, steps)
@@ -114,7 +97,12 @@ class Loop:
         return self._program(len(seeds), steps)(states, arrays, asked, first, self._problems)
 
     def evaluate(self, states: ArmState) -> dict[str, np.ndarray]:
-        """Figures of each arm on the held-out problems: [N] each; "correct" is [N, problems, samples] bool."""
+        """Figures of each arm on the held-out problems: [N] each; "correct" is [N, problems, samples] bool.
+
+        The samples are those of r1jax.evaluation.evaluate with the settings of spec.evaluation.
+        """
+        if not self._held_out:
+            raise ValueError("there are no held-out problems to evaluate on")
         found = jax.device_get(self._judge(states.rl.policy.params, states.seed, self._problems))
         correct = found.pop("correct")
         return {name: np.asarray(value) for name, value in found.items()} | {"correct": correct}
@@ -122,20 +110,14 @@ class Loop:
     def bytes_of(self, arms: int, steps: int = 1) -> int:
         """Bytes of the arguments, results and temporary arrays of ``run`` for a number of arms and of steps."""
         found: Any = self._program(arms, steps).memory_analysis()
-        return sum(
-            (
-                found.argument_size_in_bytes,
-                found.output_size_in_bytes,
-                found.temp_size_in_bytes,
-                -found.alias_size_in_bytes,
-            )
-        )
+        results = found.output_size_in_bytes - found.alias_size_in_bytes  # donated states are results, too
+        return found.argument_size_in_bytes + results + found.temp_size_in_bytes
 
     def _program(self, arms: int, steps: int) -> jax.stages.Compiled:
         """The program for a number of arms and of steps, compiled once."""
         if (arms, steps) not in self._compiled:
-            self._check_algorithm()
-            self._compiled[arms, steps] = self._run.lower(*self._shapes(arms, steps)).compile()
+            with _refusing(self.spec):
+                self._compiled[arms, steps] = self._run.lower(*self._shapes(arms, steps)).compile()
         return self._compiled[arms, steps]
 
     def _shapes(self, arms: int, steps: int = 1) -> tuple[Any, ...]:
@@ -144,27 +126,16 @@ class Loop:
         numbers = {name: jax.ShapeDtypeStruct((arms,), jnp.float32) for name in self.spec.varied}
         asked = jax.ShapeDtypeStruct((arms, steps, rl.algorithm.attempts, rl.prompts), jnp.int32)
         first = jax.ShapeDtypeStruct((), jnp.int32)
-        one = rl_shapes(self._setup(traced_spec(self.spec, {name: jnp.float32(1) for name in self.spec.varied})))
-        state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=self._sharding),
-            ArmState(one, jax.ShapeDtypeStruct((), jnp.int32)),
+        one = rl_shapes(self._setup(with_numbers(self.spec, {name: jnp.float32(1) for name in self.spec.varied})))
+        seed: Any = jax.ShapeDtypeStruct((), jnp.int32)
+        states = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((arms, *x.shape), x.dtype, sharding=self._sharding), ArmState(one, seed)
         )
-        return state, numbers, asked, first, self._problems
+        return states, numbers, asked, first, self._problems
 
     def _first_state(self, values: dict[str, jax.Array], seed: int = 0) -> RLState:
         """The state of an arm before the first step."""
-        return init_rl_state(self._model.params, self._setup(traced_spec(self.spec, values), seed))
-
-    def _check_algorithm(self) -> None:
-        """Raises UserError if a method of the algorithm needs values that are known only when the program runs."""
-        try:
-            jax.eval_shape(self._run, *self._shapes(1))
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-            name = type(self.spec.rl.algorithm).__name__
-            raise UserError(
-                f"algorithm {name} has no form in an ablation's program with {list(self.spec.varied)} as numbers that "
-                "differ between arms: give these numbers one value, or train with the ordinary loop"
-            ) from error
+        return init_rl_state(self._model.params, self._setup(with_numbers(self.spec, values), seed))
 
     def _asked(self, seeds: np.ndarray, first_step: int, steps: int) -> np.ndarray:
         """The index of each problem that each step asks: [N, steps, attempts, P] int32."""
@@ -181,7 +152,7 @@ class Loop:
         distinct = {seed: of_seed(seed) for seed in dict.fromkeys(seeds.tolist())}
         return np.array([distinct[seed] for seed in seeds.tolist()], np.int32)
 
-    def _environment(self, seed: int) -> Environment:
+    def _environment(self, seed: Any) -> Environment:
         indices = cast(Any, range(self._count))  # in place of the problems: a batch is then one of indices
         return Environment(
             indices, self.spec.template, cast(Any, None), self.spec.sampling, seed, 0, stage=self.spec.stage
@@ -205,15 +176,16 @@ class Loop:
         self, state: ArmState, values: dict[str, jax.Array], asked: jax.Array, first: jax.Array, problems: Problems
     ) -> tuple[ArmState, dict[str, jax.Array]]:
         """One arm's scan over steps."""
-        spec = traced_spec(self.spec, values)
+        spec = with_numbers(self.spec, values)
         setup = self._setup(spec)
 
         def step(state: ArmState, of_step: tuple[jax.Array, jax.Array]) -> tuple[ArmState, dict[str, jax.Array]]:
             number, indices = of_step
-            rl, keys = state.rl, step_keys(state.seed, spec.stage, number)
+            rl, keys = state.rl, step_keys(self._environment(state.seed), number)
             rl = _replace_reference(rl, number, setup)
             groups, figures = collect(rl.policy.params, indices, keys.samples, problems, spec, setup.model, self._ends)
-            advantages = spec.rl.algorithm.advantages(groups.totals, jnp.zeros(spec.rl.prompts), groups.kept)
+            algorithm: Any = spec.rl.algorithm  # its methods are declared for arrays of NumPy
+            advantages = algorithm.advantages(groups.totals, jnp.zeros(spec.rl.prompts), groups.kept)
             rl, sums, maxima, _ = run_updates(rl, batch_of(groups, advantages, problems, spec), keys.minibatches, setup)
             row = describe(groups, advantages, problems, spec) | figures | _reduce(sums, maxima)
             rl = rl.next_step()
@@ -256,7 +228,42 @@ def make_loop(model: Model, problems: Sequence[Problem], spec: LoopSpec, held_ou
       UserError: for rewards, templates, checkers, answers and tokenizers that have no form inside a program, and for
         prompts beyond the model's context.
     """
-    return Loop(model, problems, held_out, spec)
+    check_rewards(spec.rewards, spec.template)
+    everything = (*problems, *held_out)
+    prompts = [spec.template.prompt_ids(problem, model.tokenizer) for problem in everything]
+    width, limit = max(map(len, prompts)), spec.sampling.max_tokens
+    if width + limit > model.config.context_length:
+        raise UserError(
+            f"the longest prompt has {width} tokens and sampling.max-tokens={limit}: together they are beyond the "
+            f"model's context of {model.config.context_length}"
+        )
+    rows = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(rows, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    kinds = tuple(sorted({problem.kind for problem in problems}))
+    arrays = Problems(
+        prompts=jnp.asarray(rows),
+        prompt_lengths=jnp.asarray([len(prompt) for prompt in prompts], jnp.int32),
+        expected=expected_answers(everything),
+        kind=jnp.asarray([kinds.index(p.kind) if p.kind in kinds else -1 for p in everything], jnp.int32),
+        tokens=token_codes(spec.template, model.tokenizer, model.config.vocab_size),
+        kinds=kinds,
+        shortest=min(map(len, prompts)),
+    )
+    return Loop(model, arrays, len(problems), spec)
+
+
+@contextlib.contextmanager
+def _refusing(spec: LoopSpec) -> Iterator[None]:
+    """Raises UserError if a method of the algorithm needs values that are known only when the program runs."""
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        name = type(spec.rl.algorithm).__name__
+        raise UserError(
+            f"algorithm {name} has no form in an ablation's program with {list(spec.varied)} as numbers that differ "
+            "between arms: give these numbers one value, or train with the ordinary loop"
+        ) from error
 
 
 def _replace_reference(rl: RLState, step: jax.Array, setup: StepSetup) -> RLState:

@@ -5,6 +5,8 @@ The counterpart of r1jax.rl.rollouts.collect, r1jax.rl.batch.build_batch and r1j
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -79,8 +81,11 @@ def collect(
         groups = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
     taken = groups.sampled.reshape(attempts, P)[:, 0].sum().astype(jnp.float32)
     lengths = jnp.where(groups.sampled[:, None], groups.samples.lengths, 0)
+    count = groups.sampled.sum()
     figures = {
-        "equal_groups": (groups.sampled & ~groups.spread).sum() / groups.sampled.sum(),
+        "unfiltered_reward": jnp.where(groups.sampled, groups.totals.mean(axis=1), 0.0).sum() / count,
+        "filtered_groups": (groups.sampled & ~groups.kept).sum() / count,
+        **({"equal_groups": (groups.sampled & ~groups.spread).sum() / count} if spec.rl.group > 1 else {}),
         "rollout_attempts": taken,
         "tokens": lengths.sum().astype(jnp.float32),
     }
@@ -100,7 +105,8 @@ def _groups(
     end_tokens: tuple[int, ...],
 ) -> Groups:
     """The groups of one attempt, which count only if ``needed``."""
-    P, G, algorithm = len(asked), spec.rl.group, spec.rl.algorithm
+    P, G = len(asked), spec.rl.group
+    algorithm: Any = spec.rl.algorithm  # its methods are declared for arrays of NumPy
     ids = jnp.arange(P * G, dtype=jnp.int32) + attempt * spec.rl.sequences
     prompts, lengths = problems.prompts[asked], problems.prompt_lengths[asked]
     samples = sample_together(params, prompts, lengths, ids, key, model, spec.sampling, end_tokens)
@@ -142,9 +148,10 @@ def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     padded = jnp.pad(prompts, ((0, 0), (0, T + 1 - prompts.shape[1])))
     zeros = jnp.zeros((B, T), jnp.float32)
     names = [reward.name for reward in spec.rewards] if spec.rl.algorithm.learned else []
+    counts = jnp.repeat(groups.kept, G) & spec.rl.algorithm.counted(samples.finish == LENGTH)
     return Batch(
         tokens=jnp.where(jnp.arange(T + 1) < starts[:, None], padded, tokens),
-        mask=within & jnp.repeat(groups.kept, G)[:, None],
+        mask=within & counts[:, None],
         rewards=groups.totals.reshape(-1),
         rule_rewards={name: groups.rewards[..., i].reshape(-1) for i, name in enumerate(names)},
         advantages=advantages.reshape(-1),
@@ -165,8 +172,9 @@ def describe(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     figures = {
         "reward": groups.totals.mean(),
         **{f"reward_{reward.name}": groups.rewards[..., i].mean() for i, reward in enumerate(spec.rewards)},
-        "reward_spread": groups.totals.std(axis=1).mean(),
+        **({"reward_spread": groups.totals.std(axis=1).mean()} if spec.rl.group > 1 else {}),
         "advantage_spread": jnp.sqrt(jnp.where(counts, jnp.square(advantages - mean), 0.0).sum() / n),
+        "unfilled_share": 1 - groups.kept.mean(),
         "length_mean": lengths.mean(),
         "length_min": lengths.min(),
         "length_max": lengths.max(),

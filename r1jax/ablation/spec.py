@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from r1jax.data.text.template import Template
@@ -110,8 +109,3 @@ def _as_setting(spec: LoopSpec, name: str, value: np.floating[Any]) -> Any:
     config, field = _places(spec)[name]
     kind = type(getattr({"rl": spec.rl, "algorithm": spec.rl.algorithm}.get(config), field, 0.0))
     return kind(value)
-
-
-def traced_spec(spec: LoopSpec, values: Mapping[str, jax.Array]) -> LoopSpec:
-    """The spec of one arm inside a program; values: [] float32 of each number in spec.varied."""
-    return with_numbers(spec, values)

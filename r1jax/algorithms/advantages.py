@@ -24,7 +24,7 @@ def group_advantages(
     eps: float = 1e-6,
     resolution: np.ndarray | float = 0.0,
     counts: Array | None = None,
-) -> Array:
+) -> Any:
     """Advantage of each sample against the others of its prompt: [P, G] float32 for rewards [P, G].
 
     - group: (r_i - mean_j r_j) / std_j r_j, GRPO (arXiv 2402.03300); without std: Dr. GRPO (arXiv 2503.20783).

@@ -13,6 +13,9 @@ One step of training (r1jax.rl.step) calls, in this order:
 
 The updates of a learned model with ``updated="before"`` come between 2 and 3; their targets are those of ``prepare``,
 which is then called again with the model's new outputs, as is ``token_values``.
+
+In an ablation (r1jax.ablation) all of them are parts of one program: the methods of 1 get arrays of JAX, and settings
+that are numbers may be arrays (r1jax.traced).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from r1jax.algorithms.reductions import Aggregate, reduce_tokens
 from r1jax.algorithms.rollout_terms import RolloutTerms
 from r1jax.algorithms.values import clipped_value_loss, explained_variance_terms
 from r1jax.errors import UserError
+from r1jax.traced import enabled
 
 POLICY = "policy"  # the value of --rl.critic for a critic that starts from the policy
 _CRITIC = "critic"
@@ -88,7 +89,7 @@ class PPO(RolloutTerms):
     @property
     def needs_reference(self) -> bool:
         """True if there is a KL term."""
-        return self.beta > 0
+        return enabled(self.beta)
 
     @property
     def learned(self) -> Mapping[str, LearnedModel]:

@@ -104,7 +104,7 @@ class PRIME(GRPO):
         kept = super().keeps(rewards, spread, rule_rewards)
         if not self.drop_equal_groups:
             return kept
-        accuracy = rule_rewards[LABELS].mean(axis=1, dtype=np.float64)
+        accuracy = rule_rewards[LABELS].mean(axis=1)
         return kept & (accuracy >= self.accuracy_low) & (accuracy <= self.accuracy_high)
 
     def prepare(self, rollout: RolloutTokens) -> tuple[jax.Array, dict[str, Any]]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from r1jax.algorithms.gae import masked_mean
 
+_ROUNDING = 1e-5  # relative: deviations of returns that are smaller may be those of float32 sums
+
 
 def clipped_value_loss(
     values: jax.Array, old: jax.Array, returns: jax.Array, clip: float
@@ -30,7 +32,7 @@ def explained_variance_terms(values: jax.Array, returns: jax.Array, mask: jax.Ar
     """Terms per token whose mean over the mask is 1 - Var(R - V) / Var(R), the explained variance: [B, T].
 
     1 is a perfect critic, 0 one as good as a constant. Any split of the tokens into batches has the same mean of all.
-    The terms are nan if all returns are equal, since there is nothing to explain.
+    The terms are nan if all returns are equal up to rounding, since there is nothing to explain.
     """
     chex.assert_equal_shape([values, returns, mask])
 
@@ -38,5 +40,6 @@ def explained_variance_terms(values: jax.Array, returns: jax.Array, mask: jax.Ar
         return (x - masked_mean(x, mask)) ** 2
 
     variance = masked_mean(squares(returns), mask)
-    differ = variance > 1e-12 * masked_mean(returns**2, mask)  # else the variance is rounding
+    # A return is a sum of errors and values, so the rounding of the values is in it, too.
+    differ = variance > _ROUNDING**2 * masked_mean(returns**2 + values**2, mask)
     return 1 - squares(returns - values) / jnp.where(differ, variance, jnp.nan)

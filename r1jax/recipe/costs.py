@@ -39,7 +39,7 @@ def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
             # A learned model has weights and two moments; its gradient is in memory when the policy's is not.
             copies = int(config.algorithm.needs_reference) + 3 * len(config.algorithm.learned)
             needed = memory(config.param_dtype, config.logprob_chunk, copies, longest)
-            return _steps(config.steps, config.steps * longest) | {"memory": needed}
+            return _steps(config.steps, config.steps * config.algorithm.attempts * longest) | {"memory": needed}
         case ColdStartSettings() | RejectionSettings():
             return _sampled(settings.samples)
         case SFTSettings(sft=config):

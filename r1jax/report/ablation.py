@@ -58,7 +58,7 @@ def write_report(result: Ablation, out: Path, title: str, console: Console) -> N
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(headline(result), style="bold", markup=False, highlight=False)
+    console.print(headline(result), style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def by_value(result: Ablation, axis: str, curve: str) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:

@@ -175,6 +175,11 @@ def draw_axis(
         )
     for ax, label in ((left, labels[0]), (right, labels[1])):
         finish_axes(ax, label, "")
+    # The bands of two or three seeds may be many times as wide as the lines are apart.
+    drawn = np.concatenate([line.get_ydata() for line in left.lines])
+    low, high = np.nanmin(drawn), np.nanmax(drawn)
+    margin = 0.5 * (high - low) or 0.05
+    left.set_ylim(max(0, low - margin) if low >= 0 else low - margin, high + margin)
     left.set_xlabel("step", fontsize=8, color=GREY)
     left.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     right.set_xticks(range(len(final)), [name.rpartition("=")[2] for name in curves])

@@ -92,6 +92,14 @@ def _table(rows: Sequence[Row], name: str) -> str:
     return markdown_table(["completion", "reward", "highest", "lowest"], cells, "lrll")
 
 
+def _opening(row: Row) -> str:
+    """The text of a completion before its first token: the opening that the prompt ends with."""
+    texts = "".join(row["token_texts"]).rstrip("\ufffd")  # the last token that is listed may be half a character
+    completion = row["completion"]
+    more = row["tokens"] > len(row["token_texts"])
+    return completion[: max(completion.find(texts) if more else completion.rfind(texts), 0)]
+
+
 def _coloured(rows: Sequence[Row], name: str) -> str:
     """The completions with a background colour for each token, as one block of HTML."""
     largest = max((abs(value) for row in rows for value in row["token_values"][name]), default=0.0) or 1.0
@@ -104,7 +112,7 @@ def _coloured(rows: Sequence[Row], name: str) -> str:
         {
             "question": row["question"],
             "reward": row["reward"],
-            "opening": row["completion"].removesuffix("".join(row["token_texts"])),
+            "opening": _opening(row),
             "tokens": [token(*pair) for pair in zip(row["token_texts"], row["token_values"][name], strict=True)],
             "omitted": row["tokens"] - len(row["token_texts"]),
         }

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from r1jax.disk import write_whole
 from r1jax.evaluation.paired import changes
-from r1jax.evaluation.summary import Evaluation
+from r1jax.evaluation.summary import Evaluation, shown_ks
 from r1jax.report.comparison import comparison_markdown, comparison_table, headline, side_by_side
 from r1jax.report.curves import plot_curves, plot_headline, plot_pass_at_k
 from r1jax.report.rendering import render, to_html
@@ -70,6 +70,11 @@ def write_report(out: Path, stages: Mapping[str, Manifest], console: Console) ->
     console.print(headline(old, new), style="bold", markup=False, highlight=False)
 
 
+def _listed(evaluation: Evaluation) -> list[int]:
+    """The k of summary.json beside 1; the manifests of the evaluations have every k."""
+    return [k for k in shown_ks(evaluation.samples_per_problem) if k in evaluation.maj_at]
+
+
 def _summary(
     stages: Mapping[str, Manifest], old: Evaluation, new: Evaluation, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -78,8 +83,8 @@ def _summary(
     made_by, peak = stages[TRAINING]["made_by"], stages[TRAINING]["figures"].get("peak_bytes")
     return {
         **{f"accuracy_{when}": e.pass_at[1] for when, e in evaluations.items()},
-        **{f"pass_at_{k}_{when}": value for when, e in evaluations.items() for k, value in e.pass_at.items() if k > 1},
-        **{f"maj_at_{k}_{when}": value for when, e in evaluations.items() for k, value in e.maj_at.items()},
+        **{f"pass_at_{k}_{when}": e.pass_at[k] for when, e in evaluations.items() for k in _listed(e)},
+        **{f"maj_at_{k}_{when}": e.maj_at[k] for when, e in evaluations.items() for k in _listed(e)},
         **{f"format_{when}": e.format_rate for when, e in evaluations.items()},
         **{f"mean_length_{when}": e.mean_length for when, e in evaluations.items()},
         **{f"truncated_share_{when}": e.truncated_share for when, e in evaluations.items()},

@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from r1jax.algorithms.gae import masked_mean
 from r1jax.algorithms.interface import Values
 from r1jax.data.text.token_texts import token_texts
 from r1jax.rl.rollouts import Group, Rollout
 from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
+from r1jax.traced import program
 from r1jax.training.metrics import Metrics, merge, reduce_metrics
 
 _TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
@@ -22,10 +25,18 @@ Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the upda
 
 
 def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Figures of one rollout with its advantages [P, G]; names: of the rewards."""
+    """Figures of one rollout with its advantages [P, G]; names: of the rewards.
+
+    Groups of one sample have no figures of their spread. The advantage_spread of an algorithm with learned models is
+    token_spread's, which is among the metrics of the updates.
+    """
     groups, counts = rollout.groups, rollout.counts
     rewards = np.concatenate([g.rewards for g in groups])
     lengths = np.concatenate([g.samples.lengths for g in groups])
+    of_groups = {
+        "reward_spread": float(rollout.totals.std(axis=1).mean()),
+        "equal_groups": rollout.equal / rollout.sampled,
+    }
     judged = [not np.isnan(column).all() for column in rewards.T]
     by_kind = {}
     if "accuracy" in names:
@@ -38,9 +49,8 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         **({f"accuracy_{kind}": value for kind, value in by_kind.items()} if len(by_kind) > 1 else {}),
         "unfiltered_reward": rollout.reward,
         "filtered_groups": rollout.dropped / rollout.sampled,
-        "reward_spread": float(rollout.totals.std(axis=1).mean()),
+        **(of_groups if advantages.shape[1] > 1 else {}),
         "advantage_spread": float(advantages[counts].std()) if counts.any() else 0.0,
-        "equal_groups": rollout.equal / rollout.sampled,
         "rollout_attempts": float(rollout.attempts),
         "unfilled_share": float(1 - rollout.counts.mean()),  # of the batch
         "length_mean": float(lengths.mean()),
@@ -50,6 +60,13 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
     }
+
+
+@program()
+def token_spread(advantages: jax.Array, mask: jax.Array) -> Metrics:
+    """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 without tokens."""
+    centred = advantages - masked_mean(advantages, mask)
+    return {"advantage_spread": (jnp.sqrt(masked_mean(centred**2, mask)), jnp.ones(()))}
 
 
 def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
@@ -68,15 +85,19 @@ def first_of_groups(values: Values, group: int, count: int) -> Values:
 
 
 def excerpt(
-    groups: Sequence[Group], count: int, names: Sequence[str], tokenizer: Tokenizer, values: Mapping[str, np.ndarray]
+    groups: Sequence[Group],
+    names: Sequence[str],
+    tokenizer: Tokenizer,
+    values: Mapping[str, np.ndarray],
+    counted: Sequence[bool] | np.ndarray,
 ) -> list[dict[str, Any]]:
-    """The first completion of each of the first ``count`` groups, as a line of completions.jsonl.
+    """The first completion of each of the groups, as a line of completions.jsonl.
 
-    names: of the rewards. values: name -> [count, T], from first_of_groups; if there are any, completions that are
-    learned from are written with the text and the values of each of their first _TOKENS_SHOWN tokens.
+    names: of the rewards. values: name -> [groups, T], from first_of_groups; if there are any, completions whose tokens
+    count are written with the text and the values of each of their first _TOKENS_SHOWN tokens. counted: [groups].
     """
     lines = []
-    for row, g in enumerate(groups[:count]):
+    for row, g in enumerate(groups):
         rewards = {f"reward_{n}": float(g.rewards[0, i]) for i, n in enumerate(names) if not np.isnan(g.rewards[0, i])}
         line = {
             "question": g.problem.question,
@@ -87,7 +108,7 @@ def excerpt(
             "tokens": int(g.samples.lengths[0]),
             "truncated": bool(g.truncated[0]),
         }
-        if values and g.kept:
+        if values and counted[row]:
             n, start = min(line["tokens"], _TOKENS_SHOWN), len(g.prompt) - 1  # position t belongs to the token after it
             line["token_texts"] = token_texts(g.samples.tokens[0][:n].tolist(), g.prompt, tokenizer)
             line["token_values"] = {

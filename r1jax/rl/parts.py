@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from r1jax.rl.batch import Batch, minibatches, split_minibatches
 from r1jax.rl.config import RLConfig
@@ -26,7 +27,7 @@ def update_on_parts(
     their metrics are added up.
     """
     keys = [jax.random.fold_in(key, epoch) for epoch in range(config.inner_epochs)]
-    if config.updates == 1 or not isinstance(batch.tokens, jax.core.Tracer):
+    if config.updates == 1 or not isinstance(batch.tokens, Tracer):
         found = []
         for of_epoch in keys:
             for part in minibatches(batch, of_epoch, config.minibatches):

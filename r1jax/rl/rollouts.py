@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from r1jax.algorithms.advantages import groups_with_spread
+from r1jax.algorithms.interface import Algorithm
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards import Completion
 from r1jax.rewards.scores import Scores
@@ -67,6 +68,10 @@ class Rollout:
     def truncated(self) -> np.ndarray:
         """Samples that ended at the longest length: [P * G] bool."""
         return np.concatenate([g.truncated for g in self.groups])
+
+    def counted(self, algorithm: Algorithm) -> np.ndarray:
+        """Samples whose tokens count: those of groups that are learned from, unless left out alone: [P * G] bool."""
+        return np.repeat(self.counts, len(self.groups[0].completions)) & algorithm.counted(self.truncated)
 
     @property
     def resolution(self) -> np.ndarray:

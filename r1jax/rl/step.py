@@ -15,13 +15,12 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, build_batch
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
-from r1jax.rl.metrics import Maxima, reduce_updates
+from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
 from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.seeds import stage_key
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 
@@ -31,15 +30,6 @@ class StepKeys(NamedTuple):
 
     samples: jax.Array  # of the tokens
     minibatches: jax.Array  # of the split into minibatches
-
-
-def step_keys(seed: int | jax.Array, stage: str, step: int | jax.Array) -> StepKeys:
-    """The random keys of a step, which depend on the seed, the stage and the step alone."""
-
-    def key(use: str) -> jax.Array:
-        return jax.random.fold_in(stage_key(seed, stage, use), step)
-
-    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
 
 
 class StepResult(NamedTuple):
@@ -71,12 +61,11 @@ def rl_step(
 def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batch:
     """A rollout and its advantages [P, G] as the batch of the updates."""
     rule_rewards = rollout.rule_rewards if setup.learners else {}  # read by Algorithm.prepare alone
-    counted = setup.config.algorithm.counted(rollout.truncated)
     return build_batch(
         rollout.prompts,
         rollout.samples,
         setup.longest,
-        counts=np.repeat(rollout.counts, setup.config.group) & counted,
+        counts=rollout.counted(setup.config.algorithm),
         rewards=rollout.totals.reshape(-1),
         rule_rewards={name: values.reshape(-1) for name, values in rule_rewards.items()},
         advantages=advantages.reshape(-1),
@@ -129,10 +118,12 @@ def run_updates(
         if before:
 
             def teach(learned: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
-                return *update_learners(learned, part, before, config, context), {}
+                models, metrics = update_learners(learned, part, before, config, context)
+                return models, metrics, {}
 
             learned = on_parts(teach, learned, batch)
             batch, values = prepare_batch(sampled, learned, setup.learners, config, context)
+        sums.append(token_spread(batch.advantages, batch.mask))
     whole = config.minibatches == 1
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
 

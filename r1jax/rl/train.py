@@ -20,8 +20,9 @@ from r1jax.rl.environment import Environment, sample_groups
 from r1jax.rl.metrics import describe, excerpt, first_of_groups
 from r1jax.rl.setup import make_setup
 from r1jax.rl.state import RLState, init_rl_state, rl_shapes
-from r1jax.rl.step import rl_step, step_keys
+from r1jax.rl.step import StepKeys, rl_step
 from r1jax.sampling.memory import choose_slots
+from r1jax.seeds import stage_key
 from r1jax.sharding import Params
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.optimizer import warn_of_rounding
@@ -80,13 +81,14 @@ def train_policy(
             began = time.perf_counter()
             attempts = config.algorithm.attempts
             problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
-            state, result = rl_step(state, problems, step_keys(environment.seed, environment.stage, step), setup)
+            state, result = rl_step(state, problems, step_keys(environment, step), setup)
             rollout, names = result.rollout, result.rollout.names
             if not rollout.counts.all():
                 _warn_of_unfilled(config)
             whole, seconds = time.perf_counter() - began, watch.take()
             values = jax.device_get(first_of_groups(result.token_values, config.group, log_samples))
-            completions = excerpt(rollout.groups, log_samples, names, model.tokenizer, values)
+            counted = rollout.counted(config.algorithm)[:: config.group]
+            completions = excerpt(rollout.groups[:log_samples], names, model.tokenizer, values, counted)
             loop.writer.write_completions(step, completions)
             return state, describe(rollout, result.advantages, names) | result.metrics | {
                 "tokens": float(rollout.tokens),
@@ -98,6 +100,15 @@ def train_policy(
 
         state = loop.fit(state, step_fn)
     return dataclasses.replace(model, params=state.policy.params)
+
+
+def step_keys(environment: Environment, step: int | jax.Array) -> StepKeys:
+    """The random keys of a step, which depend on the environment's seed and stage and on the step alone."""
+
+    def key(use: str) -> jax.Array:
+        return jax.random.fold_in(stage_key(environment.seed, environment.stage, use), step)
+
+    return StepKeys(samples=key("samples"), minibatches=key("minibatches"))
 
 
 def _warn_of_unfilled(config: RLConfig) -> None:

@@ -122,6 +122,7 @@ def test_an_arm_is_the_ordinary_run(arm, trained, tmp_path):
     wanted, weights = ordinary(GRPO_SPEC, arm, tmp_path)
     shared = assert_same(states, metrics, arm, wanted, weights)
     assert len(shared) > 25 and {"reward_accuracy", "accuracy_more", "tokens", "rollout_attempts"} < shared
+    assert {"unfiltered_reward", "filtered_groups", "unfilled_share", "truncated_share"} < shared
     assert ("kl" in wanted) == (arm == 0)
     assert 0 < np.mean(wanted["reward_accuracy"]) < np.mean(wanted["reward_format"]) < 1
     assert min(wanted["rollout_attempts"]) < max(wanted["rollout_attempts"])
@@ -143,13 +144,16 @@ def test_the_evaluation_is_the_ordinary_one(trained):
     assert found["correct"].shape == (2, len(HELD_OUT), how.samples)
 
 
-def test_learned_models_are_those_of_the_ordinary_run(tmp_path):
-    rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=ActorCritic())
-    spec = LoopSpec(dataclasses.replace(rl, algorithm=ActorCritic(judge_updated="before")), SAMPLING, TEMPLATE, REWARDS)
+def test_learned_models_and_truncated_samples_are_those_of_the_ordinary_run(tmp_path):
+    algorithm = ActorCritic(judge_updated="before", mask_truncated=True, gae_lambda=0.9)
+    rl = RLConfig(steps=1, prompts=2, group=4, learning_rate=1e-3, eps=1e-4, algorithm=algorithm)
+    numbers = {"rl.beta": [algorithm.beta], "rl.gamma": [1.0], "rl.gae-lambda": [0.9], "rl.value-clip": [0.2]}
+    spec = LoopSpec(rl, SAMPLING, TEMPLATE, REWARDS, varied=tuple(numbers))
     loop = make_loop(tiny_model(), TRAIN, spec)
-    states, metrics = loop.run(loop.start({}, SEEDS[:1]), {}, 0, 1)
-    shared = assert_same(states, metrics, 0, *ordinary(spec, 0, tmp_path))
-    assert {"critic_loss", "judge_score"} < shared
+    states, metrics = loop.run(loop.start(numbers, SEEDS[:1]), numbers, 0, 1)
+    wanted, weights = ordinary(dataclasses.replace(spec, varied=()), 0, tmp_path)
+    shared = assert_same(states, metrics, 0, wanted, weights)
+    assert {"critic_loss", "judge_score"} < shared and 0 < wanted["truncated_share"][0] < 1
 
 
 def test_memory_grows_with_the_arms():
@@ -192,4 +196,4 @@ def test_an_algorithm_without_a_form_in_a_program_is_refused():
 
     spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4, algorithm=Branching()), varied=())
     with pytest.raises(UserError, match=r"Branching .* ordinary loop"):
-        make_loop(tiny_model(), TRAIN, spec).start({}, SEEDS)
+        make_loop(tiny_model(), TRAIN, spec).bytes_of(2)

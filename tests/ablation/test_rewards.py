@@ -58,6 +58,7 @@ NUMBERS = [
     *("0", "-0", "00.0", "+0.", "0.0.0", ".", "-", "-.25", "-0.25", "-0.250", "0.25", "2.5", "2.50", "2.05", "2.5."),
     *("1234", "1234.", "12", "012", "1 2", "12x", "x12", "12,", "12:", "12?!", "5\u3002", "\u22125", "\uff0b5", "5-"),
     *("", "five", "1.234", "1..2", ",5", "5,,", "5,.", "5.,", "0" * 31 + "5", "12;", "5\t.", "5 ;", "5+7", "+-5", "25"),
+    *("5m", "5 cm.", "5 cm .", "5. cm", "5 , m", "5 hours", "5 hour m", "5 hundred", "m", "m 5", "1,234 kg", "5 H"),
 ]
 
 
@@ -70,7 +71,7 @@ def test_numbers_are_judged_as_on_the_host():
 
 def test_random_numbers_are_judged_as_on_the_host():
     draws = np.random.default_rng(0)
-    pieces = [*"0125", "25", "1,234", ",", ".", "-", "+", " ", "!", "0.", ",000", "x", "\n"]
+    pieces = [*"0125", "25", "1,234", *",.-+ !\n", "0.", ",000", "x", "m", " cm", "hours", "\u00e9"]
     texts = ["".join(draws.choice(pieces, draws.integers(1, 6))).strip() for _ in range(ROWS)]
     problems = [Problem("?", answer, "") for answer in EXPECTED]
     want = [[bool(check(problem, text)) for problem in problems] for text in texts]
@@ -79,7 +80,7 @@ def test_random_numbers_are_judged_as_on_the_host():
 
 
 def test_other_notations_of_numbers_are_no_numbers_here():
-    texts = ["5 cm", "$5", "5%", "10/2", "5e0", "**5**", "\\boxed{5}", "0.005 thousand", "0" * WIDTH + "5"]
+    texts = ["5 cm^2", "5 km/h", "$5", "5%", "10/2", "5e0", "**5**", "\\boxed{5}", "0.005 thousand", "0" * WIDTH + "5"]
     assert all(check(Problem("?", "5", ""), text) for text in texts)  # the differences that the module names
     assert not judged(texts, [Problem("?", "5", "")]).any()
 

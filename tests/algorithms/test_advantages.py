@@ -1,9 +1,13 @@
 """Advantages and reward terms against values worked by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from r1jax.algorithms import advantages
+from r1jax.algorithms.rollout_terms import RolloutTerms
+from r1jax.traced import replace
 
 
 def test_group_advantages_by_hand():
@@ -76,3 +80,32 @@ def test_overlong_penalty_by_hand():
     np.testing.assert_allclose(got, [0, 0, -0.25, -0.5, -1])
     with pytest.raises(ValueError):
         advantages.overlong_penalty(np.array([1]), limit=10, buffer=11)
+
+
+@pytest.mark.parametrize("baseline", ["group", "leave_one_out", "batch"])
+@pytest.mark.parametrize("normalise_std", [True, False])
+def test_advantages_inside_a_program_are_those_of_the_host(baseline, normalise_std):
+    draws = np.random.default_rng(0)
+    rewards = draws.choice([0.0, 0.1, 1.0, 1.1], (6, 5)).astype(np.float32)
+    rewards[2] = rewards[2, 0]
+    resolution, counts = np.array([0, 0, 0, 0.05, 2, 0]), np.array([True, True, False, True, False, True])
+
+    def traced(rewards, switch, counts):
+        return advantages.group_advantages(rewards, baseline, switch, resolution=jnp.array(resolution), counts=counts)
+
+    for counted in (counts, np.zeros(6, bool)):
+        want = advantages.group_advantages(rewards, baseline, normalise_std, resolution=resolution, counts=counted)
+        got = jax.jit(traced)(rewards, np.float32(normalise_std), counted)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert (np.asarray(got)[2] == 0).all()
+
+
+def test_the_overlong_penalty_inside_a_program():
+    lengths = np.array([10, 80, 85, 90, 100])
+    terms = RolloutTerms()
+
+    def shaped(buffer, lengths):
+        return replace(terms, overlong_buffer=buffer).shape_rewards(jnp.ones(5), lengths, 100)
+
+    for buffer, want in ((20.0, [1, 1, 0.75, 0.5, 0]), (0.0, [1] * 5)):
+        np.testing.assert_allclose(jax.jit(shaped)(buffer, lengths), want)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.algorithms.gae import generalised_advantages, token_rewards
 from r1jax.algorithms.values import clipped_value_loss, explained_variance_terms
 
 
@@ -44,3 +45,11 @@ def test_a_perfect_critic_explains_all_and_a_constant_nothing():
     assert explained_variance_terms(returns + 5, returns, mask).mean() == 1
     np.testing.assert_allclose(explained_variance_terms(0 * returns, returns, mask).mean(), 0, atol=1e-6)
     assert np.isnan(explained_variance_terms(returns, jnp.full((1, 3), 0.1), mask)).all()  # nothing to explain
+
+
+def test_returns_that_differ_by_rounding_leave_nothing_to_explain():
+    values, mask = jnp.asarray(np.random.default_rng(0).normal(size=(8, 1024)), jnp.float32), jnp.ones((8, 1024), bool)
+    rewards = token_rewards(jnp.full(8, 0.01), mask)
+    _, returns = generalised_advantages(rewards, values, mask, 1.0, 1.0)
+    assert len(np.unique(returns)) > 1
+    assert np.isnan(explained_variance_terms(values, returns, mask)).all()

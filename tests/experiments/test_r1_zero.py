@@ -24,6 +24,8 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     for name in ("accuracy", "pass_at_8", "maj_at_8", "format"):
         for when in ("before", "after"):
             assert 0 <= summary[f"{name}_{when}"] <= 1
+    listed = {name for name in summary if "_at_" in name}
+    assert listed == {f"{f}_at_{k}_{when}" for f in ("pass", "maj") for k in (2, 4, 8) for when in ("before", "after")}
     assert summary["steps"] == 6 and summary["seconds"] > 0 and summary["tokens_per_second"] > 0
     assert summary["device"] == "1 x cpu"
     rows = rows_of(out)

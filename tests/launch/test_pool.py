@@ -44,31 +44,39 @@ def launch(tmp_path):
 
 
 def test_algorithms_of_one_seed_start_from_one_base_and_finished_runs_are_not_repeated(launch, tmp_path):
-    names = "grpo dapo reinforce++"
-    status, calls = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1", FAIL="dapo-seed1")
-    assert status == 0 and len(calls) == 2 + 6 + 1
+    names = "grpo dr-grpo reinforce++ dapo"
+    status, calls = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1", FAIL="/grpo-seed1")
+    # RL and all other stages are two calls, and the second is not made after a failure.
+    assert status == 0 and len(calls) == 2 + 7 * 2 + 1 + 1
     bases, runs, (_, table) = calls[:2], calls[2:-1], calls[-1]
     assert all("--only pretrain" in words for _, words in bases)
     assert {gpu for gpu, _ in runs} == {"0", "1"}
+    assert len([words for _, words in runs if words.endswith("--only r1-zero")]) == 8
     for name in names.split():
         for seed in "01":
             folder = f"{tmp_path}/runs/{name}-seed{seed} "
-            (words,) = (words for _, words in runs if f"--out {folder}" in words)
+            first, *second = (words for _, words in runs if f"--out {folder}" in words)
+            words = first.removesuffix(" --only r1-zero")
+            assert second == [words] * ((name, seed) != ("grpo", "1"))
             assert f"--base {tmp_path}/runs/base-seed{seed}/pretrain --seed {seed} " in words
             assert f"--rl.algorithm={name} " in words and words.endswith("--rl.steps=100")
-            assert ("--rl.minibatches=16 --rl.overlong-buffer=10" in words) == (name == "dapo")
-            assert (folder in table) == ((name, seed) != ("dapo", "1"))  # only finished runs are compared
+            # The learning rate is divided by the square root of the updates.
+            many = "--rl.minibatches=16 --rl.learning-rate=0.0001 --rl.overlong-buffer=10 "
+            assert (many if name == "dapo" else "--rl.minibatches=1 --rl.learning-rate=0.0004 ") in words
+            assert (f" {folder}" in table) == bool(second)  # only finished runs are compared
+    # dr-grpo-seed1 has ended well, which grpo-seed1 has not.
     _, again = launch("algorithms.sh", ALGORITHMS=names, SEEDS="0 1")
-    assert [("dapo-seed1 " in words, "compare.py" in words) for _, words in again] == [(True, False), (True, True)]
+    wanted = [(True, False), (True, False), (True, True)]
+    assert [("/grpo-seed1 " in words, "compare.py" in words) for _, words in again] == wanted
     assert launch("algorithms.sh", ALGORITHMS="grpo nope") == (2, [])
 
 
 def test_a_search_runs_each_algorithm_with_each_rate(launch):
-    _, calls = launch("algorithms.sh", ALGORITHMS="prime", SEEDS=3, RATES="1e-4 4e-4")
-    flags = [words for _, words in calls if "--preset tiny" in words]
-    for rate, twice in (("1e-4", "0.0002"), ("4e-4", "0.0008")):
-        (words,) = (words for words in flags if f"/prime-{rate}-seed3 " in words)
-        assert f"--rl.learning-rate={rate} --rl.prm-learning-rate={twice}" in words
+    _, calls = launch("algorithms.sh", ALGORITHMS="ppo", SEEDS=3, RATES="1e-4 4e-4")
+    flags = [words for _, words in calls if words.endswith("--only r1-zero")]
+    for rate, half in (("1e-4", "5e-05"), ("4e-4", "0.0002")):
+        (words,) = (words for words in flags if f"/ppo-{rate}-seed3 " in words)
+        assert f"--rl.minibatches=4 --rl.learning-rate={half} " in words
 
 
 def test_ablations_start_from_one_base_and_their_results_are_collected(launch, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 from r1jax.algorithms.prime import PRIME
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
 from r1jax.recipe import reasoning_rl
+from r1jax.recipe.costs import costs
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rl.config import RLConfig
@@ -49,6 +51,18 @@ def test_prompts_are_padded_to_the_longest_of_training_and_if_asked_of_held_out_
     assert widths[1] - widths[0] == (len(" + 1 + 1") if to_held_out else 0)
 
 
+PLAIN = {"problems": ProblemsConfig(), "template": "think", "sampling": Sampling(), "verifier": VerifierConfig()}
+PLAIN |= {"seed": 0, "save": SaveConfig()}
+
+
+def test_the_largest_number_of_tokens_has_all_attempts_at_sampling():
+    model = ModelConfig(vocab_size=9, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1)
+    for algorithm, attempts in ((PRIME(), 4), (PRIME(drop_equal_groups=False), 1)):
+        rl = RLConfig(steps=3, prompts=2, group=5, algorithm=algorithm)
+        settings = ReasoningRLSettings(rl=rl, **PLAIN | {"sampling": Sampling(max_tokens=7)}, rewards=("accuracy",))
+        assert costs(settings, model, "1x1")["tokens"] == f"{attempts * 3 * 2 * 5 * 7} at most"
+
+
 @pytest.mark.parametrize(
     ("rewards", "listed"),
     [
@@ -57,10 +71,8 @@ def test_prompts_are_padded_to_the_longest_of_training_and_if_asked_of_held_out_
     ],
 )
 def test_prime_without_the_reward_that_it_learns_from_is_refused(rewards, listed):
-    plain = {"problems": ProblemsConfig(), "template": "think", "sampling": Sampling(), "verifier": VerifierConfig()}
-    plain |= {"seed": 0, "save": SaveConfig()}
     prime = RLConfig(algorithm=PRIME())
     with pytest.raises(UserError, match=f"PRIME learns from the reward accuracy, .* rewards {listed}: add accuracy"):
-        ReasoningRLSettings(rl=prime, **plain, **rewards)
-    ReasoningRLSettings(rl=RLConfig(), **plain, **rewards)
-    ReasoningRLSettings(rl=prime, **plain, rewards=("format", "accuracy=0.5"))
+        ReasoningRLSettings(rl=prime, **PLAIN, **rewards)
+    ReasoningRLSettings(rl=RLConfig(), **PLAIN, **rewards)
+    ReasoningRLSettings(rl=prime, **PLAIN, rewards=("format", "accuracy=0.5"))

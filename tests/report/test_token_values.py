@@ -53,7 +53,8 @@ def line(step, **more):
 @pytest.fixture
 def folder(tmp_path):
     old, plain = line(1), {"step": 3, "question": "", "completion": "", "reward": 0.0, "tokens": 3}
-    rows = [old, line(2), line(2, tokens=99), plain]
+    more = {"completion": "<think>" + "".join(TEXTS) + "日 and so on", "tokens": 99}
+    rows = [old, line(2), line(2, **more), plain]
     (tmp_path / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -72,6 +73,13 @@ def test_each_token_of_the_last_step_has_a_colour_and_its_value(folder):
         assert (attributes.get("class") == "minus") == (value == -0.25)
     legend = [attributes["style"].removeprefix("background:") for attributes, text in page.spans if not text]
     assert legend[::2] == [NEGATIVE, "#ffffff", POSITIVE]
+
+
+def test_the_last_token_may_be_half_a_character(tmp_path):
+    row = line(0, completion="<think>a日b", token_texts=["a", "\ufffd"], token_values={"v": [1.0, 2.0]}, tokens=5)
+    (tmp_path / "completions.jsonl").write_text(json.dumps(row) + "\n")
+    _, coloured = token_value_sections({"": tmp_path})
+    assert Tokens(to_html(f"# A\n\n{coloured}", "t", tmp_path)).texts == ["<think>a\ufffd … 3 more tokens"]
 
 
 def test_markdown_has_the_extremes(folder):

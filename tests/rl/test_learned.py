@@ -120,6 +120,8 @@ def test_learned_models_are_trained_and_logged_and_saved(whole):
     assert rows[0]["critic_explained_variance"] == pytest.approx(0, abs=1e-5)  # of a constant
     assert all(row["critic_explained_variance"] < 0.5 and 0 <= row["critic_clip_share"] <= 1 for row in rows)
     assert rows[-1]["critic_loss"] < 0.8 * rows[0]["critic_loss"]
+    # The advantages per token are whitened, and not the rewards, whose deviation is 0.5.
+    assert [row["advantage_spread"] for row in rows] == pytest.approx([1.0] * 3, abs=1e-4)
     assert rows[0]["judge_loss"] == pytest.approx(np.log(2), abs=0.01) and rows[0]["judge_gradient_norm"] > 0
     assert {"critic_gradient_norm", "critic_empty_updates"} <= rows[0].keys()
     assert (

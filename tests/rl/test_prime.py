@@ -1,5 +1,6 @@
 """Training with PRIME: process rewards that are logged, resuming, and meshes."""
 
+import dataclasses
 import json
 
 import jax
@@ -79,6 +80,13 @@ def test_process_rewards_are_written_beside_the_tokens_that_they_belong_to(whole
         expected = 0.05 * (ours - reference)[jnp.arange(len(ids)), jnp.array(ids)]
         np.testing.assert_allclose(values, expected, rtol=2e-3, atol=1e-6)
         assert max(map(abs, values)) > 1e-4
+
+
+def test_truncated_completions_that_are_left_out_have_no_values_per_token(whole, tmp_path):
+    train(tmp_path, algorithm=dataclasses.replace(PRIME_, mask_truncated=True), steps=1)
+    for folder, left_out in ((whole[2], False), (tmp_path, True)):
+        rows = [row for row in completions_of(folder) if row["truncated"]]
+        assert rows and not any(("token_values" in row) == left_out for row in rows)
 
 
 def test_prime_resumes_with_the_same_bits(whole, tmp_path):

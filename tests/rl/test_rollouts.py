@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,10 +15,11 @@ from r1jax.data.text.template import Template
 from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
-from r1jax.rl.metrics import describe
+from r1jax.rl.metrics import describe, token_spread
 from r1jax.rl.rollouts import collect
 from r1jax.rl.setup import make_setup
-from r1jax.rl.step import batch_of, step_keys
+from r1jax.rl.step import batch_of
+from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 
 CONFIG = RLConfig(prompts=2, group=4)
@@ -73,7 +75,7 @@ def rolled_out(model, environment, config, step=0):
     setup = make_setup(model, environment, config)
     attempts = config.algorithm.attempts
     problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
-    found = collect(model.params, problems, step_keys(environment.seed, environment.stage, step).samples, setup)
+    found = collect(model.params, problems, step_keys(environment, step).samples, setup)
     advantages = config.algorithm.advantages(found.totals, found.resolution, found.counts)
     return found, advantages, jax.device_get(batch_of(found, advantages, setup))
 
@@ -190,7 +192,16 @@ def test_ppo_needs_no_group(model):
     config = dataclasses.replace(CONFIG, prompts=4, group=1, algorithm=PPO())
     found, advantages, batch = rolled_out(model, environment_of(lambda problem, place: 3.0), config)
     assert batch.mask.any(axis=1).all() and batch.rewards.tolist() == advantages[:, 0].tolist() == [3.0] * 4
-    assert describe(found, advantages, ("told",))["reward"] == 3.0
+    row = describe(found, advantages, ("told",))
+    assert row["reward"] == 3.0 and row.keys().isdisjoint({"equal_groups", "reward_spread"})
+
+
+def test_the_spread_of_advantages_per_token_is_that_of_the_tokens_that_count():
+    rng = np.random.default_rng(0)
+    advantages, mask = rng.normal(3.0, 2.0, (5, 7)), rng.random((5, 7)) < 0.5
+    for counted in (mask, mask & False):
+        ((total, weight),) = token_spread(jnp.float32(advantages), jnp.asarray(counted)).values()
+        assert float(total / weight) == pytest.approx(advantages[counted].std() if counted.any() else 0.0, rel=1e-5)
 
 
 def test_dropped_groups_do_not_enter_the_deviation_of_the_batch(model):

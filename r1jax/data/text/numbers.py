@@ -66,7 +66,7 @@ _UNITS = {
     "°F": "°F",
     "": "unit units",
 }
-_UNIT_OF = {name: unit for unit, names in _UNITS.items() for name in names.split()}
+UNITS = {name: unit for unit, names in _UNITS.items() for name in names.split()}
 _SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -120,7 +120,7 @@ _MARKUP: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...
 )
 _DIGITS = "[0-9]++"
 _DECIMAL = rf"(?:(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+(?![0-9])|{_DIGITS})(?:\.{_DIGITS})?|\.{_DIGITS})"
-_UNIT_NAME = "(?:" + "|".join(sorted(map(re.escape, _UNIT_OF), key=len, reverse=True)) + ")"
+_UNIT_NAME = "(?:" + "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True)) + ")"
 _UNIT_WORD = rf"(?:(?:sq|square|cubic)\.? )?{_UNIT_NAME}(?:\^?-?[1-9])?(?![A-Za-z0-9_])"
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)(?:(?P<currency>[$€£¥]) ?(?P<inner>[-+]?))?"
@@ -261,5 +261,5 @@ def unit_of(text: str) -> str:
         if words is None:
             return ""
         power = words[3] or {None: "", "cubic": "3"}.get(words[1], "2")
-        sides.append(_UNIT_OF[words[2]] + power)
+        sides.append(UNITS[words[2]] + power)
     return "/".join(sides)
