@@ -169,8 +169,9 @@ metrics[names].iloc[:: max(1, len(metrics) // 6)].round(4)
 # %% [markdown]
 # ## 4. All of them on a GPU
 #
-# `launch/algorithms.sh` trains each algorithm with several seeds, with the learning rate, prompts, group size and number
-# of steps of the preset `tiny`, each from the same base per seed. The results are in `docs/results`.
+# `launch/algorithms.sh` trains each algorithm with several seeds, with the prompts, group size and number of steps of the
+# preset `tiny`, each from the same base per seed. Updates of a rollout are those of the papers, and the learning rate is
+# divided by the square root of their number. The results are in `docs/results`.
 
 # %%
 from r1jax.report.algorithms import draw_algorithms, draw_final, leads_table, read_comparison
@@ -225,8 +226,8 @@ Markdown(costs_table(entries) if stored else "No results yet.")
 #   seeds cannot show one, and not that there is none.
 # - Eight algorithms are compared with GRPO. If none of them differed, at least one of the eight intervals would exclude
 #   0 with a probability of about a third. A lead that matters repeats with other seeds.
-# - All have the same learning rate. `RATES="1e-4 4e-4" launch/algorithms.sh` searches it for each algorithm, on other
-#   seeds than those that are reported.
+# - The learning rate is not the best one of each algorithm. `RATES="1e-4 4e-4" SEEDS=3 launch/algorithms.sh` searches it,
+#   on another seed than those that are reported.
 # - Time and memory are those of a small model, for which sampling dominates. Learned models cost more where the policy
 #   fills the device.
 # - The model is tiny and its problems are easy. What a clip or a critic does in long trainings of large models, this
