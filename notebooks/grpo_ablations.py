@@ -11,7 +11,7 @@
 # %% [markdown]
 # # What each setting of GRPO does
 #
-# *Two CPU cores: 5 minutes, and 6 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
+# *Two CPU cores: 3 minutes, and 4 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
 #
 # GRPO has about ten settings, and papers disagree on most of them. A difference between two trainings says little,
 # since two random seeds with the same settings differ, too. This notebook trains several settings with several seeds in
