@@ -165,7 +165,8 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
         print_opening(console, base_description(config.base, out / PRETRAIN), out)
         if config.base == PRETRAIN:
             execute_pipeline(stages(config)[:1], out)
-        model = load_model(out / base_input(config.base, PRETRAIN), config, config.rl.param_dtype)
+        folder = out / PRETRAIN if config.base == PRETRAIN else Path(base_input(config.base, PRETRAIN))
+        model = load_model(folder, config, config.rl.param_dtype)
         rows: list[dict[str, Any]] = []
         about = {**machine(), "base": short_name(config.base), "settings": json.loads(cli.to_json(config))}
         out.mkdir(parents=True, exist_ok=True)

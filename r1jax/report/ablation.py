@@ -31,10 +31,9 @@ def write_report(result: Ablation, out: Path, title: str, console: Console) -> N
     labels = _CURVES[curve], f"Held-out {FIGURE} after training"
     sections = []
     for name, values in result.axes.items():
-        arms = {str(value): result.with_value(name, value) for value in values}
         picture = f"axis-{name.replace('.', '-')}.png"
-        curves = {f"{name}={value}": result.metrics[curve][own] for value, own in arms.items()}
-        final = {value: result.after[FIGURE][own] for value, own in arms.items()}
+        curves, finals = by_value(result, name, curve)
+        final = dict(zip(map(str, values), finals, strict=True))
         plot_axis(curves, list(final.values()), out / picture, title, labels)
         head = [name, f"held-out {FIGURE}, %", f"change from {values[0]}, points", ""]
         cells = _compared([figures.mean(axis=0) for figures in final.values()])
@@ -60,6 +59,13 @@ def write_report(result: Ablation, out: Path, title: str, console: Console) -> N
         table.add_row(*row)
     console.print(table)
     console.print(headline(result), style="bold", markup=False, highlight=False, soft_wrap=True)
+
+
+def by_value(result: Ablation, axis: str, curve: str) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """What draw_axis draws of an axis: AXIS=VALUE -> a metric [A, S, T], and the final figures [A, S] of each value."""
+    arms = {f"{axis}={value}": result.with_value(axis, value) for value in result.axes[axis]}
+    curves = {name: result.metrics[curve][own] for name, own in arms.items()}
+    return curves, [result.after[FIGURE][own] for own in arms.values()]
 
 
 def headline(result: Ablation) -> str:
@@ -100,8 +106,8 @@ def _compared(figures: Sequence[np.ndarray]) -> list[list[str]]:
     rows = []
     for at, values in enumerate(figures):
         change = over_seeds(values - figures[0])
-        own = [_points(change, "+"), reading(change)] if at else ["", ""]
-        rows.append([_points(over_seeds(values)), *own])
+        own = [points(change, "+"), reading(change)] if at else ["", ""]
+        rows.append([points(over_seeds(values)), *own])
     return rows
 
 
@@ -135,7 +141,8 @@ def _note(result: Ablation) -> str:
     )
 
 
-def _points(change: Change, sign: str = "") -> str:
+def points(change: Change, sign: str = "") -> str:
+    """A share in percent, or a change in points, with its interval in brackets; sign "+" shows the sign."""
     text = f"{100 * change.value:{sign}.1f}"
     if change.interval is None:
         return text

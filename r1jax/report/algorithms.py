@@ -19,10 +19,11 @@ from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.evaluation.paired import Change
 from r1jax.evaluation.seeds import over_seeds
+from r1jax.report.ablation import reading
 from r1jax.report.curves import add_legend, add_title, finish_axes, save_figure, smooth
 from r1jax.report.finished_runs import FinishedRun, check_alike, check_same_training
 from r1jax.report.rendering import markdown_table, render, to_html
-from r1jax.report.style import GREY, ModelStyle, model_styles
+from r1jax.report.style import GREY, GRID, ModelStyle, model_styles
 from r1jax.report.zero_run import TRAINING
 from r1jax.training.metrics import read_metrics
 
@@ -160,6 +161,50 @@ def write_comparison(runs: Sequence[FinishedRun], folder: Path, title: str) -> l
     return entries
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A comparison as write_comparison stores it."""
+
+    entries: tuple[Entry, ...]
+    about: Mapping[str, Any]  # device, versions, model, commands, held_out_problems and samples_per_problem
+
+
+def read_comparison(folder: Path | str) -> Comparison | None:
+    """The comparison in a folder; None if there is no summary.json."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        return None
+    about = json.loads(path.read_text())
+    return Comparison(tuple(_stored_entry(entry) for entry in about.pop("algorithms")), about)
+
+
+def _stored_entry(stored: Mapping[str, Any]) -> Entry:
+    changes = {}
+    for name in ("before", "after", "gain", "lead"):
+        value, ends = stored[name]["value"], stored[name]["interval"]
+        changes[name] = Change(value, None if ends is None else (ends[0], ends[1]))
+    series = ("samples", "seconds", "reward", "accuracy")
+    curves = tuple(
+        Curve(seed=curve["seed"], **{name: tuple(curve[name]) for name in series}) for curve in stored["curves"]
+    )
+    return Entry(**{**stored, **changes, "seeds": tuple(stored["seeds"]), "curves": curves})
+
+
+def leads_table(entries: Sequence[Entry]) -> str:
+    """Markdown: pass@1 after training, and its difference from the first algorithm, read as "no difference" or not."""
+    head = ("algorithm", "seeds", "pass@1, %", f"against {entries[0].label}, points", "")
+    rows = [
+        [
+            entry.label,
+            str(len(entry.seeds)),
+            _percent(entry.after),
+            *([_percent(entry.lead, "+"), reading(entry.lead)] if at else ["", ""]),
+        ]
+        for at, entry in enumerate(entries)
+    ]
+    return markdown_table(head, rows, align="lrrrl")
+
+
 def algorithms_table(entries: Sequence[Entry]) -> str:
     """Markdown: pass@1 before and after, and time, tokens and memory of training."""
     head = ("algorithm", "seeds", "pass@1 before, %", "after, %", f"against {entries[0].label}, points", "samples")
@@ -174,11 +219,31 @@ def algorithms_table(entries: Sequence[Entry]) -> str:
             f"{entry.samples:,.0f}",
             f"{entry.tokens:,.0f}",
             *(f"{entry.seconds[part]:.1f}" for part in (*_PARTS, "first_step")),
-            f"{entry.peak_bytes / 2**20:,.0f}" if entry.peak_bytes else "not reported",
+            _mebibytes(entry),
         ]
         for at, entry in enumerate(entries)
     ]
     return markdown_table(head, rows, align="l" + "r" * (len(head) - 1))
+
+
+def costs_table(entries: Sequence[Entry]) -> str:
+    """Markdown: samples, tokens, seconds of training without the first step, and peak memory, of each algorithm."""
+    head = ("algorithm", "samples", "tokens", "time of training, s", "peak memory, MiB")
+    rows = [
+        [
+            entry.label,
+            f"{entry.samples:,.0f}",
+            f"{entry.tokens:,.0f}",
+            f"{sum(entry.seconds[part] for part in _PARTS):.1f}",
+            _mebibytes(entry),
+        ]
+        for entry in entries
+    ]
+    return markdown_table(head, rows, align="lrrrr")
+
+
+def _mebibytes(entry: Entry) -> str:
+    return f"{entry.peak_bytes / 2**20:,.0f}" if entry.peak_bytes else "not reported"
 
 
 def settings_table(entries: Sequence[Entry]) -> str:
@@ -204,6 +269,14 @@ def plot_algorithms(entries: Sequence[Entry], path: Path | str, title: str = "")
     """
     figure = Figure(figsize=(10.5, 7), dpi=150, facecolor="white", layout="constrained")
     panels = figure.subplots(2, 2, sharey="row")
+    draw_algorithms(panels, entries)
+    add_legend(figure, [panels[0, 0]], 5)
+    add_title(figure, " · ".join(filter(None, [title, "bands: lowest to highest seed"])))
+    save_figure(figure, path)
+
+
+def draw_algorithms(panels: np.ndarray, entries: Sequence[Entry]) -> None:
+    """Draws the four panels of plot_algorithms; panels: [2, 2] Axes."""
     styles = model_styles([entry.label for entry in entries])
     for row, (metric, heading) in zip(panels, (("reward", "Reward"), ("accuracy", "Accuracy")), strict=True):
         for ax, (unit, text) in zip(row, (("samples", "equal samples"), ("seconds", "equal time")), strict=True):
@@ -213,9 +286,21 @@ def plot_algorithms(entries: Sequence[Entry], path: Path | str, title: str = "")
             ax.set_xlabel("samples" if unit == "samples" else "seconds of training", fontsize=8, color=GREY)
             if metric == "accuracy":
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    add_legend(figure, [panels[0, 0]], 5)
-    add_title(figure, " · ".join(filter(None, [title, "bands: lowest to highest seed"])))
-    save_figure(figure, path)
+
+
+def draw_final(ax: Axes, entries: Sequence[Entry]) -> None:
+    """Draws pass@1 after training with its 95% t-interval over seeds, a row for each algorithm; dotted: the bases."""
+    styles = model_styles([entry.label for entry in entries])
+    for at, (entry, style) in enumerate(zip(entries, styles, strict=True)):
+        low, high = entry.after.interval or (entry.after.value, entry.after.value)
+        ax.plot([low, high], [at, at], color=style.colour, linewidth=1.6)
+        ax.plot(entry.after.value, at, marker=style.marker, color=style.colour, markersize=6)
+    ax.axvline(float(np.mean([entry.before.value for entry in entries])), color=GREY, linewidth=1, linestyle=":")
+    finish_axes(ax, "pass@1 after training", "")
+    ax.grid(axis="x", color=GRID, linewidth=0.6)
+    ax.set_yticks(range(len(entries)), [entry.label for entry in entries])
+    ax.set_ylim(len(entries) - 0.5, -0.5)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _draw(ax: Axes, entry: Entry, metric: str, unit: str, style: ModelStyle) -> None:

@@ -130,20 +130,35 @@ def plot_axis(
     title: str = "",
     labels: tuple[str, str] = ("Reward", "Held-out accuracy"),
 ) -> None:
+    """Draws draw_axis as a file; path as in plot_curves."""
+    figure = Figure(figsize=(9.6, 3.8), dpi=150, facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    draw_axis(left, right, curves, final, labels)
+    add_legend(figure, [left], _COLUMNS)
+    note = "thin: each arm, mean over seeds; bold: mean, with the 95% t-interval over seeds"
+    add_title(figure, " · ".join(filter(None, [title, note])))
+    save_figure(figure, path)
+
+
+def draw_axis(
+    left: Axes,
+    right: Axes,
+    curves: Mapping[str, np.ndarray],
+    final: Sequence[np.ndarray],
+    labels: tuple[str, str] = ("Reward", "Held-out accuracy"),
+) -> None:
     """Draws an axis of an ablation: a metric over steps for each value, and a figure of the trained models.
 
     Arms are thin, each the mean over its seeds; the mean over arms and seeds is bold, with a band or line for its 95%
     t-interval over seeds. Steps are smoothed as in plot_curves.
 
     curves: NAME=VALUE of the axis -> [A, S, T] for the A arms that have it, S seeds and T steps. final: [A, S] for each
-    of them. labels: of the two panels. path: as in plot_curves.
+    of them. labels: of the two panels.
     """
-    figure = Figure(figsize=(9.6, 3.8), dpi=150, facecolor="white", layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     styles = model_styles([f"value {i}" for i in range(len(curves))])
     for at, (name, values) in enumerate(curves.items()):
         style, steps = styles[at], np.arange(values.shape[2])
-        line = {"color": style.colour, "linestyle": style.line}
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
         window = _window(steps)
         for arm in values.mean(axis=1):
             left.plot(steps, smooth(arm, window), alpha=0.35, linewidth=0.6, **line)
@@ -170,10 +185,6 @@ def plot_axis(
     right.set_xticks(range(len(final)), [name.rpartition("=")[2] for name in curves])
     right.set_xlim(-0.5, len(final) - 0.5)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    add_legend(figure, [left], _COLUMNS)
-    note = "thin: each arm, mean over seeds; bold: mean, with the 95% t-interval over seeds"
-    add_title(figure, " · ".join(filter(None, [title, note])))
-    save_figure(figure, path)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:

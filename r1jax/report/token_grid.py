@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.image import AxesImage
 
-from r1jax.report.style import GREY, INK
+from r1jax.report.style import GREY, INK, NEGATIVE, POSITIVE
 from r1jax.tokenizer import Tokenizer
+
+DIVERGING = LinearSegmentedColormap.from_list("diverging", [NEGATIVE, "#ffffff", POSITIVE])  # as style.diverging
 
 
 def token_texts(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
@@ -31,7 +34,7 @@ def draw_tokens(
     texts: Sequence[Sequence[str]],
     values: np.ndarray,
     labels: Sequence[str],
-    colours: str = "YlOrRd_r",
+    colours: str | Colormap = "YlOrRd_r",
     limits: tuple[float, float] | None = None,
 ) -> AxesImage:
     """Draws one row of cells for each text, and returns the image for a colour bar.

@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
 from r1jax.report.rendering import code_cell, markdown_table, render
 from r1jax.report.style import diverging
+from r1jax.report.token_grid import DIVERGING, draw_tokens
 
 Row = Mapping[str, Any]  # a line of completions.jsonl
 
@@ -24,7 +29,7 @@ def token_value_sections(folders: Mapping[str, Path]) -> tuple[str, str]:
     """
     plain, coloured = [], []
     for label, folder in folders.items():
-        rows = _last_rows(folder / "completions.jsonl")
+        rows = last_rows(folder / "completions.jsonl")
         for name in rows[0]["token_values"] if rows else ():
             what = name.replace("_", " ")
             heading = f"## {' · '.join(filter(None, [f'{what.capitalize()} per token', label]))}\n\n"
@@ -36,7 +41,7 @@ def token_value_sections(folders: Mapping[str, Path]) -> tuple[str, str]:
     return "\n".join(plain), "\n".join(coloured)
 
 
-def _last_rows(path: Path) -> list[Row]:
+def last_rows(path: Path) -> list[Row]:
     """The lines with values per token of the last step that has any."""
     rows: list[Row] = []
     if path.exists():
@@ -46,6 +51,26 @@ def _last_rows(path: Path) -> list[Row]:
                 if "token_values" in row:
                     rows = [one for one in rows if one["step"] == row["step"]] + [row]
     return rows
+
+
+def draw_token_values(ax: Axes, rows: Sequence[Row], name: str) -> AxesImage:
+    """Draws a row of cells for each completion, coloured by the values of its tokens; rows: as from last_rows.
+
+    The colours are those of the report: the same distance from 0 for negative and positive values. Labels are questions
+    with rewards. Returns the image for a colour bar.
+    """
+    texts = [[_shown(text).rstrip("\n").replace(" ", "·") for text in row["token_texts"]] for row in rows]
+    values = np.full((len(rows), max(map(len, texts))), np.nan)
+    for at, row in enumerate(rows):
+        values[at, : len(row["token_values"][name])] = row["token_values"][name]
+    largest = float(np.nanmax(np.abs(values))) or 1.0
+    labels = [f"{row['question']} · {row['reward']:g}" for row in rows]
+    return draw_tokens(ax, texts, values, labels, DIVERGING, (-largest, largest))
+
+
+def _shown(text: str) -> str:
+    """The text of a token with visible line ends; a mark if it has none, as the end token."""
+    return text.replace("\n", "↵\n") or "▪"
 
 
 def _table(rows: Sequence[Row], name: str) -> str:
@@ -81,8 +106,7 @@ def _coloured(rows: Sequence[Row], name: str) -> str:
 
     def token(text: str, value: float) -> dict[str, Any]:
         share = value / largest
-        shown = text.replace("\n", "↵\n") or "▪"
-        return {"text": shown, "value": value, "colour": diverging(share), "minus": share < _UNDERLINED}
+        return {"text": _shown(text), "value": value, "colour": diverging(share), "minus": share < _UNDERLINED}
 
     completions = [
         {

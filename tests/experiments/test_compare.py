@@ -7,8 +7,19 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from r1jax.algorithms.table import ALGORITHMS
+from r1jax.report.algorithms import (
+    algorithm_entries,
+    costs_table,
+    draw_algorithms,
+    draw_final,
+    leads_table,
+    read_comparison,
+    write_comparison,
+)
+from r1jax.report.finished_runs import read_run
 from r1jax.rl.config import RLConfig
 from tests.helpers.commands import call
 from tests.helpers.runs import PROBLEMS, write_run
@@ -60,6 +71,29 @@ def test_the_table_and_the_file_hold_the_figures_of_each_algorithm(folders, tmp_
     page = (tmp_path / "report.md").read_text()
     assert "| dapo | 1 | 29.2 | 100.0 | +16.7 |" in page and "eps-high=0.28" in page.replace("algorithm.", "")
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and "dapo" in stdout
+
+
+def test_a_stored_comparison_is_read_back(folders, tmp_path):
+    entries = write_comparison([read_run(folder) for folder in folders], tmp_path, "Test")
+    stored = read_comparison(tmp_path)
+    assert stored is not None and list(stored.entries) == entries
+    assert stored.about["held_out_problems"] == 6 and read_comparison(tmp_path / "missing") is None
+    costs = [row.split("|")[2:6] for row in costs_table(entries).splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in costs] == [
+        ["24", "30", "4.0", "40"],
+        ["32", "30", "10.0", "not reported"],
+    ]
+    last = leads_table(entries).splitlines()[-1]
+    assert "| +16.7 | one seed gives no interval |" in last
+
+
+def test_the_pictures_have_a_row_and_a_line_for_each_algorithm(folders):
+    entries, figure = algorithm_entries([read_run(folder) for folder in folders]), Figure()
+    panels = figure.subplots(2, 3)
+    draw_algorithms(panels[:, :2], entries)
+    assert all(len(ax.lines) == 2 for ax in panels[:, :2].flat)
+    draw_final(panels[0, 2], entries)
+    assert [label.get_text() for label in panels[0, 2].get_yticklabels()] == ["grpo", "dapo"]
 
 
 def test_runs_that_differ_in_more_than_the_algorithm_are_refused(folders, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from r1jax.report.rendering import to_html
 from r1jax.report.style import INK, NEGATIVE, POSITIVE, diverging
-from r1jax.report.token_values import token_value_sections
+from r1jax.report.token_values import draw_token_values, last_rows, token_value_sections
 from tests.report.helpers import cells
 
 TEXTS = ["<b>", "&", "\n\n", "* 2|", "</div>", "é", ""]
@@ -102,3 +104,20 @@ def test_text_can_be_read_on_every_colour():
     for i in range(-10, 11):
         assert (luminance(diverging(i / 10)) + 0.05) / (luminance(INK) + 0.05) > 6
     assert (diverging(-1.0), diverging(0.0), diverging(2.0)) == (NEGATIVE, "#ffffff", POSITIVE)
+
+
+def test_a_picture_has_the_values_of_the_last_step_on_one_scale_around_0(tmp_path):
+    kept = {"question": "1 + 1", "reward": 1.5, "token_texts": ["a b", "\n", ""]}
+    lines = [
+        {**kept, "step": step, "token_values": {"process_reward": values}}
+        for step, values in ((0, [9.0, 9.0, 9.0]), (1, [0.1, 0.0, -0.4]))
+    ]
+    lines.append({"step": 1, "question": "dropped"})
+    (tmp_path / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = last_rows(tmp_path / "completions.jsonl")
+    ax = Figure().subplots()
+    image = draw_token_values(ax, rows, "process_reward")
+    assert image.get_clim() == (-0.4, 0.4)
+    assert np.asarray(image.get_array()).tolist() == [[0.1, 0.0, -0.4]]
+    assert [text.get_text() for text in ax.texts] == ["a·b", "↵", "▪"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1 + 1 · 1.5"]
