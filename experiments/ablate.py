@@ -168,7 +168,7 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
         folder = out / PRETRAIN if config.base == PRETRAIN else Path(base_input(config.base, PRETRAIN))
         model = load_model(folder, config, config.rl.param_dtype)
         rows: list[dict[str, Any]] = []
-        about = {**machine(), "base": short_name(config.base), "settings": json.loads(cli.to_json(config))}
+        about = {**machine(), "base": short_name(config.base), "settings": json.loads(cli.to_json(settings_of(config)))}
         out.mkdir(parents=True, exist_ok=True)
         for row in measure(settings_of(config), config.measure, config.seed, model, problems):
             rows.append(row)

@@ -27,7 +27,7 @@ prompts = 8  # quick: 2
 group = 8  # quick: 4
 seeds = (0, 1, 2)  # quick: (0,)
 held_out = 32  # quick: 4
-results_folder = "../docs/results/algorithms-tiny-h100"
+results_folder = "../docs/results/algorithms-tiny-h200"
 
 # %%
 from pathlib import Path

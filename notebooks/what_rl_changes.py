@@ -31,7 +31,7 @@ prompts = 16  # quick: 4
 problems = 48  # quick: 6
 samples = 64  # quick: 8
 seeds = (0, 1)  # quick: (0,)
-study_folder = "../docs/results/what-rl-changes-smollm2-h100"
+study_folder = "../docs/results/what-rl-changes-smollm2-h200"
 
 # %%
 from pathlib import Path
