@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Nine algorithms, compared
 #
-# *Two CPU cores: 6 minutes, and 6 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
+# *Two CPU cores: 4 minutes, and 4 more the first time, when a small base model is pretrained. Quick size: 1 minute.*
 #
 # GRPO has many relatives, and each paper finds that its own is the best. Here all of them train the same model on the
 # same problems, through the same sampler, rewards and updates, so that a comparison differs in the algorithm alone.
