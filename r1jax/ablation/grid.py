@@ -117,8 +117,8 @@ def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationCon
         ``config``; and an arm that the config refuses.
     """
     for axis in axes:
-        alone = [_with_value(axis, value, config, axes) for value in axis.values]
         _check_axis(axis, config)
+        alone = [_with_value(axis, value, config, axes) for value in axis.values]
         if len(axes) == 1:
             return [arm for arm in alone if arm is not None]
     return [_read_arm(config, arm) for arm in arms_of(axes)]
