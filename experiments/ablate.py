@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.ablation.config import AblationConfig, check_arm, loop_spec
+from r1jax.ablation.config import AblationConfig, check_arms, loop_spec
 from r1jax.ablation.cost import measure
 from r1jax.ablation.grid import configs_of, parse_axes
 from r1jax.ablation.groups import group_arms
@@ -124,8 +124,7 @@ def check(config: Config, problems: ProblemSet) -> None:
         tokenizer, everything = read_tokenizer(config.base), (*problems.train, *problems.held_out)
         width = max(len(template.prompt_ids(problem, tokenizer)) for problem in everything)
         check_context(width, longest(config), read_config(config.base).context_length)
-    for arm in arms(config):
-        check_arm(arm, problems)
+    check_arms(arms(config), problems)
 
 
 def seeds(config: Config) -> tuple[int, ...]:
