@@ -65,6 +65,11 @@ def check_arms(configs: Sequence[AblationConfig], problems: ProblemSet) -> None:
     for config in configs:
         spec = loop_spec(config)
         check_run(config.rl, config.sampling, data_axis=1)
+        if config.sampling.slots:
+            raise UserError(
+                f"sampling.slots={config.sampling.slots} has no effect in an ablation, whose program decodes all "
+                "sequences together: leave it out, and lower chunks.at-once for less memory"
+            )
         check_rewards(spec.rewards, spec.template)
         check_algorithm(spec)
     expected_answers((*problems.train, *problems.held_out))
