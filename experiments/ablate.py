@@ -1,6 +1,6 @@
 """Ablations: R1-Zero on a small model with all combinations of some settings and several seeds, many at a time.
 
-    python experiments/ablate.py --grid rl.beta=0,0.01,0.1 --grid rl.eps-high=0.2,0.28 --seeds 8
+    python experiments/ablate.py --grid rl.beta=0,0.01,0.1 --grid rl.eps-high=0.2,0.28 --rl.minibatches 4 --seeds 8
     python experiments/ablate.py --grid rl.algorithm=grpo,dapo --grid rl.group=4,8 --base runs/mine/pretrain
     python experiments/ablate.py --grid rl.algorithm=grpo,ppo,prime --rl.minibatches 4 --seeds 4
     python experiments/ablate.py --grid rl.beta=0,0.01 --dry-run      the plan and the groups of arms
