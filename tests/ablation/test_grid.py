@@ -69,7 +69,7 @@ def test_an_algorithm_may_change_together_with_another_setting():
     found = [(arm.rl.minibatches, arm.rl.algorithm.overlong_buffer, arm.rl.algorithm.baseline) for arm in arms[:2]]
     assert found == [(2, 1, "group"), (4, 0, "batch")]
     arms = configs("rl.minibatches+rl.algorithm=1+ppo", "rl.gae-lambda=0.9,1")
-    assert [arm.rl.algorithm.gae_lambda for arm in arms] == [0.9, 1.0]
+    assert [vars(arm.rl.algorithm)["gae_lambda"] for arm in arms] == [0.9, 1.0]
 
 
 @pytest.mark.parametrize(
