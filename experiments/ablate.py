@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.ablation.config import AblationConfig, check_arm, loop_spec
+from r1jax.ablation.config import AblationConfig, check_arms, loop_spec
 from r1jax.ablation.cost import measure
 from r1jax.ablation.grid import configs_of, parse_axes
 from r1jax.ablation.groups import group_arms
@@ -49,6 +49,7 @@ from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.reasoning_rl import check_context
 from r1jax.report.ablation import write_report
+from r1jax.sampling.processors import Sampling
 from r1jax.sharding import make_mesh
 from r1jax.training.loop import SaveConfig
 
@@ -84,6 +85,8 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
             raise UserError(f"--mesh={self.mesh}: an ablation runs on one device, --mesh=1x1")
         if any(count < 1 for count in self.measure):
             raise UserError("--measure: the numbers of trainings must be at least 1")
+        if self.measure and self.dry_run:
+            raise UserError("--measure has no plan to print: leave --dry-run out")
 
 
 PRESETS = {"tiny": ("a small pretrained model on two-digit sums and differences", Config())}
@@ -101,6 +104,11 @@ def arms(config: Config) -> list[AblationConfig]:
     return configs_of(parse_axes(config.grid), own) if config.grid or not config.measure else [own]
 
 
+def longest(config: Config) -> Sampling:
+    """The settings of sampling of the arm whose completions may be longest."""
+    return max((arm.sampling for arm in arms(config)), key=lambda sampling: sampling.max_tokens)
+
+
 def check(config: Config, problems: ProblemSet) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     if config.grid and config.measure:
@@ -115,9 +123,8 @@ def check(config: Config, problems: ProblemSet) -> None:
     else:
         tokenizer, everything = read_tokenizer(config.base), (*problems.train, *problems.held_out)
         width = max(len(template.prompt_ids(problem, tokenizer)) for problem in everything)
-        check_context(width, config.sampling, read_config(config.base).context_length)
-    for arm in arms(config):
-        check_arm(arm, problems)
+        check_context(width, longest(config), read_config(config.base).context_length)
+    check_arms(arms(config), problems)
 
 
 def seeds(config: Config) -> tuple[int, ...]:
@@ -128,13 +135,14 @@ def seeds(config: Config) -> tuple[int, ...]:
 def stages(config: Config) -> list[Stage]:
     """The base model and the ablation."""
     options: dict[str, Any] = {name: getattr(config, name) for name in COMPUTE_OPTIONS}
+    max_tokens = longest(config).max_tokens
     pretraining = pretrain_settings(
-        config.pretrain, config.template, config.problems, None, config.sampling.max_tokens, config.seed, config.save
+        config.pretrain, config.template, config.problems, None, max_tokens, config.seed, config.save
     )
     ablation = AblationSettings(
         arms=settings_of(config), grid=config.grid, seeds=seeds(config), problems=config.problems, **options
     )
-    model = base_config(config.base, config.pretrain, config.sampling.max_tokens)
+    model = base_config(config.base, config.pretrain, max_tokens)
     base = make_stage(PRETRAIN, pretrain_stage, pretraining, {}, model=model, mesh=config.mesh)
     reads = {"policy": base_input(config.base, PRETRAIN)}
     row = make_stage(STAGE, ablation_stage, ablation, reads, model=model, mesh=config.mesh)

@@ -228,7 +228,7 @@ Markdown(costs_table(entries) if stored else "No results yet.")
 #   0 with a probability of about a third. A lead that matters repeats with other seeds.
 # - The learning rate is not the best one of each algorithm. `RATES="1e-4 4e-4" SEEDS=3 launch/algorithms.sh` searches it,
 #   on another seed than those that are reported.
-# - Time and memory are those of a small model, for which sampling dominates. Learned models cost more where the policy
-#   fills the device.
+# - Time and memory are those of a small model, for which the rewards of the host and the first compilation count. In a
+#   large one sampling and updates do, and learned models cost more where the policy fills the device.
 # - The model is tiny and its problems are easy. What a clip or a critic does in long trainings of large models, this
 #   cannot show; that the same program runs all of them, it can.

@@ -15,7 +15,7 @@
 #
 # GRPO has about ten settings, and papers disagree on most of them. A difference between two trainings says little,
 # since two random seeds with the same settings differ, too. This notebook trains several settings with several seeds in
-# one compiled program, and then reads the results of eight such ablations that were made on a GPU.
+# one compiled program, and then reads the results of such ablations that were made on a GPU.
 
 # %% tags=["parameters"]
 folder = "../runs/notebooks"  # quick: "../build/notebooks"
@@ -132,7 +132,7 @@ for axis in result.axes:
 # %% [markdown]
 # The larger learning rate is too large: the column `format_after` says that the policy has learned the format, and
 # `accuracy_after` that it has forgotten how to calculate. The reward has two parts, and the cheap one was found first.
-# The KL weight holds it back a little.
+# With the KL weight the loss of accuracy is smaller in each of these seeds.
 #
 # Are the differences more than noise? Trainings with the same seed see the same problems, so the difference is taken
 # seed by seed, and what the seed does to both cancels. If the 95% interval of the mean difference includes 0, we say
@@ -150,10 +150,10 @@ for axis, (first, second) in result.axes.items():
 Markdown("\n".join(lines))
 
 # %% [markdown]
-# ## 3. Eight ablations on a GPU
+# ## 3. Ablations on a GPU
 #
-# `launch/ablations.sh` trains the settings of section 1 with 8 seeds each, 256 samples a step in all arms. The results
-# are in `docs/results`.
+# `launch/ablations.sh` makes an ablation of each setting of section 1, with 256 samples a step in all arms. The results
+# of those that have finished are in `docs/results`.
 
 # %%
 from r1jax.report.ablation_study import axes_table, draw_results, findings, read_axes
@@ -191,9 +191,9 @@ print(*findings(results), sep="\n")
 #
 # - Look at the intervals first. Differences of a point or two between single runs, on which settings are often chosen,
 #   are within what the seed alone does.
-# - One in 20 intervals excludes 0 by chance. With about twenty comparisons above, one such finding is expected even if
-#   no setting had an effect: repeat a small one with other seeds (`SEEDS` of the script, `--seed` of
-#   `experiments/ablate.py`) before you believe it.
+# - One in 20 intervals excludes 0 by chance. The table above has so many comparisons that about one such finding is
+#   expected even if no setting had an effect: repeat a small one with other seeds (`--seed` of `experiments/ablate.py`)
+#   before you believe it.
 # - Evaluations sample at temperature 1. A model that was trained at another temperature is evaluated away from it.
 # - "No difference" is about this model, with 0.4 million weights, on two-digit sums and differences, after 100 steps
 #   from a base that already solves a part of them. A clip or a KL weight guards against what happens in long trainings

@@ -64,7 +64,8 @@ Markdown(f"> {REFUTATION}")
 #
 # $$\text{pass@}k = 1 - \binom{n-c}{k} \Big/ \binom{n}{k}$$
 #
-# A problem with 3 right answers of 64 is hard at k = 1, and almost certain at k = 64:
+# A problem with 3 right answers of 64 is hard at k = 1, likely at k = 32, and certain at k = 64, where the only subset
+# is the whole:
 
 # %%
 from r1jax.evaluation.rl_change import pass_curve
@@ -196,8 +197,8 @@ print(*solvable_lines(tiny), sep="\n")
 # ## 6. SmolLM2-135M
 #
 # The tiny base was pretrained on such problems and solves nearly all of them in a few samples, so the claim could
-# hardly fail. A model that was never trained on them is the better test: SmolLM2-135M on two-digit sums, differences
-# and products, most of which it does not solve in one sample. The runs were made on a GPU by
+# hardly fail. A model that was not made for them is the better test: SmolLM2-135M on two-digit sums, differences and
+# products, most of which it does not solve in one sample. The runs, rewarded for accuracy alone, were made on a GPU by
 # `launch/what_rl_changes.sh`; their results are in `docs/results`.
 
 # %%
@@ -230,6 +231,10 @@ Markdown(became_table(study))
 #   problems that the base did not solve in as many samples.
 # - "Not solved in 256 samples" is not "cannot be solved": with more samples the base may solve a problem, too. The
 #   claim is about what is within reach of sampling.
+# - The intervals are over problems. They do not say how much another training would differ: look at the thin lines.
+# - Even here the answer depends on the reward. With a reward for the format beside that for accuracy, two of three runs
+#   collapse to answers that are hardly ever right, and pass@256 falls:
+#   `docs/results/what-rl-changes-smollm2-format-h200/report.md`.
 # - One task and one small model decide nothing about other models. To test yours, run
 #   `experiments/r1_zero.py --base PATH --evaluation.samples 256 --seed S` with several seeds, and
 #   `experiments/what_rl_changes.py` on their folders.

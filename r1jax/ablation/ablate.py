@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from r1jax import cli
-from r1jax.ablation.config import AblationConfig, check_arm
+from r1jax.ablation.config import AblationConfig, check_arms
 from r1jax.ablation.grid import configs_of, make_axes
 from r1jax.ablation.in_graph import make_loop
 from r1jax.ablation.parts import Loop
@@ -76,8 +76,7 @@ def ablate(
     """
     axes, seeds = make_axes(grid.items()), check_seeds(seeds)
     configs = configs_of(axes, config)
-    for arm in configs:
-        check_arm(arm, problems)
+    check_arms(configs, problems)
     held_out = problems.held_out[: config.evaluation.problems]
 
     def make_own(spec: LoopSpec) -> Loop:

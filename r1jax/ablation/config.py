@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from r1jax.ablation.answers import expected_answers
 from r1jax.ablation.rewards import check_rewards
@@ -56,10 +57,19 @@ def loop_spec(config: AblationConfig) -> LoopSpec:
     )
 
 
-def check_arm(config: AblationConfig, problems: ProblemSet) -> None:
-    """Raises UserError for settings that do not fit together, or have no form inside a program."""
-    spec = loop_spec(config)
-    check_run(config.rl, config.sampling, data_axis=1)
-    check_rewards(spec.rewards, spec.template)
-    check_algorithm(spec)
+def check_arms(configs: Sequence[AblationConfig], problems: ProblemSet) -> None:
+    """Raises UserError for settings of an arm that do not fit together, or that have no form inside a program.
+
+    The answers of the problems, which all arms share, must have such a form, too.
+    """
+    for config in configs:
+        spec = loop_spec(config)
+        check_run(config.rl, config.sampling, data_axis=1)
+        if config.sampling.slots:
+            raise UserError(
+                f"sampling.slots={config.sampling.slots} has no effect in an ablation, whose program decodes all "
+                "sequences together: leave it out, and lower chunks.at-once for less memory"
+            )
+        check_rewards(spec.rewards, spec.template)
+        check_algorithm(spec)
     expected_answers((*problems.train, *problems.held_out))

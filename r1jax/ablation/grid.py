@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -81,8 +82,8 @@ def make_axes(pairs: Iterable[tuple[str, Sequence[Any]]]) -> tuple[Axis, ...]:
 
 
 def _split(name: str, value: str) -> list[str]:
-    """The values of the settings of an axis; a value of one setting may have the tie in it, as reinforce++ has."""
-    return value.split(_TIE) if _TIE in name else [value]
+    """The values of the settings of an axis; a value may end with the tie, as that of reinforce++ does."""
+    return re.split(r"\+(?!\+|$)", value) if _TIE in name else [value]
 
 
 def typed(text: str) -> Value:
@@ -108,8 +109,8 @@ def arms_of(axes: Sequence[Axis]) -> list[dict[str, str]]:
 def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationConfig]:
     """The config of each arm, in the order of arms_of: the given one with the arm's values as further flags.
 
-    The axis rewards.NAME is the weight of a reward. If an algorithm of the axis rl.algorithm brings an overlong buffer
-    that is longer than a completion, as DAPO its 4096 tokens, a fifth of sampling.max-tokens replaces it.
+    The axis rewards.NAME is the weight of a reward. If an algorithm of an axis with rl.algorithm brings an overlong
+    buffer that is longer than a completion, as DAPO its 4096 tokens, a fifth of sampling.max-tokens replaces it.
 
     Raises:
       UserError: naming the axis, for a name that is no setting, with the nearest one; a value of another type; a
@@ -117,8 +118,8 @@ def configs_of(axes: Sequence[Axis], config: AblationConfig) -> list[AblationCon
         ``config``; and an arm that the config refuses.
     """
     for axis in axes:
-        alone = [_with_value(axis, value, config, axes) for value in axis.values]
         _check_axis(axis, config)
+        alone = [_with_value(axis, value, config, axes) for value in axis.values]
         if len(axes) == 1:
             return [arm for arm in alone if arm is not None]
     return [_read_arm(config, arm) for arm in arms_of(axes)]
@@ -129,8 +130,8 @@ def _with_value(axis: Axis, value: str, config: AblationConfig, axes: Sequence[A
 
     Raises UserError if the parser refuses the value with all algorithms of the grid, since those differ in their flags.
     """
-    algorithms = [other for other in axes if other.name == "rl.algorithm" != axis.name]
-    choices = [{"rl.algorithm": name} for other in algorithms for name in other.values] or [{}]
+    algorithms = [other for other in axes if "rl.algorithm" in other.settings and other is not axis]
+    choices = [{other.name: values} for other in algorithms for values in other.values] or [{}]
     for choice in choices:
         try:
             return _with(config, {axis.name: value, **choice})
@@ -187,7 +188,7 @@ def _with(config: AblationConfig, arm: Mapping[str, str]) -> AblationConfig:
     changed = dataclasses.replace(config, rewards=tuple(texts))
     parse_rewards(changed.rewards)
     read = cli.parse({"given": ("", changed)}, "given", flags)
-    return _with_short_buffer(read) if "rl.algorithm" in arm and _BUFFER not in arm else read
+    return _with_short_buffer(read) if "rl.algorithm" in settings and _BUFFER not in settings else read
 
 
 def _with_short_buffer(config: AblationConfig) -> AblationConfig:

@@ -49,7 +49,7 @@ class Loop(Protocol):
 class Part:
     """N trainings that one compiled program runs at once."""
 
-    name: str  # of its folder
+    name: str  # in front of its progress, and in messages
     values: Mapping[str, np.ndarray]  # setting -> [N] float32
     seeds: np.ndarray  # [N] int32
 

@@ -117,7 +117,8 @@ def _programs(at: int, group: Group, loop: Loop, seeds: int, at_once: int) -> li
     count, result = len(group.arms) * seeds, []
     for trainings in divide(count, min(at_once or count, count)):
         within, seed = np.divmod(trainings, seeds)
-        name = f"{_FOLDER}-{at}-{trainings[0]}-{trainings[-1]}"
+        # The length is a part of the name: the last parts of two divisions may have the same first and last training.
+        name = f"{_FOLDER}-{at}-{trainings[0]}-{len(trainings)}"
         result.append(_Program(name, loop, group, np.array(group.arms)[within], within, seed))
     return result
 

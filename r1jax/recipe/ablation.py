@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from r1jax.ablation.ablate import ablate
 from r1jax.ablation.config import AblationConfig
 from r1jax.ablation.grid import parse_axes
@@ -39,6 +41,6 @@ def ablation_stage(settings: AblationSettings, inputs: Inputs, folder: Path) -> 
     return {
         "trainings": len(result.arms) * len(result.seeds),
         "steps": result.steps,
-        "tokens": float(result.metrics["tokens"].sum()),
+        "tokens": float(result.metrics["tokens"].sum(dtype=np.float64)),
         "seconds": result.about["seconds"],
     }

@@ -137,10 +137,14 @@ def draw_result(ax: Axes, result: AxisResult) -> None:
 
 
 def findings(results: Mapping[str, AxisResult]) -> list[str]:
-    """A sentence for each axis: the values that are better or worse than the first, or that there is no difference."""
+    """A sentence for each axis: the values that are better or worse than the first, or that there is no difference.
+
+    With one seed, the sentence is that there is no interval.
+    """
     lines = []
     for result in results.values():
         words = dict(zip(result.values, _readings(result), strict=True))
         parts = [f"{value} is {word}" for value, word in words.items() if word in _COLOURS]
-        lines.append(f"{result.axis}, against {result.values[0]}: {', '.join(parts) or 'no difference'}")
+        others = dict.fromkeys(word for word in words.values() if word)
+        lines.append(f"{result.axis}, against {result.values[0]}: {', '.join(parts or others) or 'no other value'}")
     return lines

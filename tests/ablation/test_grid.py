@@ -62,6 +62,16 @@ def test_settings_that_change_together_are_one_axis():
     assert found == [(2, 6, "group"), (2, 6, "batch"), (4, 3, "group"), (4, 3, "batch")]
 
 
+def test_an_algorithm_may_change_together_with_another_setting():
+    """Its overlong buffer is that of an algorithm alone, and its flags are those of other axes, too."""
+    with pytest.warns(UserWarning, match="its arms have 1, a fifth"):
+        arms = configs("rl.algorithm+rl.minibatches=dapo+2,reinforce+++4,ppo+1")
+    found = [(arm.rl.minibatches, arm.rl.algorithm.overlong_buffer, arm.rl.algorithm.baseline) for arm in arms[:2]]
+    assert found == [(2, 1, "group"), (4, 0, "batch")]
+    arms = configs("rl.minibatches+rl.algorithm=1+ppo", "rl.gae-lambda=0.9,1")
+    assert [arm.rl.algorithm.gae_lambda for arm in arms] == [0.9, 1.0]
+
+
 @pytest.mark.parametrize(
     ("texts", "parts"),
     [

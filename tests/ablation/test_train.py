@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from r1jax.ablation import parts, train
+from r1jax.ablation.config import ChunkConfig
 from r1jax.ablation.grid import parse_axes
 from r1jax.ablation.train import divide, train_grid
 from r1jax.algorithms.grpo import GRPO
@@ -86,6 +87,17 @@ def test_the_figures_do_not_depend_on_the_division(whole):
     same(result, whole[0])
     assert calls == [(0, 5, 3)] * 4
     assert [part.tolist() for part in divide(7, 3)] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+
+
+def test_another_division_does_not_read_the_last_part_of_the_first(tmp_path):
+    """Seven trainings in parts of 3 and of 1: the last part starts and ends with training 6 in both."""
+    results = []
+    for at_once in (3, 1):
+        config = dataclasses.replace(CONFIGS[0], chunks=ChunkConfig(at_once=at_once))
+        axes = parse_axes(["rl.beta=0.5"])
+        results.append(train_grid(axes, [config], range(7), lambda spec: FakeLoop(spec, []), tmp_path))
+    first, second = (result.after["accuracy"] for result in results)
+    np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
 class Killed(Exception):

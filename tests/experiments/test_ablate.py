@@ -84,6 +84,10 @@ def test_the_plan_shows_arms_and_programs_and_makes_nothing(tmp_path, calls):
         (["--grid", "rl.beta=0", "--seeds=0"], "--seeds=0 must be at least 1"),
         (["--grid", "rl.beta=0", "--measure", "1", "8"], "leave --grid out"),
         (["--measure", "0"], "must be at least 1"),
+        (["--measure", "1", "8", "--dry-run"], "leave --dry-run out"),
+        (["--grid", "sampling.max-tokens=8,125"], "beyond the model's context of 128"),
+        (["--grid", "sampling.slots=1,2"], "sampling.slots=1 has no effect in an ablation"),
+        (["--grid", "seed=1,2"], "may differ in rl.*, sampling.*, rewards.* only"),
         (["--grid", "rl.beta=0", "--base=pretrain", "--problems.terms=3"], "give another --base"),
         (["--grid", "rl.beta=0", "--chunks.every=0"], "every must be at least 1"),
     ],
@@ -104,6 +108,8 @@ def test_every_setting_reaches_the_stages():
     pretraining, ablation = (stage.settings for stage in stages(config))
     assert ablation.dtype == "bfloat16" and ablation.seeds == (3, 4) and ablation.grid == ("rl.beta=0,1",)
     assert pretraining.seed == 3 and ablation.problems == config.problems
+    longer = dataclasses.replace(config, grid=("sampling.max-tokens=24,96",))
+    assert stages(longer)[0].settings.max_tokens == 96  # so that the base has the context of all arms
     own = {field.name for field in dataclasses.fields(Config)}
     read = {field.name for part in (AblationConfig, type(ablation)) for field in dataclasses.fields(part)}
     beside = "mesh until only force dry_run base out seed measure save pretrain"
