@@ -205,10 +205,10 @@ Markdown(leads_table(entries) if stored else "No results yet.")
 # drop groups draw more samples in a step, and the accuracy of their batches is that of the groups that they keep.
 
 # %%
-if stored:
-    figure, panels = plt.subplots(2, 2, figsize=(10, 6), dpi=60, sharey="row", layout="constrained")
-    draw_algorithms(panels, entries)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+for metric in ("reward", "accuracy") if stored else ():
+    figure, row = plt.subplots(1, 2, figsize=(10, 3.4), dpi=60, sharey=True, layout="constrained")
+    draw_algorithms(row, entries, metric)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     plt.show()
 
 # %% [markdown]

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -269,23 +269,23 @@ def plot_algorithms(entries: Sequence[Entry], path: Path | str, title: str = "")
     """
     figure = Figure(figsize=(10.5, 7), dpi=150, facecolor="white", layout="constrained")
     panels = figure.subplots(2, 2, sharey="row")
-    draw_algorithms(panels, entries)
+    for row, metric in zip(panels, ("reward", "accuracy"), strict=True):
+        draw_algorithms(row, entries, metric)
     add_legend(figure, [panels[0, 0]], 5)
     add_title(figure, " · ".join(filter(None, [title, "bands: lowest to highest seed"])))
     save_figure(figure, path)
 
 
-def draw_algorithms(panels: np.ndarray, entries: Sequence[Entry]) -> None:
-    """Draws the four panels of plot_algorithms; panels: [2, 2] Axes."""
+def draw_algorithms(row: Sequence[Axes], entries: Sequence[Entry], metric: Literal["reward", "accuracy"]) -> None:
+    """Draws a metric as plot_algorithms does, on two axes: at equal samples and at equal time."""
     styles = model_styles([entry.label for entry in entries])
-    for row, (metric, heading) in zip(panels, (("reward", "Reward"), ("accuracy", "Accuracy")), strict=True):
-        for ax, (unit, text) in zip(row, (("samples", "equal samples"), ("seconds", "equal time")), strict=True):
-            for entry, style in zip(entries, styles, strict=True):
-                _draw(ax, entry, metric, unit, style)
-            finish_axes(ax, f"{heading} at {text}", "mean of the samples" if unit == "samples" else "")
-            ax.set_xlabel("samples" if unit == "samples" else "seconds of training", fontsize=8, color=GREY)
-            if metric == "accuracy":
-                ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for ax, (unit, text) in zip(row, (("samples", "equal samples"), ("seconds", "equal time")), strict=True):
+        for entry, style in zip(entries, styles, strict=True):
+            _draw(ax, entry, metric, unit, style)
+        finish_axes(ax, f"{metric.capitalize()} at {text}", "mean of the samples" if unit == "samples" else "")
+        ax.set_xlabel("samples" if unit == "samples" else "seconds of training", fontsize=8, color=GREY)
+        if metric == "accuracy":
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def draw_final(ax: Axes, entries: Sequence[Entry]) -> None:

@@ -90,7 +90,8 @@ def test_a_stored_comparison_is_read_back(folders, tmp_path):
 def test_the_pictures_have_a_row_and_a_line_for_each_algorithm(folders):
     entries, figure = algorithm_entries([read_run(folder) for folder in folders]), Figure()
     panels = figure.subplots(2, 3)
-    draw_algorithms(panels[:, :2], entries)
+    for row, metric in zip(panels, ("reward", "accuracy"), strict=True):
+        draw_algorithms(row[:2], entries, metric)
     assert all(len(ax.lines) == 2 for ax in panels[:, :2].flat)
     draw_final(panels[0, 2], entries)
     assert [label.get_text() for label in panels[0, 2].get_yticklabels()] == ["grpo", "dapo"]

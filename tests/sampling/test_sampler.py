@@ -15,7 +15,7 @@ from r1jax.models import cache
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import END, LENGTH, _random_words, make_queue, sample, sample_queue
+from r1jax.sampling.sampler import END, LENGTH, make_queue, random_words, sample, sample_queue
 from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
@@ -203,7 +203,7 @@ def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
 
 def test_random_words_use_all_bits_and_differ_by_sequence_and_position():
     ids, positions = jnp.repeat(jnp.arange(20), 20), jnp.tile(jnp.arange(20), 20)
-    words = np.asarray(_random_words(jax.random.key(0), ids, positions))
+    words = np.asarray(random_words(jax.random.key(0), ids, positions))
     assert words.dtype == np.uint32 and len(np.unique(words)) == words.size
     ones = [(words >> bit & 1).mean() for bit in range(32)]
     assert max(abs(share - 0.5) for share in ones) < 0.1  # of 800, over 5 standard deviations
