@@ -20,6 +20,7 @@ from r1jax.errors import UserError
 from r1jax.traced import enabled, is_array, where_enabled
 
 LABELS = "accuracy"  # the rule whose rewards the process reward model learns
+_UNDECIDED = 1e-5  # summed rewards below it may be rounding: the model starts as the reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ class PRIME(GRPO):
         """Cross-entropy of the label and the summed process rewards of each completion.
 
         Metrics: accuracy, the share of completions whose summed rewards have the sign that the label asks for, which is
-        positive above 0.5; reward_correct and reward_wrong, the mean process reward per token of correct (label above
+        positive above 0.5, where a sum that is 0 up to rounding counts one half; reward_correct and reward_wrong, the mean process reward per token of correct (label above
         0.5) and of other completions.
         """
         rewards = jnp.where(mask, self.prm_beta * (output - targets["reference"]), 0.0)
@@ -139,7 +140,8 @@ class PRIME(GRPO):
         scores, good = rewards.sum(axis=1), labels > 0.5
         loss = -labels * jax.nn.log_sigmoid(scores) - (1 - labels) * jax.nn.log_sigmoid(-scores)
         count = known.sum().astype(jnp.float32)
-        metrics = {"accuracy": (jnp.where(known, (scores > 0) == good, 0.0).sum(), count)}
+        right = jnp.where(jnp.abs(scores) < _UNDECIDED, 0.5, (scores > 0) == good)
+        metrics = {"accuracy": (jnp.where(known, right, 0.0).sum(), count)}
         for which, rows in (("correct", known & good), ("wrong", known & ~good)):
             tokens = jnp.where(rows[:, None], mask, False).sum().astype(jnp.float32)
             metrics[f"reward_{which}"] = (jnp.where(rows, scores, 0.0).sum(), tokens)

@@ -28,6 +28,9 @@ def test_advantages_by_hand():
     loss, count, metrics = PRIME(prm_beta=0.5).learned_loss("prm", output, mask, targets["prm"])
     assert (float(loss), float(count)) == (pytest.approx(0.6444 + 0.8544, abs=1e-4), 2.0)
     assert [float(x) for x in metrics["accuracy"]] == [1.0, 2.0]  # both sums are positive, one label is
+    correct = targets["prm"] | {"labels": jnp.ones(2)}
+    start = PRIME(prm_beta=0.5).learned_loss("prm", reference + 1e-7, mask, correct)[2]
+    assert [float(x) for x in start["accuracy"]] == [1.0, 2.0]  # two halves, since the sums may be rounding
     assert [float(x) for x in metrics["reward_correct"]] == [pytest.approx(0.1), 2.0]
     assert [float(x) for x in metrics["reward_wrong"]] == [pytest.approx(0.3), 1.0]
     np.testing.assert_allclose(
