@@ -131,8 +131,8 @@ class PRIME(GRPO):
         """Cross-entropy of the label and the summed process rewards of each completion.
 
         Metrics: accuracy, the share of completions whose summed rewards have the sign that the label asks for, which is
-        positive above 0.5, where a sum that is 0 up to rounding counts one half; reward_correct and reward_wrong, the mean process reward per token of correct (label above
-        0.5) and of other completions.
+        positive above 0.5, where a sum that is 0 up to rounding counts one half; reward_correct and reward_wrong, the
+        mean process reward per token of correct (label above 0.5) and of other completions.
         """
         rewards = jnp.where(mask, self.prm_beta * (output - targets["reference"]), 0.0)
         known = mask.any(axis=1) & ~jnp.isnan(targets["labels"])
