@@ -34,7 +34,7 @@ from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
 from r1jax.rl.step import run_updates
 from r1jax.rl.train import step_keys
-from r1jax.sampling.sampler import LENGTH
+from r1jax.sampling.sampler import LENGTH, padded_prompts
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import entered_mesh
 from r1jax.traced import enabled
@@ -244,12 +244,9 @@ def make_loop(model: Model, problems: Sequence[Problem], spec: LoopSpec, held_ou
             f"the longest prompt has {width} tokens and sampling.max-tokens={limit}: together they are beyond the "
             f"model's context of {model.config.context_length}"
         )
-    rows = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in zip(rows, prompts, strict=True):
-        row[: len(prompt)] = prompt
     kinds = tuple(sorted({problem.kind for problem in problems}))
     arrays = Problems(
-        prompts=jnp.asarray(rows),
+        prompts=jnp.asarray(padded_prompts(prompts, width)),
         prompt_lengths=jnp.asarray([len(prompt) for prompt in prompts], jnp.int32),
         expected=expected_answers(everything),
         kind=jnp.asarray([kinds.index(p.kind) if p.kind in kinds else -1 for p in everything], jnp.int32),

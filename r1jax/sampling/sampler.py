@@ -132,16 +132,21 @@ def make_queue(
             f"a prompt of {lengths.max()} tokens and {limits.max()} new ones are {total}, "
             f"but the model's context is {config.context_length}: lower max-tokens or shorten the prompt"
         )
-    rows = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in zip(rows, prompts, strict=True):
-        row[: len(prompt)] = prompt
     return Queue(
-        prompts=jnp.asarray(rows),
+        prompts=jnp.asarray(padded_prompts(prompts, width)),
         prompt_lengths=jnp.asarray(lengths),
         prompt_of=jnp.asarray(np.repeat(np.arange(len(prompts)), samples_per_prompt), jnp.int32),
         limits=jnp.asarray(limits, jnp.int32),
         ids=jnp.asarray(ids, jnp.int32),
     )
+
+
+def padded_prompts(prompts: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """Token ids of P prompts, padded with zeros on the right: [P, width] int32."""
+    rows = np.zeros((len(prompts), width), np.int32)
+    for row, prompt in zip(rows, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return rows
 
 
 # For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates.
