@@ -5,15 +5,15 @@
 #   launch/ablations.sh                          all axes, 8 seeds, one command at a time on each GPU
 #   MINUTES=20 launch/ablations.sh               stops after twenty minutes
 #   SMALL=1 launch/ablations.sh                  the same commands with a small model and few steps, to test this script
-#   AXES="beta clip" SEEDS=8 STEPS=100 BASE=PATH RUNS=runs/ablations OUT=RUNS/results PYTHON=python
+#   AXES="beta clip" SEEDS=8 STEPS=100 BASE=PATH RUNS=runs/ablations RESULTS=RUNS/results PYTHON=python
 #
-# All arms of an axis have the same number of samples, 256 a step. OUT gets summary.json and results.csv of each finished
-# axis, and cost.json. BASE is the folder of a checkpoint; without it a base model is pretrained. pool.sh describes K,
+# All arms of an axis have the same number of samples, 256 a step. RESULTS gets summary.json and results.csv of each
+# finished axis, and cost.json. BASE is the folder of a checkpoint; without it a base model is pretrained. pool.sh describes K,
 # GPUS and MINUTES.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 AXES=${AXES:-group beta clip std length temperature reference updates} SEEDS=${SEEDS:-8} STEPS=${STEPS:-100}
-RUNS=${RUNS:-runs/ablations} PYTHON=${PYTHON:-python} SMALL=${SMALL:-} OUT=${OUT:-$RUNS/results}
+RUNS=${RUNS:-runs/ablations} PYTHON=${PYTHON:-python} SMALL=${SMALL:-} RESULTS=${RESULTS:-$RUNS/results}
 BASE=${BASE:-}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -62,10 +62,10 @@ for axis in $AXES; do
     "${train[@]}"
 done
 wait
-mkdir -p "$OUT" || exit 1
-if [ -e "$RUNS/cost/cost.json" ]; then cp "$RUNS/cost/cost.json" "$OUT"; fi
+mkdir -p "$RESULTS" || exit 1
+if [ -e "$RUNS/cost/cost.json" ]; then cp "$RUNS/cost/cost.json" "$RESULTS"; fi
 for axis in $AXES; do
   if [ -e "$RUNS/$axis/summary.json" ]; then
-    mkdir -p "$OUT/$axis" && cp "$RUNS/$axis/summary.json" "$RUNS/$axis/ablation/results.csv" "$OUT/$axis"
+    mkdir -p "$RESULTS/$axis" && cp "$RUNS/$axis/summary.json" "$RUNS/$axis/ablation/results.csv" "$RESULTS/$axis"
   fi
 done

@@ -6,7 +6,7 @@
 #   K=4 GPUS="0" launch/algorithms.sh           four at a time on one GPU: times are not clean
 #   MINUTES=9 launch/algorithms.sh              stops after nine minutes
 #   SMALL=1 launch/algorithms.sh                the same commands with a small model and few steps, to test this script
-#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms OUT=RUNS/table PYTHON=python
+#   ALGORITHMS="grpo ppo" SEEDS="0 1" STEPS=100 RATE=4e-4 RUNS=runs/algorithms RESULTS=RUNS/table PYTHON=python
 #   RATES="1e-4 2e-4 4e-4 8e-4" SEEDS=3 RUNS=runs/rates launch/algorithms.sh    each algorithm with each learning rate
 #
 # All algorithms have the schedule, prompts, group size and number of steps of the preset, and so the same number of
@@ -16,7 +16,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 ALGORITHMS=${ALGORITHMS:-grpo dr-grpo dapo rloo reinforce++ gspo cispo ppo prime} SEEDS=${SEEDS:-0 1 2}
 STEPS=${STEPS:-100} RATE=${RATE:-4e-4} RATES=${RATES:-} RUNS=${RUNS:-runs/algorithms} PYTHON=${PYTHON:-python}
-SMALL=${SMALL:-} OUT=${OUT:-$RUNS/table}
+SMALL=${SMALL:-} RESULTS=${RESULTS:-$RUNS/table}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
 # Flags beside those that the name brings. Minibatches are the updates of a rollout, as in the papers. DAPO's overlong
@@ -75,5 +75,5 @@ for name in $ALGORITHMS; do
   done
 done
 if ((${#finished[@]})); then
-  "$PYTHON" experiments/compare.py "${finished[@]}" --out "$OUT" --title "Algorithms · preset tiny · seeds $SEEDS"
+  "$PYTHON" experiments/compare.py "${finished[@]}" --out "$RESULTS" --title "Algorithms · preset tiny · seeds $SEEDS"
 fi

@@ -5,13 +5,14 @@
 #   launch/what_rl_changes.sh                      two-digit sums, differences and products, seeds 0 1 2
 #   PROBLEMS="--problems.digits=1 --problems.terms=3 --problems.operations=+-*" launch/what_rl_changes.sh
 #   SMALL=1 launch/what_rl_changes.sh              the same commands with a small model and few steps, to test this script
-#   SEEDS="0 1 2" STEPS=200 SAMPLES=256 HELD_OUT=256 BASE=smollm2 RUNS=runs/what-rl-changes OUT=RUNS/study MINUTES=600
+#   SEEDS="0 1 2" STEPS=200 SAMPLES=256 HELD_OUT=256 BASE=smollm2
+#   RUNS=runs/what-rl-changes RESULTS=RUNS/study MINUTES=600
 #
 # pool.sh describes K, GPUS and MINUTES.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 SEEDS=${SEEDS:-0 1 2} STEPS=${STEPS:-200} SAMPLES=${SAMPLES:-256} HELD_OUT=${HELD_OUT:-256} BASE=${BASE:-smollm2}
-RUNS=${RUNS:-runs/what-rl-changes} PYTHON=${PYTHON:-python} SMALL=${SMALL:-} OUT=${OUT:-$RUNS/study}
+RUNS=${RUNS:-runs/what-rl-changes} PYTHON=${PYTHON:-python} SMALL=${SMALL:-} RESULTS=${RESULTS:-$RUNS/study}
 PROBLEMS=${PROBLEMS:---problems.digits=2 --problems.operations=+-* --problems.held-out-share=0.1}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
@@ -37,5 +38,5 @@ for seed in $SEEDS; do
   if [ -e "$RUNS/seed$seed/summary.json" ]; then finished+=("$RUNS/seed$seed"); fi
 done
 if ((${#finished[@]})); then
-  "$PYTHON" experiments/what_rl_changes.py "${finished[@]}" --out "$OUT" "--samples=$SAMPLES"
+  "$PYTHON" experiments/what_rl_changes.py "${finished[@]}" --out "$RESULTS" "--samples=$SAMPLES"
 fi
