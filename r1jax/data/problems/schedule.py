@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Sequence
@@ -36,8 +37,14 @@ def problem_batch(
     ends = [0, *itertools.accumulate([*earlier[:step], *[size] * (step - len(earlier))])]  # asked before each step
     orders = sum(end % n == 0 for end in ends[1:])  # orders that are used up
     start = ends[-1] + attempt * max(size, n // attempts_per_step)
-    order = np.random.default_rng((seed, orders)).permutation(n)
+    order = _order(n, seed, orders)
     return [problems[order[(start + i) % n]] for i in range(size)]
+
+
+@functools.lru_cache(maxsize=2)  # consecutive steps have the same order
+def _order(n: int, seed: int, orders: int) -> np.ndarray:
+    """Random order of ``n`` problems after ``orders`` orders that are used up."""
+    return np.random.default_rng((seed, orders)).permutation(n)
 
 
 def warn_of_repeats(problems: Sequence[Problem], size: int, settings: str) -> None:
