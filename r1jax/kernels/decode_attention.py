@@ -86,11 +86,19 @@ _Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> _Partial:
-    scores = einsum_f32("sgrk,sgtk->sgrt", q, k) * q.shape[-1] ** -0.5
+    scores = _scores(q, k) * q.shape[-1] ** -0.5
     scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
     top = jnp.maximum(scores.max(axis=-1), LEAST)
     weights = jnp.exp(scores - top[..., None])
     return einsum_f32("sgrt,sgtk->sgrk", weights.astype(v.dtype), v), weights.sum(axis=-1), top
+
+
+def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
+    """q [S, G, R, K] times k [S, G, T, K]: [S, G, R, T] float32."""
+    if q.dtype == jnp.float32 and jax.default_backend() == "gpu":
+        # XLA would join the products of q with prefix and ring into one, for which it copies the ring at each step.
+        return (q[:, :, :, None] * k[:, :, None]).sum(axis=-1)
+    return einsum_f32("sgrk,sgtk->sgrt", q, k)
 
 
 def _join(a: _Partial, b: _Partial) -> _Partial:
