@@ -18,7 +18,7 @@ from r1jax.ablation.spec import LoopSpec
 from r1jax.ablation.text import TokenCodes
 from r1jax.algorithms.advantages import groups_with_spread
 from r1jax.models.config import ModelConfig
-from r1jax.rl.batch import Batch, width_bucket
+from r1jax.rl.batch import Batch
 from r1jax.sampling.sampler import LENGTH, Samples
 from r1jax.sharding import Params
 
@@ -138,7 +138,7 @@ def batch_of(groups: Groups, advantages: jax.Array, problems: Problems, spec: Lo
     samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), groups.samples)
     B, M = samples.tokens.shape
     longest = prompts.shape[1] + M
-    T = width_bucket(longest - 1, longest - 1)
+    T = longest - 1
     place = jnp.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
     within = (place >= 0) & (place < samples.lengths[:, None])
 

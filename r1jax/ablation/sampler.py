@@ -69,11 +69,11 @@ def sample_together(
     last = prompt_lengths[prompt] - 1
 
     def step(state: _State) -> _State:
-        age = jnp.full(N, state.step)
-        context = Context(prompt, last, age)
+        # The kernel reads ``age`` entries of the ring: none for a sequence that has ended.
+        context = Context(prompt, last, jnp.where(state.live, state.step, 0))
         hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = einsum_f32("sd,dv->sv", hidden, output)
-        token, logprob, sampling_logprob = sample_token(logits, random_words(key, ids, age), sampling)
+        token, logprob, sampling_logprob = sample_token(logits, random_words(key, ids, jnp.full(N, state.step)), sampling)
         ended = is_any_of(token, end_tokens)
         old, live = state.samples, state.live
         samples = Samples(
