@@ -89,7 +89,8 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
             raise UserError("--measure has no plan to print: leave --dry-run out")
 
 
-PRESETS = {"tiny": ("a small pretrained model on two-digit sums and differences", Config())}
+# With blocks in a loop, most of the time of many arms would be copies of activations into and out of its stacks.
+PRESETS = {"tiny": ("a small pretrained model on two-digit sums and differences", Config(unroll=True))}
 
 
 def settings_of(config: Config) -> AblationConfig:
