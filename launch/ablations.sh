@@ -8,8 +8,8 @@
 #   AXES="beta clip" SEEDS=8 STEPS=100 BASE=PATH RUNS=runs/ablations RESULTS=RUNS/results PYTHON=python
 #
 # All arms of an axis have the same number of samples, 256 a step. RESULTS gets summary.json and results.csv of each
-# finished axis, and cost.json. BASE is the folder of a checkpoint; without it a base model is pretrained. pool.sh describes K,
-# GPUS and MINUTES.
+# finished axis, cost-DTYPE.json, and summary and metrics of one training by the ordinary loop. BASE is the folder of a
+# checkpoint; without it a base model is pretrained. pool.sh describes K, GPUS and MINUTES.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 AXES=${AXES:-group beta clip std length temperature reference updates} SEEDS=${SEEDS:-8} STEPS=${STEPS:-100}
@@ -37,14 +37,14 @@ flags_of() { # flags_of AXIS
 }
 
 for axis in $AXES; do flags_of "$axis" >/dev/null || exit 2; done
-counts="1 8 64" pretrain=() train=("--rl.steps=$STEPS")
+counts="1 8 64" pretrain=() ordinary=("--rl.steps=$STEPS")
 if [ -n "$SMALL" ]; then
   SEEDS=2 counts="1 2"
   pretrain=(--pretrain.steps=6 --pretrain.batch=16 --pretrain.hidden-size=64 --pretrain.num-layers=1
     --pretrain.corpus.documents=300 --problems.train-size=40)
-  train=(--rl.steps=2 --rl.prompts=4 --sampling.max-tokens=16 --problems.train-size=40 --evaluation.problems=4
-    --chunks.every=1)
+  ordinary=(--rl.steps=2 --rl.prompts=4 --sampling.max-tokens=16 --problems.train-size=40 --evaluation.problems=4)
 fi
+train=("${ordinary[@]}" ${SMALL:+--chunks.every=1})
 . launch/pool.sh
 open_pool
 if [ -z "$BASE" ]; then
@@ -52,9 +52,14 @@ if [ -z "$BASE" ]; then
   wait
   BASE=$RUNS/base/pretrain
 fi
-# Alone on the host, for clean times.
-# shellcheck disable=SC2086
-run cost "$PYTHON" experiments/ablate.py --measure $counts --base "$BASE" --out "$RUNS/cost" "${train[@]}"
+# Alone on the host, one after another, for clean times: trainings at once in either type, and the ordinary loop.
+for dtype in float32 bfloat16; do
+  # shellcheck disable=SC2086
+  run "cost-$dtype" "$PYTHON" experiments/ablate.py --measure $counts --base "$BASE" --dtype "$dtype" \
+    --out "$RUNS/cost-$dtype" "${train[@]}"
+  wait
+done
+run ordinary "$PYTHON" experiments/r1_zero.py --base "$BASE" --out "$RUNS/ordinary" "${ordinary[@]}"
 wait
 for axis in $AXES; do
   # shellcheck disable=SC2046
@@ -63,7 +68,13 @@ for axis in $AXES; do
 done
 wait
 mkdir -p "$RESULTS" || exit 1
-if [ -e "$RUNS/cost/cost.json" ]; then cp "$RUNS/cost/cost.json" "$RESULTS"; fi
+for dtype in float32 bfloat16; do
+  if [ -e "$RUNS/cost-$dtype/cost.json" ]; then cp "$RUNS/cost-$dtype/cost.json" "$RESULTS/cost-$dtype.json"; fi
+done
+if [ -e "$RUNS/ordinary/summary.json" ]; then
+  cp "$RUNS/ordinary/summary.json" "$RESULTS/ordinary.json"
+  cp "$RUNS/ordinary/r1-zero/metrics.jsonl" "$RESULTS/ordinary.jsonl"
+fi
 for axis in $AXES; do
   if [ -e "$RUNS/$axis/summary.json" ]; then
     mkdir -p "$RESULTS/$axis" && cp "$RUNS/$axis/summary.json" "$RUNS/$axis/ablation/results.csv" "$RESULTS/$axis"
