@@ -73,7 +73,8 @@ def sample_together(
         context = Context(prompt, last, jnp.where(state.live, state.step, 0))
         hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = einsum_f32("sd,dv->sv", hidden, output)
-        token, logprob, sampling_logprob = sample_token(logits, random_words(key, ids, jnp.full(N, state.step)), sampling)
+        words = random_words(key, ids, jnp.full(N, state.step))
+        token, logprob, sampling_logprob = sample_token(logits, words, sampling)
         ended = is_any_of(token, end_tokens)
         old, live = state.samples, state.live
         samples = Samples(
