@@ -24,12 +24,12 @@ CLAIM = (
 )
 _NEAR = f"{100 * MARGIN:.0f} points"
 REFUTATION = (
-    "Let n be the number of samples per problem, and maj@k the mean of maj@k over k = 2, 4, 8 ... n. The claim is "
-    "refuted if the interval of the change of pass@n is above 0: then RL solves problems that the base does not solve "
-    "in n samples. It is also refuted if maj@k does not rise: the interval of its change is below 0 or within "
-    f"{_NEAR} of 0. It is supported if maj@k rises and pass@n falls or stays, with the whole interval of its change "
-    f"within {_NEAR} of 0. Otherwise it is undecided. If the base's pass@n is near 100%, pass@n cannot rise, and the "
-    "problems are too easy for this test."
+    "Let n be the number of samples per problem, and maj@k the mean of maj@k over k = 2, 4, 8 ... n. A figure rises if "
+    "the interval of its change is above 0, falls if it is below 0, and stays if it contains 0 and lies between "
+    f"-{_NEAR} and +{_NEAR}. The claim is supported if maj@k rises and pass@n falls or stays. It is refuted if pass@n "
+    "rises, since RL then solves problems that the base does not solve in n samples, or if maj@k falls or stays. "
+    "Otherwise it is undecided. If the base's pass@n is near 100%, pass@n cannot rise, and the problems are too easy "
+    "for this test."
 )
 _EASY = 0.95  # pass@n of a base above which a study is said to be of too easy problems
 
