@@ -24,7 +24,7 @@ from r1jax.ablation.train import train_grid
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemSet
 from r1jax.data.problems.problem import Problem
-from r1jax.disk import folder_lock
+from r1jax.disk import folder_lock, write_whole
 from r1jax.errors import UserError
 from r1jax.pipeline.manifest import write_json
 from r1jax.pipeline.record import differences, in_words, make_record, only_rises
@@ -100,19 +100,27 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def _claimed(folder: Path, settings: _Settings) -> Iterator[None]:
-    """Holds the lock of a folder that is new, or has the trainings of these settings."""
+    """Holds the lock of a folder that is new, or has the trainings of these settings.
+
+    A UserError comes before any training (train_grid), so the folder keeps the record that it had, if any.
+    """
     stage = Stage(folder.name, cast(Any, ablate), settings)  # for the name of the function
     with folder_lock(folder):
         record, path = make_record(stage, {}), folder / RECORD
-        if path.exists():
-            changed = differences(json.loads(path.read_text()), record, stage)
+        earlier = path.read_text() if path.exists() else None
+        if earlier is not None:
+            changed = differences(json.loads(earlier), record, stage)
             if changed and not only_rises(changed, stage):
                 raise UserError(
                     f"{folder} has an ablation with other settings ({in_words(changed)}): give another folder, or "
                     "remove it"
                 )
         write_json(path, record)
-        yield
+        try:
+            yield
+        except UserError:
+            path.unlink() if earlier is None else write_whole(path, earlier)
+            raise
 
 
 def _weights_hash(model: Model) -> str:

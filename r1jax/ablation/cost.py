@@ -30,7 +30,7 @@ def measure(
     loop = make_loop(model, problems.train, loop_spec(config), problems.held_out[:1])
     for count in sorted(counts):
         began = time.perf_counter()
-        size = check_memory(loop, count, every)
+        size = check_memory(loop, count, every, "--measure ")
         compilation = time.perf_counter() - began
         seeds = np.arange(seed, seed + count, dtype=np.int32)
         states = loop.start({}, seeds)

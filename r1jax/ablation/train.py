@@ -87,8 +87,11 @@ def train_grid(
     )
 
 
-def check_memory(loop: Loop, count: int, steps: int) -> int:
-    """The bytes of ``count`` trainings; raises UserError, with the number that fits, if more than is free."""
+def check_memory(loop: Loop, count: int, steps: int, setting: str = "--chunks.at-once=") -> int:
+    """The bytes of ``count`` trainings; raises UserError, with the number that fits, if more than is free.
+
+    setting: the flag that the message names, before the number.
+    """
     free, need = free_bytes(), loop.bytes_of(count, steps)
     if need <= free:
         return need
@@ -98,7 +101,7 @@ def check_memory(loop: Loop, count: int, steps: int) -> int:
     fits = int(1 + (free - one) / each) if one <= free else 0
     text = f"{count} trainings at once need {need / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
     if fits:
-        raise UserError(f"{text}: {fits} fit, give --chunks.at-once={fits}")
+        raise UserError(f"{text}: {fits} fit, give {setting}{fits}")
     raise UserError(
         f"{text}, too few for one, which needs {one / 2**30:.2f}: lower rl.prompts, rl.group or rl.microbatch"
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax import load
+from r1jax.ablation import train
 from r1jax.ablation.ablate import ablate
 from r1jax.ablation.config import AblationConfig, ChunkConfig
 from r1jax.ablation.in_graph import make_loop
@@ -108,6 +109,21 @@ def test_a_folder_belongs_to_one_ablation(tmp_path):
     assert calls == [] and (again.metrics["reward"] == result.metrics["reward"]).all()
     longer = dataclasses.replace(CONFIG, rl=dataclasses.replace(CONFIG.rl, steps=6))
     assert call(tmp_path, grid, config=longer, calls=calls).steps == 6 and {step for step, *_ in calls} == {5}
+
+
+def test_a_refused_ablation_leaves_the_folder_to_a_smaller_one(tmp_path, monkeypatch):
+    with monkeypatch.context() as small:
+        small.setattr(train, "free_bytes", lambda: 0)
+        with pytest.raises(UserError, match="too few for one"):
+            call(tmp_path, {"rl.beta": (0, 0.5)})
+    call(tmp_path, {"rl.beta": (0, 0.6)})
+    with monkeypatch.context() as small:  # a folder with trainings keeps its record
+        small.setattr(train, "free_bytes", lambda: 0)
+        longer = dataclasses.replace(CONFIG, rl=dataclasses.replace(CONFIG.rl, steps=6))
+        with pytest.raises(UserError, match="too few for one"):
+            call(tmp_path, {"rl.beta": (0, 0.6)}, config=longer)
+    with pytest.raises(UserError, match="has an ablation with other settings"):
+        call(tmp_path, {"rl.beta": (0, 0.5)})
 
 
 def test_the_program_itself_resumes_bit_by_bit(tmp_path):

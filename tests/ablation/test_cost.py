@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from r1jax.ablation import cost
+from r1jax.ablation import cost, train
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.errors import UserError
 from tests.helpers.ablation import CONFIG, FakeLoop
 
 
@@ -25,3 +26,12 @@ def test_rows_compare_seconds_per_step_with_those_of_one_training(monkeypatch):
     assert (one["seconds_compilation"], four["seconds_compilation"]) == (5, 6)
     assert four["tokens_per_second"] == 4 * 2 / 2
     assert four["program_gibibytes"] == pytest.approx(1402 / 2**30)
+
+
+def test_trainings_that_do_not_fit_are_refused_with_the_number_to_measure(monkeypatch):
+    """A program needs 1,000 bytes, 100 for each training, and one for each of two steps of a call."""
+    monkeypatch.setattr(cost, "make_loop", lambda model, problems, spec, held_out: FakeLoop(spec, []))
+    monkeypatch.setattr(train, "free_bytes", lambda: 1450)
+    problems = load_problems(ProblemsConfig(train_size=20, held_out_size=5))
+    with pytest.raises(UserError, match=r"6 trainings at once need .* 4 fit, give --measure 4$"):
+        list(cost.measure(CONFIG, (6,), 0, None, problems))
