@@ -25,7 +25,7 @@ prompts = 8  # quick: 2
 group = 8  # quick: 4
 seeds = (0, 1, 2)  # quick: (0, 1)
 held_out = 32  # quick: 4
-results_folder = "../docs/results/ablations-tiny-h200"
+results_folder = "../docs/results/ablations-tiny-h100"
 
 # %%
 import matplotlib.pyplot as plt
