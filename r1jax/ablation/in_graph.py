@@ -89,9 +89,7 @@ class Loop:
 
         @jax.jit
         def of_all_arms(*states: RLState) -> RLState:
-            return jax.tree.map(
-                lambda *x: jnp.stack(x) if each else jnp.broadcast_to(x[0], (N, *x[0].shape)), *states
-            )
+            return jax.tree.map(lambda *x: jnp.stack(x) if each else jnp.broadcast_to(x[0], (N, *x[0].shape)), *states)
 
         rl = of_all_arms(*states)
         return jax.device_put(ArmState(rl, jnp.asarray(seeds, jnp.int32)), self._sharding)

@@ -180,11 +180,10 @@ def test_an_arm_of_an_algorithm_with_models_is_the_ordinary_run(name, tmp_path):
     assert max(wanted["unfilled_share"]) > 0 and 0 < min(wanted["truncated_share"]) < 1
 
 
-def test_memory_grows_with_the_arms():
-    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4), varied=("rl.learning-rate",))
-    loop = make_loop(tiny_model(), TRAIN, spec)
-    state = sum(x.nbytes for x in jax.tree.leaves(loop.start({"rl.learning-rate": [1.0]}, SEEDS[:1])))
-    assert 8 * 2 * state < loop.bytes_of(8) < 8 * 100 * state  # more than weights before and after an update
+def test_memory_is_that_of_all_arms(trained):
+    loop, states, _ = trained
+    state = sum(x.nbytes for x in jax.tree.leaves(states))
+    assert 2 * state < loop.bytes_of(2, STEPS // 2) < 100 * state  # more than weights before and after an update
 
 
 def test_numbers_are_the_settings_that_act_by_arithmetic():

@@ -136,7 +136,7 @@ def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
     np.add.at(want, tokens, np.asarray(gradient, np.float64))
     mesh, spec = make_mesh(mesh), param_specs(config)["embedding"]
     with jax.set_mesh(mesh):
-        table = place(jnp.ones(spec.shape, jnp.bfloat16), param_shardings(spec, mesh))
+        table = place(np.ones(spec.shape, jnp.bfloat16), param_shardings(spec, mesh))
 
         @jax.jit
         def backward(table, tokens, gradient):
