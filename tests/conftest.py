@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import subprocess
@@ -36,24 +37,32 @@ TESTS = Path(__file__).parent
 LONGEST = (
     "experiments/test_r1.py",
     "experiments/test_r1_zero_resume.py",
-    "experiments/test_r1_zero.py",
-    "rl/test_update.py",
-    "recipe/test_sft.py",
-    "sampling/test_sampler.py",
-    "experiments/test_benchmark.py",
-    "recipe/test_reward_model.py",
     "rl/test_learned.py",
-    "experiments/test_settings_have_effect.py",
-    "rl/test_step.py",
-    "rewards/test_pool.py",
-    "test_stopping.py",
-    "checkpoints/test_smollm2.py",
+    "rl/test_update.py",
+    "sampling/test_sampler.py",
+    "ablation/test_in_graph.py",
+    "recipe/test_sft.py",
+    "recipe/test_reward_model.py",
     "benchmark/test_workload.py",
-    "experiments/test_scaling.py",
-    "benchmark/test_mesh_estimate.py",
+    "experiments/test_r1_zero.py",
+    "experiments/test_benchmark.py",
+    "rl/test_prime.py",
+    "rl/test_step.py",
     "models/test_transformer.py",
+    "benchmark/test_mesh_estimate.py",
+    "rewards/test_pool.py",
+    "ablation/test_ablate.py",
+    "rl/test_skipped_updates.py",
+    "experiments/test_scaling.py",
     "checkpoints/test_native.py",
+    "test_stopping.py",
     "rewards/test_process.py",
+    "checkpoints/test_smollm2.py",
+    "kernels/test_kernels.py",
+    "rl/test_rollouts.py",
+    "ablation/test_grid.py",
+    "experiments/test_settings_have_effect.py",
+    "sampling/test_processors.py",
 )
 
 
@@ -61,6 +70,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Moves the tests of the longest files to the front."""
     rank = {TESTS / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+    # The modules of JAX and of the tests are a million objects, which each full collection would visit.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -86,7 +86,12 @@ class Loop:
         each = self.spec.rl.rounding == "stochastic"
         states = [self._first_state(one, int(seed)) for seed in (seeds if each else seeds[:1])]
         N = len(seeds)
-        rl = jax.tree.map(lambda *x: jnp.stack(x) if each else jnp.repeat(x[0][None], N, axis=0), *states)
+
+        @jax.jit
+        def of_all_arms(*states: RLState) -> RLState:
+            return jax.tree.map(lambda *x: jnp.stack(x) if each else jnp.broadcast_to(x[0], (N, *x[0].shape)), *states)
+
+        rl = of_all_arms(*states)
         return jax.device_put(ArmState(rl, jnp.asarray(seeds, jnp.int32)), self._sharding)
 
     def run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
 
 from r1jax.evaluation.paired import Change
 
@@ -20,6 +19,8 @@ def half_width(values: np.ndarray) -> np.ndarray:
     count = len(values)
     if count < 2:
         return np.full(values.shape[1:], np.nan)
+    from scipy.special import stdtrit  # takes half a second, which commands without seeds need not wait for
+
     return stdtrit(count - 1, (1 + _LEVEL) / 2) * values.std(axis=0, ddof=1) / np.sqrt(count)
 
 

@@ -109,4 +109,11 @@ def minibatches(batch: Batch, key: jax.Array, n: int) -> list[Batch]:
     if n == 1:
         return [batch]
     parts = split_minibatches(key, batch.mask.any(axis=1), n)
-    return [jax.tree.map(lambda x, rows=rows: x[rows], batch) for rows in parts]
+    return [_part(batch, parts, number) for number in range(n)]
+
+
+@jax.jit  # one program for all arrays and all parts
+def _part(batch: Batch, parts: jax.Array, number: jax.Array | int) -> Batch:
+    """The rows parts[number] of a batch; parts: from split_minibatches."""
+    rows = parts[number]
+    return jax.tree.map(lambda x: x[rows], batch)

@@ -16,6 +16,7 @@ from r1jax.models.transformer import cast
 from r1jax.rl.learned import init_learner, learner_shapes
 from r1jax.rl.setup import StepSetup
 from r1jax.sharding import Params, entered_mesh
+from r1jax.traced import program
 from r1jax.training.state import TrainState, init_state, state_shapes
 
 
@@ -58,6 +59,7 @@ class RLState:
         return jnp.stack([model.skipped_updates() for model in models]).sum()
 
 
+@program(static_argnames="model")  # one program for all weights
 def copy_reference(params: Params, model: ModelConfig) -> Params:
     """A copy of the policy as the reference, in the type of computation; updates donate the policy's own arrays."""
     return jax.tree.map(jnp.copy, cast(params, model))

@@ -84,10 +84,14 @@ def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule
     return optax.join_schedules([lambda count: peak * (count + 1) / warmup, rate], [warmup])
 
 
-@functools.cache  # jit compiles once for each optimiser: equal settings must give the same one
 def make_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
-    """The optimiser for a training of ``total_updates`` updates; ``seed`` seeds the stochastic rounding."""
-    return build_optimizer(config, total_updates, seed)
+    """The optimiser for a training of ``total_updates`` updates; ``seed`` seeds the stochastic rounding.
+
+    Arguments that have the same effect give the same object, since jit compiles once for each optimiser.
+    """
+    own = OptimizerConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(OptimizerConfig)})
+    scheduled, random = own.schedule != "constant", own.rounding == "stochastic"
+    return _same_optimizer(own, total_updates if scheduled else 1, seed if random else 0)
 
 
 def build_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) -> optax.GradientTransformation:
@@ -100,6 +104,9 @@ def build_optimizer(config: OptimizerConfig, total_updates: int, seed: int = 0) 
     rounding = [_stochastic_rounding(seed)] if config.rounding == "stochastic" else []
     # By default optax applies non-finite gradients after some number of them in a row.
     return optax.apply_if_finite(optax.chain(clip, adamw, *rounding), max_consecutive_errors=2**31 - 1)
+
+
+_same_optimizer = functools.cache(build_optimizer)
 
 
 def _decayed(params: Params) -> Any:

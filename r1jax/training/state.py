@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -63,13 +65,21 @@ def state_shapes(
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, shapes: TrainState) -> TrainState:
     """The state before the first update, with a copy of ``params`` in the types and on the shardings of ``shapes``."""
+    leaves, tree = jax.tree.flatten(shapes)
+    return _initial(optimizer, tree, tuple(leaves))(params)
+
+
+@functools.lru_cache(maxsize=32)  # traced and compiled once for equal arguments
+def _initial(optimizer: optax.GradientTransformation, tree: Any, leaves: tuple[Any, ...]) -> Callable[..., TrainState]:
+    """The program of init_state; tree, leaves: of its shapes."""
+    shapes = jax.tree.unflatten(tree, leaves)
 
     def init(params: Params) -> TrainState:
         # A copy, since jit may return an input as an output, and updates donate their argument.
         params = jax.tree.map(lambda w, s: jnp.copy(w).astype(s.dtype), params, shapes.params)
         return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
-    return jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(params)
+    return jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))
 
 
 def apply_gradients(

@@ -129,7 +129,7 @@ def test_a_refused_ablation_leaves_the_folder_to_a_smaller_one(tmp_path, monkeyp
 def test_the_program_itself_resumes_bit_by_bit(tmp_path):
     """Two arms of a real model for two steps, without a kill and with one after the first step."""
     config = AblationConfig(
-        rewards=("accuracy",),
+        rewards=("length",),
         sampling=Sampling(max_tokens=4),
         rl=RLConfig(steps=2, prompts=2, group=2, algorithm=GRPO(entropy=0.1)),  # no answer is right, but entropy moves
         evaluation=EvaluationConfig(problems=2, samples=2),

@@ -149,15 +149,17 @@ def test_the_evaluation_is_the_ordinary_one(trained):
     assert found["correct"].shape == (2, len(HELD_OUT), how.samples)
 
 
-# An algorithm with learned models, numbers of an arm, and metrics that it adds. The critic's learning rate follows the
-# policy's. Groups are dropped without further attempts, and PRIME's arm leaves truncated samples out, too.
+# An algorithm with learned models, its rewards, numbers of an arm, and metrics that it adds. The critic's learning rate
+# follows the policy's. Groups are dropped without further attempts, and PRIME's arm leaves truncated samples out, too.
 WITH_MODELS = {
     "ppo": (
+        ("format",),
         PPO(drop_equal_groups=True, max_resamples=0),
         {"beta": 0.1, "gamma": 0.9, "gae-lambda": 0.8, "whiten": 1, "value-clip": 0.05},
         {"critic_loss", "critic_explained_variance", "kl"},
     ),
     "prime": (
+        ("accuracy",),
         PRIME(mask_truncated=True, max_resamples=0, prm_learning_rate=1e-3),
         {"accuracy-low": 0, "gamma": 0.9, "process-weight": 2, "prm-beta": 0.5, "prm-learning-rate": 2e-2},
         {"prm_loss", "prm_accuracy", "prm_reward_correct"},
@@ -167,10 +169,10 @@ WITH_MODELS = {
 
 @pytest.mark.parametrize("name", WITH_MODELS)
 def test_an_arm_of_an_algorithm_with_models_is_the_ordinary_run(name, tmp_path):
-    algorithm, values, added = WITH_MODELS[name]
+    rewards, algorithm, values, added = WITH_MODELS[name]
     numbers = {"rl.learning-rate": (1e-2, 2e-2), **{f"rl.{key}": (0, value) for key, value in values.items()}}
     rl = dataclasses.replace(GRPO_SPEC.rl, steps=2, algorithm=algorithm)
-    spec = dataclasses.replace(GRPO_SPEC, rl=rl, varied=tuple(numbers))
+    spec = dataclasses.replace(GRPO_SPEC, rl=rl, rewards=parse_rewards(rewards), varied=tuple(numbers))
     loop = make_loop(tiny_model(), TRAIN, spec)
     states, metrics = loop.run(loop.start(numbers, SEEDS), numbers, 0, 2)
     wanted, weights = ordinary(spec, 1, tmp_path, numbers)
@@ -180,11 +182,10 @@ def test_an_arm_of_an_algorithm_with_models_is_the_ordinary_run(name, tmp_path):
     assert max(wanted["unfilled_share"]) > 0 and 0 < min(wanted["truncated_share"]) < 1
 
 
-def test_memory_grows_with_the_arms():
-    spec = dataclasses.replace(GRPO_SPEC, rl=RLConfig(prompts=2, group=4), varied=("rl.learning-rate",))
-    loop = make_loop(tiny_model(), TRAIN, spec)
-    state = sum(x.nbytes for x in jax.tree.leaves(loop.start({"rl.learning-rate": [1.0]}, SEEDS[:1])))
-    assert 8 * 2 * state < loop.bytes_of(8) < 8 * 100 * state  # more than weights before and after an update
+def test_memory_is_that_of_all_arms(trained):
+    loop, states, _ = trained
+    state = sum(x.nbytes for x in jax.tree.leaves(states))
+    assert 2 * state < loop.bytes_of(2, STEPS // 2) < 100 * state  # more than weights before and after an update
 
 
 def test_numbers_are_the_settings_that_act_by_arithmetic():

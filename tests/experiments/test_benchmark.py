@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -16,21 +14,15 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
 from tests.helpers.commands import call
-from tests.helpers.paths import ROOT
-
-
-def benchmark(*flags):
-    command = [sys.executable, "experiments/benchmark.py", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
     cases = ("rollout", "variable", "long", "step", "parity")
-    done = benchmark("--repeats=1", f"--out={out}", "--cases", *cases)
-    assert done.returncode == 0, done.stderr
-    assert "the results do not describe a chip" in " ".join(done.stdout.split())
+    status, stdout, stderr = call("benchmark.py", "--repeats=1", f"--out={out}", "--cases", *cases)
+    assert status == 0, stderr
+    assert "the results do not describe a chip" in " ".join(stdout.split())
     return json.loads((out / "tiny.json").read_text())
 
 

@@ -24,9 +24,16 @@ from tests.experiments.helpers import (
 )
 
 
+def with_base(finished, out):
+    """A run folder with the base model and its evaluation, as if a kill had come before RL."""
+    for stage in ("pretrain", "evaluation_before"):
+        shutil.copytree(finished / stage, out / stage)
+    return out
+
+
 def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path):
     """Killed before the first checkpoint of RL and between two checkpoints; the files have each step once."""
-    out = tmp_path / "run"
+    out = with_base(finished[0], tmp_path / "run")
     for step in (0, 3):
         process = start(out)
         wait_for_step(out, process, step)
@@ -42,7 +49,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(finished, tmp_path)
 
 def test_a_stopped_run_saves_its_step_and_resumes(finished, tmp_path):
     """Stopped by Ctrl-C and then by SIGTERM, between two regular checkpoints or at one."""
-    out = tmp_path / "run"
+    out = with_base(finished[0], tmp_path / "run")
     saved = 0
     for number, status, name in ((signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")):
         process = start(out)
@@ -161,26 +168,30 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path):
     assert steps_of(out) == list(range(6))
 
 
-@pytest.mark.parametrize("mesh", ["8x1", "4x2", "1x8"])
-def test_the_same_run_on_every_mesh(finished, pool, tmp_path, mesh):
-    one = short_run("1x1", finished[0], pool, tmp_path / "one")
-    other = short_run(mesh, finished[0], pool, tmp_path / "other")
+@pytest.fixture(scope="module")
+def alone(finished, pool, tmp_path_factory):
+    """Three steps on one device."""
+    return short_run("1x1", finished[0], pool, tmp_path_factory.mktemp("meshes") / "alone", steps=3)
+
+
+def assert_same_run(one, other):
     assert other[1] == one[1]
     for a, b in zip(one[0], other[0], strict=True):
+        assert a["step"] == b["step"] and a["gradient_norm"] > 1e-3
         for name in ("loss", "kl", "entropy", "reward", "ratio_mean", "gradient_norm"):
-            assert a["gradient_norm"] > 1e-3
             assert b[name] == pytest.approx(a[name], abs=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one[2], other[2])
 
 
-def test_a_checkpoint_of_one_mesh_resumes_on_another(finished, pool, tmp_path):
-    whole = short_run("1x1", finished[0], pool, tmp_path / "whole", steps=3)
-    folder = tmp_path / "moved"
-    short_run("4x2", finished[0], pool, folder, steps=2)
-    moved = short_run("8x1", finished[0], pool, folder, steps=3)
-    assert [row["step"] for row in moved[0]] == [0, 1, 2]
-    assert moved[1] == whole[1]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), whole[2], moved[2])
+def test_the_same_run_on_another_mesh(finished, pool, alone, tmp_path):
+    """On eight devices of the model axis; the next test has the data axis and both."""
+    assert_same_run(alone, short_run("1x8", finished[0], pool, tmp_path / "other", steps=3))
+
+
+def test_a_checkpoint_of_one_mesh_resumes_on_another(finished, pool, alone, tmp_path):
+    """Two steps on 4x2 and a third on 8x1 are the same run."""
+    short_run("4x2", finished[0], pool, tmp_path, steps=2)
+    assert_same_run(alone, short_run("8x1", finished[0], pool, tmp_path, steps=3))
 
 
 def test_the_same_command_resumes_on_another_mesh(finished, tmp_path):

@@ -21,13 +21,15 @@ def test_causality_by_gradient(tiny_config, tiny_params):
     """The gradient of a position's logits is zero for embeddings of later tokens and not zero for earlier ones."""
     tokens = jnp.arange(10)[None] + 3  # all different, so a row of the embedding stands for a position
 
-    def logit(embedding, position):
+    @jax.jit
+    @jax.grad
+    def gradient(embedding, position):
         params = tiny_params | {"embedding": embedding, "unembedding": jnp.ones((tiny_config.hidden_size, 5))}
         config = dataclasses.replace(tiny_config, tie_embeddings=False)
         return forward(params, tokens, config)[0, position].sum()
 
     for position in (0, 4, 9):
-        rows = np.abs(jax.grad(logit)(tiny_params["embedding"], position)).sum(-1)[np.asarray(tokens[0])]
+        rows = np.abs(gradient(tiny_params["embedding"], position)).sum(-1)[np.asarray(tokens[0])]
         assert (rows[position + 1 :] == 0).all()
         assert (rows[: position + 1] > 0).all()
 
@@ -45,10 +47,11 @@ def test_rematerialisation_changes_no_gradient(tiny_config, tiny_params, remat):
 
 def test_bfloat16_compute_stays_close_to_float32(tiny_config, tiny_params):
     tokens = jax.random.randint(jax.random.key(0), (2, 12), 0, tiny_config.vocab_size)
-    exact = forward(tiny_params, tokens, tiny_config)
-    rounded = forward(tiny_params, tokens, dataclasses.replace(tiny_config, dtype="bfloat16"))
+    compiled = jax.jit(forward, static_argnums=2)
+    exact = compiled(tiny_params, tokens, tiny_config)
+    rounded = compiled(tiny_params, tokens, dataclasses.replace(tiny_config, dtype="bfloat16"))
     assert rounded.dtype == jnp.float32
-    error = float(jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact))
+    error = relative(rounded, exact)
     assert 1e-4 < error < 3e-2  # bfloat16 has 8 bits: neither exact nor far off
 
 
@@ -124,8 +127,9 @@ def relative(got, want):
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
-@pytest.mark.parametrize("mesh", ["1x1", "8x1", "4x2", "1x8"])
-@pytest.mark.parametrize("vocab", [96, 97])
+@pytest.mark.parametrize(
+    ("mesh", "vocab"), [("1x1", 97), ("8x1", 97), ("4x2", 96), ("4x2", 97), ("1x8", 96), ("1x8", 97)]
+)
 def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
     """In bfloat16, the gradient of a token that occurs 2,500 times equals a float64 sum, on every mesh."""
     config = dataclasses.replace(tiny_config, vocab_size=vocab, dtype="bfloat16")
@@ -136,7 +140,7 @@ def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
     np.add.at(want, tokens, np.asarray(gradient, np.float64))
     mesh, spec = make_mesh(mesh), param_specs(config)["embedding"]
     with jax.set_mesh(mesh):
-        table = place(jnp.ones(spec.shape, jnp.bfloat16), param_shardings(spec, mesh))
+        table = place(np.ones(spec.shape, jnp.bfloat16), param_shardings(spec, mesh))
 
         @jax.jit
         def backward(table, tokens, gradient):
@@ -148,8 +152,8 @@ def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
     assert relative(got[1], want[1]) < 0.003
 
 
-@pytest.mark.parametrize(("head", "parts"), [("vocabulary", (64, 8, 1)), ("scalar", (64, 1))])
-def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_config, head, parts):
+@pytest.mark.parametrize("head", ["vocabulary", "scalar"])
+def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_config, head):
     """Gradients over 64 rows: packed texts with rematerialisation; a reward model.
 
     The feed-forward block is not compared: with jax 0.12 on a CPU its gradients differ by 2% between microbatches of 1
@@ -183,8 +187,7 @@ def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_con
 
         return accumulate(part, cast(params, config), batch, microbatches)[0][0]
 
-    want, *others = (gradient(params, batch, n) for n in parts)
-    for got in others:
-        far = jax.tree.map(relative, got, want)
-        del far["layers"]["mlp"]
-        assert max(jax.tree.leaves(far)) < 0.01, far
+    want, got = (gradient(params, batch, n) for n in (64, 1))
+    far = jax.tree.map(relative, got, want)
+    del far["layers"]["mlp"]
+    assert max(jax.tree.leaves(far)) < 0.01, far

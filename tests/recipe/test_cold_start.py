@@ -55,9 +55,10 @@ def test_correct_samples_are_rewritten_greedily_by_the_model(model, tmp_path, mo
         ids = model.tokenizer.encode(f"English: {reasoning}>")
         assert rewriting_prompt(PROMPT, SAMPLES[i].problem, reasoning) == f"English: {reasoning}"
         greedy = []
-        for _ in range(6):
-            logits = r1jax.forward(model.params, jax.numpy.array([ids + greedy]), CONFIG)
-            greedy.append(int(np.argmax(logits[0, -1])))
+        for last in range(len(ids) - 1, len(ids) + 5):
+            padded = np.array([[*ids, *greedy, *[0] * (24 - last)]])
+            logits = jax.jit(r1jax.forward, static_argnums=2)(model.params, padded, CONFIG)
+            greedy.append(int(np.argmax(logits[0, last])))
         text = model.tokenizer.decode(greedy).strip()
         assert found[i].completion.text == f"<think>{text}</think>The result is <answer>4</answer>."
         assert found[i].seconds > 1.0 and found[i].correct

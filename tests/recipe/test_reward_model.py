@@ -35,6 +35,7 @@ CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos
 CONFIG = ModelConfig(
     vocab_size=259, hidden_size=32, intermediate_size=64, num_heads=2, num_kv_heads=1, head_dim=16, tie_embeddings=False
 )
+SCORES = jax.jit(scores, static_argnums=3)
 PAIRS = [Pair(f"{i}?", "yes", "nonono") for i in range(24)]
 LABELLED = [Labelled(f"{i}?", *(("yes", True) if i % 2 else ("nonono", False))) for i in range(24)]
 TRAINING = RewardModelConfig(epochs=6, batch=8, width=16, held_out_share=0.25, learning_rate=1e-2)
@@ -44,8 +45,8 @@ def language_model():
     return Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(0)), ByteTokenizer(CHAT))
 
 
-def train(folder, judgements, config=TRAINING):
-    model, figures = train_reward_model(language_model(), judgements, config, SaveConfig(every=2), 0, folder)
+def train(folder, judgements, config=TRAINING, every=50):
+    model, figures = train_reward_model(language_model(), judgements, config, SaveConfig(every=every), 0, folder)
     return dataclasses.replace(model, params=jax.device_get(model.params)), figures
 
 
@@ -72,10 +73,10 @@ def test_a_score_is_the_head_at_the_last_token_whatever_follows():
     params = {**model.params, "score": head}
     tokens = jax.random.randint(jax.random.key(2), (3, 7), 0, 259)
     lengths = jnp.array([7, 4, 1])
-    found = scores(params, tokens, lengths, model.config)
+    found = SCORES(params, tokens, lengths, model.config)
     for i, n in enumerate((7, 4, 1)):
-        h, _ = hidden_states(params, tokens[i : i + 1, :n], model.config)
-        np.testing.assert_allclose(found[i], (h[0, -1] @ head)[0], rtol=1e-5)
+        h, _ = jax.jit(hidden_states, static_argnums=2)(params, np.asarray(tokens)[i : i + 1, :n], model.config)
+        np.testing.assert_allclose(found[i], (np.asarray(h)[0, -1] @ np.asarray(head))[0], rtol=1e-5)
 
 
 def test_a_pairwise_model_prefers_what_it_learned_to(helpful):
@@ -122,9 +123,9 @@ def test_a_killed_training_ends_with_the_same_bits(helpful, tmp_path, monkeypatc
 
     monkeypatch.setattr(stage, "_update", killed)
     with pytest.raises(Stopped):
-        train(tmp_path, PAIRS)
+        train(tmp_path, PAIRS, every=2)
     monkeypatch.setattr(stage, "_update", update)
-    model, figures = train(tmp_path, PAIRS)
+    model, figures = train(tmp_path, PAIRS, every=2)
     jax.tree.map(np.testing.assert_array_equal, helpful[0].params, model.params)
     assert figures["held_out_accuracy"] == helpful[1]["held_out_accuracy"]
 
@@ -140,10 +141,10 @@ def test_export_and_native_checkpoint_give_the_same_scores(helpful, tmp_path):
     model, _ = helpful
     save_huggingface(model, tmp_path / "export")
     tokens, lengths = jnp.array([[51, 63, 124, 121, 101, 115, 257]]), jnp.array([7])
-    expected = scores(model.params, tokens, lengths, model.config)
+    expected = SCORES(model.params, tokens, lengths, model.config)
     again = load(tmp_path / "export")
     assert again.config.head == "scalar"
-    np.testing.assert_array_equal(scores(again.params, tokens, lengths, again.config), expected)
+    np.testing.assert_array_equal(SCORES(again.params, tokens, lengths, again.config), expected)
     text = (tmp_path / "export" / "config.json").read_text()
     assert '"LlamaForSequenceClassification"' in text and '"id2label"' in text
     (tmp_path / "export" / "config.json").write_text(text.replace('"0": "score"', '"0": "a", "1": "b"'))
@@ -156,7 +157,7 @@ def test_scores_are_those_of_transformers():
     expected = np.load(FIXTURES / "reward" / "logits.npz")
     lengths = (expected["tokens"] != 2).sum(1)
     assert lengths.tolist() == [24, 17]
-    found = scores(model.params, jnp.asarray(expected["tokens"]), jnp.asarray(lengths), model.config)
+    found = SCORES(model.params, jnp.asarray(expected["tokens"]), jnp.asarray(lengths), model.config)
     np.testing.assert_allclose(found, expected["logits"][:, 0], atol=1e-5, rtol=0)
 
 

@@ -44,14 +44,14 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def tune(folder, config=SFT, data=DATA):
-    tuned, figures = sft(model(), data, config, SaveConfig(every=2), 0, folder)  # on no mesh, as in a notebook
+def tune(folder, config=SFT, data=DATA, every=2):
+    tuned, figures = sft(model(), data, config, SaveConfig(every=every), 0, folder)  # on no mesh, as in a notebook
     return jax.device_get(tuned.params), figures
 
 
 def test_fine_tuning_learns_replies_and_their_end_and_not_what_the_user_says(tmp_path):
     data = [[{"role": "user", "content": letter}, {"role": "assistant", "content": "ok"}] for letter in "abcdefgh"]
-    params, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=15, batch=1), data)
+    params, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=15, batch=1), data, every=60)
     chances = jax.nn.softmax(forward(params, jnp.array([TOKENIZER.encode("a|ok")]), CONFIG)[0])
     assert [int(row.argmax()) for row in chances[1:]] == [ord("o"), ord("k"), 257]
     assert chances[0, ord("|")] < 0.1  # follows every question, in the text that is only read

@@ -74,9 +74,10 @@ def test_every_token_is_drawn_as_often_as_its_probability_says(kind):
 
 
 def test_draw_gives_the_normaliser_and_ends_at_tokens_with_mass():
-    logits = jnp.full((2, 300), -jnp.inf).at[:, 7].set(0.0).at[:, 205].set(1.0)
-    words = jnp.array([[0, 0], [2**32 - 1, 2**32 - 1]], jnp.uint32)
-    tokens, normaliser = draw(logits, words)
+    logits = np.full((2, 300), -np.inf, np.float32)
+    logits[:, 7], logits[:, 205] = 0.0, 1.0
+    words = np.array([[0, 0], [2**32 - 1, 2**32 - 1]], np.uint32)
+    tokens, normaliser = DRAW(logits, words)
     assert tokens.tolist() == [7, 205]
     np.testing.assert_allclose(normaliser, np.log(1 + np.e), rtol=1e-6)
 
@@ -85,9 +86,9 @@ def test_draw_with_the_kernel_is_the_same(monkeypatch):
     rng = np.random.default_rng(1)
     logits = jnp.asarray(rng.normal(size=(16, 300)) * 4, jnp.float32)
     words = jnp.asarray(rng.integers(0, 2**32, (16, 2)), jnp.uint32)
-    plain = draw(logits, words)
+    plain = DRAW(logits, words)
     monkeypatch.setattr(processors, "block_sums", lambda logits, kernel: block_sums_kernel(logits, interpret=True))
-    kernel = draw(logits, words)
+    kernel = jax.jit(lambda *given: draw(*given))(logits, words)  # another function: DRAW is compiled
     np.testing.assert_array_equal(plain[0], kernel[0])
     np.testing.assert_allclose(plain[1], kernel[1], rtol=1e-6)
 
@@ -96,7 +97,7 @@ def test_truncation_by_hand():
     logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
 
     def kept(**options):
-        return np.isfinite(truncate(logits, Sampling(**options)))[0].tolist()
+        return np.isfinite(jax.jit(truncate, static_argnums=1)(logits, Sampling(**options)))[0].tolist()
 
     assert kept(top_k=2) == [True, True, False, False, False]
     assert kept(top_p=0.75) == [True, True, True, False, False]  # 0.7 is not yet enough
@@ -106,11 +107,12 @@ def test_truncation_by_hand():
 
 
 def test_logprobs_of_a_truncated_draw_by_hand():
-    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]]))
-    word = jnp.full((1, 2), int(0.6 * 2**32), jnp.uint32)
-    token, policy, drawn = sample_token(logits, word, Sampling(top_k=2))
+    logits = np.log(np.array([[0.4, 0.3, 0.2, 0.1]], np.float32))
+    word = np.full((1, 2), int(0.6 * 2**32), np.uint32)
+    sampled = jax.jit(sample_token, static_argnums=2)
+    token, policy, drawn = sampled(logits, word, Sampling(top_k=2))
     assert token.tolist() == [1]  # 0.6 * 0.7 = 0.42 lies past 0.4
     np.testing.assert_allclose(jnp.exp(policy), [0.3], rtol=1e-6)
     np.testing.assert_allclose(jnp.exp(drawn), [3 / 7], rtol=1e-6)
-    _, policy, drawn = sample_token(logits, word, Sampling(temperature=0.5))
+    _, policy, drawn = sampled(logits, word, Sampling(temperature=0.5))
     np.testing.assert_allclose(jnp.exp(policy), [0.09 / 0.30], rtol=1e-6)
