@@ -81,18 +81,24 @@ def test_a_search_runs_each_algorithm_with_each_rate(launch):
 
 def test_ablations_start_from_one_base_and_their_results_are_collected(launch, tmp_path):
     runs = tmp_path / "runs"
+    (runs / "ordinary" / "r1-zero").mkdir(parents=True)
+    (runs / "ordinary" / "r1-zero" / "metrics.jsonl").write_text("one\n")
     for axis in ("beta", "group"):
         (runs / axis / "ablation").mkdir(parents=True)
         (runs / axis / "ablation" / "results.csv").write_text("one\n")
     status, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, FAIL="rl.beta")
     assert status == 0
     words = [words for _, words in calls]
-    assert ["--only pretrain" in one for one in words] == [True, False, False, False]
-    assert f"--measure 1 8 64 --base {runs}/base/pretrain --out {runs}/cost" in words[1]
-    assert any("--grid rl.group+rl.prompts=4+64,8+32,16+16 --seeds 3" in one for one in words[2:])
+    assert ["--only pretrain" in one for one in words] == [True] + 5 * [False]
+    for dtype, one in zip(("float32", "bfloat16"), words[1:3], strict=True):
+        measured = f"--measure 1 8 64 --base {runs}/base/pretrain --dtype {dtype} --out {runs}/cost-{dtype}"
+        assert measured in one
+    assert words[3].startswith("experiments/r1_zero.py") and words[3].endswith(f"{runs}/ordinary --rl.steps=100")
+    assert any("--grid rl.group+rl.prompts=4+64,8+32,16+16 --seeds 3" in one for one in words[4:])
     assert all(f"--base {runs}/base/pretrain" in one for one in words[1:])
     assert sorted(path.name for path in (runs / "results" / "group").iterdir()) == ["results.csv", "summary.json"]
     assert not (runs / "results" / "beta").exists()  # it has failed
+    assert {path.name for path in (runs / "results").glob("ordinary*")} == {"ordinary.json", "ordinary.jsonl"}
     _, calls = launch("ablations.sh", AXES="beta group", SEEDS=3, BASE="mine")
     ((_, again),) = calls
     assert "--grid rl.beta=0,0.01,0.04,0.1 --seeds 3 --base mine " in again
