@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -99,8 +100,11 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
 
 
-def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
-    """Calls cli.call_and_exit(main); the error line of a device that is out of memory contains ``memory_advice``."""
+def call_and_exit(main: Callable[[], None], memory_advice: str, **options: Any) -> None:
+    """Calls cli.call_and_exit(main); the error line of a device that is out of memory contains ``memory_advice``.
+
+    options: ``farewell`` and ``call`` of cli.call_and_exit.
+    """
 
     def advised() -> None:
         try:
@@ -111,4 +115,4 @@ def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
             reason = str(error).splitlines()[0][:200]
             raise UserError(f"the device is out of memory: {memory_advice} ({reason})") from error
 
-    cli.call_and_exit(advised, "stopped; the same command resumes")
+    cli.call_and_exit(advised, **{"farewell": "stopped; the same command resumes", **options})
