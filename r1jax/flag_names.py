@@ -271,6 +271,8 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     (
         "wandb use-wandb wandb-project wandb-run-name wandb-mode report-to tensorboard use-tensorboard "
         "tensorboard-dir log-with logger loggers tracker mlflow swanlab trackio comet neptune clearml",
+        "metrics.jsonl and TensorBoard events are written to the folder {out}; {track} selects wandb, trackio or both"
+        "{?learning-rate}",
         "metrics.jsonl and TensorBoard events are written to the folder {out}{?learning-rate}",
         "metrics.jsonl and TensorBoard events are written to the folder {name}{?learning-rate}",
     ),

@@ -147,9 +147,7 @@ class Replies:
     def _stream(self, prompt: Sequence[int], turn: int, limit: int) -> Iterator[list[int]]:
         key = jax.random.fold_in(self._key, turn)
         ends = self._tokenizer.eos_ids
-        return stream(
-            self._weights, prompt, self._config, key, sampling=self._sampling, end_tokens=ends, limit=limit
-        )
+        return stream(self._weights, prompt, self._config, key, sampling=self._sampling, end_tokens=ends, limit=limit)
 
     def _compile(self, prompt: Sequence[int]) -> float:
         """Compiles the programs for prompts of this padded width at their first use; returns the seconds it took."""

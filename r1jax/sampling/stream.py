@@ -33,10 +33,11 @@ _CHUNK_SECONDS = 0.1  # a call decodes about as many tokens as this time allows
 
 @flax.struct.dataclass
 class Weights:
-    """Weights in the two layouts that prefill and decoding read."""
+    """Weights in config.dtype, in the layouts that prefill and decoding read."""
 
-    params: Params  # as stored
-    layers: tuple[Params, ...]  # decoding_layers, in config.dtype
+    params: Params
+    layers: tuple[Params, ...]  # decoding_layers
+    output: jax.Array  # [D, V], unembedding
 
 
 @flax.struct.dataclass
@@ -69,12 +70,16 @@ class Chunk:
 
 @partial(jax.jit, static_argnames="config")
 def _layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
-    return decoding_layers(cast(params, config), config)
+    return decoding_layers(params, config)
 
 
 def stream_weights(params: Params, config: ModelConfig) -> Weights:
-    """Prepares weights for ``stream``: the layers are stored a second time, in the layout of decoding."""
-    return Weights(params, _layers(params, config))
+    """Prepares weights for ``stream``: layers and tied embeddings are stored a second time, in the layout of decoding.
+
+    Inside the programs, each call would compute these layouts again for few tokens.
+    """
+    params = cast(params, config)
+    return Weights(params, _layers(params, config), unembedding(params, config))
 
 
 def padded_width(length: int, context: int) -> int:
@@ -139,7 +144,7 @@ def start(
     params: Params, tokens: jax.Array, length: jax.Array, limit: jax.Array, config: ModelConfig, sampling: Sampling
 ) -> tuple[Prompt, Progress]:
     """Computes keys and values of a prompt [1, Tp] of ``length`` tokens, padded on the right."""
-    prefix = prefill(cast(params, config), tokens, config, 1)
+    prefix = prefill(params, tokens, config, 1)
     last = jax.lax.dynamic_slice_in_dim(tokens[0], length - 1, 1)
     progress = Progress(last, jnp.int32(0), jnp.array(False), init_ring(1, sampling.max_tokens, config))
     return Prompt(prefix, jnp.int32(length), jnp.int32(limit)), progress
@@ -162,15 +167,15 @@ def decode_chunk(
     end_tokens: tuple[int, ...],
 ) -> tuple[Progress, Chunk]:
     """Draws ``count`` tokens, at most CHUNK, or fewer if the completion ends; ``progress`` is donated."""
-    params = cast(weights.params, config)
-    output = unembedding(params, config)
 
     def step(carry: tuple[Progress, Chunk]) -> tuple[Progress, Chunk]:
         old, chunk = carry
         zero = jnp.zeros(1, jnp.int32)
         context = Context(zero, prompt.length[None] - 1, old.age[None])
-        hidden, ring = decode_step(params, weights.layers, old.token, prompt.prefix, old.ring, context, old.age, config)
-        logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
+        hidden, ring = decode_step(
+            weights.params, weights.layers, old.token, prompt.prefix, old.ring, context, old.age, config
+        )
+        logits = constrain(einsum_f32("sd,dv->sv", hidden, weights.output), "slots", "vocab")
         token, _, _ = sample_token(logits, random_words(key, zero, old.age[None]), sampling)
         ended = is_any_of(token, end_tokens)[0] | (old.age + 1 >= prompt.limit)
         tokens = chunk.tokens.at[chunk.count].set(token[0])

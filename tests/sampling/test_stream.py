@@ -36,18 +36,22 @@ def sampled(params, config, seed, sampling, ends=(), limit=MOST):
     return drawn.tokens[0, : drawn.lengths[0]].tolist()
 
 
-def streamed(weights, config, seed, sampling, ends=(), limit=MOST):
+def parts_of(weights, config, seed, sampling, ends=(), limit=MOST):
     key = jax.random.key(seed)
     return list(stream(weights, PROMPT, config, key, sampling=sampling, end_tokens=ends, limit=limit))
+
+
+def streamed(*arguments, **options):
+    return [token for part in parts_of(*arguments, **options) for token in part]
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40}])
 def test_the_tokens_are_those_of_the_sampler(sharp, weights, tiny_config, options):
     sampling = Sampling(max_tokens=MOST, **options)
     for seed in range(3):
-        parts = streamed(weights, tiny_config, seed, sampling)
+        parts = parts_of(weights, tiny_config, seed, sampling)
         assert len(parts[0]) == 1 and max(map(len, parts)) <= CHUNK
-        assert sum(parts, []) == sampled(sharp, tiny_config, seed, sampling)
+        assert [token for part in parts for token in part] == sampled(sharp, tiny_config, seed, sampling)
 
 
 def test_a_completion_ends_at_an_end_token_or_at_its_limit(sharp, weights, tiny_config):
@@ -55,9 +59,9 @@ def test_a_completion_ends_at_an_end_token_or_at_its_limit(sharp, weights, tiny_
     whole = sampled(sharp, tiny_config, 0, sampling)
     end = whole[-1]
     cut = whole[: whole.index(end) + 1]
-    assert sum(streamed(weights, tiny_config, 0, sampling, (end,)), []) == cut
+    assert streamed(weights, tiny_config, 0, sampling, (end,)) == cut
     for limit in (1, 2, 19):
-        assert sum(streamed(weights, tiny_config, 0, sampling, limit=limit), []) == whole[:limit]
+        assert streamed(weights, tiny_config, 0, sampling, limit=limit) == whole[:limit]
 
 
 def test_a_long_ring_is_read_in_chunks(sharp, weights, tiny_config, monkeypatch):
@@ -65,14 +69,14 @@ def test_a_long_ring_is_read_in_chunks(sharp, weights, tiny_config, monkeypatch)
     monkeypatch.setattr(cache, "RING_CHUNK", 16)
     config = dataclasses.replace(tiny_config, unroll=True)  # another config: a program with the small chunks
     sampling = Sampling(max_tokens=MOST)
-    assert sum(streamed(weights, config, 1, sampling), []) == sampled(sharp, config, 1, sampling)
+    assert streamed(weights, config, 1, sampling) == sampled(sharp, config, 1, sampling)
 
 
 def test_heads_may_be_split_over_devices(sharp, tiny_config):
     sampling = Sampling(max_tokens=MOST)
     want = sampled(sharp, tiny_config, 2, sampling)
     with jax.set_mesh(make_mesh("1x2")):
-        assert sum(streamed(stream_weights(sharp, tiny_config), tiny_config, 2, sampling), []) == want
+        assert streamed(stream_weights(sharp, tiny_config), tiny_config, 2, sampling) == want
 
 
 def test_prompts_of_similar_length_share_their_programs(weights, tiny_config):
@@ -105,5 +109,5 @@ def test_a_prompt_beyond_the_context_is_one_line(weights, tiny_config):
 def test_an_abandoned_stream_leaves_the_weights_usable(weights, tiny_config):
     sampling = Sampling(max_tokens=MOST)
     first = next(stream(weights, PROMPT, tiny_config, jax.random.key(0), sampling=sampling, end_tokens=(), limit=MOST))
-    assert first == streamed(weights, tiny_config, 0, sampling)[0]
+    assert first == streamed(weights, tiny_config, 0, sampling)[:1]
     assert np.isfinite(np.asarray(weights.params["embedding"])).all()
