@@ -174,7 +174,7 @@ def _read_record(path: Path) -> tuple[str, int]:
 
 def _start_wandb(folder: Path, id: str, config: Mapping[str, Any]) -> Run:
     wandb: Any = importlib.import_module("wandb")
-    offline = "WANDB_MODE" not in os.environ and not _wandb_login()
+    offline = "WANDB_MODE" not in os.environ and not _wandb_login(wandb)
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         name=f"{folder.parent.name}/{folder.name}",
@@ -184,20 +184,22 @@ def _start_wandb(folder: Path, id: str, config: Mapping[str, Any]) -> Run:
         dir=str(folder),
         config=dict(config),
         mode="offline" if offline else None,
-        settings=wandb.Settings(console="off", silent=True),
+        settings=wandb.Settings(console="off"),
     )
-    why = "no login was found, so wandb writes" if offline else "wandb writes"
-    print(f"{why} {getattr(run, 'url', None) or run.dir}", file=sys.stderr)
+    if offline:
+        print(f"no login to wandb was found: it writes to {run.dir}, and `wandb sync` uploads that", file=sys.stderr)
     return run
 
 
-def _wandb_login() -> bool:
+def _wandb_login(wandb: Any) -> bool:
     """True if the environment or the netrc file has a key for wandb's server. Without one, wandb would ask for it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    own = os.environ.get("WANDB_BASE_URL")  # otherwise the server depends on the version of wandb
+    servers = [own] if own else ["https://api.wandb.ai", str(getattr(wandb.Settings(), "base_url", ""))]
     with contextlib.suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        logins = netrc.netrc(os.environ.get("NETRC"))
+        return any(logins.hosts.get(urlsplit(server).hostname or "") for server in servers)
     return False
 
 
