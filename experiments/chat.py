@@ -143,14 +143,13 @@ def main() -> None:
     with jax.set_mesh(make_mesh(config.mesh)):
         model = load_model(Path(config.model), ComputeOptions(dtype=dtype), dtype)
         device = jax.devices()[0].device_kind
-        replies = Replies(model, layout, sampling_of(config), config.seed)
+        replies = Replies(model, layout, sampling_of(config), config.seed, notice=display.say)
         if config.prompt is None and console.is_terminal:
             display.say(f"{short_name(config.model)} in {dtype} on {device}; /help lists the commands")
         if layout.note:
             display.say(layout.note)
-        settings = dataclasses.asdict(dataclasses.replace(config, prompt=None, system="", out=None))
+        settings = {**dataclasses.asdict(config), "dtype": dtype, "device": device}
         about = {name: value for name, value in settings.items() if name not in ("prompt", "system", "out")}
-        about |= {"dtype": dtype, "device": device}
         with Interrupts() as interrupts:
             session = Session(
                 replies,

@@ -46,7 +46,7 @@ class Display(Protocol):
 def statistics(reply: Reply) -> str:
     """One line: tokens, tokens per second, time to the first token, time to usefulness, and how the reply ended."""
     timings = reply.timings
-    parts = [f"{timings.tokens:,} tokens"]
+    parts = [_count(timings.tokens)]
     if (rate := timings.tokens_per_second) is not None:
         parts.append(f"{rate:.1f} tokens/s")
     if timings.first_token_seconds is not None:
@@ -61,13 +61,17 @@ def statistics(reply: Reply) -> str:
     return ", ".join(parts)
 
 
+def _count(tokens: int) -> str:
+    return f"{tokens:,} token" + ("" if tokens == 1 else "s")
+
+
 def folded(timings: Timings) -> str:
     """The line that replaces the thinking: "thought for 3.2 s, 214 tokens"."""
     seconds, ended = timings.useful_seconds, True
     if seconds is None:
         seconds, ended = timings.seconds, False
     verb = "thought for" if ended else "thinking stopped after"
-    return f"{verb} {seconds:.1f} s, {timings.thinking_tokens:,} tokens (/think shows it)"
+    return f"{verb} {seconds:.1f} s, {_count(timings.thinking_tokens)} (/think shows it)"
 
 
 class PlainDisplay:

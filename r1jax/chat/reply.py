@@ -70,6 +70,7 @@ class Replies:
       layout: which stop texts end a reply, and whether the prompt opens the thinking.
       sampling: settings; max_tokens is reduced to the model's context.
       seed: random seed; reply ``turn`` has its own random key.
+      notice: called with a line before programs are compiled, which may take a minute.
       clock: seconds.
     """
 
@@ -79,6 +80,7 @@ class Replies:
         layout: Layout,
         sampling: Sampling,
         seed: int,
+        notice: Callable[[str], object] = lambda line: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._config, self._tokenizer, self._layout = model.config, model.tokenizer, layout
@@ -86,7 +88,7 @@ class Replies:
         self._sampling = dataclasses.replace(sampling, max_tokens=capacity)
         self._key = stage_key(seed, "chat")
         self._weights = stream_weights(model.params, model.config)
-        self._clock = clock
+        self._notice, self._clock = notice, clock
         self._compiled: set[int] = set()  # widths of prompts
 
     def reply(
@@ -98,7 +100,7 @@ class Replies:
     ) -> Reply:
         """Draws reply number ``turn`` and calls ``show`` with each piece of its text as it arrives.
 
-        ``stopped`` is called after each group of tokens; the reply ends when it returns True.
+        ``stopped`` is called after compilation and after each group of tokens; the reply ends when it returns True.
 
         Raises:
           UserError: if the prompt leaves no room in the context.
@@ -111,6 +113,8 @@ class Replies:
                 "send a shorter message, or start again with /reset"
             )
         timings = Timings(len(prompt), compile_seconds=self._compile(prompt))
+        if stopped():
+            return Reply("", "", "stopped", timings)
         began = self._clock()
         splitter = ThinkingSplitter(self._layout.opens_thinking(prompt), self._layout.stops)
         text = IncrementalText(self._tokenizer, prompt)
@@ -154,6 +158,7 @@ class Replies:
         width = padded_width(len(prompt), self._config.context_length)
         if width in self._compiled:
             return 0.0
+        self._notice(f"compiling for conversations of up to {width:,} tokens")
         began = self._clock()
         next(self._stream(prompt, 0, 1))
         self._compiled.add(width)

@@ -127,7 +127,7 @@ def test_limits_and_the_context_end_a_reply_and_say_so(script: Script) -> None:
 
 def test_ctrl_c_ends_the_reply_and_keeps_what_was_said(script: Script) -> None:
     script.texts = ["a long reply that goes on", "and on"]
-    stop = iter([False, False, True, False, False, False])
+    stop = iter([False, False, False, True, False, False, False])
     chat = session(script, stopped=lambda: next(stop))
     reply = chat.ask("a")
     assert (reply.answer, reply.finish, reply.timings.tokens) == ("a long re", "stopped", 9)
@@ -258,3 +258,9 @@ def test_a_terminal_shows_thinking_dimmed_and_then_one_line_for_it(script: Scrip
     assert len(shown) == 3
     chat.line("/think")
     assert all(f"line {i}" in screen(text.getvalue(), 40) for i in range(30))
+
+
+def test_ctrl_c_during_compilation_draws_no_token(script: Script) -> None:
+    chat = session(script, stopped=lambda: True)
+    reply = chat.ask("a")
+    assert (reply.finish, reply.timings.tokens, chat.messages) == ("stopped", 0, [])
