@@ -138,6 +138,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "max-length max-generation-length max-tokens-to-generate total-generation-steps max-tokens max-len",
         "the maximum length of a completion, in tokens, is {sampling.max-tokens}",
         "the number of new tokens per sample is {tokens}",
+        "the maximum length of a reply, in tokens, is {max-tokens}",
         "lengths are those of the {teacher} run",
     ),
     (

@@ -11,7 +11,7 @@ import pytest
 from r1jax import cli
 from r1jax.errors import UserError
 
-COMMANDS = ("r1_zero", "r1", "distill", "plan", "benchmark", "scaling")
+COMMANDS = ("r1_zero", "r1", "distill", "plan", "benchmark", "scaling", "chat")
 # Flags as a user of TRL, verl, OpenRLHF, Tunix or NeMo-RL would type them.
 TYPED = """--lr --learning_rate --kl --kl_coef --beta --dataset --dataset_name --data.train_files --resume
     --resume_from_checkpoint --wandb --report_to --bf16 --fp16 --num_generations --n_samples_per_prompt --rollout.n
@@ -62,7 +62,8 @@ def test_flags_of_other_libraries_lead_to_flags_of_the_command(command: str) -> 
         ("r1_zero", "--kl=0.1", ["--rl.beta"]),
         ("r1_zero", "--dataset=gsm8k", ["--problems.source"]),
         ("r1_zero", "--resume", ["the same command resumes", "--out"]),
-        ("r1_zero", "--wandb", ["TensorBoard", "--out"]),
+        ("r1_zero", "--wandb", ["TensorBoard", "--out", "--track"]),
+        ("chat", "--max_new_tokens=9", ["--max-tokens"]),
         ("r1_zero", "--bf16", ["--dtype", "bfloat16"]),
         ("r1_zero", "--batch_size=8", ["--rl.prompts", "--rl.group"]),
         ("r1_zero", "--num_generations=8", ["--rl.group"]),
