@@ -137,20 +137,20 @@ def main() -> None:
         raise UserError(f"{config.model} is a reward model, which writes no text: give a language model")
     layout = find_layout(config.template, read_tokenizer(config.model))
     keep_compiled()
-    console = Console()
-    display = TerminalDisplay(console) if console.is_terminal else PlainDisplay()
+    # Not Console.is_terminal: FORCE_COLOR would write control codes into a pipe.
+    display = TerminalDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()
     dtype = config.dtype if config.dtype != "auto" else "float32" if jax.default_backend() == "cpu" else "bfloat16"
     with jax.set_mesh(make_mesh(config.mesh)):
         model = load_model(Path(config.model), ComputeOptions(dtype=dtype), dtype)
         device = jax.devices()[0].device_kind
         replies = Replies(model, layout, sampling_of(config), config.seed, notice=display.say)
-        if config.prompt is None and console.is_terminal:
+        if config.prompt is None and sys.stdout.isatty():
             display.say(f"{short_name(config.model)} in {dtype} on {device}; /help lists the commands")
         if layout.note:
             display.say(layout.note)
         settings = {**dataclasses.asdict(config), "dtype": dtype, "device": device}
         about = {name: value for name, value in settings.items() if name not in ("prompt", "system", "out")}
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, contextlib.closing(display):
             session = Session(
                 replies,
                 layout,

@@ -11,7 +11,7 @@ import pytest
 from r1jax import cli
 from r1jax.errors import UserError
 
-COMMANDS = ("r1_zero", "r1", "distill", "plan", "benchmark", "scaling", "chat")
+COMMANDS = ("r1_zero", "r1", "distill", "plan", "benchmark", "scaling")
 # Flags as a user of TRL, verl, OpenRLHF, Tunix or NeMo-RL would type them.
 TYPED = """--lr --learning_rate --kl --kl_coef --beta --dataset --dataset_name --data.train_files --resume
     --resume_from_checkpoint --wandb --report_to --bf16 --fp16 --num_generations --n_samples_per_prompt --rollout.n

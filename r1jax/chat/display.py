@@ -42,6 +42,10 @@ class Display(Protocol):
         """Shows the whole thinking of a reply again."""
         ...
 
+    def close(self) -> None:
+        """Leaves the terminal as it was, also in the middle of a reply."""
+        ...
+
 
 def statistics(reply: Reply) -> str:
     """One line: tokens, tokens per second, time to the first token, time to usefulness, and how the reply ended."""
@@ -111,6 +115,9 @@ class PlainDisplay:
         """Writes the thinking."""
         self._write(f"{OPEN}{thinking}{CLOSE}\n")
 
+    def close(self) -> None:
+        """Does nothing, since each piece is written at once."""
+
 
 class TerminalDisplay:
     """Shows the newest lines of the thinking dimmed, replaces them by one line, and then shows the answer."""
@@ -147,8 +154,7 @@ class TerminalDisplay:
 
     def _fold(self, timings: Timings) -> None:
         if self._live is not None:
-            self._live.stop()
-            self._live = None
+            self.close()
             self.say(folded(timings))
 
     def end(self, reply: Reply) -> None:
@@ -166,3 +172,9 @@ class TerminalDisplay:
     def recall(self, thinking: str) -> None:
         """Shows the thinking dimmed."""
         self.say(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", thinking))
+
+    def close(self) -> None:
+        """Ends the area of the thinking, which hides the cursor."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

@@ -131,7 +131,7 @@ def stream(
         tokens, number, ended = jax.device_get((chunk.tokens, chunk.count, chunk.ended))
         now = time.perf_counter()
         if began is not None and number:
-            count = int(np.clip(_CHUNK_SECONDS * number / (now - began), 1, CHUNK))
+            count = int(np.clip(_CHUNK_SECONDS * number / max(now - began, 1e-6), 1, CHUNK))
         began = now
         yield tokens[:number].tolist()
         if ended:

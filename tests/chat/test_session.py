@@ -15,8 +15,9 @@ from rich.console import Console
 from r1jax.chat import reply as reply_module
 from r1jax.chat.display import Display, PlainDisplay, TerminalDisplay
 from r1jax.chat.prompts import find_layout
-from r1jax.chat.reply import Replies
+from r1jax.chat.reply import Replies, Timings
 from r1jax.chat.session import Session
+from r1jax.chat.thinking import Piece
 from r1jax.checkpoints.model import Model
 from r1jax.data.formats.conversations import read_conversations
 from r1jax.errors import UserError
@@ -264,3 +265,14 @@ def test_ctrl_c_during_compilation_draws_no_token(script: Script) -> None:
     chat = session(script, stopped=lambda: True)
     reply = chat.ask("a")
     assert (reply.finish, reply.timings.tokens, chat.messages) == ("stopped", 0, [])
+
+
+def test_an_error_in_the_middle_of_the_thinking_shows_the_cursor_again() -> None:
+    text = io.StringIO()
+    display = TerminalDisplay(Console(file=text, force_terminal=True, width=40, height=12))
+    display.show(Piece("thinking", True), Timings(1))
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert text.getvalue().count(hidden) == 1 and shown not in text.getvalue()
+    display.close()
+    display.close()
+    assert text.getvalue().count(shown) == 1

@@ -45,7 +45,7 @@ def streamed(*arguments, **options):
     return [token for part in parts_of(*arguments, **options) for token in part]
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40}])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_p": 0.9, "top_k": 40}])
 def test_the_tokens_are_those_of_the_sampler(sharp, weights, tiny_config, options):
     sampling = Sampling(max_tokens=MOST, **options)
     for seed in range(3):
@@ -73,7 +73,7 @@ def test_a_long_ring_is_read_in_chunks(sharp, weights, tiny_config, monkeypatch)
 
 
 def test_heads_may_be_split_over_devices(sharp, tiny_config):
-    sampling = Sampling(max_tokens=MOST)
+    sampling = Sampling(max_tokens=MOST, temperature=0.0)
     want = sampled(sharp, tiny_config, 2, sampling)
     with jax.set_mesh(make_mesh("1x2")):
         assert streamed(stream_weights(sharp, tiny_config), tiny_config, 2, sampling) == want
