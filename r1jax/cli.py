@@ -137,16 +137,19 @@ def parse(
     return result.config
 
 
-def call_and_exit(main: Callable[[], object], farewell: str = "stopped") -> NoReturn:
+def call_and_exit(
+    main: Callable[[], object], farewell: str = "stopped", call: Callable[[Callable[[], object], str], None] = stoppable
+) -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
     The ``error:`` line reports a UserError, a full disk or a folder without write permission. ``farewell`` is printed
     when Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings to users are single lines, printed once.
+    ``call`` calls main and handles signals: stoppable, or call_in_main_thread for a command that reads the terminal.
     """
     warnings.filterwarnings("once", category=UserWarning)
     warnings.formatwarning = _format_warning
     try:
-        stoppable(main, farewell)
+        call(main, farewell)
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _STORAGE:
             raise

@@ -138,6 +138,7 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "max-length max-generation-length max-tokens-to-generate total-generation-steps max-tokens max-len",
         "the maximum length of a completion, in tokens, is {sampling.max-tokens}",
         "the number of new tokens per sample is {tokens}",
+        "the maximum length of a reply, in tokens, is {max-tokens}",
         "lengths are those of the {teacher} run",
     ),
     (
@@ -271,6 +272,8 @@ _TABLE: tuple[tuple[str, ...], ...] = (
     (
         "wandb use-wandb wandb-project wandb-run-name wandb-mode report-to tensorboard use-tensorboard "
         "tensorboard-dir log-with logger loggers tracker mlflow swanlab trackio comet neptune clearml",
+        "metrics.jsonl and TensorBoard events are written to the folder {out}; {track} selects wandb, trackio or both"
+        "{?learning-rate}",
         "metrics.jsonl and TensorBoard events are written to the folder {out}{?learning-rate}",
         "metrics.jsonl and TensorBoard events are written to the folder {name}{?learning-rate}",
     ),

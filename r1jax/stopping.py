@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -99,6 +99,59 @@ class StopRequest:
                 flush=True,
             )
         return True
+
+
+class Interrupts:
+    """A context of an interactive command in which Ctrl-C sets ``requested`` and has no other effect.
+
+    Inside ``at_prompt`` Ctrl-C raises KeyboardInterrupt, which ends ``input``. Outside the main thread, which alone may
+    set handlers, Ctrl-C keeps its previous effect.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._prompting = False
+        self._former: Any = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._former is not None:
+            signal.signal(signal.SIGINT, self._former)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.requested = True
+        if self._prompting:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def at_prompt(self) -> Iterator[None]:
+        """A context that waits for the user; ``requested`` is False when it ends without an exception."""
+        self._prompting = True
+        try:
+            yield
+        finally:
+            self._prompting = False
+        self.requested = False
+
+
+def call_in_main_thread(main: Callable[[], object], farewell: str) -> None:
+    """Calls ``main``, which reads the terminal, in this thread; until it enters Interrupts, Ctrl-C ends the process.
+
+    Raises:
+      BaseException: any exception of ``main``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        main()
+        return
+    former = signal.signal(signal.SIGINT, lambda number, _: _end_at_once(number, farewell))
+    try:
+        main()
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def stoppable(main: Callable[[], object], farewell: str) -> None:

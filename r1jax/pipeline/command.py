@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -20,6 +22,7 @@ from r1jax.pipeline.manifest import machine
 from r1jax.pipeline.plan import make_plan, plan_table
 from r1jax.pipeline.stage import Figures, Stage
 from r1jax.sharding import entered_mesh, make_mesh
+from r1jax.training.tracking import TrackerName, check_trackers, track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,9 @@ class PipelineConfig:
     """The only stage to run, with its evaluation. The stages that it reads must be finished."""
     force: bool = False
     """Remove and run again the stages that were run with other settings, and the stages that read them."""
+    track: tuple[TrackerName, ...] = ("tensorboard",)
+    """Send the metrics of each step to these trackers, beside metrics.jsonl: tensorboard, wandb or trackio. Without a
+    login, wandb writes offline."""
     dry_run: bool = False
     """Print the plan and stop. Its memory is per device, without activations."""
 
@@ -62,12 +68,13 @@ def run_experiment(
     """
     only = () if config.only is None else (config.only,)
     console = Console()
+    check_trackers(config.track)
     plan = make_plan(stages, out, config.until, only)  # reports wrong flags and files before any device work
     if config.dry_run:
         console.print(plan_table(plan))
         return
     keep_compiled()
-    with jax.set_mesh(make_mesh(config.mesh)):
+    with jax.set_mesh(make_mesh(config.mesh)), track(config.track, json.loads(cli.to_json(config))):
         print_opening(console, weights, out)
         execute_pipeline(
             stages,
@@ -99,8 +106,11 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
 
 
-def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
-    """Calls cli.call_and_exit(main); the error line of a device that is out of memory contains ``memory_advice``."""
+def call_and_exit(main: Callable[[], None], memory_advice: str, **options: Any) -> None:
+    """Calls cli.call_and_exit(main); the error line of a device that is out of memory contains ``memory_advice``.
+
+    options: ``farewell`` and ``call`` of cli.call_and_exit.
+    """
 
     def advised() -> None:
         try:
@@ -111,4 +121,4 @@ def call_and_exit(main: Callable[[], None], memory_advice: str) -> None:
             reason = str(error).splitlines()[0][:200]
             raise UserError(f"the device is out of memory: {memory_advice} ({reason})") from error
 
-    cli.call_and_exit(advised, "stopped; the same command resumes")
+    cli.call_and_exit(advised, **{"farewell": "stopped; the same command resumes", **options})

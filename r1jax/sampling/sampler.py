@@ -150,10 +150,10 @@ def padded_prompts(prompts: Sequence[Sequence[int]], width: int) -> np.ndarray:
 
 
 # For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates.
-_COMPILER = {"xla_gpu_enable_triton_gemm": False}
+DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 
 
-@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=_COMPILER)
+@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=DECODING_OPTIONS)
 def sample_queue(
     params: Params,
     queue: Queue,

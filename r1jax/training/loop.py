@@ -19,6 +19,7 @@ from r1jax.sharding import Params
 from r1jax.stopping import Stopped, StopRequest
 from r1jax.training.metrics import MetricsWriter
 from r1jax.training.progress import ProgressBar
+from r1jax.training.tracking import entered_tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,7 @@ class TrainingLoop:
             state = initial()
         for weight in jax.tree.leaves(weights):
             weight.delete()
-        self.writer = self._stack.enter_context(MetricsWriter(self._folder, int(state.step)))
+        self.writer = self._stack.enter_context(MetricsWriter(self._folder, int(state.step), entered_tracking()))
         return state
 
     def fit(self, state: State, step_fn: Callable[[State, int], tuple[State, dict[str, float]]]) -> State:

@@ -1,8 +1,4 @@
-"""Metrics as sums with weights, and the files of a training, which hold each step exactly once.
-
-TensorBoard files are written here, with tensorboardX's record format alone: that needs no TensorFlow, and a resumed
-training can write them again from metrics.jsonl, whereas a SummaryWriter only appends.
-"""
+"""Metrics as sums with weights, and the files of a training, which hold each step exactly once."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,16 +13,13 @@ from types import TracebackType
 from typing import Any
 
 import jax
-from tensorboardX import RecordWriter
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from r1jax.disk import replacing
 from r1jax.errors import UserError
+from r1jax.training.tensorboard import EventFile
+from r1jax.training.tracking import BackgroundTracker, Tracking
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight), scalars; divided last, on the host
-
-_FLUSH_SECONDS = 5.0  # between flushes of the TensorBoard file, each of which waits for the disk
 
 
 def merge(parts: Iterable[Metrics]) -> Metrics:
@@ -49,38 +41,34 @@ def reduce_metrics(metrics: Metrics) -> dict[str, float]:
 
 
 class MetricsWriter:
-    """metrics.jsonl, completions.jsonl and TensorBoard events of a training, each with every step once.
+    """metrics.jsonl, completions.jsonl and the trackers of a training, each with every step once.
 
     On entry it removes the lines of steps from ``resume_step`` on, which a resumed training computes again, and a line
     that was written in part. metrics.jsonl is flushed at each step; the TensorBoard file is written again from it.
     Raises UserError naming the folder if it cannot be written.
     """
 
-    def __init__(self, folder: Path, resume_step: int = 0) -> None:
+    def __init__(self, folder: Path, resume_step: int = 0, tracking: Tracking | None = None) -> None:
         self.folder = folder
         self.resume_step = resume_step
+        self._tracking = tracking or Tracking()
 
     def __enter__(self) -> MetricsWriter:
-        metrics, completions, events = (
-            self.folder / name for name in ("metrics.jsonl", "completions.jsonl", "tensorboard")
-        )
+        metrics, completions = (self.folder / name for name in ("metrics.jsonl", "completions.jsonl"))
         with _refusing(self.folder):
-            events.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             for path in (metrics, completions):
                 _drop_from(path, self.resume_step)
-            for path in events.glob("events.out.tfevents.*"):
-                path.unlink()
             self._metrics = metrics.open("a", encoding="utf-8")
             self._completions = completions.open("a", encoding="utf-8")
-            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-            self._events = RecordWriter(str(events / name))
-            self._events.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-            with metrics.open(encoding="utf-8") as lines:
-                for line in lines:
-                    self._events.write(_event(json.loads(line)))
-            self._events.flush()
-            self._flushed = time.monotonic()
+            self._trackers = [self._tracker(name) for name in self._tracking.names]
         return self
+
+    def _tracker(self, name: str) -> EventFile | BackgroundTracker:
+        rows = read_metrics(self.folder)
+        if name == "tensorboard":
+            return EventFile(self.folder / "tensorboard", rows)
+        return BackgroundTracker(name, self.folder, rows, self._tracking)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the line of a step: step, time (Unix, seconds) and the values; nan and inf become null."""
@@ -89,10 +77,8 @@ class MetricsWriter:
         with _refusing(self.folder):
             self._metrics.write(json.dumps(row) + "\n")
             self._metrics.flush()
-            self._events.write(_event(row))
-            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-                self._events.flush()
-                self._flushed = time.monotonic()
+            for tracker in self._trackers:
+                tracker.write(row)
 
     def write_completions(self, step: int, completions: Sequence[Mapping[str, Any]]) -> None:
         """Adds a line for each completion of a step: step, and the fields of the mapping."""
@@ -110,7 +96,7 @@ class MetricsWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             with _refusing(self.folder), contextlib.ExitStack() as all_of:
-                for file in (self._metrics, self._completions, self._events):
+                for file in (*self._trackers, self._completions, self._metrics):
                     all_of.callback(file.close)
         except UserError:
             if kind is None:  # else the first error is raised
@@ -156,13 +142,3 @@ def _drop_from(path: Path, step: int) -> None:
 def _finite(value: float) -> float | None:
     number = value if isinstance(value, int) else float(value)  # json does not know NumPy's types
     return number if math.isfinite(number) else None
-
-
-def _event(row: Mapping[str, Any]) -> bytes:
-    """A row of metrics.jsonl as one TensorBoard event."""
-    values = [
-        Summary.Value(tag=name, simple_value=value)
-        for name, value in row.items()
-        if name not in ("step", "time") and value is not None
-    ]
-    return Event(wall_time=row["time"], step=row["step"], summary=Summary(value=values)).SerializeToString()

@@ -161,6 +161,7 @@ BY_RUNNING = {
     "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "rl/test_update.py": "rl.microbatch",
     "rl/test_rollouts.py": "rl.mask_truncated",
+    "training/test_tracking.py": "track",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": "problems.source problems.held_out_source problems.checker",
