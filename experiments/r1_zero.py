@@ -43,12 +43,12 @@ from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.problems import for_evaluation, for_training
-from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage, rule_rewards
 from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
-from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.scores import Scorer
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -234,11 +234,11 @@ def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -
     base = out / base_input(config.base, "pretrain")  # out / an absolute path is that path
     model = load_model(base, config, config.rl.param_dtype)
     check_prompts(config, problems, model.tokenizer, model.config.context_length)
-    with RewardPool(reward_specs(config), config.verifier.workers, config.verifier.deadline) as pool:
+    with rule_rewards(reward_names(config), (), config.verifier) as pool:
         show_samples(config, model, problems, pool, console)
 
 
-def show_samples(config: Config, model: Model, problems: ProblemSet, pool: RewardPool, console: Console) -> None:
+def show_samples(config: Config, model: Model, problems: ProblemSet, pool: Scorer, console: Console) -> None:
     """Prints four samples for each of the first four training problems, with their rewards."""
     template, shown = find_template(config.template), problems.train[:4]
     prompts = [template.prompt_ids(p, model.tokenizer) for p in shown]

@@ -15,6 +15,7 @@ from types import ModuleType
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.base import Reward
+from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.rules import RULES
 from r1jax.settings import may_change
 
@@ -29,6 +30,7 @@ class VerifierConfig:
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
+    code: CodeConfig = CodeConfig()
 
     def __post_init__(self) -> None:
         if self.workers < 1:
