@@ -46,6 +46,7 @@ from r1jax.recipe.problems import for_evaluation, for_training
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage, rule_rewards
 from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
+from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.scores import Scorer
@@ -286,10 +287,13 @@ def main() -> None:
     reward_specs(config)
     check(config)
     problems = load_problems(config.problems)
-    if not find_template(config.template).tags and any(p.checker != "number" for p in problems.train):
+    template = find_template(config.template)
+    if not template.tags and not template.code and any(p.checker != "number" for p in problems.train):
         raise UserError(
             f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
         )
+    if any(p.checker == "code" for p in problems.train) or any(s.name == "code" for s in reward_specs(config)):
+        choose_level(config.verifier.code)
     tokenizer = None if config.base == PRETRAIN else read_tokenizer(config.base)
     check_starts(config.rl, base_model(config), tokenizer)
     if tokenizer:

@@ -11,6 +11,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
+
+import tyro
 
 from r1jax.errors import UserError
 from r1jax.names import lookup
@@ -30,7 +33,7 @@ class VerifierConfig:
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
-    code: CodeConfig = CodeConfig()
+    code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()  # --code.isolation and so on
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -13,7 +13,7 @@ import numpy as np
 
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
-from r1jax.rewards.code.config import CodeConfig
+from r1jax.rewards.code.config import DEFAULT, CodeConfig
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.process import WorkerProcess
 from r1jax.rewards.scores import Scores
@@ -36,9 +36,7 @@ class RewardPool:
     The workers do not import JAX, and end with this process, however it ends.
     """
 
-    def __init__(
-        self, specs: Sequence[RewardSpec], workers: int, deadline: float, code: CodeConfig = CodeConfig()
-    ) -> None:
+    def __init__(self, specs: Sequence[RewardSpec], workers: int, deadline: float, code: CodeConfig = DEFAULT) -> None:
         self._specs = tuple(specs)
         self._count = workers
         self._deadline = deadline

@@ -1,8 +1,9 @@
 """The worker process that computes rewards; RewardPool detects if it hangs or dies.
 
-The worker receives the specs and the settings of the code reward once, and then items. It sends "ready" after loading, "started" when the deadline of an
-item begins, and then the values of the item or a Failure. The values of a problem with a completion are the rewards;
-the only value of a problem with the text of an answer is the score of the problem's checker.
+The worker receives the specs and the settings of the code reward once, and then items. It sends "ready" after loading,
+"started" when the deadline of an item begins, and then the values of the item or a Failure. The values of a problem
+with a completion are the rewards; the only value of a problem with the text of an answer is the score of the problem's
+checker.
 """
 
 from __future__ import annotations

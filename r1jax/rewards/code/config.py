@@ -32,3 +32,6 @@ class CodeConfig:
             raise UserError(f"code.seconds {self.seconds}: must be a finite number of seconds above 0")
         if self.memory < 64:
             raise UserError(f"code.memory {self.memory}: an interpreter needs at least 64 megabytes")
+
+
+DEFAULT = CodeConfig()

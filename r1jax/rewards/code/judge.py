@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from r1jax.rewards.code.guest import inert
 from r1jax.rewards.code.program import complete, stub
-from r1jax.rewards.code.sandbox import DeadlineError, Sandbox, Sandboxes, SandboxError
+from r1jax.rewards.code.sandbox import DeadlineError, Sandbox, SandboxError, Sandboxes
 from r1jax.rewards.code.tests import Case, CodeTests, Printed
 
 

@@ -23,7 +23,7 @@ def complete(program: str, prefix: str, entry_point: str) -> str:
     """
     if not prefix:
         return program
-    if defines(program, entry_point):
+    if not _begins(prefix, entry_point) or defines(program, entry_point):
         return f"{_closed(prefix)}\n\n{program}"
     lines = program.splitlines()
     if lines and not lines[0][:1].isspace():  # white space before the text was stripped
@@ -39,6 +39,12 @@ def defines(program: str, name: str) -> bool:
         and re.search(rf"^(?:(?:async )?def|class) {re.escape(name)}\b|^{re.escape(name)}\s*=", program, re.M)
         is not None
     )
+
+
+def _begins(prefix: str, name: str) -> bool:
+    """True if the function of this name is the last thing in a prefix, so that a program may continue it."""
+    body = ast.parse(_closed(prefix)).body
+    return bool(body) and isinstance(body[-1], ast.FunctionDef) and body[-1].name == name
 
 
 def stub(prefix: str) -> str:

@@ -10,7 +10,7 @@ from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.code.judge import judge
 from r1jax.rewards.code.program import program_in
-from r1jax.rewards.code.sandbox import Sandboxes, SandboxError
+from r1jax.rewards.code.sandbox import SandboxError, Sandboxes
 from r1jax.rewards.code.tests import read_tests
 
 

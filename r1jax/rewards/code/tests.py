@@ -2,9 +2,9 @@
 
 Three forms: ``{"tests": [{"input": str, "output": str}, ...]}`` for programs that read standard input and print,
 ``{"function": name, "cases": [{"args": [...], "expected": ...}, ...]}`` for functions, and ``{"asserts": [str, ...],
-"setup": str}`` for test code. Each may have ``"prefix"``, code that stands before the completion, and ``"entry_point"``,
-the name of the function that is asked for. Values of cases may be tuples and sets as ``{"tuple": [...]}`` and
-``{"set": [...]}``, and dictionaries with any keys as ``{"dict": [[key, value], ...]}``.
+"setup": str}`` for test code. Each may have ``"prefix"``, code that stands before the completion, and
+``"entry_point"``, the name of the function that is asked for. Values of cases may be tuples and sets as
+``{"tuple": [...]}`` and ``{"set": [...]}``, and dictionaries with any keys as ``{"dict": [[key, value], ...]}``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class CodeTests:
-    """The tests of a problem: either ``single`` ones, or ``asserts`` that run after ``setup`` in a sandbox of their own.
+    """The tests of a problem: ``single`` ones, or ``asserts`` that run after ``setup`` in a sandbox of their own.
 
     remote: names in the asserts that are always the candidate's.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+
 from . import candidate, limits, namespaces, system_calls, tester
 from .channel import Channel
 

@@ -22,6 +22,7 @@ class Handle:
         self._number, self._channel = number, channel
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the object in its own sandbox."""
         return _call(self._channel, self._number, arguments, keywords)
 
     def _refuse(self, *_: Any) -> NoReturn:
