@@ -33,7 +33,8 @@ class VerifierConfig:
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
-    code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()  # --code.isolation and so on
+    code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()
+    """Candidate programs and what they earn."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from r1jax.rewards.code.config import MEGABYTE, CodeConfig, Level
+from r1jax.rewards.code.guest import system_calls
 from r1jax.rewards.code.isolation import GUEST, command
 
 START = 60.0  # seconds for a sandbox to start on a busy machine
@@ -51,6 +52,8 @@ class Sandbox:
         self._user = None
         if os.geteuid() == 0:  # a user of its own for each, who owns nothing and whose processes are counted alone
             self._user = _FIRST_USER + os.getpid() % 2**22 * 64 + next(_counter) % 64
+        if level == "rlimits" and self._user is None:
+            hide_process()
         self._folder = tempfile.mkdtemp(prefix="r1jax-") if level == "rlimits" else None
         if self._folder and self._user is not None:
             os.chown(self._folder, self._user, self._user)
@@ -222,6 +225,13 @@ def _compile_guest() -> None:
     """Leaves the guest's modules compiled, since a sandbox cannot write the compiled files itself."""
     with contextlib.suppress(OSError):
         compileall.compile_dir(str(GUEST), quiet=2)
+
+
+@functools.cache
+def hide_process() -> None:
+    """Keeps the memory and the environment of this process from other processes of its user, which may be candidates."""
+    if sys.platform == "linux":
+        system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
 
 
 def _own_threads() -> int:

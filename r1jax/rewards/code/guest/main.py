@@ -46,7 +46,8 @@ def main(
         system_calls.drop_capabilities()
         if level == "rlimits":
             system_calls.end_with_parent()  # once more, since a change of the user resets it
-        system_calls.prctl(system_calls.PR_SET_DUMPABLE, 1)  # or the process could not read its own /proc entry
+        if user is not None:  # or the process could not read its own entry in /proc
+            system_calls.prctl(system_calls.PR_SET_DUMPABLE, 1)
     limits.set_limits(seconds, memory, processes, output)
     os.umask(0o077)
     sys.path.pop()  # the guest's own
