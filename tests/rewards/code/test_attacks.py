@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +22,7 @@ from r1jax.rewards.code.sandbox import Sandbox, SandboxError, Sandboxes
 from r1jax.rewards.code.tests import Case, CodeTests, Printed
 from tests.rewards.code import attacks
 
-SECONDS = 1.0
+SECONDS = 0.7
 CONFIG = CodeConfig(seconds=SECONDS, memory=256)
 ROOT = os.geteuid() == 0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the levels differ on other systems")
@@ -58,7 +60,7 @@ def run_all(programs: Mapping[str, str], one: Callable[[str], object]) -> dict[s
         began = time.monotonic()
         return one(source), time.monotonic() - began
 
-    with ThreadPoolExecutor(8) as threads:
+    with ThreadPoolExecutor(12) as threads:
         return dict(zip(programs, threads.map(timed, programs.values()), strict=True))
 
 
@@ -74,7 +76,7 @@ def printed(level: Level, source: str) -> str:
     """The output of a program; "" if it did not end in time."""
     with Sandbox(level, CONFIG, SECONDS) as sandbox:
         try:
-            reply = sandbox.ask(("run", source, ""), 5.0)
+            reply = sandbox.ask(("run", source, ""), 2.5)
         except SandboxError:
             return ""
         return bytes.fromhex(reply[1]).decode(errors="replace")
@@ -82,7 +84,7 @@ def printed(level: Level, source: str) -> str:
 
 def check_none_earned(results: dict[str, tuple[object, float]]) -> None:
     assert {name for name, (value, _) in results.items() if value != 0} == set()
-    # The start of eight sandboxes at once on a busy machine is most of it.
+    # The start of twelve sandboxes at once on a busy machine is most of it.
     assert {name for name, (_, seconds) in results.items() if seconds > SECONDS + 9} == set()
 
 
@@ -104,10 +106,24 @@ def test_what_programs_try_is_refused(level: Level) -> None:
     assert results["kills all"][0] != "worked"
 
 
-def test_no_program_sees_a_secret(level: Level, secret: str, tmp_path: Path) -> None:
-    results = run_all(attacks.SEARCH, lambda source: printed(level, source))
-    assert {name for name, (text, _) in results.items() if secret in str(text)} == set()
-    assert {name for name, (text, _) in results.items() if level != "rlimits" and "root:" in str(text)} == set()
+_JUDGE = """
+import json, sys
+from tests.rewards.code import attacks
+from tests.rewards.code.test_attacks import printed, run_all
+results = run_all(attacks.SEARCH, lambda source: printed(sys.argv[1], source))
+print(json.dumps({name: text for name, (text, _) in results.items()}))
+"""
+
+
+def test_no_program_sees_a_secret(level: Level, secret: str) -> None:
+    """The judge is a process of its own here, which has the secret in its environment from its start."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _JUDGE, level]
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True, timeout=60).stdout
+    texts = json.loads(found)
+    assert set(texts) == set(attacks.SEARCH) and "LC_CTYPE" in texts["environment"]
+    assert {name for name, text in texts.items() if secret in text} == set()
+    assert {name for name, text in texts.items() if level != "rlimits" and "root:" in text} == set()
 
 
 def test_files_outside_are_hidden(level: Level, secret: str, tmp_path: Path) -> None:
@@ -132,7 +148,9 @@ def test_honest_programs_earn_between_attacks(level: Level) -> None:
     tests = CodeTests((Case("solve", (3,), [4, 9.5]), Case("solve", (-1,), [0, 9.5])))
     assert judged(level, tests)("def solve(x): return [x + 1, 9.5]") == 1.0
     assert judged(level, tests)("def solve(x): return [4, 9.5]") == 0.5
-    assert judged(level, CodeTests((Printed("a\nb", "b\na"),)))("print(*[input() for _ in 'ab'][::-1], sep='\\n')") == 1.0
+    assert (
+        judged(level, CodeTests((Printed("a\nb", "b\na"),)))("print(*[input() for _ in 'ab'][::-1], sep='\\n')") == 1.0
+    )
 
 
 @pytest.mark.skipif(os.path.isdir("/dev/shm") is False, reason="there is no /dev/shm")

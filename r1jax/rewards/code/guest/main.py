@@ -61,6 +61,9 @@ def keep_import_path() -> None:
     for i, path in enumerate(sys.path[:-1]):
         if os.path.isdir(path):
             sys.path[i] = f"/proc/self/fd/{os.open(path, os.O_RDONLY | os.O_DIRECTORY)}"
+            for module in list(sys.modules.values()):  # packages that are already imported
+                if inner := getattr(module, "__path__", None):
+                    module.__path__ = [one.replace(f"{path}/", f"{sys.path[i]}/") for one in inner]
 
 
 def serve(channel: Channel, level: str) -> None:
