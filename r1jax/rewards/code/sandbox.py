@@ -229,7 +229,7 @@ def _compile_guest() -> None:
 
 @functools.cache
 def hide_process() -> None:
-    """Keeps the memory and the environment of this process from other processes of its user, which may be candidates."""
+    """Keeps the memory and the environment of this process from others of its user, which may be candidates."""
     if sys.platform == "linux":
         system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
 

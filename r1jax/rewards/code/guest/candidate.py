@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import Any
 
 from . import inert, system_call_filter
 from .channel import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from typing import Any
 
 _NAME = "solution"
 _TEXT = 300  # characters of an error message

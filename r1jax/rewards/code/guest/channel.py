@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import marshal
 import os
-from typing import Any
 
 from . import inert
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from typing import Any
 
 
 class Channel:

@@ -5,8 +5,11 @@ Only exact types cross: an instance of a subclass of int or str, or an object th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from collections.abc import Callable
+    from typing import Any
+
 
 try:
     from _json import encode_basestring_ascii  # pyright: ignore[reportMissingImports]  # json imports re: 10 ms

@@ -6,7 +6,10 @@ import ctypes
 import os
 import struct
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from typing import Any
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from typing import Any, NoReturn
 
 from . import inert, system_calls
 from .channel import Channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from typing import Any, NoReturn
 
 
 class Handle:
