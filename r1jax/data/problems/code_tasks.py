@@ -18,6 +18,7 @@ from r1jax.data.problems.code_families.template import Family, Template
 from r1jax.data.problems.problem import KeyedProblem, Problem, distinct
 
 CASES = 10  # tests of a problem
+_ALIKE = 6  # of them may have the same value, so that a constant does not pass
 _SHOWN = 2  # of them in the question
 
 
@@ -32,9 +33,10 @@ def make_problem(family: str, template: Template, rng: random.Random) -> Problem
     cases: list[tuple[list[Any], Any]] = []
     for _ in range(40 * CASES):
         given = [draw(rng) for draw in template.draws]
-        if any(given == seen for seen, _ in cases):
+        value = template.solve(*copy.deepcopy(given), **settings)
+        if any(given == seen for seen, _ in cases) or sum(value == other for _, other in cases) >= _ALIKE:
             continue
-        cases.append((given, template.solve(*copy.deepcopy(given), **settings)))
+        cases.append((given, value))
         if len(cases) == CASES:
             break
     # Examples with different values say more than two that are alike.

@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from r1jax.rewards.code.config import LEVELS, CodeConfig, Level
+from r1jax.rewards.code.guest.system_call_filter import MACHINES
 from r1jax.rewards.code.isolation import missing
 from r1jax.rewards.code.judge import judge
 from r1jax.rewards.code.sandbox import Sandbox, SandboxError, Sandboxes
 from r1jax.rewards.code.tests import Case, CodeTests, Printed
-from tests.rewards.code import attacks
+from tests.rewards.code import attacks, forgeries
 
 SECONDS = 0.7
 CONFIG = CodeConfig(seconds=SECONDS, memory=256)
@@ -98,6 +99,8 @@ def test_no_program_that_exhausts_a_resource_earns_or_remains(level: Level, secr
 
 
 def test_what_programs_try_is_refused(level: Level) -> None:
+    if level == "rlimits" and os.uname().machine not in MACHINES:
+        pytest.skip("without a filter of system calls, these would reach other processes")
     programs = {name: code.replace("PARENT", str(os.getpid())) for name, code in attacks.REFUSED.items()}
     results = run_all(programs, lambda source: printed(level, source).strip())
     worked = {name for name, (text, _) in results.items() if text != "refused"}
@@ -135,13 +138,13 @@ def test_files_outside_are_hidden(level: Level, secret: str, tmp_path: Path) -> 
 
 def test_no_function_forges_a_result(level: Level, secret: str) -> None:
     tests = CodeTests((Case("solve", (3,), secret), Case("solve", (4,), secret, strict=False)))
-    check_none_earned(run_all(attacks.FORGED, judged(level, tests)))
+    check_none_earned(run_all(forgeries.FORGED, judged(level, tests)))
 
 
 def test_no_function_changes_the_test_of_it(level: Level, secret: str) -> None:
     setup = f"def check(f):\n    assert f(1) == {secret!r}\n    assert f(2) != 1 and f(2) == {secret!r}"
     tests = CodeTests(asserts=("check(solve)",), setup=setup, entry_point="solve")
-    check_none_earned(run_all(attacks.UNDER_TEST, judged(level, tests)))
+    check_none_earned(run_all(forgeries.UNDER_TEST, judged(level, tests)))
 
 
 def test_honest_programs_earn_between_attacks(level: Level) -> None:

@@ -60,7 +60,7 @@ _OTHERS = {  # calls that act on any process of the same user
 }
 _TGKILL, _PRLIMIT, _FCNTL, _IOCTL = (234, 131), (302, 261), (72, 25), (16, 29)
 _CLONE, _CLONE3 = (56, 220), 435
-_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD = 0x00010000
 _SET_OWNER = (8, 15), (0x8901, 0x8902)  # of fcntl and ioctl: the process that a file signals
 
@@ -88,12 +88,12 @@ def program(machine: str, own: int | None) -> bytes:
 
     own: the id of this process, which alone it may signal; None if no other process is visible.
     """
-    column, refuse = list(_MACHINES).index(machine), _ERROR | _EPERM
+    column, refuse = list(MACHINES).index(machine), _ERROR | _EPERM
     refused = _REFUSED | ({} if own is None else _OTHERS)
     numbers = sorted(number for row in refused.values() if (number := row[column]) is not None)
     code = [
         _instruction(_LOAD, 0, 0, _MACHINE),
-        _instruction(_EQUAL, 1, 0, _MACHINES[machine]),
+        _instruction(_EQUAL, 1, 0, MACHINES[machine]),
         _instruction(_RETURN, 0, 0, _KILL),
         _instruction(_LOAD, 0, 0, _NUMBER),
         _instruction(_GREATER, 0, 1, 0x40000000),  # the x32 calls of x86_64, which have other numbers
@@ -127,7 +127,7 @@ def install(alone: bool) -> bool:
     alone: no process outside the sandbox is visible, so that signals need no filter.
     """
     machine = os.uname().machine
-    if os.uname().sysname != "Linux" or machine not in _MACHINES:
+    if os.uname().sysname != "Linux" or machine not in MACHINES:
         return False
     code = program(machine, None if alone else os.getpid())
     buffer = ctypes.create_string_buffer(code, len(code))
