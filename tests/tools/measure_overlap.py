@@ -32,7 +32,7 @@ from r1jax.rl.step import rl_step
 from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import init_params, make_mesh
-from r1jax.tokenizer import ByteTokenizer
+from r1jax.tokenizer.byte_level import ByteTokenizer
 
 
 class Slow:
@@ -54,13 +54,13 @@ def main() -> None:
     """Measures the median seconds of a step in both orders, which alternate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reward-seconds", type=float, default=1.0)
-    parser.add_argument("--hidden-size", type=int, default=128)
-    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     tokenizer = ByteTokenizer()
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=options.hidden_size, num_layers=4)
+    config = ModelConfig(vocab_size=264, hidden_size=options.hidden_size)
     model = Model(config, init_params(param_specs(config), jax.random.key(0)), tokenizer)
     problems, template = load_problems(ProblemsConfig()).train, find_template("think")
     sampling = Sampling(max_tokens=options.tokens)

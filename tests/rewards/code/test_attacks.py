@@ -73,11 +73,17 @@ def judged(level: Level, tests: CodeTests) -> Callable[[str], float]:
     return one
 
 
-def printed(level: Level, source: str) -> str:
+def check_test(secret: str) -> CodeTests:
+    """Test code that expects the secret."""
+    setup = f"def check(f):\n    assert f(1) == {secret!r}\n    assert f(2) != 1 and f(2) == {secret!r}"
+    return CodeTests(asserts=("check(solve)",), setup=setup, entry_point="solve")
+
+
+def printed(level: Level, source: str, seconds: float = 20.0) -> str:
     """The output of a program; "" if it did not end in time."""
     with Sandbox(level, CONFIG, SECONDS) as sandbox:
         try:
-            reply = sandbox.ask(("run", source, ""), 2.5)
+            reply = sandbox.ask(("run", source, ""), seconds)
         except SandboxError:
             return ""
         return bytes.fromhex(reply[1]).decode(errors="replace")
@@ -113,7 +119,7 @@ _JUDGE = """
 import json, sys
 from tests.rewards.code import attacks
 from tests.rewards.code.test_attacks import printed, run_all
-results = run_all(attacks.SEARCH, lambda source: printed(sys.argv[1], source))
+results = run_all(attacks.SEARCH, lambda source: printed(sys.argv[1], source, 3.0))
 print(json.dumps({name: text for name, (text, _) in results.items()}))
 """
 
@@ -142,9 +148,7 @@ def test_no_function_forges_a_result(level: Level, secret: str) -> None:
 
 
 def test_no_function_changes_the_test_of_it(level: Level, secret: str) -> None:
-    setup = f"def check(f):\n    assert f(1) == {secret!r}\n    assert f(2) != 1 and f(2) == {secret!r}"
-    tests = CodeTests(asserts=("check(solve)",), setup=setup, entry_point="solve")
-    check_none_earned(run_all(forgeries.UNDER_TEST, judged(level, tests)))
+    check_none_earned(run_all(forgeries.UNDER_TEST, judged(level, check_test(secret))))
 
 
 def test_honest_programs_earn_between_attacks(level: Level) -> None:
