@@ -183,7 +183,7 @@ class Sandboxes:
     """
 
     def __init__(self, level: Level, config: CodeConfig, ahead: int = 3) -> None:
-        self.level = level
+        self.level: Level = level
         self._config, self._ahead = config, ahead
         self._started: collections.deque[Sandbox] = collections.deque()
 

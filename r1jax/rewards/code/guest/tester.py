@@ -89,5 +89,6 @@ def _call(channel: Channel, target: str | int, arguments: tuple[Any, ...], keywo
             return inert.unpack(tree, lambda index: Handle(index, channel))
         case _, kind, text:
             found = getattr(builtins, kind, None)
-            known = isinstance(found, type) and issubclass(found, Exception)
-            raise (found if known else RuntimeError)(text)
+            if isinstance(found, type) and issubclass(found, Exception):
+                raise found(text)
+            raise RuntimeError(text)
