@@ -43,12 +43,13 @@ from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
 from r1jax.recipe.problems import for_evaluation, for_training
-from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage
+from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage, rule_rewards
 from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
+from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
-from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.scores import Scorer
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
@@ -234,11 +235,11 @@ def preview(config: Config, out: Path, problems: ProblemSet, console: Console) -
     base = out / base_input(config.base, "pretrain")  # out / an absolute path is that path
     model = load_model(base, config, config.rl.param_dtype)
     check_prompts(config, problems, model.tokenizer, model.config.context_length)
-    with RewardPool(reward_specs(config), config.verifier.workers, config.verifier.deadline) as pool:
+    with rule_rewards(reward_names(config), (), config.verifier) as pool:
         show_samples(config, model, problems, pool, console)
 
 
-def show_samples(config: Config, model: Model, problems: ProblemSet, pool: RewardPool, console: Console) -> None:
+def show_samples(config: Config, model: Model, problems: ProblemSet, pool: Scorer, console: Console) -> None:
     """Prints four samples for each of the first four training problems, with their rewards."""
     template, shown = find_template(config.template), problems.train[:4]
     prompts = [template.prompt_ids(p, model.tokenizer) for p in shown]
@@ -286,10 +287,13 @@ def main() -> None:
     reward_specs(config)
     check(config)
     problems = load_problems(config.problems)
-    if not find_template(config.template).tags and any(p.checker != "number" for p in problems.train):
+    template = find_template(config.template)
+    if not template.tags and not template.code and any(p.checker != "number" for p in problems.train):
         raise UserError(
             f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
         )
+    if any(p.checker == "code" for p in problems.train) or any(s.name == "code" for s in reward_specs(config)):
+        choose_level(config.verifier.code)
     tokenizer = None if config.base == PRETRAIN else read_tokenizer(config.base)
     check_starts(config.rl, base_model(config), tokenizer)
     if tokenizer:

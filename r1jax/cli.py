@@ -230,7 +230,8 @@ def _flags(config: Any, prefix: str = "--") -> dict[str, Any]:
     for field in dataclasses.fields(config):
         flag, value, hint = prefix + field.name.replace("_", "-"), getattr(config, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
-            found |= _flags(value, prefix if _is_flat(config, field.name) else f"{flag}.")
+            inner = prefix if _is_flat(config, field.name) else f"{flag}."
+            found |= _flags(value, f"--{field.name}." if _has_own_prefix(config, field.name) else inner)
         elif not any(map(dataclasses.is_dataclass, typing.get_args(hint))):  # an absent part has no flags
             each = tyro.conf.UseAppendAction in _annotations(type(config)).get(field.name, ())
             found[flag] = typing.get_args(hint)[0] if each else hint  # a flag that is repeated has one value
@@ -250,6 +251,11 @@ def _annotations(kind: type) -> dict[str, tuple[Any, ...]]:
 def _is_flat(config: Any, name: str) -> bool:
     """True for a field whose flags have no prefix for it."""
     return any(getattr(extra, "name", None) == "" for extra in _annotations(type(config)).get(name, ()))
+
+
+def _has_own_prefix(config: Any, name: str) -> bool:
+    """True for a field whose flags have its name alone as their prefix, without that of the part around it."""
+    return any(getattr(extra, "prefix_name", None) is False for extra in _annotations(type(config)).get(name, ()))
 
 
 def _named_parts(config: Any, prefix: str = "--") -> Iterator[tuple[str, Named]]:

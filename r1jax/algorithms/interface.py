@@ -118,6 +118,11 @@ class Algorithm:
         return 1
 
     @property
+    def keeps_all(self) -> bool:
+        """True if ``keeps`` keeps all groups, whatever their rewards: the batch is then known before the rewards."""
+        return True
+
+    @property
     def learned(self) -> Mapping[str, LearnedModel]:
         """The models that are trained beside the policy, by name."""
         return {}

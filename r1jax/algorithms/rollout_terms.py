@@ -32,6 +32,11 @@ class RolloutTerms(Algorithm):
         """Maximum number of attempts at sampling in a step."""
         return 1 + self.max_resamples if self.drop_equal_groups else 1
 
+    @property
+    def keeps_all(self) -> bool:
+        """True unless equal groups are dropped."""
+        return not self.drop_equal_groups
+
     def check(self, max_tokens: int) -> None:
         """Raises UserError if the overlong buffer is longer than a completion."""
         if self.overlong_buffer > max_tokens:

@@ -9,6 +9,7 @@ from r1jax.data.problems import countdown, gym
 from r1jax.data.problems.problem import Checker, Problem
 from r1jax.data.text.numbers import read_number
 from r1jax.rewards import expressions, mathematics
+from r1jax.rewards.code.service import SERVICE
 
 
 def check(problem: Problem, answer: str) -> float:
@@ -17,11 +18,13 @@ def check(problem: Problem, answer: str) -> float:
 
 
 def prepare(problem: Problem) -> None:
-    """Imports the libraries of the problem's checker, which can take seconds, so that no deadline has to include it."""
+    """Imports the libraries of the problem's checker, and starts its sandboxes, which no deadline should include."""
     if problem.checker == "math":
         expressions.library()
     elif problem.checker == "gym":
         gym.score_function(json.loads(problem.metadata)["task"])
+    elif problem.checker == "code":
+        SERVICE.start()
 
 
 def _number(problem: Problem, answer: str) -> bool:
@@ -49,6 +52,10 @@ def _gym(problem: Problem, answer: str) -> float:
     return gym.score(answer, problem.metadata)
 
 
+def _code(problem: Problem, answer: str) -> float:
+    return SERVICE.score(problem, answer)
+
+
 _CHECKERS: dict[Checker, Callable[[Problem, str], float]] = {
     "number": _number,
     "math": _math,
@@ -56,4 +63,5 @@ _CHECKERS: dict[Checker, Callable[[Problem, str], float]] = {
     "contains": _contains,
     "countdown": _countdown,
     "gym": _gym,
+    "code": _code,
 }

@@ -11,10 +11,14 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
+
+import tyro
 
 from r1jax.errors import UserError
 from r1jax.names import lookup
 from r1jax.rewards.base import Reward
+from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.rules import RULES
 from r1jax.settings import may_change
 
@@ -29,6 +33,8 @@ class VerifierConfig:
     """Use this many worker processes."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
+    code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()
+    """Candidate programs and what they earn."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:

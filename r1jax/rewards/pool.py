@@ -13,6 +13,7 @@ import numpy as np
 
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
+from r1jax.rewards.code.config import DEFAULT, CodeConfig
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.process import WorkerProcess
 from r1jax.rewards.scores import Scores
@@ -28,15 +29,18 @@ class RewardPool:
 
     specs: the rewards, from parse_rewards.
     workers: the number of processes; they load the rewards in the background.
-    deadline: seconds for all rewards of one completion, counted from the start of their computation.
+    deadline: seconds for all rewards of one completion, counted from the start of their computation; those that the
+      tests of a program take are added.
+    code: how candidate programs are run.
 
     The workers do not import JAX, and end with this process, however it ends.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], workers: int, deadline: float) -> None:
+    def __init__(self, specs: Sequence[RewardSpec], workers: int, deadline: float, code: CodeConfig = DEFAULT) -> None:
         self._specs = tuple(specs)
         self._count = workers
         self._deadline = deadline
+        self._code = code
         self._workers: list[WorkerProcess] = []
         self._lock = threading.Lock()
 
@@ -46,7 +50,7 @@ class RewardPool:
         return tuple(spec.name for spec in self._specs)
 
     def __enter__(self) -> RewardPool:
-        self._workers = [WorkerProcess(self._specs) for _ in range(self._count)]
+        self._workers = [self._new_worker() for _ in range(self._count)]
         return self
 
     def __exit__(
@@ -109,7 +113,8 @@ class RewardPool:
             left = min(worker.until for worker in busy) - time.monotonic()
             wait([worker.connection for worker in busy], max(0.0, left))
             for i, worker in enumerate(self._workers):
-                item, outcome = worker.item, worker.advance(self._deadline)
+                item = worker.item
+                outcome = worker.advance(self._deadline if item is None else self._seconds(items[item][0]))
                 if outcome is None:
                     continue
                 if item is None:
@@ -126,4 +131,11 @@ class RewardPool:
     def _replace(self, i: int) -> None:
         """Kills a worker and starts a new one in its place."""
         self._workers[i].kill()
-        self._workers[i] = WorkerProcess(self._specs)
+        self._workers[i] = self._new_worker()
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._specs, self._code)
+
+    def _seconds(self, problem: Problem) -> float:
+        """The deadline for the rewards of a problem's completion."""
+        return self._deadline + (self._code.seconds if problem.checker == "code" else 0.0)

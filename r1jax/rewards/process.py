@@ -14,6 +14,7 @@ from typing import Literal
 
 from r1jax.data.problems.problem import Problem
 from r1jax.rewards.base import Completion, RewardError
+from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.worker import Failure, Message
 
@@ -31,7 +32,7 @@ class WorkerProcess:
     until: time.monotonic() at which the current phase times out, unless the worker is idle.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec]) -> None:
+    def __init__(self, specs: Sequence[RewardSpec], code: CodeConfig) -> None:
         self.connection, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()  # a pipe without data, which closes when this process ends
         path = [os.path.abspath(folder) for folder in sys.path]
@@ -47,7 +48,7 @@ class WorkerProcess:
         self.phase: Literal["loading", "idle", "preparing", "running"] = "loading"
         self.until = time.monotonic() + LOADING
         with contextlib.suppress(OSError):  # if the process has already ended, advance reports it
-            self.connection.send(tuple(specs))
+            self.connection.send((tuple(specs), code))
 
     def give(self, index: int, item: tuple[Problem, Completion | str]) -> bool:
         """Sends an item to an idle worker; False if the process has ended."""

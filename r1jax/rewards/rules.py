@@ -10,6 +10,7 @@ from r1jax.data.text.language import consistency, main_language
 from r1jax.data.text.numbers import read_number
 from r1jax.rewards.base import Completion, reward
 from r1jax.rewards.checkers import check
+from r1jax.rewards.code.service import SERVICE
 
 
 @reward
@@ -17,11 +18,29 @@ def accuracy(problem: Problem, completion: Completion) -> float:
     """The score of the answer by the problem's checker; 0 if the template finds no answer.
 
     In a text without tags, a literal copy of the question is removed first, so that its numbers are not the answer.
+    Problems with the checker "code" are judged as by ``code``.
     """
+    if problem.checker == "code":
+        return code(problem, completion)
     if not completion.template.tags and re.search("[0-9]", problem.question) and read_number(problem.question) is None:
         completion = dataclasses.replace(completion, text=completion.text.replace(problem.question, " "))
     answer = completion.answer
     return 0.0 if answer is None else check(problem, answer)
+
+
+@reward
+def code(problem: Problem, completion: Completion) -> float:
+    """The score of a program by the problem's tests, which run in a sandbox (docs/sandbox.md).
+
+    The program is the last block of Python code after the reasoning, or the text there, or the answer in its tags.
+    """
+    template, text = completion.template, completion.text
+    if not template.tags:
+        return SERVICE.score(problem, text)
+    answer = template.answer(text)
+    if answer is None and "```" not in template.summary(text):
+        return 0.0
+    return SERVICE.score(problem, answer if answer and "```" in answer else template.summary(text))
 
 
 @reward
@@ -49,4 +68,4 @@ def language(problem: Problem, completion: Completion) -> float:
     return 1.0 if target is None else consistency(text, target)
 
 
-RULES = {rule.name: rule for rule in (accuracy, format, length, language)}
+RULES = {rule.name: rule for rule in (accuracy, code, format, length, language)}

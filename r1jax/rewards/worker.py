@@ -1,8 +1,9 @@
 """The worker process that computes rewards; RewardPool detects if it hangs or dies.
 
-The worker receives the specs once, and then items. It sends "ready" after loading, "started" when the deadline of an
-item begins, and then the values of the item or a Failure. The values of a problem with a completion are the rewards;
-the only value of a problem with the text of an answer is the score of the problem's checker.
+The worker receives the specs and the settings of the code reward once, and then items. It sends "ready" after loading,
+"started" when the deadline of an item begins, and then the values of the item or a Failure. The values of a problem
+with a completion are the rewards; the only value of a problem with the text of an answer is the score of the problem's
+checker.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.rewards.base import Completion, Reward
 from r1jax.rewards.checkers import check, prepare
+from r1jax.rewards.code.service import SERVICE
 from r1jax.rewards.config import RewardSpec, load_rewards
 
 _LARGEST = 3.4e38  # about the largest float32
@@ -54,7 +56,8 @@ def main() -> None:
     _end_with_parent(lifeline)
     connection = Connection(connection_fd)
     try:
-        specs = connection.recv()
+        specs, code = connection.recv()
+        SERVICE.configure(code)
         try:
             rewards = load_rewards(specs)
         except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,12 @@ def width_bucket(width: int, longest: int) -> int:
     return -(-min(-(-width // quarter) * quarter, longest) // 8) * 8
 
 
+def token_rows(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> tuple[np.ndarray, int]:
+    """The ``tokens`` and ``first`` of build_batch, which no reward changes, on the host."""
+    tokens, _, _, first = _layout(prompts, samples, longest)
+    return tokens, first
+
+
 def build_batch(
     prompts: Sequence[Sequence[int]],
     samples: Samples,
@@ -61,23 +67,8 @@ def build_batch(
       rewards, advantages: [B]; None: zeros.
       rule_rewards: name -> [B].
     """
-    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
-    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
-    T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
-    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
-    sampled = np.arange(M) < lengths[:, None]  # [B, M]
-    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
-    within = (place >= 0) & (place < lengths[:, None])
-
-    def laid_out(values: Any) -> np.ndarray:  # [B, M] -> [B, T]
-        out = np.zeros((B, T), values.dtype)
-        out[within] = np.asarray(values)[sampled]
-        return out
-
-    tokens = np.zeros((B, T + 1), np.int32)
-    tokens[:, 1:] = laid_out(samples.tokens)
-    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
-    zeros = np.zeros((B, T), np.float32)
+    tokens, within, laid_out, first = _layout(prompts, samples, longest)
+    zeros = np.zeros(within.shape, np.float32)
     fields: dict[str, Any] = {
         "tokens": tokens,
         "mask": within if counts is None else within & counts[:, None],
@@ -89,8 +80,31 @@ def build_batch(
         "old_logprobs": zeros,
         "reference_logprobs": zeros,
     }
-    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
     return jax.device_put(Batch(**fields, first=first), batch_sharding())
+
+
+def _layout(
+    prompts: Sequence[Sequence[int]], samples: Samples, longest: int
+) -> tuple[np.ndarray, np.ndarray, Callable[[Any], np.ndarray], int]:
+    """Tokens [B, T + 1], the mask of completions [B, T], what lays out [B, M] as [B, T], and the first position."""
+    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
+    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
+    T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
+    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
+    sampled = np.arange(M) < lengths[:, None]  # [B, M]
+    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
+    within = (place >= 0) & (place < lengths[:, None])
+
+    def laid_out(values: Any) -> np.ndarray:
+        out = np.zeros((B, T), values.dtype)
+        out[within] = np.asarray(values)[sampled]
+        return out
+
+    tokens = np.zeros((B, T + 1), np.int32)
+    tokens[:, 1:] = laid_out(samples.tokens)
+    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
+    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
+    return tokens, within, laid_out, first
 
 
 @partial(jax.jit, static_argnames="n")

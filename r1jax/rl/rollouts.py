@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -90,9 +90,20 @@ class Rollout:
         return jax.tree.map(lambda *x: np.concatenate(x) if np.ndim(x[0]) else x[0], *parts)
 
 
-def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Array, setup: StepSetup) -> Rollout:
+# (prompt of each problem, samples problem by problem): starts work on the devices, between sampling and scoring
+AfterSampling = Callable[[list[list[int]], Samples], None]
+
+
+def collect(
+    params: Params,
+    problems: Sequence[Sequence[Problem]],
+    key: jax.Array,
+    setup: StepSetup,
+    after_sampling: AfterSampling | None = None,
+) -> Rollout:
     """The groups of a step: P that the algorithm keeps, from as many attempts as needed.
 
+    after_sampling: called in each attempt before its samples are scored.
     problems: P of each attempt. If fewer groups are kept after the last one, others fill the batch, whose shape is
     fixed, and do not count.
     """
@@ -100,7 +111,7 @@ def collect(params: Params, problems: Sequence[Sequence[Problem]], key: jax.Arra
     sampled: list[Group] = []
     scores: list[Scores] = []
     for attempt, asked in enumerate(problems):
-        groups, judged = _groups(params, asked, key, attempt, setup)
+        groups, judged = _groups(params, asked, key, attempt, setup, after_sampling)
         sampled += groups
         scores.append(judged)
         kept = [g for g in sampled if g.kept]
@@ -127,10 +138,17 @@ def _by_rule(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _groups(
-    params: Params, problems: Sequence[Problem], key: jax.Array, attempt: int, setup: StepSetup
+    params: Params,
+    problems: Sequence[Problem],
+    key: jax.Array,
+    attempt: int,
+    setup: StepSetup,
+    after_sampling: AfterSampling | None,
 ) -> tuple[list[Group], Scores]:
     G, algorithm = setup.config.group, setup.config.algorithm
     prompts, samples = setup.sample(params, problems, key, attempt)
+    if after_sampling is not None:
+        after_sampling(prompts, samples)
     completions, scores = setup.score(problems, samples)
     total = algorithm.shape_rewards(np.array(scores.total), np.asarray(samples.lengths), setup.context.max_tokens)
     resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)

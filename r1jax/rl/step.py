@@ -12,7 +12,7 @@ import numpy as np
 
 from r1jax.algorithms.interface import Values
 from r1jax.data.problems.problem import Problem
-from r1jax.rl.batch import Batch, build_batch
+from r1jax.rl.batch import Batch, build_batch, token_rows
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
 from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
@@ -21,7 +21,8 @@ from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.sharding import Params
+from r1jax.sampling.sampler import Samples
+from r1jax.sharding import Params, batch_sharding
 from r1jax.training.metrics import Metrics
 
 
@@ -30,6 +31,13 @@ class StepKeys(NamedTuple):
 
     samples: jax.Array  # of the tokens
     minibatches: jax.Array  # of the split into minibatches
+
+
+class ModelLogprobs(NamedTuple):
+    """Log-probabilities of the tokens of a batch, also outside its mask; None for those that are not needed."""
+
+    reference: jax.Array | None  # [B, T] float32
+    old: jax.Array | None  # [B, T] float32, of the policy before the first update
 
 
 class StepResult(NamedTuple):
@@ -52,9 +60,21 @@ def rl_step(
     every, done = setup.config.reference_every, int(state.step)
     if state.reference is not None and every and done and done % every == 0:
         state = dataclasses.replace(state, reference=copy_reference(state.policy.params, setup.model))
-    rollout = collect(state.policy.params, problems, keys.samples, setup)
-    advantages = setup.config.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
-    state, metrics, values = learn(state, batch_of(rollout, advantages, setup), keys.minibatches, setup)
+    known: list[ModelLogprobs] = []
+
+    def start_logprobs(prompts: list[list[int]], samples: Samples) -> None:
+        repeated = [prompt for prompt in prompts for _ in range(setup.config.group)]
+        tokens, first = token_rows(repeated, samples, setup.longest)
+        known.append(model_logprobs(state, jax.device_put(tokens, batch_sharding()), first, setup))
+
+    # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
+    # they compute the log-probabilities while worker processes compute the rewards.
+    algorithm, needed = setup.config.algorithm, state.reference is not None or not setup.context.on_policy
+    start = start_logprobs if needed and algorithm.keeps_all else None
+    rollout = collect(state.policy.params, problems, keys.samples, setup, start)
+    advantages = algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
+    batch = batch_of(rollout, advantages, setup)
+    state, metrics, values = learn(state, batch, keys.minibatches, setup, *known)
     return state, StepResult(rollout, advantages, metrics, values)
 
 
@@ -72,14 +92,33 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batc
     )
 
 
-def learn(state: RLState, batch: Batch, key: jax.Array, setup: StepSetup) -> tuple[RLState, dict[str, float], Values]:
-    """The state after all updates of one batch, their metrics, and the algorithm's values per token to log."""
-    state, sums, maxima, values = run_updates(state, batch, key, setup)
+def model_logprobs(state: RLState, tokens: jax.Array, first: int, setup: StepSetup) -> ModelLogprobs:
+    """The log-probabilities of the models that the updates need; the devices may still be computing them.
+
+    tokens: [B, T + 1] of a batch, and ``first`` of it.
+    """
+    config, context = setup.config, setup.context
+
+    def one(params: Params) -> jax.Array:
+        return batch_logprobs(params, tokens, setup.model, context.temperature, config.passes, context.chunk, first)
+
+    reference = None if state.reference is None else one(state.reference)
+    return ModelLogprobs(reference, None if context.on_policy else one(state.policy.params))
+
+
+def learn(
+    state: RLState, batch: Batch, key: jax.Array, setup: StepSetup, known: ModelLogprobs | None = None
+) -> tuple[RLState, dict[str, float], Values]:
+    """The state after all updates of one batch, their metrics, and the algorithm's values per token to log.
+
+    known: model_logprobs of the batch, if they have been computed.
+    """
+    state, sums, maxima, values = run_updates(state, batch, key, setup, known)
     return state, reduce_updates(sums, maxima), values
 
 
 def run_updates(
-    state: RLState, batch: Batch, key: jax.Array, setup: StepSetup
+    state: RLState, batch: Batch, key: jax.Array, setup: StepSetup, known: ModelLogprobs | None = None
 ) -> tuple[RLState, list[Metrics], list[Maxima], Values]:
     """As ``learn``, with the sums and maxima of each update, which ``learn`` reduces on the host.
 
@@ -90,22 +129,17 @@ def run_updates(
     sums: list[Metrics] = []
     maxima: list[Maxima] = []
 
-    def logprobs(params: Params) -> jax.Array:
-        found = batch_logprobs(
-            params, batch.tokens, setup.model, context.temperature, config.passes, context.chunk, batch.first
-        )
-        return jnp.where(batch.mask, found, 0.0)
-
     def on_parts(one: UpdateOnPart, models: Any, batch: Batch) -> Any:
         models, found = update_on_parts(one, models, batch, key, config)
         sums.extend(metrics for metrics, _ in found)
         maxima.extend(largest for _, largest in found)
         return models
 
-    if state.reference is not None:
-        batch = dataclasses.replace(batch, reference_logprobs=logprobs(state.reference))
-    if not context.on_policy:
-        batch = dataclasses.replace(batch, old_logprobs=logprobs(state.policy.params))
+    reference, old = known or model_logprobs(state, batch.tokens, batch.first, setup)
+    if reference is not None:
+        batch = dataclasses.replace(batch, reference_logprobs=jnp.where(batch.mask, reference, 0.0))
+    if old is not None:
+        batch = dataclasses.replace(batch, old_logprobs=jnp.where(batch.mask, old, 0.0))
         total, weight, largest = sampler_gap(batch.old_logprobs, batch.sampler_logprobs, batch.mask)
         sums.append({"sampler_gap": (total, weight)})
         maxima.append({"sampler_gap_max": largest})

@@ -166,6 +166,8 @@ BY_RUNNING = {
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": "problems.source problems.held_out_source problems.checker",
     "rewards/test_pool.py": "verifier.workers verifier.deadline",
+    "rewards/code/test_judge.py": "verifier.code.isolation verifier.code.seconds verifier.code.memory "
+    "verifier.code.credit",
 }
 CHANGES = {
     "problems.operations": "+",

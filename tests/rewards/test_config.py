@@ -61,7 +61,7 @@ def test_files_are_found_from_the_current_folder(own: str, monkeypatch: pytest.M
     ("texts", "message"),
     [
         (["acuracy"], "unknown reward 'acuracy': did you mean accuracy?"),
-        (["zebra"], "unknown reward 'zebra': known are accuracy, format, language, length"),
+        (["zebra"], "unknown reward 'zebra': known are accuracy, code, format, language, length"),
         (["accuracy", "accuracy=2"], "two rewards are named 'accuracy'"),
         ([], "no rewards"),
         (["accuracy="], "reward 'accuracy=': write NAME"),

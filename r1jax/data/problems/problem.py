@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-Checker = Literal["number", "math", "exact", "contains", "countdown", "gym"]
+Checker = Literal["number", "math", "exact", "contains", "countdown", "gym", "code"]
 Language = Literal["en", "zh"]  # languages of the generated questions
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 

@@ -24,6 +24,7 @@ _EXPRESSION = re.compile(r"[-+(. ]*[0-9](?:[-+*/^\u00d7÷().,0-9 ]*[0-9)])?")
 _THINK = re.compile("(</?think>)")
 _IN_ORDER = re.compile(r"\s*<think>.*</think>\s*<answer>.*</answer>\s*", re.DOTALL)
 _OPENED = re.compile(r"<think>\s*\Z")
+_BLOCK = re.compile(r"^```python\n.+?^```[ \t]*$", re.DOTALL | re.MULTILINE)
 _WITH_PROSE = re.compile(r"\s*<think>.*</think>.*<answer>.*</answer>.*", re.DOTALL)
 
 
@@ -40,6 +41,7 @@ class Template:
       or reasoning, conclusion and answer.
     prose: other text may surround the answer after the reasoning, as in a summary.
     conclusion: without tags, the words between the reasoning and the answer; "": no reasoning is asked for.
+    code: without tags, the answer is the text with its block of Python code, which a checker finds.
     expression: the text that replaces a question which is an expression such as 37 + 48.
     """
 
@@ -51,6 +53,7 @@ class Template:
     tags: bool = True
     prose: bool = False
     conclusion: str = ""
+    code: bool = False
     expression: str = "{question}"
 
     def prompt_ids(self, problem: Problem, tokenizer: Tokenizer) -> list[int]:
@@ -100,6 +103,8 @@ class Template:
         """
         if self.tags:
             return _between(_outside_reasoning(text), "<answer>", "</answer>")
+        if self.code:
+            return text.strip() or None
         if self.conclusion:
             text = text.rpartition(self.conclusion)[2] if self.conclusion in text else ""
             if not text.strip():
@@ -125,8 +130,10 @@ class Template:
         """True if the four tags appear once each and in order, with only white space outside the two pairs.
 
         With prose, any text may surround the answer after the reasoning. Without tags, the text must be one number, or
-        reasoning, the conclusion and one number.
+        reasoning, the conclusion and one number, or have exactly one block of Python code, which is closed.
         """
+        if self.code:
+            return len(_BLOCK.findall(text)) == 1 and text.count("```") == 2
         if not self.tags and not self.conclusion:
             return parse_number(text) is not None
         if not self.tags:
@@ -200,6 +207,8 @@ _R1_ZERO = (
 # For base models that reason in prose and would not learn the tags from rewards alone.
 _STEPS = "Think step by step, then end with: The answer is NUMBER."
 
+_CODE = "Reply with the code in one block that starts with ```python and ends with ```."
+
 TEMPLATES = {
     template.name: template
     for template in (
@@ -208,6 +217,7 @@ TEMPLATES = {
         Template("r1-zero-chat", "{question}", chat=True, system=_R1_ZERO),
         Template("r1", "{question}", chat=True, prose=True),
         Template("steps", f"{{question}} {_STEPS}", chat=True, prefill="", tags=False, conclusion="The answer is"),
+        Template("code", f"{{question}}\n\n{_CODE}", chat=True, prefill="", tags=False, code=True),
         Template("direct", "{question} Answer with just the number.", chat=True, prefill="", tags=False),
         Template(
             "number",

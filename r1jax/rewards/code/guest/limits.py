@@ -1,0 +1,45 @@
+"""Limits of the resources that a program may use, and the user that it runs as."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+
+def drop_privileges(user: int) -> None:
+    """Becomes another user without groups and capabilities; a user that the system does not map becomes nobody."""
+    for one in (user, 65534):
+        try:
+            os.setgroups([])
+            os.setresgid(one, one, one)
+            os.setresuid(one, one, one)
+            return
+        except OSError:
+            if one == 65534:
+                raise
+
+
+def set_limits(seconds: float, memory: int, processes: int, file_size: int) -> None:
+    """Limits that this process and its children cannot raise again.
+
+    seconds: of CPU time, rounded up. memory: bytes of the address space. processes: and threads, of the user.
+    file_size: bytes of each file.
+    """
+    limits = {
+        "RLIMIT_CPU": int(seconds) + 1,
+        "RLIMIT_AS": memory,
+        "RLIMIT_NPROC": processes,
+        "RLIMIT_FSIZE": file_size,
+        "RLIMIT_NOFILE": 64,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_MSGQUEUE": 0,
+    }
+    for name, wanted in limits.items():
+        number = getattr(resource, name, None)  # macOS has not all of them
+        if number is None or (name == "RLIMIT_AS" and sys.platform == "darwin"):
+            continue
+        _, most = resource.getrlimit(number)
+        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(number, (value, value))
