@@ -16,6 +16,7 @@ from r1jax.errors import UserError
 from r1jax.names import lookup
 
 _BLOCK = 1000  # entries of one data set; some tasks prepare all entries at once
+_FOR_TRYING = 0.05  # many tasks give this or 0.01 to any wrong answer that can be read
 
 
 def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
@@ -35,13 +36,19 @@ def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
 
 
 def score(answer: str, metadata: str) -> float:
-    """The task's score of an answer, from 0 to 1; some tasks give partial credit."""
+    """The task's score of an answer, from 0 to 1; some tasks give partial credit.
+
+    Credit for a wrong answer that could be read (_FOR_TRYING) counts as 0. In a group of wrong samples it would be the
+    only difference, which advantages divided by the standard deviation make as large as that of a right answer: a
+    model then learns to answer at once, without reasoning.
+    """
     problem = json.loads(metadata)
     try:
-        return float(score_function(problem["task"])(answer, _unpack(problem["entry"])))
+        credit = float(score_function(problem["task"])(answer, _unpack(problem["entry"])))
     except Exception:
         # Some scoring functions raise on answers they cannot parse (prime_factorization on "x"); these are wrong.
         return 0.0
+    return credit if credit > _FOR_TRYING else 0.0
 
 
 def with_answer(metadata: str, answer: str) -> str:

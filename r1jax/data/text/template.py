@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -97,7 +98,8 @@ class Template:
 
         With tags, the answer is the content of the only pair of answer tags outside the reasoning; reasoning without
         ``</think>`` extends to the end of the text. With a conclusion, it is the result of the text after the last
-        conclusion; with neither, the result of the whole text. The result of a text is its
+        conclusion in upper or lower case, or else of the last ``\\boxed{}``, with which many models end instead; with
+        neither, the result of the whole text. The result of a text is its
         r1jax.data.text.numbers.last_number: "8 * 6 = 48" answers 48, and "0 + 3 = ?" and "0 + 3", which only repeat the
         question, answer nothing. A text of words is its own result.
         """
@@ -106,7 +108,8 @@ class Template:
         if self.code:
             return text.strip() or None
         if self.conclusion:
-            text = text.rpartition(self.conclusion)[2] if self.conclusion in text else ""
+            said = list(re.finditer(re.escape(self.conclusion), text, re.IGNORECASE))
+            text = text[said[-1].end() :] if said else _last_box(text)
             if not text.strip():
                 return None
         expression = any(map(str.isdigit, text)) and not any(map(str.isalpha, plain(text)))
@@ -140,6 +143,14 @@ class Template:
             return bool(self.reasoning(text)) and parse_number(text.partition(self.conclusion)[2]) is not None
         order = _WITH_PROSE if self.prose else _IN_ORDER
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
+
+
+def _last_box(text: str) -> str:
+    r"""The content of the last ``\boxed{}``; "" without one, or if it is not closed."""
+    _, box, after = text.rpartition(r"\boxed{")
+    depths = itertools.accumulate(((char == "{") - (char == "}") for char in after), initial=1)
+    end = next((place - 1 for place, depth in enumerate(depths) if not depth), 0) if box else 0
+    return after[:end]
 
 
 def _outside_reasoning(text: str) -> str:

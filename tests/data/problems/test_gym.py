@@ -20,6 +20,13 @@ def test_tasks_are_made_by_name_and_scored_by_their_own_function() -> None:
     assert gym.score("12345678", problem.metadata) < 0.1
 
 
+def test_credit_for_any_number_is_none() -> None:
+    _, problem = next(gym.generate("gsm_symbolic", seed=0))
+    assert gym.score_function("gsm_symbolic")("12345678", {"answer": problem.answer}) > 0
+    assert gym.score("12345678", problem.metadata) == 0
+    assert gym.score(problem.answer, problem.metadata) == 1
+
+
 def test_scoring_functions_get_the_original_entry() -> None:
     # This scoring function needs tuples, which plain JSON would turn into lists.
     _, problem = next(gym.generate("rearc", seed=0))

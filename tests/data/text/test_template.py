@@ -225,6 +225,13 @@ def test_without_tags_the_answer_is_the_result_of_the_text(text: str, well_forme
         ("7 and 8 are 15.\nThe answer is", False, None, "7 and 8 are 15."),
         ("7 and 8 are 15.\nThe answer is 37 + 48", False, None, "7 and 8 are 15."),
         ("7 and 8 are 15.\nThe answer is 37 + 48 = 85.", False, "85", "7 and 8 are 15."),
+        ("7 and 8 are 15. Therefore, the answer is:\n\\[\n\\boxed{85}\n\\]", False, "85", None),
+        ("So \\(\\boxed{70}\\), no: Ann has \\(\\boxed{85}\\) apples left.", False, "85", None),
+        ("It is $\\boxed{\\text{85}}$ after 9 days.", False, "85", None),
+        ("It is \\boxed{85", False, None, None),
+        ("It is \\boxed{}.", False, None, None),
+        ("The answer is 8, which I write \\boxed{85}", False, "85", ""),
+        ("\\boxed{8}. The answer is 85.", True, "85", "\\boxed{8}."),
     ],
 )
 def test_a_conclusion_stands_between_reasoning_and_answer(
