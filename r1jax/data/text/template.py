@@ -99,7 +99,7 @@ class Template:
         question, answer nothing. A text of words is its own result.
         """
         if self.tags:
-            return _between(_outside_reasoning(text), "<answer>", "</answer>")
+            return _between(outside_reasoning(text), "<answer>", "</answer>")
         if self.conclusion:
             text = text.rpartition(self.conclusion)[2] if self.conclusion in text else ""
             if not text.strip():
@@ -135,7 +135,7 @@ class Template:
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
 
 
-def _outside_reasoning(text: str) -> str:
+def outside_reasoning(text: str) -> str:
     """The text without its reasoning; a text without think tags has none.
 
     If the first tag is ``</think>``, the prompt opened the reasoning, so it starts at the beginning of the text.
