@@ -120,7 +120,7 @@ def _config(one: TaskResult) -> dict[str, Any]:
     settings = one.settings
     return {
         "task": one.task,
-        "dataset_path": settings["source"]["hub"] or ", ".join(settings["source"]["files"]) or one.task,
+        "dataset_path": settings["source"]["rows"] or ", ".join(settings["source"]["files"]) or one.task,
         "output_type": "generate_until",
         "num_fewshot": 0,
         "repeats": settings["samples"],

@@ -22,7 +22,7 @@ from r1jax.report.task_figures import plot_tasks, plot_tasks_at_k
 
 PICTURES = {"pass@1": "pass-at-1.png", "pass@k": "pass-at-k.png"}
 _HEAD = ("task", "problems", "samples", "pass@1", "pass@n", "cons@n", "in the form", "tokens", "truncated")
-_CAPTION = "in percent, with 95% bootstrap intervals over problems; cut: at the limit of tokens"
+_CAPTION = "in percent, with 95% bootstrap intervals over problems"
 _SHOWN = 1500  # characters of an example
 
 
@@ -128,7 +128,7 @@ def comparison_rows(results: Sequence[ModelResults], tasks: Sequence[str], figur
 def screen_table(results: Sequence[ModelResults]) -> Table:
     """The result for a terminal: all figures of one model, or pass@1 of several with their changes."""
     if len(results) == 1:
-        head = ("task", "problems", "samples", "pass@1", "pass@n", "cons@n", "cut")
+        head = ("task", "problems", "samples", "pass@1", "pass@n", "cons@n", "truncated")
         rows = [(*row[:6], row[8]) for row in rows_of(results[0])]
     else:
         names = [one.name for one in results]

@@ -40,7 +40,9 @@ def humaneval(row: Row, location: str) -> Problem:
     function = text_cell(row, location, "entry_point")
     question = f"Complete this Python function:\n\n```python\n{prompt.rstrip()}\n```"
     asserts, setup = _asserts_of_check(test, function, location)
-    return _problem(question, "humaneval", {"asserts": asserts, "setup": setup, "prefix": prompt})
+    return _problem(
+        question, "humaneval", {"asserts": asserts, "setup": setup, "prefix": prompt, "entry_point": function}
+    )
 
 
 def mbpp(row: Row, location: str) -> Problem | None:

@@ -35,7 +35,7 @@ def aime24(row: Row, location: str) -> Problem:
     return Problem(text_cell(row, location, "problem", "Problem"), str(int(answer)), "aime24", "number")
 
 
-_SUFFIXES = ("jsonl", "parquet", "json", "csv")
+_SUFFIXES = ("jsonl", "parquet", "json", "csv", "jsonl.gz")
 
 
 def names(folder: str, *stems: str) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from r1jax.data.formats.rows import read_rows
-from r1jax.data.problems.dataset import ProblemsConfig, is_file, load_problems
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks.table import OWN
@@ -22,19 +22,19 @@ class Source:
     """Where the problems of one task come from.
 
     files: the files, in the order in which they are read.
-    hub: the data set on the hub, if there are no files.
+    rows: a data set of the hub or another source that read_rows knows, if there are no files.
     generated: the config of generated problems, if there is neither.
     """
 
     files: tuple[Path, ...] = ()
-    hub: str = ""
+    rows: str = ""
     generated: ProblemsConfig | None = None
 
 
 def find_sources(tasks: Sequence[Task], data: Sequence[str], problems: ProblemsConfig) -> dict[str, Source]:
     """Task name -> its source.
 
-    data: folders that are searched in order, TASK=SOURCE for the file, folder or hf: name of one task, and "hf:" for
+    data: folders that are searched in order, TASK=SOURCE for the source of one task, a file, a folder or what read_rows knows, and "hf:" for
       the data sets of the tasks on the hub where no folder has a file.
     problems: settings of generated problems, whose source is replaced by the name of the task.
 
@@ -62,7 +62,7 @@ def read_source(task: Task, source: Source, limit: int | None) -> list[Problem]:
         return list(load_problems(dataclasses.replace(source.generated, **size)).held_out)[:limit]
     assert task.problem is not None  # only generated tasks have none
     problems: list[Problem] = []
-    for place in source.files or (source.hub,):
+    for place in source.files or (source.rows,):
         for location, row in read_rows(place, task.columns):
             problem = task.problem(row, location)
             if problem is not None:
@@ -70,7 +70,7 @@ def read_source(task: Task, source: Source, limit: int | None) -> list[Problem]:
             if len(problems) == limit:
                 return problems
     if not problems:
-        places = ", ".join(map(str, source.files)) or source.hub
+        places = ", ".join(map(str, source.files)) or source.rows
         raise UserError(f"{places} holds no problems of {task.name}: {_fetch(task, ())}")
     return problems
 
@@ -83,19 +83,15 @@ def _find(task: Task, given: str | None, folders: Sequence[Path], hub: bool, pro
             # The held-out problems do not depend on how many others there are.
             problems = dataclasses.replace(problems, source=task.name, held_out_source=None, train_size=1)
         return Source(generated=problems)
-    if given is not None and given.startswith(HUB):
-        return Source(hub=given)
     if given is not None:
         path = Path(given).expanduser()
         files = _matching(path, task) if path.is_dir() else (path,) if path.is_file() else ()
-        if not files:
-            raise UserError(f"--data {task.name}={given}: no such file, or a folder without its usual files")
-        return Source(files)
+        return Source(files) if files else Source(rows=given)
     for folder in folders:
         if files := _matching(folder, task):
             return Source(files)
     if hub:
-        return Source(hub=task.hub)
+        return Source(rows=task.hub)
     places = ", ".join(map(str, folders)) or "no folder"
     raise UserError(f"no file of {task.name} in {places} (such as {task.files[0]}): {_fetch(task, folders)}")
 
@@ -121,11 +117,3 @@ def _fetch(task: Task, folders: Sequence[Path]) -> str:
         f"get it with `hf download {repository} --repo-type dataset --local-dir {folder}`, or give "
         f"--data {HUB} to read {task.hub}"
     )
-
-
-def files_of(source: Source) -> Mapping[str, Path]:
-    """Role -> path of the files that a source reads, as inputs of a stage."""
-    if source.generated is None:
-        return {"data" if i == 0 else f"data_{i + 1}": path for i, path in enumerate(source.files)}
-    paths = {"problems": source.generated.source, "held_out": source.generated.held_out_source}
-    return {role: Path(path).expanduser() for role, path in paths.items() if path and is_file(path)}
