@@ -34,8 +34,8 @@ class Source:
 def find_sources(tasks: Sequence[Task], data: Sequence[str], problems: ProblemsConfig) -> dict[str, Source]:
     """Task name -> its source.
 
-    data: folders that are searched in order, TASK=SOURCE for the source of one task, a file, a folder or what read_rows knows, and "hf:" for
-      the data sets of the tasks on the hub where no folder has a file.
+    data: folders that are searched in order, TASK=SOURCE for one task (a file, a folder, or what read_rows knows), and
+      "hf:" for the data sets of the tasks on the hub where no folder has a file.
     problems: settings of generated problems, whose source is replaced by the name of the task.
 
     Raises UserError if TASK is not among the tasks, or a file is missing; the message has a command that fetches it.
