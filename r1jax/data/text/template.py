@@ -99,7 +99,7 @@ class Template:
         question, answer nothing. A text of words is its own result.
         """
         if self.tags:
-            return _between(outside_reasoning(text), "<answer>", "</answer>")
+            return _between(_outside_reasoning(text), "<answer>", "</answer>")
         if self.conclusion:
             text = text.rpartition(self.conclusion)[2] if self.conclusion in text else ""
             if not text.strip():
@@ -113,6 +113,10 @@ class Template:
             return _between(text, "<think>", "</think>")
         parts = text.split(self.conclusion) if self.conclusion else []
         return parts[0].strip() if len(parts) == 2 else None
+
+    def reply(self, text: str) -> str:
+        """The text without its reasoning, also in templates that do not ask for tags; "" if the reasoning is cut."""
+        return _outside_reasoning(text)
 
     def summary(self, text: str) -> str:
         """The text after the reasoning, without answer tags, stripped; "" if the reasoning does not end."""
@@ -135,7 +139,7 @@ class Template:
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
 
 
-def outside_reasoning(text: str) -> str:
+def _outside_reasoning(text: str) -> str:
     """The text without its reasoning; a text without think tags has none.
 
     If the first tag is ``</think>``, the prompt opened the reasoning, so it starts at the beginning of the text.

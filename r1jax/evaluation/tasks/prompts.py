@@ -10,7 +10,7 @@ from typing import Literal
 
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.numbers import last_number
-from r1jax.data.text.template import Template, find_template, outside_reasoning
+from r1jax.data.text.template import Template, find_template
 from r1jax.errors import UserError
 
 Form = Literal["boxed", "letter", "code", "tags"]
@@ -46,7 +46,7 @@ class TaskTemplate(Template):
     def answer(self, text: str) -> str | None:
         """The answer in the text, None if there is none; text inside the reasoning is never the answer."""
         if not self.named:
-            return _READERS[self.form](outside_reasoning(text))
+            return _READERS[self.form](self.reply(text))
         given = super().answer(text)
         if given is None or self.form not in ("letter", "code"):
             return given
@@ -56,7 +56,7 @@ class TaskTemplate(Template):
         r"""True if the answer has the form that the prompt asks for, such as \boxed{}, and not only a readable one."""
         if self.named:
             return super().well_formed(text)
-        after = outside_reasoning(text)
+        after = self.reply(text)
         match self.form:
             case "boxed":
                 return read_boxed(after) is not None

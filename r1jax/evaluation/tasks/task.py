@@ -49,9 +49,10 @@ def cell(row: Row, location: str, *names: str) -> Any:
     for name in names:
         if row.get(name) is not None:
             return row[name]
-    others = f" (or {', '.join(map(repr, names[1:]))})" if len(names) > 1 else ""
+    first, *rest = names
+    others = f" (or {', '.join(map(repr, rest))})" if rest else ""
     have = f", only {', '.join(map(repr, row))}" if row else ""
-    raise UserError(f"{location}: no column {names[0]!r}{others}{have}: give a file with the task's usual columns")
+    raise UserError(f"{location}: no column {first!r}{others}{have}: give a file with the task's usual columns")
 
 
 def text_cell(row: Row, location: str, *names: str) -> str:
