@@ -17,9 +17,13 @@ from r1jax.evaluation.evaluate import problem_hash
 from r1jax.evaluation.records import Record, append_records
 from r1jax.evaluation.summary import Evaluation, Outcomes, shown_ks, summarise
 from r1jax.evaluation.task_samples import Drawn
+from r1jax.evaluation.tasks.code import CODE
 from r1jax.evaluation.voting import NO_ANSWER, vote_classes
+from r1jax.rewards import Completion
 from r1jax.rewards.scores import FULL_SCORE, Scorer
 from r1jax.training.progress import ProgressBar
+
+_PROGRAM = Template("program", "{question}", prefill="", tags=False)  # of a text that is a program
 
 
 def judge_samples(
@@ -39,7 +43,8 @@ def judge_samples(
     """
 
     def judge(part: list[Drawn]) -> int:
-        scores = scorer.score([problems[one.place[0]] for one in part], [one.completion for one in part])
+        asked = [problems[one.place[0]] for one in part]
+        scores = scorer.score(asked, [_judged(*pair) for pair in zip(asked, part, strict=True)])
         values = scores.values[:, scores.names.index("accuracy")]
         append_records(path, [_record(one, float(v), template) for one, v in zip(part, values, strict=True)])
         return scores.timeouts + scores.crashes
@@ -98,6 +103,13 @@ def task_evaluation(
         return evaluation
     kept = {name: one for name, one in evaluation.by_problem.items() if not name.startswith("maj_at_")}
     return dataclasses.replace(evaluation, maj_at={}, by_problem=kept)
+
+
+def _judged(problem: Problem, one: Drawn) -> Completion:
+    """The completion that the scorer judges; of one for a code problem the program alone, without the reasoning."""
+    if problem.checker != CODE:
+        return one.completion
+    return dataclasses.replace(one.completion, text=one.completion.answer or "", template=_PROGRAM)
 
 
 def _record(one: Drawn, score: float, template: Template) -> Record:

@@ -25,8 +25,8 @@ from r1jax.evaluation.tasks.task import Task
 from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.recipe.loading import load_model
-from r1jax.rewards.config import VerifierConfig, parse_rewards
-from r1jax.rewards.pool import RewardPool
+from r1jax.recipe.reasoning_rl import rule_rewards
+from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.settings import may_change, may_rise
@@ -88,8 +88,7 @@ def task_stage(settings: TaskSettings, inputs: Inputs, folder: Path) -> Figures:
     write_whole(folder / PROBLEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     path, total = folder / FILE, len(problems) * settings.samples
     done = {record.place for record in read_records(path)}
-    verifier = settings.verifier
-    with RewardPool(parse_rewards(("accuracy",)), verifier.workers, verifier.deadline) as pool:
+    with rule_rewards(("accuracy",), (), settings.verifier) as pool:
         if len(done) < total:
             drawn = _samples(settings, inputs, problems, template, done)
             judge_samples(drawn, problems, template, pool, path, task.name, total, len(done))

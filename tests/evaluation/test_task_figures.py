@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import typing
+
 import numpy as np
 import pytest
 
-from r1jax.data.problems.problem import Problem
+from r1jax.data.problems.problem import Checker, Problem
 from r1jax.evaluation.records import Record, read_records
 from r1jax.evaluation.task_figures import judge_samples, task_evaluation
 from r1jax.evaluation.task_samples import Drawn
@@ -48,6 +50,37 @@ def test_samples_are_judged_in_order_and_late_answers_are_counted_in_a_warning(t
         Record(0, 1, "2 apples", "2", False, 0.5, False, 7, False, 0.25),
         Record(2, 0, "", None, False, 0.5, False, 7, True, 0.25),
     ]
+
+
+def test_a_program_is_judged_without_the_reasoning_around_it(tmp_path) -> None:
+    """A scorer that reads the last block of a text would else judge one in the reasoning."""
+    judged = []
+
+    class Programs(Halves):
+        def score(self, problems, completions):
+            judged.extend((one.text, one.template.tags) for one in completions)
+            return super().score(problems, completions)
+
+    texts = [
+        "<think>\n```python\nbad()\n```\n</think>\n```python\ngood()\n```",
+        "<think>\n```python\nbad()\n```",
+        "    go",
+    ]
+    programs = [Problem("Write it.", "", "k", typing.cast(Checker, "code"))]
+    for named in (None, "r1"):
+        template = task_template("code", "Go.", chat=True, named=named)
+        parts = [[Drawn((0, i), Completion(text, 7, 9, True, template), 7, None) for i, text in enumerate(texts)]]
+        if named:
+            parts = [
+                [
+                    Drawn(
+                        (0, 3), Completion(f"<think></think><answer>{texts[2]}</answer>", 7, 9, True, template), 7, None
+                    )
+                ]
+            ]
+        with pytest.warns(UserWarning, match="1 answers"):
+            judge_samples(parts, programs, template, Programs(), tmp_path / "completions.jsonl", "mbpp", 4, 0)
+    assert judged == [("good()", False), ("", False), ("    go", False), ("go", False)]
 
 
 def test_a_failing_source_of_samples_leaves_those_that_have_come(tmp_path) -> None:

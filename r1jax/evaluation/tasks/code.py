@@ -24,14 +24,14 @@ from r1jax.errors import UserError
 from r1jax.evaluation.tasks.maths import names
 from r1jax.evaluation.tasks.task import Row, Task, cell, text_cell
 
-_CODE = typing.cast(Checker, "code")
+CODE = typing.cast(Checker, "code")
 _REQUEST = "Reply with one block of Python code, fenced by ```python and ```, that contains all of the program."
 _MBPP_TEST = range(11, 511)  # the task_id of the test split (arXiv 2108.07732)
 
 
 def has_checker() -> bool:
     """True if this build judges programs."""
-    return "code" in typing.get_args(Checker)
+    return CODE in typing.get_args(Checker)
 
 
 def humaneval(row: Row, location: str) -> Problem:
@@ -79,7 +79,7 @@ def livecodebench(row: Row, location: str) -> Problem:
 
 
 def _problem(question: str, kind: str, metadata: dict[str, Any]) -> Problem:
-    return Problem(question, "", kind, _CODE, json.dumps(metadata))
+    return Problem(question, "", kind, CODE, json.dumps(metadata))
 
 
 def _texts(value: Any, location: str, name: str) -> list[str]:
