@@ -61,25 +61,16 @@ def test_a_program_is_judged_without_the_reasoning_around_it(tmp_path) -> None:
             judged.extend((one.text, one.template.tags) for one in completions)
             return super().score(problems, completions)
 
-    texts = [
-        "<think>\n```python\nbad()\n```\n</think>\n```python\ngood()\n```",
-        "<think>\n```python\nbad()\n```",
-        "    go",
-    ]
-    programs = [Problem("Write it.", "", "k", typing.cast(Checker, "code"))]
-    for named in (None, "r1"):
-        template = task_template("code", "Go.", chat=True, named=named)
-        parts = [[Drawn((0, i), Completion(text, 7, 9, True, template), 7, None) for i, text in enumerate(texts)]]
-        if named:
-            parts = [
-                [
-                    Drawn(
-                        (0, 3), Completion(f"<think></think><answer>{texts[2]}</answer>", 7, 9, True, template), 7, None
-                    )
-                ]
-            ]
-        with pytest.warns(UserWarning, match="1 answers"):
-            judge_samples(parts, programs, template, Programs(), tmp_path / "completions.jsonl", "mbpp", 4, 0)
+    block = "```python\n{}()\n```"
+    thought = f"<think>\n{block.format('bad')}\n"
+    texts = [f"{thought}</think>\n{block.format('good')}", thought, "    go"]
+    problem = Problem("Write it.", "", "k", typing.cast(Checker, "code"))
+    own, named = (task_template("code", "Go.", chat=True, named=name) for name in (None, "r1"))
+    completions = [Completion(text, 7, 9, True, own) for text in texts]
+    completions.append(Completion("<think></think><answer>go</answer>", 7, 9, True, named))
+    parts = [[Drawn((0, i), one, 7, None) for i, one in enumerate(completions)]]
+    with pytest.warns(UserWarning, match="1 answers"):
+        judge_samples(parts, [problem], own, Programs(), tmp_path / "completions.jsonl", "mbpp", 4, 0)
     assert judged == [("good()", False), ("", False), ("    go", False), ("go", False)]
 
 
