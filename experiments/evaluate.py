@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import jax
 from rich.console import Console
@@ -34,7 +35,7 @@ from r1jax.evaluation.tasks.sources import Source, find_sources, read_source
 from r1jax.evaluation.tasks.table import find_tasks
 from r1jax.evaluation.tasks.task import Task
 from r1jax.models.attention import check_attention
-from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
+from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.command import call_and_exit, keep_compiled, print_opening
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine, versions
@@ -75,7 +76,7 @@ class TaskSampling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ComputeOptions):
+class Config:
     """The models, the tasks, and how completions are drawn."""
 
     model: tuple[str, ...] = ()
@@ -103,6 +104,10 @@ class Config(ComputeOptions):
     verifier: VerifierConfig = VerifierConfig()
     batch: int = 512
     """Sample about this many sequences in one compiled program; they are judged and written together."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Load the weights and compute in this type."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Use this attention kernel for prompts; auto selects cudnn for bfloat16 on a GPU, else xla."""
     mesh: str = "1x1"
     """The devices as DATAxMODEL: the data axis and the model axis of the mesh."""
     endpoint: str | None = None
@@ -132,8 +137,10 @@ class Config(ComputeOptions):
 
 def names_of(models: Sequence[str]) -> list[str]:
     """A folder name for each model: the last part of its path, or as many more parts as it takes to differ."""
+    # A path such as .. has a name only as an absolute one.
+    paths = [Path(os.path.abspath(model)) if Path(model).exists() else Path(model) for model in models]
     for depth in range(1, 8):
-        names = ["-".join(part for part in Path(model).parts[-depth:] if part != "/") for model in models]
+        names = ["-".join(part for part in path.parts[-depth:] if part != "/") for path in paths]
         if len(set(names)) == len(names):
             return [short_name(name) for name in names]
     raise UserError("--model names a model twice: name each once")
@@ -168,7 +175,6 @@ def stages_of(
     tokenizer: Tokenizer | None = None if endpoint else read_tokenizer(model)
     chat = tokenizer is None or tokenizer.chat_template is not None
     counts = check_samples(config, tasks)
-    options: dict[str, Any] = {name: getattr(config, name) for name in COMPUTE_OPTIONS}
     stages = []
     for task in tasks:
         template = template_of(task, chat, config.template)
@@ -193,7 +199,8 @@ def stages_of(
             batch=config.batch,
             concurrency=config.concurrency,
             verifier=config.verifier,
-            **options,
+            dtype=config.dtype,
+            attention=config.attention,
         )
         costs = {"problems": str(len(problems[task.name])), "samples": str(settings.samples), "tokens": str(longest)}
         reads = {} if endpoint else {"model": resolve(model)[0]}
@@ -269,7 +276,7 @@ def main() -> None:
         return
     with contextlib.ExitStack() as stack:
         if not config.endpoint:
-            check_attention(config)
+            check_attention(ComputeOptions(dtype=config.dtype, attention=config.attention))
             keep_compiled()
             stack.enter_context(jax.set_mesh(make_mesh(config.mesh)))
         for model, name in zip(config.model, names, strict=True):

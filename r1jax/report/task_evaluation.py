@@ -241,7 +241,7 @@ def _example(one: TaskResult) -> tuple[str, str, str, str]:
     record = read_records(one.folder / FILE)[0]
     with (one.folder / "problems.jsonl").open(encoding="utf-8") as file:
         problem = json.loads(file.readline())
-    answer = f"answer {record.answer!r}" if one.task and record.answer is not None else "no answer"
+    answer = "no answer" if record.answer is None else f"answer {record.answer!r}"
     expected = f", expected {problem['answer']!r}" if problem["answer"] else ""
     verdict = f"{answer}{expected}: {'right' if record.correct else 'wrong'}"
     return one.task, _shortened(problem["question"]), _shortened(record.completion), _shortened(verdict)

@@ -77,10 +77,8 @@ def task_template(form: Form, request: str, chat: bool, named: str | None = None
     Raises UserError for an unknown name, or if the template needs a chat template that the model does not have.
     """
     if named is None:
-        if chat:
-            return TaskTemplate("task", f"{{question}}\n\n{request}", chat=True, prefill="", tags=False, form=form)
-        plain = f"Question:\n{{question}}\n\n{request}\n\nAnswer:\n"
-        return TaskTemplate("task", plain, prefill="", tags=False, form=form)
+        text = f"{{question}}\n\n{request}" if chat else f"Question:\n{{question}}\n\n{request}\n\nAnswer:\n"
+        return TaskTemplate("task", text, chat, prefill="", tags=False, expression="What is {question}?", form=form)
     template = find_template(named)
     if template.chat and not chat:
         raise UserError(f"--template={named} needs a chat model: give another --template, or none")

@@ -109,6 +109,7 @@ def test_the_prompt_is_a_message_for_chat_models_and_plain_text_for_others() -> 
     assert chat.messages(QUESTION) == [{"role": "user", "content": "How many?\n\nBox it."}]
     assert not plain.chat
     assert plain.question(QUESTION) == "Question:\nHow many?\n\nBox it.\n\nAnswer:\n"
+    assert chat.question(Problem("3 + 4", "7", "k")) == "What is 3 + 4?\n\nBox it."
 
 
 def test_a_model_without_chat_completes_the_prefix_of_a_code_problem() -> None:
