@@ -122,6 +122,10 @@ class Template:
         parts = text.split(self.conclusion) if self.conclusion else []
         return parts[0].strip() if len(parts) == 2 else None
 
+    def reply(self, text: str) -> str:
+        """The text without its reasoning, also in templates that do not ask for tags; "" if the reasoning is cut."""
+        return _outside_reasoning(text)
+
     def summary(self, text: str) -> str:
         """The text after the reasoning, without answer tags, stripped; "" if the reasoning does not end."""
         if not self.tags:

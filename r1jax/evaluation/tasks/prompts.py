@@ -1,0 +1,160 @@
+r"""Prompts of tasks, and how answers are read from completions: \boxed{}, a letter, code, or answer tags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from r1jax.data.problems.problem import Problem
+from r1jax.data.text.numbers import last_number
+from r1jax.data.text.template import Template, find_template
+from r1jax.errors import UserError
+
+Form = Literal["boxed", "letter", "code", "tags"]
+
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+_TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+# A letter counts if nothing but a bracket, a mark or the end of the line follows: in "the answer is A cell" none does.
+_LETTER = re.compile(
+    r"(?i:\banswer\b(?:\s+is)?)[\s:*_$]*(?:\\(?:text|mathrm)\{)?\(?([A-Z])(?=[)}*_$.,:;]|\s*$)", re.MULTILINE
+)
+_ALONE = re.compile(r"[\s(*$]*(?:\\(?:text|mathrm|textbf)\{)?\(?([A-Z])[)}]*(?:[.):,]\s.*|[\s).:*$]*)", re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTemplate(Template):
+    """A template whose answers are read in the form of a task.
+
+    form: how the answer stands in the text after the reasoning.
+    named: the template was chosen by name, so its own rule finds the answer, and ``form`` reads the letter or the code
+      in it.
+    """
+
+    form: Form = "boxed"
+    named: bool = False
+
+    def question(self, problem: Problem) -> str:
+        """The prompt of a problem; without chat, a problem with a code prefix is asked by the prefix alone."""
+        if self.form == "code" and not self.chat and not self.named and (prefix := code_prefix(problem)):
+            return prefix
+        return super().question(problem)
+
+    def answer(self, text: str) -> str | None:
+        """The answer in the text, None if there is none; text inside the reasoning is never the answer."""
+        if not self.named:
+            return _READERS[self.form](self.reply(text))
+        given = super().answer(text)
+        if given is None or self.form not in ("letter", "code"):
+            return given
+        return _READERS[self.form](given)
+
+    def well_formed(self, text: str) -> bool:
+        r"""True if the answer has the form that the prompt asks for, such as \boxed{}, and not only a readable one."""
+        if self.named:
+            return super().well_formed(text)
+        after = self.reply(text)
+        match self.form:
+            case "boxed":
+                return read_boxed(after) is not None
+            case "letter":
+                return read_letter(after) is not None
+            case "code":
+                return _FENCE.search(after) is not None
+            case "tags":
+                return _TAGS.search(after) is not None
+
+
+def task_template(form: Form, request: str, chat: bool, named: str | None = None) -> TaskTemplate:
+    """The template of a task: the question with a request, in the chat template or as plain text.
+
+    request: what the prompt asks for, after the question. chat: the model has a chat template. named: the name of a
+    template in r1jax.data.text.template that replaces the prompt of the task.
+
+    Raises UserError for an unknown name, or if the template needs a chat template that the model does not have.
+    """
+    if named is None:
+        text = f"{{question}}\n\n{request}" if chat else f"Question:\n{{question}}\n\n{request}\n\nAnswer:\n"
+        return TaskTemplate("task", text, chat, prefill="", tags=False, expression="What is {question}?", form=form)
+    template = find_template(named)
+    if template.chat and not chat:
+        raise UserError(f"--template={named} needs a chat model: give another --template, or none")
+    fields = {field.name: getattr(template, field.name) for field in dataclasses.fields(template)}
+    return TaskTemplate(**fields, form=form, named=True)
+
+
+def code_prefix(problem: Problem) -> str:
+    """The code that stands before the completion of a code problem; "" if there is none."""
+    return json.loads(problem.metadata).get("prefix", "") if problem.metadata else ""
+
+
+def read_boxed(text: str) -> str | None:
+    r"""The content of the last ``\boxed{}`` or ``\fbox{}`` whose braces are balanced, stripped; None without one."""
+    for match in reversed(list(_BOXED.finditer(text))):
+        depth = 0
+        for at in range(match.end(), len(text)):
+            if text[at - 1] == "\\" and text[at] in "{}":
+                continue
+            depth += (text[at] == "{") - (text[at] == "}")
+            if not depth:
+                return text[match.end() + 1 : at].strip()
+    return None
+
+
+def read_letter(text: str) -> str | None:
+    r"""The letter of a choice: in the last ``\boxed{}``, after the last "answer", or as the whole text; else None."""
+    boxed = read_boxed(text)
+    tagged = _TAGS.findall(text)
+    for part in ([boxed] if boxed is not None else []) + tagged[-1:]:
+        if alone := _ALONE.fullmatch(part):
+            return alone[1]
+    if found := _LETTER.findall(text):
+        return found[-1]
+    alone = _ALONE.fullmatch(text)
+    return alone[1] if alone else None
+
+
+def read_code(text: str) -> str | None:
+    """The last fenced block of code; without one, the text up to what is not the function's.
+
+    A block that is marked as Python comes before blocks of other languages, and the last one may lack its end. A text
+    without a fence continues the prompt, so its indentation is kept, and it ends before the first line after an
+    indented one that starts in the first column.
+    """
+    blocks = list(_FENCE.finditer(text))
+    marked = [block for block in blocks if block[2].strip().lower().startswith("py")]
+    if blocks:
+        return (marked or blocks)[-1][3].rstrip() or None
+    kept: list[str] = []
+    for line in text.splitlines():
+        if kept and line[:1].strip() and kept[0][:1].isspace():
+            break
+        if kept or line.strip():
+            kept.append(line)
+    return "\n".join(kept).rstrip() or None
+
+
+def _boxed_answer(text: str) -> str | None:
+    """The boxed answer, that between answer tags, or else the last number that the text states."""
+    boxed = read_boxed(text)
+    if boxed is not None:
+        return boxed or None
+    tagged = _TAGS.findall(text)
+    return (tagged[-1].strip() if tagged else last_number(text)) or None
+
+
+def _tagged_answer(text: str) -> str | None:
+    """The text between the last pair of answer tags, or else the boxed answer."""
+    tagged = _TAGS.findall(text)
+    return (tagged[-1].strip() if tagged else read_boxed(text)) or None
+
+
+_READERS: dict[Form, Callable[[str], str | None]] = {
+    "boxed": _boxed_answer,
+    "letter": read_letter,
+    "code": read_code,
+    "tags": _tagged_answer,
+}
