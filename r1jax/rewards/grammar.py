@@ -27,7 +27,6 @@ _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "{": ("}",), r"\{": (r"\}",), r"\l
 _MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array", "vmatrix"))
 _BRACKETED = {r"\lfloor": ("floor", r"\rfloor"), r"\lceil": ("ceil", r"\rceil")}
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-_SKIPPED = frozenset((r"\displaystyle", r"\limits", r"\,", "&"))
 _ALTERNATIVES = frozenset(("pm", "mp"))
 _FUNCTION_NAMES = frozenset("fghFGHPuv")
 
@@ -82,7 +81,7 @@ class _Parser:
     """Reads values from tokens; every method starts at the current token and leaves the next one current."""
 
     def __init__(self, found: list[Token]) -> None:
-        self.tokens = [token for token in found if token.text not in _SKIPPED or token.text == "&"]
+        self.tokens = found
         self.at = 0
         self.bars = 0  # vertical bars that are open
 
@@ -278,7 +277,7 @@ class _Parser:
         if name in ("log", "lg", "ln"):
             base = self.argument() if self.take("_") else Symbol("e") if name == "ln" else Number(Fraction(10))
         power = self.exponent() if self.take("^") else None
-        if power == Apply("neg", (Number(Fraction(1)),)) and name in _INVERSE:
+        if power == Number(Fraction(-1)) and name in _INVERSE:
             name, power = _INVERSE[name], None
         if self.peek() in ("(", "["):
             closing = ")" if self.expect("(", "[") == "(" else "]"
