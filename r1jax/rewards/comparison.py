@@ -59,6 +59,8 @@ def _kinds(value: Value) -> dict[str, Any]:
             return {"set": value}
         case Apply("binom", (above, below)):
             return {"scalar": value, "matrix": Matrix(((above,), (below,)))}
+        case Apply(name, args) if re.fullmatch("call [A-Z]", name) and len(args) > 1:
+            return {"scalar": value, "tuple": args}  # P(1, 2) is a point with its name
         case Number() | Symbol() | Apply():
             return {"scalar": value}
         case Matrix():
@@ -93,6 +95,8 @@ def _kinds(value: Value) -> dict[str, Any]:
             return {"set": value, "inequality": value}
         case SetOperation():
             return {"set": value}
+        case _:
+            return {}
 
 
 def _list_kinds(value: Group, items: Sequence[Value]) -> dict[str, Any]:
@@ -117,8 +121,6 @@ def _list_kinds(value: Group, items: Sequence[Value]) -> dict[str, Any]:
 def _bare_kinds(values: Sequence[Value], ordered: bool) -> dict[str, Any]:
     items = tuple(values)
     kinds = {"list": items, "set": Group("{", "}", items)}
-    if any(isinstance(item, Group) and item.opening in "([" and "set" in _kinds(item) for item in items):
-        kinds = {"list": items, "set": Group("{", "}", items)}
     return {**kinds, "tuple": items} if ordered else kinds
 
 
@@ -163,7 +165,7 @@ def _same_set(one: Value, other: Value) -> Verdict:
         return _all((_same_set(one.left, other.right), _same_set(one.right, other.left)))
     if isinstance(one, Relation) and isinstance(other, Relation):
         return _same_inequality(one, other)
-    return False if regions[0] is not None or regions[1] is not None or one != other else True
+    return regions[0] is None and regions[1] is None and one == other
 
 
 def _members(value: Value) -> tuple[Value, ...] | None:
@@ -235,7 +237,8 @@ def _positive_difference(relation: Relation) -> tuple[Expr, str] | None:
 def _same_equation(one: Relation, other: Relation) -> Verdict:
     """True if two equations are the same up to a constant factor, denominators, and the side of each term."""
     values = [_named_value(each) for each in (one, other)]
-    if None not in values and _name(one.parts[0]) == _name(other.parts[0]):
+    names = {_name(one.parts[0]), _name(other.parts[0])}
+    if None not in values and (len(names) == 1 or names == {"y", "f(x)"}):
         verdict = same(*values)  # pyright: ignore[reportArgumentType]
         if verdict is True or not all(isinstance(value, Expr) for value in values):
             return verdict
@@ -243,7 +246,8 @@ def _same_equation(one: Relation, other: Relation) -> Verdict:
     if not all(isinstance(part, Expr) for part in parts):
         return _same_members(one.parts, other.parts)
     differences = [Apply("+", (each.parts[0], Apply("neg", (each.parts[1],)))) for each in (one, other)]  # pyright: ignore[reportArgumentType]
-    return _proportional(*(_fraction(each)[0] for each in differences))
+    first, second = (_fraction(each)[0] for each in differences)
+    return _proportional(first, second)
 
 
 def _proportional(one: Expr, other: Expr, positive: bool = False) -> Verdict:

@@ -13,8 +13,11 @@ _FORMULA = re.compile(
 # What may stand between two parts of one answer: "$1$, $2$, and $3$", "\boxed{1} \text{ or } \boxed{2}".
 _BETWEEN = re.compile(r"(?:[\s$,;]|\\[()\[\]]|\\q?quad|\\text ?\{ *(?:and|or) *\}|\b(?:and|or)\b)*")
 _NO_PROSE = re.compile(r"(?:[^A-Za-z]|\band\b|\bor\b)*")
-_AFTER = re.compile(r"[\s$~]*(?:\\[,; )\]])*((?:\\(?:text|textrm|mathrm|mbox) ?\{[^{}]*\}|[A-Za-z ]+)?(?:\^\{?[23]\}?)?|\\?%|\^?\{?\\circ\}?)"
-                    r"[\s$.]*(?:\\[)\]])?[\s.]*")  # fmt: skip
+_UPRIGHT = r"\\(?:text|textrm|mathrm|mbox) ?\{[^{}]*\}"
+_AFTER = re.compile(
+    rf"[\s$~]*(?:\\[,; )\]])*((?:{_UPRIGHT}|[A-Za-z ]+)?(?:\^\{{?[23]\}}?)?|\\?%|\^?\{{?\\circ\}}?)"
+    r"[\s$.]*(?:\\[)\]])?[\s.]*"
+)
 
 
 def answer_text(text: str) -> str:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1jax.rewards.lexer import Token, UntypedError, tokens
+from r1jax.rewards.lexer import Token, tokens
+from r1jax.rewards.numerals import canonical_numerals
 from r1jax.rewards.values import (
     EMPTY_SET,
     INFINITY,
-    Apply,
-    Expr,
     Group,
     Matrix,
     Number,
     Relation,
     SetOperation,
     Symbol,
+    UntypedError,
     Value,
     choose_sign,
+    combine,
     contains,
 )
 
@@ -30,16 +31,6 @@ _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 _ALTERNATIVES = frozenset(("pm", "mp"))
 _FUNCTION_NAMES = frozenset("fghFGHPuv")
 
-# Fractions in one form, mixed numbers, and thousands, whose separators also stand between the members of a list.
-_FRACTIONS = (
-    (re.compile(r"\\frac ?([0-9]) ?([0-9])"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\frac ?([0-9]) ?\{"), r"\\frac{\1}{"),
-    (re.compile(r"(?<![0-9.,^_}A-Za-z/])([0-9]+) +([0-9]+) ?/ ?([0-9]+)(?![0-9.])"), r"\1\\frac{\2}{\3}"),
-)
-_MIXED = re.compile(r"(?<![0-9.,^_}A-Za-z/])([0-9]+) ?\\frac ?\{([0-9]+)\} ?\{([0-9]+)\}(?! ?[\^!0-9])")
-_TIGHT = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
-_DOTTED = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|(?:\.[0-9]{3})+,[0-9]{2})(?![0-9.,])")
-_SPACED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _RANGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)-([0-9]+(?:\.[0-9]+)?)")
 
 
@@ -48,33 +39,9 @@ def parse_value(text: str) -> Value | None:
     if (match := _RANGE.fullmatch(text)) and Fraction(match[1]) < Fraction(match[2]):
         return Group("range", "", (Number(Fraction(match[1])), Number(Fraction(match[2]))))
     try:
-        return _Parser(tokens(_canonical_numbers(text))).whole()
+        return _Parser(tokens(canonical_numerals(text))).whole()
     except (UntypedError, RecursionError, ZeroDivisionError):
         return None
-
-
-def _canonical_numbers(text: str) -> str:
-    """The text with mixed numbers as sums and without thousands separators."""
-    if _SPACED.fullmatch(text):
-        return text.replace(" ", "")
-    for pattern, to in _FRACTIONS:
-        text = pattern.sub(to, text)
-    text = _MIXED.sub(_sum_of_parts, text)
-    text = _DOTTED.sub(lambda match: match[0].replace(".", "").replace(",", "."), text)
-    spaced = re.search(r", |;", text) is not None
-
-    def without_commas(match: re.Match[str]) -> str:
-        before = re.sub(r"\\[{}]", lambda brace: "[" if brace[0] == r"\{" else "]", text[: match.start()])
-        depth = sum((char in "([") - (char in ")]") for char in before)
-        return match[0].replace(",", "") if spaced or depth == 0 else match[0]
-
-    return _TIGHT.sub(without_commas, text)
-
-
-def _sum_of_parts(match: re.Match[str]) -> str:
-    """A mixed number as a sum in parentheses; unchanged if the fraction is improper."""
-    proper = int(match[2]) < int(match[3]) if max(map(len, match.groups())) < 1000 else False
-    return rf"({match[1]}+\frac{{{match[2]}}}{{{match[3]}}})" if proper else match[0]
 
 
 class _Parser:
@@ -123,7 +90,7 @@ class _Parser:
             else:
                 items.append(item)
             link = ""
-            while self.peek() in (",", ";", "and", "or"):
+            while self.peek() in (",", ";", "and", "or", r"\\"):
                 link = self.tokens[self.at].text if self.peek() in ("and", "or") else link or ","
                 self.at += 1
             if not link:
@@ -388,20 +355,3 @@ class _Parser:
         if len({len(row) for row in rows}) != 1:
             raise UntypedError("rows of different length")
         return Matrix(tuple(rows), determinant=name == "vmatrix")
-
-
-def combine(name: str, *args: Value) -> Value:
-    """An operation on expressions, or on a matrix and a scalar, member by member."""
-    matrices = [part for part in args if isinstance(part, Matrix)]
-    if len(matrices) == 1 and name in ("*", "/", "neg") and isinstance(args[0] if name == "/" else matrices[0], Matrix):
-        rows = tuple(
-            tuple(combine(name, *(member if part is matrices[0] else part for part in args)) for member in row)
-            for row in matrices[0].rows
-        )
-        return Matrix(rows, matrices[0].determinant)
-    if name == "neg" and isinstance(args[0], Number):
-        return Number(-args[0].value, args[0].decimals, args[0].cut)
-    expressions: list[Expr] = [part for part in args if isinstance(part, Expr)]
-    if len(expressions) < len(args):
-        raise UntypedError(f"{name} of a value that is no expression")
-    return Apply(name, tuple(expressions))

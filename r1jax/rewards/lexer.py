@@ -6,15 +6,23 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from r1jax.rewards.values import Number
+from r1jax.rewards.values import Number, UntypedError
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt gcd lcm max min det".split()
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+FUNCTIONS = word_set(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt gcd lcm max min det"
 )
 _NAMES = {
     **dict.fromkeys(("infinity", "infty", "inf", "oo"), r"\infty"),
-    **{name: f"\\{name}" for name in "pi theta alpha beta gamma delta lambda mu phi omega sigma tau rho".split()},
+    **{name: f"\\{name}" for name in word_set("pi theta alpha beta gamma delta lambda mu phi omega sigma tau rho")},
 }
+_COMMANDS = word_set("lim mod frac cup cap times cdot div le ge ne")
+_SHORT = word_set("no on up us am an as at be by do go he hi if in is it me my of oh ok or so to we")
 _SIGNS = {
     **{r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/", r"\pm": "pm", "±": "pm", r"\mp": "mp"},
     **{r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\ge": ">=", r"\geq": ">=", r"\geqslant": ">="},
@@ -33,16 +41,12 @@ _TOKEN = re.compile(
     r"|\\begin ?\{(?P<begin>[a-z]+)\}(?:\{[lcr|]*\})?|\\end ?\{(?P<end>[a-z]+)\}"
     r"|(?P<row>\\\\(?:\\\\)?(?:\[[^\]]*\])?)"
     r"|(?P<command>\\[A-Za-z]+|\\[{}%|])"
-    r"|(?P<word>[A-Za-z]+|[α-ωΑ-Ω])"
+    r"|(?P<word>[A-Za-z]+|[\u0391-\u03a9\u03b1-\u03c9])"
     r"|(?P<sign><=|>=|!=|==|\*\*|[-+*/^_=<>()\[\]{}|,;:!&%±≈'])"
 )
 _DECIMAL = re.compile(r"([0-9]*)\.([0-9]*)(?:\(([0-9]+)\)|(\.\.\.|…|\\[lc]?dots(?![A-Za-z])))")
 _EXPONENT = re.compile(r"[eE]([-+]?[0-9]{1,4})(?![0-9.A-Za-z])")
 _MAX_EXPONENT = 4000
-
-
-class UntypedError(Exception):
-    """A text is not in the grammar of typed values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +138,6 @@ def _letters(run: str) -> list[Token]:
     if is_word(run) and run.isascii():
         raise UntypedError(run)
     return [Token("symbol", letter) for letter in run]
-
-
-_COMMANDS = frozenset("lim mod frac cup cap times cdot div le ge ne".split())
-_SHORT = frozenset("no on up us am an as at be by do go he hi if in is it me my of oh ok or so to we".split())
 
 
 def is_word(token: str) -> bool:

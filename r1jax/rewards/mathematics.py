@@ -14,7 +14,7 @@ from r1jax.rewards.comparison import same
 from r1jax.rewards.evaluation import number
 from r1jax.rewards.expressions import same_expressions
 from r1jax.rewards.grammar import parse_value
-from r1jax.rewards.lexer import is_word
+from r1jax.rewards.lexer import is_word, word_set
 from r1jax.rewards.notation import TEXT, Answer, read_answer
 from r1jax.rewards.units import ratio
 from r1jax.rewards.values import EMPTY_SET, REALS, Expr
@@ -22,22 +22,19 @@ from r1jax.rewards.values import EMPTY_SET, REALS, Expr
 _LONGEST = 2000  # characters; longer answers are not parsed and are equal only as texts
 _DEEPEST = 10  # nested brackets or powers; deeper answers can take minutes to parse and are equal only as texts
 
-_NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
+_NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+|\\text ?\{[^{}]*\})(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
 
 
-def _word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_LINKS = _word_set("and or if for when where with the are answer result")
+_LINKS = word_set("and or if for when where with the are answer result")
 # Words that change the value of the number next to them.
-_CHANGES = _word_set(
+_CHANGES = word_set(
     "not no more less least most over under above below greater fewer than plus minus times squared cubed "
     "factorial half halves third thirds quarter quarters fifths sixths eighths tenths hundredths thousandths "
     "dozen hundred thousand million billion trillion"
 )
 # Nouns after a number, which a count may have or not.
 _COUNTED = re.compile(r"(?<=[0-9)}]) *(?:\\text ?\{ *[A-Za-z]+(?: [A-Za-z]+){0,2} *\}|(?: [a-z]{3,}){1,2})\Z")
+_CHOICE = re.compile(r"\(([A-J])\)")
 _SYNONYMS = {
     other: words
     for words, others in (
@@ -63,15 +60,19 @@ def equivalent(expected: str, given: str) -> bool:
         return False
     if _is_deep(one.formula) or _is_deep(other.formula):
         return one == other
-    if {one.unit, other.unit} & {"am", "pm"}:
-        return one.unit in ("", other.unit, *("" if other.unit else ("am", "pm"))) and _same_time(one, other)
-    if one.formula == other.formula and (one.unit == other.unit or not (one.unit and other.unit)):
-        return _same_percent(one, other) or one.unit == other.unit or "%" not in (one.unit, other.unit)
+    units = {one.unit, other.unit} - {""}
+    if units & {"am", "pm"}:
+        return len(units) == 1 and _same_time(one, other)
+    if (choice := _CHOICE.fullmatch(one.formula)) and other.formula.strip("()").upper() == choice[1]:
+        return True
+    if one.unit.startswith("base ") and other.unit.startswith("base "):
+        values = [_in_base(each) for each in (one, other)]
+        return values[0] is not None and values[0] == values[1]
     if {one.unit, other.unit} == {"%", ""}:
         return _same_percent(one, other)
-    if one.unit and other.unit and one.unit != other.unit:
+    if len(units) == 2:
         return _same_converted(one, other)
-    return _same(one.formula, other.formula) or _same_angle(one, other)
+    return one.formula == other.formula or _same(one.formula, other.formula) or _same_angle(one, other)
 
 
 def _is_deep(text: str) -> bool:
@@ -98,11 +99,10 @@ def _same_converted(one: Answer, other: Answer) -> bool:
     if {one.unit, other.unit} == {"°", "rad"}:
         degrees, radians = (one, other) if one.unit == "°" else (other, one)
         return _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
-    if (one.unit + other.unit).startswith("base "):
-        values = [_in_base(each) for each in (one, other)]
-        return values[0] is not None and values[0] == values[1]
     factor = ratio(one.unit, other.unit)
-    return factor is not None and _same(rf"({one.formula})\frac{{{factor.numerator}}}{{{factor.denominator}}}", other.formula)
+    return factor is not None and _same(
+        rf"({one.formula})\frac{{{factor.numerator}}}{{{factor.denominator}}}", other.formula
+    )
 
 
 def _same_angle(one: Answer, other: Answer) -> bool:
@@ -136,16 +136,19 @@ def _same(one: str, other: str) -> bool:
     named = [_NAMED.fullmatch(text) for text in (one, other)]
     if bool(named[0]) != bool(named[1]) and not ("=" in one and "=" in other):
         one, other = (match[1].strip() if match else text for match, text in zip(named, (one, other), strict=True))
-    if _loose_words(one) and _loose_words(other) and _loose_words(one) != _loose_words(other):
+    loose = [_loose_words(text) for text in (one, other)]
+    if all(loose) and loose[0] != loose[1]:
         return False
     changes = [_CHANGES & set(re.findall(r"(?<![a-z\\])[a-z]+", text.casefold())) for text in (one, other)]
     if changes[0] != changes[1]:
         return False
-    values = [parse_value(_COUNTED.sub("", text)) for text in (one, other)]
-    if values[0] is not None and values[1] is not None:
-        verdict = same(*values)
+    first, second = (parse_value(_COUNTED.sub("", text)) for text in (one, other))
+    if first is not None and second is not None:
+        verdict = same(first, second)
         if verdict is not None:
             return verdict
+    elif loose[0] != loose[1]:
+        return False
     return same_expressions(*map(_both_signs, (one, other)))
 
 

@@ -16,7 +16,7 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys(DASHES, "-"),
         **{"\u00d7": r"\times ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "÷": r"\div ", "π": r"\pi "},
         **{"∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∈": r"\in ", "\u222a": r"\cup ", "∩": r"\cap "},
-        **{"°": r"^\circ ", "θ": r"\theta ", "β": r"\beta ", "￥": "¥", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}"},
+        **{"°": r"^\circ ", "θ": r"\theta ", "β": r"\beta ", "￥": "¥", "∅": r"\emptyset ", "\u211d": r"\mathbb{R}"},
         **{"。": ".", "\u00a0": "~", "\u2009": "~", "\u202f": "~", "`": "", "\u2044": "/", "\u2215": "/", "…": "..."},
         **{"“": '"', "”": '"', "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil "},
         **{item[0]: rf"\frac{{{item[1]}}}{{{item[2]}}}" for item in _FRACTIONS.split()},
@@ -30,8 +30,17 @@ def _repeating(whole: str, fixed: str, repeated: str) -> str:
     return rf"\frac{{{int(whole + fixed + repeated) - int('0' + whole + fixed)}}}{{{below}}}"
 
 
+_UPRIGHT = r"\\(?:text|textrm|mathrm|mbox) ?"
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+
+def _scaled(match: re.Match[str]) -> str:
+    """A word such as million as a factor; text after it in the same braces stays there."""
+    return rf"\cdot {_SCALES[match['scale']]}" + (r"\text{" if match["text"] and not match["end"] else "")
+
+
 _MARKUP = tuple(
-    (re.compile(pattern), to)
+    (re.compile(pattern.replace("SCALES", "|".join(_SCALES))), to)
     for pattern, to in (
         (r"(?<=[\w)\]}])\*\*(?=[\w({\\-])", "^"),  # a power in Python's notation, not markdown
         (r"\*\*|__|</?(?:b|i|em|strong|p|br|span)(?![A-Za-z])[^<>]*>", ""),
@@ -44,6 +53,14 @@ _MARKUP = tuple(
         (r"\\(?:text)?color ?\{[a-z]+\}|\\underline(?![A-Za-z])", ""),
         (r"\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|text|textbf) ?\{ *([-+0-9.,/]+) *\}", r"\1"),
         (r"(?<=[0-9])\{:\}(?=[0-9])", ":"),
+        (r"(?<=[0-9])(?: +|(?P<text> *\\text ?\{ *))(?P<scale>SCALES)(?![A-Za-z])(?P<end> *\})?", _scaled),
+        (
+            r"\\frac ?\{ ?\\(?:text|mathrm) ?\{(\w+)\} ?\} ?\{ ?\\(?:text|mathrm) ?\{(\w+)\}(\^\w)? ?\}",
+            r"\\text{\1/\2\3}",
+        ),
+        (r"(?<=[0-9] )(k?m|cm|k?g) ?(?:\\cdot ?)?(s|h|m)\^ ?\{?-1\}?\Z", r"\\text{\1/\2}"),
+        (r"(?<=[0-9])(?: in| ?\\(?:text|mathrm) ?\{ *in)\.?( *\})?(?=[\s.]*\Z)", " inches"),
+        (r"\bUS ?(?=\\?\$)", ""),
         (r"(?<=[0-9])(?:\{,\}|\\[, ]|~)(?=[0-9]{3}(?![0-9]))", ""),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\[dtc]frac", r"\\frac"),
@@ -58,30 +75,33 @@ _MARKUP = tuple(
     )
 )
 TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname) ?\{([^{}]*)\}")
+_DEGREE = r"(?:\^ ?\{? ?\\circ(?![a-z]) ?\}?|\\degree|\\circ)"
 _UNIT = re.compile(
-    r"(?:(?<=[0-9)}\]])|(?<=[0-9)}\]] )) *"
-    r"(?:\\(?:text|textrm|mathrm|mbox) ?\{(?P<text>[^{}]*?)\.?\}(?: ?\^ ?\{?(?P<power>-?[1-9])\}?)?"
-    r"|(?P<bare>[A-Za-z]+(?:(?: per |/)[A-Za-z]+)?(?:\^\{?-?[1-9]\}?)?|(?:square|cubic) [a-z]+)"
-    r"|(?P<sign>\\?%|\^ ?\{? ?\\circ ?\}?|\\degree|\\circ))\Z"
+    rf"\s*(?:{_UPRIGHT}\{{(?P<text>[^{{}}]*?)\.?\}}(?: ?\^ ?\{{?(?P<power>-?[1-9])\}}?)?"
+    r"|(?:(?<=[0-9)}\]])|(?<=[0-9)}\]] )|(?<=\\pi )) *"
+    r"(?P<bare>[A-Za-z]+(?:(?: per |/)[A-Za-z]+)?(?:\^\{?-?[1-9]\}?)?|(?:square|cubic) [a-z]+)"
+    rf"|(?P<sign>\\?%|{_DEGREE} ?(?:{_UPRIGHT}\{{ ?)?(?P<scale>[CF]?)(?: ?\}})?))\Z"
 )
 # Text before or after a formula: words of a conclusion, a currency, the base of a numeral, a.m. or p.m.
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
-    r"(?:(?:answer|result|solution)(?: is:?|:)|option|choice) +",
-    re.I,
+    r"(?:.*\b)?(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
+    r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +",
+    re.I | re.S,
 )
 _LEADING_SIGN = re.compile(r"(?:=|\\approx(?![a-z])|≈) *(?=[^=])")
 _CURRENCY = re.compile(r"[-+]? ?(?:\\?([$€£¥])|(USD|EUR|GBP)) ?[-+]?[.0-9]")
 _CURRENCY_SIGNS = re.compile(r"\\?[$€£¥]|\b(?:USD|EUR|GBP) (?=[-+.0-9])")
 _DECIMAL_COMMA = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]{2}")
 _BASE = re.compile(r"\(?([0-9A-F]*[0-9][0-9A-F]*)\)? ?_ ?(?:\{? ?([0-9]+) ?\}?|\{? ?\\text ?\{ ?([a-z]+) ?\} ?\}?)")
-_BASES = {name: str(i) for i, name in enumerate("two three four five six seven eight nine ten".split(), 2)}
+_BASES = {
+    name: str(i) for i, name in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
+}
 _HALF_DAY = re.compile(r"([0-9:]+) ?(?:\\text ?\{ ?)?\\?([ap])\.? ?m\.?(?: ?\})?", re.I)
 _CHOICE = re.compile(r"(?:\\text(?:bf|rm)? ?\{)?(?:(\([A-J]\))|([A-J])[).:])(?: ?\} ?| |\Z)(?!is|or|and|not)[^()]*")
 _COUNTED = re.compile(r"(?<=[0-9]) +([a-z]{3,})\Z")
 _DEGREES = re.compile(r"([0-9.]+) ?\^ ?\{? ?\\circ ?\}?")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_INCOMPLETE = re.compile(r"(?<![\^_{])[-+/=*<>]\Z")  # an operation without its second operand
+_INCOMPLETE = re.compile(r"(?<![\^_{])[-+/=*<>?]\Z")  # an operation without its second operand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +117,13 @@ def read_answer(text: str) -> Answer:
     formula = answer_text(text).translate(_CHARACTERS)
     for pattern, to in _MARKUP:
         formula = pattern.sub(to, formula)
-    formula = _LEAD.sub("", _stripped(formula), count=1)
+    formula = _stripped(formula)
+    if match := _LEAD.match(formula):
+        formula = formula[match.end() :]
     if match := _LEADING_SIGN.match(formula):
         formula = formula[match.end() :]
+    if re.search("[A-Za-z]{3,} ?!+\\Z", formula):  # an exclamation after a word is no factorial
+        formula = formula.rstrip("! ")
     # \text around the whole answer, as in \text{east}, does not change it.
     if match := TEXT.fullmatch(formula):
         formula = _stripped(match[1])
@@ -133,7 +157,8 @@ def _split_unit(formula: str) -> tuple[str, str]:
     unit = ""
     if match := _UNIT.search(formula):
         words = match["sign"] or match["bare"] or f"{(match['text'] or '').strip()}{match['power'] or ''}"
-        words = {"%": "%", "\\%": "%"}.get(words, "°" if match["sign"] else re.sub(r"[{}]", "", words))
+        words = {"%": "%", "\\%": "%"}.get(words, f"°{match['scale'] or ''}" if match["sign"] else words)
+        words = re.sub(r"[{}]", "", words)
         single = len(match["bare"] or "") == 1  # may be a symbol: the m is a unit in 5m, but not in x m
         if (unit := unit_of(words)) and (not single or read_number(formula[: match.start()])):
             formula = formula[: match.start()].strip()

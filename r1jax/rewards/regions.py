@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from r1jax.rewards import evaluation
+from r1jax.rewards.functions import TooLargeError, UndefinedError
 from r1jax.rewards.values import (
     INFINITY,
     REALS,
@@ -114,6 +115,14 @@ def _solutions(left: Value, sign: str, right: Value) -> Region | None:
     names = symbols(left) | symbols(right)
     if len(names) != 1:
         return None
+    if isinstance(left, Apply) and left.name == "abs" and not symbols(right):
+        negative = Apply("neg", (right,))
+        opposite = _solutions(left.args[0], _FLIPPED[sign], negative)
+        direct = _solutions(left.args[0], sign, right)
+        bound = evaluation.number(right)
+        if opposite is None or direct is None or bound is None or bound <= 0 or sign == "!=":
+            return None
+        return _intersection(opposite, direct) if sign in ("<", "<=") else _normal([*opposite, *direct])
     if isinstance(right, Symbol) and not symbols(left):
         left, sign, right = right, _FLIPPED[sign], left
     if isinstance(left, Symbol) and not symbols(right):
@@ -122,7 +131,7 @@ def _solutions(left: Value, sign: str, right: Value) -> Region | None:
     difference = Apply("+", (left, Apply("neg", (right,))))
     try:
         at = [evaluation.evaluate(difference, {name: Fraction(n)}, 50) for n in (0, 1, 2, -3)]
-    except (evaluation.UndefinedError, evaluation.TooLargeError):
+    except (UndefinedError, TooLargeError):
         return None
     slope = at[1] - at[0]
     if not all(isinstance(value, Fraction) for value in at) or slope == 0 or at[0] + 2 * slope != at[2]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1jax.data.text.numbers import UNITS, read_number, unit_of
+from r1jax.data.text.numbers import read_number, unit_of
 
 # Each unit as a multiple of the first of its dimension. Currencies, temperatures and calendar months do not convert.
 _DIMENSIONS = (
@@ -18,7 +18,7 @@ _DIMENSIONS = (
     {"$": "1", "¢": "0.01"},
 )
 _FACTORS = {name: (at, Fraction(size)) for at, units in enumerate(_DIMENSIONS) for name, size in units.items()}
-_ALIASES = {"mph": "mi/h"}
+_ALIASES = {"mph": "mi/h", "£": "lb"}  # "pounds" may be either
 _POWER = re.compile(r"(.*?)(-?[1-9])?")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:\\text ?\{ ?)?([A-Za-z]+)(?: ?\})?(?: ?(?:,|and) ?| |\Z)")
 
@@ -49,14 +49,13 @@ def _resolve(unit: str) -> tuple[dict[object, int], Fraction] | None:
 
 def read_parts(text: str) -> tuple[Fraction, str] | None:
     """The sum of a quantity in several units, as 90 and "min" for "1 hour 30 min"; None for another text."""
-    total, last, at = Fraction(0), "", 0
-    parts = 0
+    total, last, at, parts = Fraction(0), "", 0, 0
     while at < len(text):
         match = _PART.match(text, at)
         number = read_number(match[1]) if match else None
-        if match is None or number is None or match[2] not in UNITS:
+        unit = unit_of({"in": "inch"}.get(match[2], match[2])) if match else ""
+        if match is None or number is None or not unit:
             return None
-        unit = unit_of(match[2])
         factor = ratio(last, unit) if last else Fraction(1)
         if factor is None or factor <= 0 or (last and factor <= 1):
             return None

@@ -6,6 +6,10 @@ import dataclasses
 from fractions import Fraction
 
 
+class UntypedError(Exception):
+    """A text is not in the grammar of typed values."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Number:
     """A numeral.
@@ -107,16 +111,32 @@ def contains(value: Value, names: frozenset[str]) -> bool:
 def choose_sign(value: Value, sign: str) -> Value:
     """The value with every plus-minus sign read as "+" or "-", and every minus-plus sign as the opposite."""
     match value:
-        case Apply("pm" | "mp", args):
-            chosen = tuple(choose_sign(part, sign) for part in args)
-            negative = (value.name == "pm") == (sign == "-")
-            last = Apply("neg", chosen[-1:]) if negative else chosen[-1]  # pyright: ignore[reportArgumentType]
-            return Apply("+", (chosen[0], last)) if len(chosen) == 2 else last  # pyright: ignore[reportArgumentType]
         case Apply(name, args):
-            return Apply(name, tuple(choose_sign(part, sign) for part in args))  # pyright: ignore[reportArgumentType]
+            chosen = [choose_sign(part, sign) for part in args]
+            if name not in ("pm", "mp"):
+                return combine(name, *chosen)
+            last = combine("neg", chosen[-1]) if (name == "pm") == (sign == "-") else chosen[-1]
+            return combine("+", chosen[0], last) if len(chosen) == 2 else last
         case Group(opening, closing, items, link):
             return Group(opening, closing, tuple(choose_sign(part, sign) for part in items), link)
         case Relation(parts, signs):
             return Relation(tuple(choose_sign(part, sign) for part in parts), signs)
         case _:
             return value
+
+
+def combine(name: str, *args: Value) -> Value:
+    """An operation on expressions, or on a matrix and a scalar, member by member."""
+    matrices = [part for part in args if isinstance(part, Matrix)]
+    if len(matrices) == 1 and name in ("*", "/", "neg") and isinstance(args[0] if name == "/" else matrices[0], Matrix):
+        rows = tuple(
+            tuple(combine(name, *(member if part is matrices[0] else part for part in args)) for member in row)
+            for row in matrices[0].rows
+        )
+        return Matrix(rows, matrices[0].determinant)
+    if name == "neg" and isinstance(args[0], Number):
+        return Number(-args[0].value, args[0].decimals, args[0].cut)
+    expressions: list[Expr] = [part for part in args if isinstance(part, Expr)]
+    if len(expressions) < len(args):
+        raise UntypedError(f"{name} of a value that is no expression")
+    return Apply(name, tuple(expressions))
