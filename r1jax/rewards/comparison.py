@@ -38,9 +38,9 @@ def same(one: Value, other: Value) -> Verdict:
         return _same_equation(one, other)  # pyright: ignore[reportArgumentType]
     if any(equations):
         named, bare = (one, other) if equations[0] else (other, one)
-        value = _named_value(named)  # pyright: ignore[reportArgumentType]
-        if value is not None and not (isinstance(bare, Relation) and "=" not in bare.signs):
-            return same(value, bare)
+        definition = _definition(named)  # pyright: ignore[reportArgumentType]
+        if definition is not None and not (isinstance(bare, Relation) and "=" not in bare.signs):
+            return same(definition[1], bare)
     kinds = _kinds(one), _kinds(other)
     for name, compare in _KINDS.items():
         if name in kinds[0] and name in kinds[1]:
@@ -236,18 +236,17 @@ def _positive_difference(relation: Relation) -> tuple[Expr, str] | None:
 
 def _same_equation(one: Relation, other: Relation) -> Verdict:
     """True if two equations are the same up to a constant factor, denominators, and the side of each term."""
-    values = [_named_value(each) for each in (one, other)]
-    names = {_name(one.parts[0]), _name(other.parts[0])}
-    if None not in values and (len(names) == 1 or names == {"y", "f(x)"}):
-        verdict = same(*values)  # pyright: ignore[reportArgumentType]
-        if verdict is True or not all(isinstance(value, Expr) for value in values):
+    first, second = _definition(one), _definition(other)
+    if first is not None and second is not None and (first[0] == second[0] or {first[0], second[0]} == {"y", "f(x)"}):
+        verdict = same(first[1], second[1])
+        if verdict is True or not isinstance(first[1], Expr) or not isinstance(second[1], Expr):
             return verdict
     parts = (*one.parts, *other.parts)
     if not all(isinstance(part, Expr) for part in parts):
         return _same_members(one.parts, other.parts)
     differences = [Apply("+", (each.parts[0], Apply("neg", (each.parts[1],)))) for each in (one, other)]  # pyright: ignore[reportArgumentType]
-    first, second = (_fraction(each)[0] for each in differences)
-    return _proportional(first, second)
+    above = [_fraction(each)[0] for each in differences]
+    return _proportional(above[0], above[1])
 
 
 def _proportional(one: Expr, other: Expr, positive: bool = False) -> Verdict:
@@ -324,12 +323,12 @@ def _name(value: Value) -> str | None:
             return None
 
 
-def _named_value(equation: Relation) -> Value | None:
-    """The value that an equation gives to a name, on either side; None for another equation."""
+def _definition(equation: Relation) -> tuple[str, Value] | None:
+    """The name that an equation defines, on either side, and its value; None for another equation."""
     left, right = equation.parts
-    if _name(left):
-        return right
-    return left if _name(right) else None
+    if (name := _name(left)) is not None:
+        return name, right
+    return None if (name := _name(right)) is None else (name, left)
 
 
 def _all(verdicts: Any) -> Verdict:
