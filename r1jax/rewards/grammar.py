@@ -149,7 +149,9 @@ class _Parser:
             return True
         if token.text == "|":
             return self.bars == 0
-        return token.text in ("(", "[", "{", r"\frac", r"\binom", r"\infty", *_BRACKETED)
+        if token.kind == "number":
+            return self.tokens[self.at - 1].text == "!"  # as in 3!5!
+        return token.text in ("(", "[", "{", r"\frac", r"\binom", *_BRACKETED)
 
     def signed_power(self) -> Value:
         if self.peek() in ("-", "+"):
@@ -290,9 +292,6 @@ class _Parser:
             return EMPTY_SET
         if opening in _CLOSERS:
             return self.group(opening)
-        if re.fullmatch(r"\\(?:[a-z]*(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|phi|omega|sigma|tau|rho|pi|ell)|"
-                        r"Gamma|Delta|Theta|Lambda|Phi|Omega|Sigma|infty)", opening):  # fmt: skip
-            return self.symbol(opening)
         raise UntypedError(opening)
 
     def group(self, opening: str) -> Value:

@@ -44,6 +44,10 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z]+|[\u0391-\u03a9\u03b1-\u03c9])"
     r"|(?P<sign><=|>=|!=|==|\*\*|[-+*/^_=<>()\[\]{}|,;:!&%±≈'])"
 )
+_GREEK = re.compile(
+    r"\\(?:(?:var)?(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|phi|psi|omega|sigma|tau|rho|pi|eta|xi|kappa)"
+    r"|ell|Gamma|Delta|Theta|Lambda|Phi|Psi|Omega|Sigma)"
+)
 _DECIMAL = re.compile(r"([0-9]*)\.([0-9]*)(?:\(([0-9]+)\)|(\.\.\.|…|\\[lc]?dots(?![A-Za-z])))")
 _EXPONENT = re.compile(r"[eE]([-+]?[0-9]{1,4})(?![0-9.A-Za-z])")
 _MAX_EXPONENT = 4000
@@ -112,6 +116,8 @@ def _token(match: re.Match[str], text: str) -> tuple[list[Token], int]:
         return [Token("link" if _SIGNS[name] in ("and", "or") else "sign", _SIGNS[name])], end
     if name[1:] in FUNCTIONS:
         return [Token("function", name[1:])], end
+    if _GREEK.fullmatch(name) or name == r"\infty":
+        return [Token("symbol", name)], end
     return [Token("command" if part["command"] else "sign", name)], end
 
 

@@ -34,6 +34,7 @@ _CHANGES = word_set(
 )
 # Nouns after a number, which a count may have or not.
 _COUNTED = re.compile(r"(?<=[0-9)}]) *(?:\\text ?\{ *[A-Za-z]+(?: [A-Za-z]+){0,2} *\}|(?: [a-z]{3,}){1,2})\Z")
+_BEYOND = re.compile(r"\\(?:sum|prod|int|lim)(?![A-Za-z])")  # operators that typed values do not have
 _CHOICE = re.compile(r"\(([A-J])\)")
 _SYNONYMS = {
     other: words
@@ -143,13 +144,13 @@ def _same(one: str, other: str) -> bool:
     if changes[0] != changes[1]:
         return False
     first, second = (parse_value(_COUNTED.sub("", text)) for text in (one, other))
-    if first is not None and second is not None:
-        verdict = same(first, second)
-        if verdict is not None:
-            return verdict
-    elif loose[0] != loose[1]:
-        return False
-    return same_expressions(*map(_both_signs, (one, other)))
+    try:
+        verdict = None if first is None or second is None else same(first, second)
+    except RecursionError:
+        verdict = None
+    if verdict is None and loose[0] == loose[1] and (_BEYOND.search(one) or _BEYOND.search(other)):
+        return same_expressions(one, other)
+    return verdict is True
 
 
 def _meaning(words: str) -> str:
@@ -162,14 +163,6 @@ def _same_named_set(first: str, second: str, one: str, other: str) -> bool:
     named = _NAMED_SETS.get(_meaning(first or second))
     value = parse_value(other if first else one)
     return named is not None and value is not None and same(named, value) is True
-
-
-def _both_signs(text: str) -> str:
-    """A text with one plus-minus sign as a list of its two values; any other text unchanged."""
-    parts = re.split(r"\\pm(?![A-Za-z])|±", text)
-    if len(parts) != 2 or "," in text or r"\mp" in text:
-        return text
-    return f"{'+'.join(parts)}, {'-'.join(parts)}"
 
 
 def _words(text: str) -> str:

@@ -60,7 +60,9 @@ _MARKUP = tuple(
         ),
         (r"(?<=[0-9] )(k?m|cm|k?g) ?(?:\\cdot ?)?(s|h|m)\^ ?\{?-1\}?\Z", r"\\text{\1/\2}"),
         (r"(?<=[0-9])(?: in| ?\\(?:text|mathrm) ?\{ *in)\.?( *\})?(?=[\s.]*\Z)", " inches"),
+        (r"\\textdollar(?![A-Za-z]) ?", r"\\$"),
         (r"\bUS ?(?=\\?\$)", ""),
+        (r"(?<=[0-9]) ?\"\Z", " inches"),
         (r"(?<=[0-9])(?:\{,\}|\\[, ]|~)(?=[0-9]{3}(?![0-9]))", ""),
         (r"(?<!\\)\\(?:[,;: ]|q?quad(?![A-Za-z]))|~", " "),
         (r"\\[dtc]frac", r"\\frac"),
@@ -85,7 +87,7 @@ _UNIT = re.compile(
 # Text before or after a formula: words of a conclusion, a currency, the base of a numeral, a.m. or p.m.
 _LEAD = re.compile(
     r"(?:.*\b)?(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
-    r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +",
+    r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +(?:\} *)?",
     re.I | re.S,
 )
 _LEADING_SIGN = re.compile(r"(?:=|\\approx(?![a-z])|≈) *(?=[^=])")

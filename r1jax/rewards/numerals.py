@@ -6,6 +6,7 @@ import re
 
 # Fractions in one form, mixed numbers, and thousands, whose separators also stand between the members of a list.
 _FRACTIONS = (
+    (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac ?([0-9]) ?([0-9])"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac ?([0-9]) ?\{"), r"\\frac{\1}{"),
     (re.compile(r"(?<![0-9.,^_}A-Za-z/])([0-9]+) +([0-9]+) ?/ ?([0-9]+)(?![0-9.])"), r"\1\\frac{\2}{\3}"),

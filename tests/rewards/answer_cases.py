@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "cases"
+FILES = ("table", "more", "held_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Case:
 
 
 def read_cases(name: str) -> list[Case]:
-    """The cases of a file, "table" or "held_out", in their order."""
+    """The cases of one of FILES, in their order."""
     cases: list[Case] = []
     category = expected = truth = ""
     for line in (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines():
