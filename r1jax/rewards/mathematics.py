@@ -9,56 +9,71 @@ from __future__ import annotations
 
 import itertools
 import re
-from fractions import Fraction
 
-from r1jax.data.text.numbers import read_number
-from r1jax.rewards.expressions import equal_when_rounded, same_expressions
-from r1jax.rewards.notation import TEXT, read_answer
+from r1jax.rewards.comparison import same
+from r1jax.rewards.evaluation import number
+from r1jax.rewards.expressions import same_expressions
+from r1jax.rewards.grammar import parse_value
+from r1jax.rewards.lexer import is_word, word_set
+from r1jax.rewards.notation import TEXT, Answer, read_answer
+from r1jax.rewards.units import ratio
+from r1jax.rewards.values import EMPTY_SET, REALS, Expr
 
 _LONGEST = 2000  # characters; longer answers are not parsed and are equal only as texts
 _DEEPEST = 10  # nested brackets or powers; deeper answers can take minutes to parse and are equal only as texts
 
-_NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+)(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
+_NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+|\\text ?\{[^{}]*\})(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
 
 
-def _word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Names that are mathematics, not words.
-_NAMES = _word_set(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp lim max min gcd lcm mod det sqrt "
-    "frac pi theta alpha beta gamma infinity infty inf cup cap times cdot div le ge ne"
-)
-_LINKS = _word_set("and or if for when where with the are answer result")
+_LINKS = word_set("and or if for when where with the are answer result")
 # Words that change the value of the number next to them.
-_CHANGES = _word_set(
+_CHANGES = word_set(
     "not no more less least most over under above below greater fewer than plus minus times squared cubed "
     "factorial half halves third thirds quarter quarters fifths sixths eighths tenths hundredths thousandths "
     "dozen hundred thousand million billion trillion"
 )
-_SHORT = _word_set("no on up us am an as at be by do go he hi if in is it me my of oh ok or so to we")
+# Nouns after a number, which a count may have or not.
+_COUNTED = re.compile(r"(?<=[0-9)}]) *(?:\\text ?\{ *[A-Za-z]+(?: [A-Za-z]+){0,2} *\}|(?: [a-z]{3,}){1,2})\Z")
+_BEYOND = re.compile(r"\\(?:sum|prod|int|lim)(?![A-Za-z])")  # operators that typed values do not have
+_CHOICE = re.compile(r"\(([A-J])\)")
+_SYNONYMS = {
+    other: words
+    for words, others in (
+        ("does not exist", ("dne", "doesn t exist", "undefined")),
+        ("no solution", ("no solutions", "no real solution", "no real solutions", "there is no solution", "none")),
+        ("all real numbers", ("all reals", "all real values", "any real number", "every real number")),
+    )
+    for other in others
+}
+_NAMED_SETS = {"no solution": EMPTY_SET, "all real numbers": REALS}
 
 
 def equivalent(expected: str, given: str) -> bool:
     """True if a given answer is equal to the expected one; an empty answer is equal to none.
 
-    A decimal is equal to a value that it rounds to six places: 0.333333 is equal to 1/3, and 0.33 is not.
+    A decimal with at least six places and digits is equal to a value that it rounds: 0.333333 is equal to 1/3, and
+    neither 0.33 nor 0.333334 is.
     """
     if max(len(expected), len(given)) > _LONGEST:
         return bool(given.strip()) and expected.strip() == given.strip()
     one, other = read_answer(expected), read_answer(given)
-    if not one.formula or not other.formula or (one.unit and other.unit and one.unit != other.unit):
+    if not one.formula or not other.formula:
         return False
-    if one.formula == other.formula:
-        return True
     if _is_deep(one.formula) or _is_deep(other.formula):
-        return False
-    if {one.unit, other.unit} == {"%", ""}:  # 50% is equal to 50, since questions may ask for percent, and to 0.5
-        parts = [rf"\frac{{{a.formula}}}{{100}}" if a.unit else a.formula for a in (one, other)]
-        if _same(*parts):
-            return True
-    return _same(one.formula, other.formula)
+        return one == other
+    units = {one.unit, other.unit} - {""}
+    if units & {"am", "pm"}:
+        return len(units) == 1 and _same_time(one, other)
+    if (choice := _CHOICE.fullmatch(one.formula)) and other.formula.strip("()").upper() == choice[1]:
+        return True
+    if one.unit.startswith("base ") and other.unit.startswith("base "):
+        values = [_in_base(each) for each in (one, other)]
+        return values[0] is not None and values[0] == values[1]
+    if {one.unit, other.unit} == {"%", ""}:
+        return _same_percent(one, other)
+    if len(units) == 2:
+        return _same_converted(one, other)
+    return one.formula == other.formula or _same(one.formula, other.formula) or _same_angle(one, other)
 
 
 def _is_deep(text: str) -> bool:
@@ -70,67 +85,96 @@ def _is_deep(text: str) -> bool:
     )
 
 
+def _same_percent(one: Answer, other: Answer) -> bool:
+    """True if p% is equal to the number beside it: as p/100, or, since questions ask for percent, as p from 1 on."""
+    percent, bare = (one, other) if one.unit else (other, one)
+    if _same(rf"\frac{{{percent.formula}}}{{100}}", bare.formula):
+        return True
+    value = parse_value(percent.formula)
+    size = number(value) if isinstance(value, Expr) else None
+    return size is not None and abs(size) >= 1 and _same(percent.formula, bare.formula)
+
+
+def _same_converted(one: Answer, other: Answer) -> bool:
+    """True if two quantities with different units are equal: 1 m is equal to 100 cm."""
+    if {one.unit, other.unit} == {"°", "rad"}:
+        degrees, radians = (one, other) if one.unit == "°" else (other, one)
+        return _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
+    factor = ratio(one.unit, other.unit)
+    return factor is not None and _same(
+        rf"({one.formula})\frac{{{factor.numerator}}}{{{factor.denominator}}}", other.formula
+    )
+
+
+def _same_angle(one: Answer, other: Answer) -> bool:
+    """True if an angle in degrees is equal to a multiple of pi, which is in radians."""
+    if {one.unit, other.unit} != {"°", ""}:
+        return False
+    degrees, radians = (one, other) if one.unit else (other, one)
+    return r"\pi" in radians.formula and _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
+
+
+def _same_time(one: Answer, other: Answer) -> bool:
+    """True if two times of day show the same hour and minute."""
+    clocks = [re.fullmatch(r"([0-9]{1,2})(?::([0-9]{2}))?", each.formula) for each in (one, other)]
+    return all(clocks) and len({(int(c[1]), int(c[2] or 0)) for c in clocks if c}) == 1
+
+
+def _in_base(answer: Answer) -> int | None:
+    """The value of a numeral in the base that its unit names."""
+    base = int(answer.unit.removeprefix("base "))
+    try:
+        return int(answer.formula, base) if 2 <= base <= 36 else None
+    except ValueError:
+        return None
+
+
 def _same(one: str, other: str) -> bool:
     """True if two formulas without units are equal."""
     words = _words(one), _words(other)
     if words[0] or words[1]:
-        return words[0] == words[1]
+        return _meaning(words[0]) == _meaning(words[1]) if all(words) else _same_named_set(*words, one, other)
     named = [_NAMED.fullmatch(text) for text in (one, other)]
     if bool(named[0]) != bool(named[1]) and not ("=" in one and "=" in other):
         one, other = (match[1].strip() if match else text for match, text in zip(named, (one, other), strict=True))
-    if _loose_words(one) and _loose_words(other) and _loose_words(one) != _loose_words(other):
+    loose = [_loose_words(text) for text in (one, other)]
+    if all(loose) and loose[0] != loose[1]:
         return False
-    first, second = _plain_number(one), _plain_number(other)
-    if first is not None and second is not None:
-        return first == second or (_repeats(first) != _repeats(second) and equal_when_rounded(first, second))
     changes = [_CHANGES & set(re.findall(r"(?<![a-z\\])[a-z]+", text.casefold())) for text in (one, other)]
-    return changes[0] == changes[1] and same_expressions(*map(_both_signs, (one, other)))
+    if changes[0] != changes[1]:
+        return False
+    first, second = (parse_value(_COUNTED.sub("", text)) for text in (one, other))
+    try:
+        verdict = None if first is None or second is None else same(first, second)
+    except RecursionError:
+        verdict = None
+    if verdict is None and loose[0] == loose[1] and (_BEYOND.search(one) or _BEYOND.search(other)):
+        return same_expressions(one, other)
+    return verdict is True
 
 
-def _both_signs(text: str) -> str:
-    """A text with one plus-minus sign as a list of its two values; any other text unchanged."""
-    parts = re.split(r"\\pm(?![A-Za-z])|±", text)
-    if len(parts) != 2 or "," in text or r"\mp" in text:
-        return text
-    return f"{'+'.join(parts)}, {'-'.join(parts)}"
+def _meaning(words: str) -> str:
+    """The words, or the first of those that mean the same."""
+    return _SYNONYMS.get(words, words)
+
+
+def _same_named_set(first: str, second: str, one: str, other: str) -> bool:
+    """True if the words of one answer name the set that the other one is in symbols."""
+    named = _NAMED_SETS.get(_meaning(first or second))
+    value = parse_value(other if first else one)
+    return named is not None and value is not None and same(named, value) is True
 
 
 def _words(text: str) -> str:
     """The words of a text that contains only words, in lower case; "" for any other text."""
     text = TEXT.sub(r" \1 ", text)
     tokens = re.findall(r"[^\W\d_]+", text)
-    if not re.fullmatch(r"(?:[^\W\d_]|[\s'’.,()\"-])*", text) or not any(map(_is_word, tokens)):
+    if not re.fullmatch(r"(?:[^\W\d_]|[\s'’.,()\"-])*", text) or not any(map(is_word, tokens)):
         return ""
     return " ".join(tokens).casefold()
-
-
-def _is_word(token: str) -> bool:
-    """True if letters are a word, and not a mathematical name or a product such as xy, which has no vowel."""
-    if not token.isascii():
-        return True
-    if len(token) < 2 or token in _NAMES:
-        return False
-    return (
-        token.isupper() or token.lower() in _SHORT or (len(token) > 2 and re.search("[aeiouAEIOU]", token) is not None)
-    )
 
 
 def _loose_words(text: str) -> list[str]:
     """Separate words among formulas, sorted and without the words that link formulas."""
     tokens = re.findall(r"(?<![^\s(,])[^\W\d_]{3,}(?![^\s),.])", TEXT.sub(r" \1 ", text))
-    return sorted(t.casefold() for t in tokens if _is_word(t) and t.casefold() not in _LINKS)
-
-
-def _plain_number(text: str) -> Fraction | None:
-    """The value of a text that is one number; None for 5m, whose letter may be a symbol, and for 3!."""
-    number = read_number(text)
-    return None if number is None or number.unit or text.endswith("!") else number.value
-
-
-def _repeats(value: Fraction) -> bool:
-    """True if the decimal digits of a fraction never end, as those of 1/3."""
-    below = value.denominator
-    for prime in (2, 5):
-        while below % prime == 0:
-            below //= prime
-    return below > 1
+    return sorted(t.casefold() for t in tokens if is_word(t) and t.casefold() not in _LINKS)

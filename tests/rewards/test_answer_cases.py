@@ -1,0 +1,118 @@
+"""The cases of tests/rewards/cases: their verdicts by the checker, and their truths by sympy."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+import sympy
+
+from r1jax.data.problems.problem import Problem
+from r1jax.rewards.checkers import check
+from tests.rewards.answer_cases import FILES, Case, read_cases
+
+NAMES = {name: sympy.Symbol(name) for name in "xyzabctn"} | {"I": sympy.I, "E": sympy.E, "pi": sympy.pi}
+COMPUTED = ("none", "convention", "round", "base")  # truths that are no expressions
+
+
+def equal(expected: str, given: str) -> bool:
+    """True if two answers are equal by the checker."""
+    return check(Problem("q", expected, "test", "math"), given) == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_case_is_judged_as_it_should_be(name: str) -> None:
+    wrong = [case.name for case in read_cases(name) if equal(case.expected, case.given) != case.equal]
+    # Neither of two different answers is right for the other.
+    wrong += [
+        f"reversed {case.name}" for case in read_cases(name) if not case.equal and equal(case.given, case.expected)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_has_cases_of_both_verdicts_in_every_category() -> None:
+    cases = read_cases("table")
+    assert len(cases) >= 150
+    counts = Counter((case.category, case.equal) for case in cases)
+    assert all(counts[case.category, verdict] >= 2 for case in cases for verdict in (True, False))
+    for name in FILES:
+        assert len({(case.expected, case.given) for case in read_cases(name)}) == len(read_cases(name))
+
+
+def expression(truth: str) -> sympy.Expr:
+    """The truth of an answer as a sympy expression, whose integers divide exactly."""
+    return sympy.sympify(truth, locals=NAMES)
+
+
+def same_value(one: sympy.Expr, other: sympy.Expr) -> bool:
+    """True if two expressions are equal: as fractions, else at 50 digits, at four points if they have variables."""
+    if one.is_Rational and other.is_Rational:
+        return one == other
+    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    for start in ("13/10", "5/7", "29/11", "-7/4"):
+        point = {symbol: sympy.Rational(start) + sympy.Rational(i, 3) for i, symbol in enumerate(symbols)}
+        difference = sympy.N(one.subs(point) - other.subs(point), 50, maxn=200)
+        if abs(difference) > sympy.Float(10) ** -45:
+            return False
+    return True
+
+
+def computed(case: Case) -> bool:
+    return case.expected_truth not in COMPUTED and case.given_truth not in COMPUTED
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_verdicts_follow_from_the_values_of_the_answers(name: str) -> None:
+    cases = [case for case in read_cases(name) if computed(case)]
+    wrong = [
+        case.name
+        for case in cases
+        if same_value(expression(case.expected_truth), expression(case.given_truth)) != case.equal
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert name == "more" or len(cases) > 150
+
+
+def test_decimals_marked_as_rounded_are_the_nearest_of_their_length() -> None:
+    cases = [case for name in FILES for case in read_cases(name) if case.given_truth == "round"]
+    assert len(cases) >= 5
+    for case in cases:
+        decimals = len(case.given.rstrip(".").partition(".")[2])
+        assert decimals >= 6
+        value = sympy.N(expression(case.expected_truth), 50)
+        assert abs(value - sympy.Rational(case.given.rstrip("."))) <= sympy.Rational(1, 2 * 10**decimals)
+
+
+def test_a_numeral_with_a_base_has_the_value_that_python_reads() -> None:
+    assert int("101", 2) == int("5", 10)
+    assert equal("101_2", "5_{10}") and not equal("101_2", "101_3")
+    assert int("2102", 3) == 65 and equal("2102_3", "65_{10}") and not equal("2102_3", "64_{10}")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9^{9^{9^{9^9}}}",
+        "(9^{9^9})^{9^9}",
+        "((10^6)!)!",
+        r"\binom{10^{12}}{5 \cdot 10^{11}}",
+        r"\frac{1}{9^{9^9}}",
+        r"\sqrt[9^{9^9}]{2}",
+        r"e^{e^{e^{e^e}}}",
+        r"\sin(9^{9^9})",
+        r"(x+y)^{10^8}",
+        r"\lfloor 9^{9^9} \rfloor",
+        "9^{9^9}x",
+        r"\{9^{9^9}, 1\}",
+        r"(9^{9^9}, \infty)",
+        "1" * 1900,
+        "+".join("1" * 700),
+        r"\sqrt{" * 9 + "2" + "}" * 9,
+        r"\sum_{k=1}^{10^9} k^{9^9}",
+    ],
+)
+def test_no_answer_needs_the_deadline(answer: str) -> None:
+    started = time.perf_counter()
+    assert not equal(answer, "3") and not equal("3", answer) and not equal(answer, f"1+{answer}")
+    assert time.perf_counter() - started < 5
