@@ -52,7 +52,7 @@ class Task:
     """The fixed part of a speedrun: a run with other values of these settings is no record."""
 
     problems: ProblemsConfig = ProblemsConfig(
-        source="gym:gsm_symbolic", train_size=16384, held_out_size=512, held_out_share=0.25
+        source="gym:gsm_symbolic", train_size=8192, held_out_size=512, held_out_share=0.25
     )
     transfer: ProblemsConfig = ProblemsConfig(source="gym:leg_counting", held_out_size=256)
     template: str = "steps"
@@ -95,7 +95,7 @@ class Config(ComputeOptions, PipelineConfig):
     """Print samples of the record in this folder, before and after training, and stop."""
     task: Task = Task()
     sampling: Sampling = Sampling(max_tokens=320)
-    rl: RLConfig = RLConfig(steps=400, prompts=32, group=16, learning_rate=3e-6)
+    rl: RLConfig = RLConfig(steps=400, prompts=32, group=16, microbatch=64, learning_rate=3e-6)
     verifier: VerifierConfig = VerifierConfig(workers=4)
     save: SaveConfig = SaveConfig(every=50, keep_last=1, keep_best=0)
 
@@ -130,8 +130,11 @@ PRESETS = {
         ),
     ),
 }
-# Settings without an influence on what an entry is: names, limits, and how it is computed on a machine.
-_NOT_OF_THE_ENTRY = ("base", "entry", "out", "seed", "target", "minutes", "force", "until", "only", "dry_run", "table")
+# Settings that do not make an entry: names, limits, and the work of the machine around the training.
+_NOT_OF_THE_ENTRY = (
+    *("base", "entry", "out", "seed", "target", "minutes", "keep_compiled", "table", "show", "save", "verifier"),
+    *(field.name for field in dataclasses.fields(PipelineConfig)),
+)
 
 
 def check(config: Config) -> None:
