@@ -54,7 +54,7 @@ class Task:
     problems: ProblemsConfig = ProblemsConfig(
         source="gym:gsm_symbolic", train_size=8192, held_out_size=512, held_out_share=0.25
     )
-    transfer: ProblemsConfig = ProblemsConfig(source="gym:leg_counting", held_out_size=256)
+    transfer: ProblemsConfig = ProblemsConfig(source="stories", held_out_size=256, held_out_share=0.9)
     template: str = "steps"
     """The prompt template."""
     rewards: tuple[str, ...] = ("accuracy", "format=0.2")
