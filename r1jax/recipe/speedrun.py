@@ -163,9 +163,12 @@ def speedrun_stage(settings: SpeedrunSettings, inputs: Inputs, folder: Path) -> 
         def ended(params: Params, step: int) -> bool:
             while rows and rows[-1]["step"] > step:  # of steps after the checkpoint, which are computed again
                 rows.pop()
+            if not step:
+                return False  # there is no checkpoint yet
             over = clock.seconds() >= 60 * settings.minutes
-            due = over or (step > 0 and (step % settings.every == 0 or step == settings.rl.steps))
-            if due and not (rows and rows[-1]["step"] == step):
+            if (over or step % settings.every == 0 or step == settings.rl.steps) and not (
+                rows and rows[-1]["step"] == step
+            ):
                 row = judge(params, step)
                 rows.append({"step": step, "seconds": clock.seconds(), **row})
                 write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
