@@ -35,7 +35,19 @@ from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.problems import for_evaluation
 from r1jax.recipe.reasoning_rl import check_context
 from r1jax.recipe.speedrun import MeasureSettings, SpeedrunSettings, measure_stage, speedrun_stage
-from r1jax.report.speedrun import AFTER, BEFORE, TRAINING, curve, outcome, read_samples, write_record, write_table
+from r1jax.report.speedrun import (
+    AFTER,
+    BEFORE,
+    TRAINING,
+    by_task,
+    curve,
+    outcome,
+    read_records,
+    read_samples,
+    write_record,
+    write_table,
+)
+from r1jax.report.speedrun_picture import plot_speedruns
 from r1jax.rewards.config import VerifierConfig, parse_rewards
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
@@ -234,6 +246,8 @@ def main() -> None:
     console = Console()
     if config.table:
         console.print(write_table(PAGE, RESULTS), markup=False, highlight=False, soft_wrap=True)
+        for (base, target), records in by_task(read_records(RESULTS)).items():
+            plot_speedruns(records, RESULTS / f"speedrun-{base}-{100 * target:g}.png")
         return
     if config.show:
         console.print(read_samples(config.show, 50, min(console.width, 120)), markup=False, highlight=False)

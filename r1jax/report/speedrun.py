@@ -100,15 +100,37 @@ def read_records(results: Path) -> list[Record]:
     return [Record(path.parent, json.loads(path.read_text())) for path in paths]
 
 
+def entries(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The entries of one task by name, "plain" first and then the fastest: SEEDS records or more, and no other runs.
+
+    The mean pass@1 of the evaluation after the clock must be at least the target, too.
+    """
+    named: dict[str, list[Record]] = {}
+    for record in records:
+        named.setdefault(record.values["entry"], []).append(record)
+    whole = {name: runs for name, runs in named.items() if _is_whole(runs)}
+    return {name: whole[name] for name in sorted(whole, key=lambda name: (name != "plain", mean_seconds(whole[name])))}
+
+
+def mean_seconds(runs: Sequence[Record]) -> float:
+    """Mean seconds on the clock of some runs."""
+    return _mean([run.seconds for run in runs])
+
+
+def by_task(records: Sequence[Record]) -> dict[tuple[str, float], list[Record]]:
+    """The records by name of the base and target; times of other bases or targets are not compared."""
+    found: dict[tuple[str, float], list[Record]] = {}
+    for record in records:
+        found.setdefault((record.values["base"]["name"], record.values["target"]), []).append(record)
+    return found
+
+
 def records_page(records: Sequence[Record]) -> str:
     """The tables of entries as Markdown, those with SEEDS records first, the entry "plain" at the top of each."""
     if not records:
         return "No entry has been handed in yet.\n"
-    tables: list[str] = []
-    for base, target in dict.fromkeys((r.values["base"]["name"], r.values["target"]) for r in records):
-        chosen = [r for r in records if (r.values["base"]["name"], r.values["target"]) == (base, target)]
-        tables.append(_entries_table(chosen, f"{base}, target {_percent(target)}"))
-    return "\n".join(tables)
+    tasks = by_task(records).items()
+    return "\n".join(_entries_table(runs, f"{base}, target {_percent(target)}") for (base, target), runs in tasks)
 
 
 def write_table(page: Path, results: Path) -> str:
@@ -136,13 +158,18 @@ def read_samples(folder: Path, count: int, width: int) -> str:
     return side_by_side(shown, width)
 
 
+def on_the_way(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations on the way of a record."""
+    return _read(folder / ON_THE_WAY)
+
+
 def curve(folder: Path) -> str:
     """The evaluations on the way of a record, a line of text for each."""
     return "\n".join(
         f"step {row['step']}, {row['seconds']:.0f} s: pass@1 {_percent(row['pass_at_1'])} "
         f"[{_percent(row['low'])}, {_percent(row['high'])}], format {_percent(row['format_rate'])}, "
         f"{row['mean_length']:.0f} tokens"
-        for row in _read(folder / ON_THE_WAY)
+        for row in on_the_way(folder)
     )
 
 
@@ -159,23 +186,17 @@ def outcome(record: Record) -> str:
 
 
 def _entries_table(records: Sequence[Record], title: str) -> str:
-    names = dict.fromkeys(r.values["entry"] for r in records)
-    entries = {name: [r for r in records if r.values["entry"] == name] for name in names}
-    whole = {name: runs for name, runs in entries.items() if _is_whole(runs)}
-    plain = _mean([r.seconds for r in whole["plain"]]) if "plain" in whole else None
-
-    def place(name: str) -> tuple[bool, float]:
-        return name != "plain", _mean([r.seconds for r in entries[name]])
-
-    rows = [_row(name, whole[name], plain) for name in sorted(whole, key=place)]
+    whole = entries(records)
+    plain = mean_seconds(whole["plain"]) if "plain" in whole else None
+    rows = [_row(name, runs, plain) for name, runs in whole.items()]
     heading = ("entry", "changed", "seconds", "against plain", "by seed", "steps", "pass@1 before", "after", "transfer")
     table = markdown_table(heading, rows, align="llrrrrrrr") if rows else "No entry has three records yet.\n"
     others = [
-        f"- {name}, seed {r.values['seed']}: "
+        f"- {r.values['entry']}, seed {r.values['seed']}: "
         + ("; ".join(r.values["not_a_record"]) or "reached the target")
         + f" ({r.seconds:.0f} s, {r.values['steps']} steps, pass@1 {_percent(r.values['held_out_after']['pass_at_1'])})"
-        for name in sorted(set(entries) - set(whole), key=place)
-        for r in entries[name]
+        for r in records
+        if r.values["entry"] not in whole
     ]
     devices = ", ".join(dict.fromkeys(r.values["device"] for r in records))
     versions = ", ".join(dict.fromkeys(r.values["versions"]["jax"] for r in records))
@@ -190,13 +211,13 @@ def _is_whole(runs: Sequence[Record]) -> bool:
 
 
 def _row(name: str, runs: Sequence[Record], plain: float | None) -> tuple[str, ...]:
-    seconds = [r.seconds for r in runs]
+    seconds, mean = [r.seconds for r in runs], mean_seconds(runs)
     changed = runs[0].values["changed"]
     return (
         name,
         ", ".join(f"`{key}={value}`" for key, value in changed.items()) or "nothing",
-        f"{_mean(seconds):.0f}",
-        f"{100 * _mean(seconds) / plain - 100:+.0f}%" if plain and name != "plain" else "",
+        f"{mean:.0f}",
+        f"{100 * mean / plain - 100:+.0f}%" if plain and name != "plain" else "",
         ", ".join(f"{one:.0f}" for one in seconds),
         ", ".join(str(r.values["steps"]) for r in runs),
         *(_percent(_mean([r.values[f"held_out_{when}"]["pass_at_1"] for r in runs])) for when in (BEFORE, AFTER)),
