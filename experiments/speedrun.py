@@ -156,15 +156,24 @@ def check(config: Config) -> None:
     data, _ = parse_mesh(config.mesh)
     for flag, problems in (("--task.problems", config.task.problems), ("--task.transfer", config.task.transfer)):
         check_problems(problems, flag)
-    parse_rewards(config.task.rewards)
+    if not any(spec.name == "accuracy" for spec in parse_rewards(config.task.rewards)):
+        raise UserError(
+            f"--task.rewards={' '.join(config.task.rewards)} lacks accuracy, which the target is about: add it"
+        )
     check_run(config.rl, config.sampling, data)
     template, tokenizer = find_template(config.task.template), read_tokenizer(config.base)
-    problems = load_problems(config.task.problems)
-    width = max(len(template.prompt_ids(p, tokenizer)) for p in (*problems.train, *problems.held_out))
+    sets = (load_problems(config.task.problems), load_problems(measured(config.task)))
+    asked = [*sets[0].train, *(problem for one in sets for problem in one.held_out)]
+    asked += load_problems(config.task.transfer, "--task.transfer").held_out
+    width = max(len(template.prompt_ids(problem, tokenizer)) for problem in asked)
     longest = max(config.sampling.max_tokens, config.task.max_tokens)
-    check_context(
-        width, dataclasses.replace(config.sampling, max_tokens=longest), read_config(config.base).context_length
-    )
+    limit = dataclasses.replace(config.sampling, max_tokens=longest)
+    check_context(width, limit, read_config(config.base).context_length)
+
+
+def measured(task: Task) -> ProblemsConfig:
+    """The problems of the measurement before and after: others of the same templates."""
+    return dataclasses.replace(for_evaluation(task.problems), seed=task.measured_seed)
 
 
 def stages(config: Config) -> list[Stage]:
@@ -188,7 +197,7 @@ def stages(config: Config) -> list[Stage]:
     )
     measure = MeasureSettings(
         evaluation=task.measurement,
-        problems=dataclasses.replace(for_evaluation(task.problems), seed=task.measured_seed),
+        problems=measured(task),
         transfer=for_evaluation(task.transfer),
         sampling=dataclasses.replace(sampling, temperature=task.measurement.temperature),
         weights=config.rl.param_dtype,

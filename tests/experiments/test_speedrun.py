@@ -145,6 +145,8 @@ def test_mistakes_are_one_line(tmp_path):
         ((f"--show={tmp_path}",), "give the folder of a record"),
         ((*SMALL, "--task.max-tokens=500"), "beyond the model's context of 128"),
         ((*SMALL, "--task.problems.source=gym:gsm_symbol"), "gsm_symbolic"),
+        ((*SMALL, "--task.rewards", "format"), "lacks accuracy"),
+        ((*SMALL, "--task.transfer.source=none.jsonl"), "none.jsonl: give --task.transfer.source"),
     ]
     for arguments, message in cases:
         status, stdout, stderr = call("speedrun.py", f"--out={tmp_path / 'out'}", *arguments)
