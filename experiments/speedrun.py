@@ -14,6 +14,7 @@ a transfer set, and the folder OUT/record gets the record. A stopped run resumes
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
+from r1jax.pipeline.manifest import file_hash
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.make_stage import make_stage
@@ -230,6 +232,14 @@ def why_not_a_record(config: Config) -> list[str]:
     return reasons
 
 
+def sha256_of(base: Path) -> str:
+    """What sha256sum prints for a file; for a folder a hash of the names and contents in it."""
+    if not base.is_file():
+        return file_hash(base)
+    with base.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def report(out: Path, config: Config, console: Console) -> None:
     """Writes the record of a finished run and prints its curve, its outcome and samples."""
     found = finished_stages(out)
@@ -241,6 +251,7 @@ def report(out: Path, config: Config, console: Console) -> None:
         found,
         entry=config.entry,
         config=config,
+        sha256=sha256_of(resolve(config.base)[0]),
         changed=changed_settings(config),
         not_a_record=why_not_a_record(config),
     )

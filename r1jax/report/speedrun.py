@@ -52,13 +52,15 @@ def write_record(
     *,
     entry: str,
     config: Any,
+    sha256: str,
     changed: Mapping[str, Any],
     not_a_record: Sequence[str],
 ) -> Record:
     """Writes record.json, evaluations.jsonl, metrics.jsonl and samples.jsonl of a finished run in ``out``.
 
-    stages: the manifests of the run's stages. entry: the name of the entry. config: all settings. changed: those that
-    differ from the task's own. not_a_record: why the run cannot be a record, besides an unreached target.
+    stages: the manifests of the run's stages. entry: the name of the entry. config: all settings. sha256: of the base.
+    changed: the settings that differ from those of plain. not_a_record: why the run cannot be a record, besides an
+    unreached target.
     """
     training = stages[TRAINING]
     figures, settings = training["figures"], training["settings"]
@@ -76,7 +78,7 @@ def write_record(
         "not_a_record": reasons,
         "seconds": figures["clock_seconds"],
         "steps": figures["steps"],
-        "base": {"name": made_by["model"], "sha256": training["files"].get("policy", "")},
+        "base": {"name": made_by["model"], "sha256": sha256},
         "changed": dict(changed),
         **{f"{name}_{when}": _figures(stages[when]["figures"], name) for name in _SETS for when in (BEFORE, AFTER)},
         "tokens": figures["tokens"],
