@@ -94,7 +94,7 @@ class Clock:
         write_whole(self._path, json.dumps({"starts": self.starts, "seconds": self.seconds()}) + "\n")
 
 
-class Judge:
+class HeldOutEvaluation:
     """Evaluates a policy on the same held-out problems with fresh samples each time."""
 
     def __init__(
@@ -123,9 +123,9 @@ class Judge:
             sampling = dataclasses.replace(self._environment.sampling, slots=self._slots)
             self._environment = dataclasses.replace(self._environment, sampling=sampling)
         draw = sample_groups(self._model, self._environment, self._shape)
-        judge = score_groups(self._model, self._environment, self._shape)
+        score = score_groups(self._model, self._environment, self._shape)
         _, samples = draw(params, self._problems, jax.random.fold_in(self._key, step), 0)
-        completions, scores = judge(self._problems, samples)
+        completions, scores = score(self._problems, samples)
         correct = scores.correct.reshape(len(self._problems), -1).mean(1)
         low, high = pass_at_1_interval(correct)
         return {
@@ -156,7 +156,7 @@ def speedrun_stage(settings: SpeedrunSettings, inputs: Inputs, folder: Path) -> 
         model = load_model(inputs["policy"], settings, settings.rl.param_dtype)
         jax.block_until_ready(model.params)
         clock = Clock(folder)
-        judge = Judge(settings, model, problems.held_out, scorer, folder.name)
+        held_out = HeldOutEvaluation(settings, model, problems.held_out, scorer, folder.name)
         path = folder / ON_THE_WAY
         rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -166,10 +166,9 @@ def speedrun_stage(settings: SpeedrunSettings, inputs: Inputs, folder: Path) -> 
             if not step:
                 return False  # there is no checkpoint yet
             over = clock.seconds() >= 60 * settings.minutes
-            if (over or step % settings.every == 0 or step == settings.rl.steps) and not (
-                rows and rows[-1]["step"] == step
-            ):
-                row = judge(params, step)
+            due = over or step % settings.every == 0 or step == settings.rl.steps
+            if due and not (rows and rows[-1]["step"] == step):
+                row = held_out(params, step)
                 rows.append({"step": step, "seconds": clock.seconds(), **row})
                 write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
                 clock.keep()
