@@ -6,7 +6,7 @@ arXiv 2501.12948, sections 2.2 and 2.3.2.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from r1jax.rl.config import RLConfig, check_rules
 from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
 from r1jax.sampling.processors import Sampling
+from r1jax.sharding import Params
 from r1jax.training.loop import SaveConfig
 from r1jax.training.memory import peak_bytes
 from r1jax.training.metrics import totals
@@ -87,12 +88,14 @@ def train_with_rewards(
     late_from: int = -1,
     late_share: float = 0.5,
     padded_for: Sequence[Problem] = (),
+    ended: Callable[[Params, int], bool] = lambda params, step: False,
 ) -> Figures:
     """RL on ``problems``, with a share of ``late_problems`` among them from step ``late_from`` on.
 
     inputs: of the stage; those with the name of a learned model are what it starts from (r1jax.recipe.starts).
     padded_for: problems that are not trained on, but whose prompts fit the padded width, too. The width changes no
     sample; it may change floating-point rounding.
+    ended: as in r1jax.rl.train.train_policy.
 
     Figures: steps, tokens, seconds, and peak_bytes, the largest memory in use on a device since this process started,
     if the device reports it and training reached it.
@@ -109,7 +112,7 @@ def train_with_rewards(
     )
     starts = load_starts(settings.rl, model, inputs)
     before = peak_bytes()
-    train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name, starts=starts)
+    train_policy(model, environment, settings.rl, settings.save, folder, name=folder.name, starts=starts, ended=ended)
     after = peak_bytes()
     figures = {"steps": settings.rl.steps} | totals(folder, "tokens", "seconds")
     # The peak is that of the whole process: it is training's only if training has raised it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -38,13 +38,15 @@ def train_policy(
     log_samples: int = 4,
     name: str = "r1-zero",
     starts: Mapping[str, Params] = MappingProxyType({}),
+    ended: Callable[[Params, int], bool] = lambda params, step: False,
 ) -> Model:
     """Trains ``model`` on the environment's problems and leaves checkpoints, metrics and completions in ``folder``.
 
     Resumes from the newest checkpoint there. ``name`` is shown beside the progress bar and separates the random numbers
     of the stages of a recipe, so it differs between them. ``starts`` holds the weights that learned models of the
     algorithm start from, by name, if not from the policy's. The weights of ``model`` and ``starts`` are freed: training
-    has copies of its own. Without an entered mesh it runs on one device.
+    has copies of its own. ``ended`` is called with the policy's weights and the number of steps done, before the first
+    step and after each one; training ends early if it returns True. Without an entered mesh it runs on one device.
 
     Raises:
       UserError: if the algorithm needs a reward that the environment does not have.
@@ -98,7 +100,7 @@ def train_policy(
                 "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
             }
 
-        state = loop.fit(state, step_fn)
+        state = loop.fit(state, step_fn, lambda state: ended(state.policy.params, int(state.step)))
     return dataclasses.replace(model, params=state.policy.params)
 
 

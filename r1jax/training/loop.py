@@ -112,23 +112,35 @@ class TrainingLoop:
         self.writer = self._stack.enter_context(MetricsWriter(self._folder, int(state.step), entered_tracking()))
         return state
 
-    def fit(self, state: State, step_fn: Callable[[State, int], tuple[State, dict[str, float]]]) -> State:
+    def fit(
+        self,
+        state: State,
+        step_fn: Callable[[State, int], tuple[State, dict[str, float]]],
+        ended: Callable[[State], bool] = lambda state: False,
+    ) -> State:
         """The state after the remaining steps; ``step_fn`` returns the next state and the metrics of a step.
+
+        ended: called with the state before the first step and after each one; if it returns True, training ends with
+        that state, which is saved.
 
         Raises:
           Stopped: on Ctrl-C and SIGTERM, after the current step has ended and been saved.
         """
         start, steps = int(state.step), self._steps
         with ProgressBar(self._name, steps, start) as progress, StopRequest() as stop:
+            over = ended(state)
             for step in range(start, steps):
+                if over:
+                    break
                 began = time.perf_counter()
                 state, row = step_fn(state, step)
                 state = state.next_step()
                 row |= {"skipped_updates": float(state.skipped_updates()), "seconds": time.perf_counter() - began}
                 self.writer.write(step, row)
                 progress.update(step + 1, row)
+                over = ended(state)
                 last = stop.requested  # read once: a later signal ends the next step
-                if (step + 1) % self._save.every == 0 or step + 1 == steps or last:
+                if (step + 1) % self._save.every == 0 or step + 1 == steps or over or last:
                     self.writer.sync()  # the rows of a step must be on disk before its checkpoint
                     self._checkpoints.save(step + 1, *state.saved(), {"reward": row.get("reward", -step)})
                 if last:

@@ -40,7 +40,7 @@ class Sum:
 START = Sum(jnp.zeros((), jnp.int32), jnp.zeros(()))
 
 
-def fit(folder, steps=5, at=None, every=2):
+def fit(folder, steps=5, at=None, every=2, ended=lambda state: False):
     """Adds up step + 1 over the steps; ``at`` is called with the step in each."""
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), START)
 
@@ -51,7 +51,7 @@ def fit(folder, steps=5, at=None, every=2):
         return dataclasses.replace(state, total=total), {"loss": float(total)}
 
     with TrainingLoop(folder, "sum", steps, SaveConfig(every=every)) as loop:
-        return loop.fit(loop.start(shapes, lambda: START), step_fn)
+        return loop.fit(loop.start(shapes, lambda: START), step_fn, ended)
 
 
 def rows_of(folder):
@@ -91,6 +91,22 @@ def test_a_stop_ends_after_the_step_and_saves_it(tmp_path, capsys):
     seen = []
     fit(tmp_path, at=seen.append)
     assert seen == [3, 4] and "SIGTERM" in capsys.readouterr().err
+
+
+def test_training_ends_early_with_a_state_that_is_saved(tmp_path):
+    asked = []
+
+    def ended(state):
+        asked.append(int(state.step))
+        return float(state.total) >= 6
+
+    done = fit(tmp_path, every=10, ended=ended)
+    assert (int(done.step), float(done.total), asked) == (3, 6, [0, 1, 2, 3])
+    assert [p.name for p in tmp_path.iterdir() if p.name.isdigit()] == ["3"]
+    seen = []
+    again = fit(tmp_path, at=seen.append, ended=ended)  # ended before: no step
+    assert (int(again.step), seen, asked[4:]) == (3, [], [3])
+    assert float(fit(tmp_path, at=seen.append).total) == 15 and seen == [3, 4]
 
 
 def test_a_stopwatch_adds_up_calls_and_begins_again(monkeypatch):

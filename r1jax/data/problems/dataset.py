@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from r1jax.data.formats.rows import SUFFIXES
-from r1jax.data.problems import arithmetic, code_tasks, countdown, files, general, gym, word_problems
+from r1jax.data.problems import arithmetic, code_tasks, countdown, files, general, gym, stories, word_problems
 from r1jax.data.problems.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
 from r1jax.errors import UserError
 
-_GENERATORS = ("arithmetic", "countdown", "word-problems", "general", "code")
+_GENERATORS = ("arithmetic", "countdown", "word-problems", "stories", "general", "code")
 GENERATED = (4096, 512)  # default numbers of generated problems, for training and held out
 
 
@@ -23,7 +23,8 @@ class ProblemsConfig:
     """The source of problems: a generator, a reasoning-gym task, or a file with the columns prompt and answer."""
 
     source: str = "arithmetic"
-    """Take problems from arithmetic, countdown, word-problems, general, code, gym:NAME, or a .jsonl or parquet file."""
+    """Take problems from arithmetic, countdown, word-problems, stories, general, code, gym:NAME, or a .jsonl or .parquet
+    file."""
     held_out_source: str | None = None
     """Take held-out problems from this source; None holds out a share of the source."""
     digits: int = 2
@@ -148,6 +149,8 @@ def _problems(config: ProblemsConfig, source: str, flag: str) -> Iterable[KeyedP
         return countdown.generate(config.digits, config.operations, config.terms, config.seed)
     if source == "word-problems":
         return word_problems.generate(config.digits, config.operations, config.seed)
+    if source == "stories":
+        return stories.generate(config.seed)
     if source == "general":
         return general.generate(config.seed)
     if source == "code":

@@ -17,10 +17,15 @@ from r1jax.names import lookup
 
 _BLOCK = 1000  # entries of one data set; some tasks prepare all entries at once
 _FOR_TRYING = 0.05  # many tasks give this or 0.01 to any wrong answer that can be read
+# task -> (data set, index of the entry) -> the template of the entry
+_TEMPLATES: dict[str, Callable[[Any, int], str]] = {"gsm_symbolic": lambda data, i: f"{data.task_indices[i]:02d}"}
 
 
 def generate(task: str, seed: int) -> Iterator[KeyedProblem]:
     """Problems of a task with its default settings, without repeats.
+
+    If the task makes its problems from templates by filling in names and numbers (_TEMPLATES), the key is the template,
+    so that whole templates are held out. Otherwise the key is the question.
 
     Raises:
       UserError: for an unknown task (the message suggests similar names), or a task without default settings.
@@ -51,6 +56,11 @@ def score(answer: str, metadata: str) -> float:
     return credit if credit > _FOR_TRYING else 0.0
 
 
+def template_of(metadata: str) -> str:
+    """The name of the template that a problem was made from; "" if its task has none."""
+    return json.loads(metadata).get("template", "")
+
+
 def with_answer(metadata: str, answer: str) -> str:
     """The metadata of the same problem with another expected answer."""
     problem = json.loads(metadata)
@@ -76,7 +86,7 @@ def _tasks() -> dict[str, Any]:
 
 
 def _draws(task: str, seed: int) -> Iterator[KeyedProblem]:
-    rng = random.Random(seed)
+    rng, template = random.Random(seed), _TEMPLATES.get(task)
     while True:
         entries = _library().create_dataset(task, seed=rng.randrange(2**31), size=_BLOCK)
         for i in range(_BLOCK):
@@ -85,9 +95,11 @@ def _draws(task: str, seed: int) -> Iterator[KeyedProblem]:
             except IndexError:  # a task may have fewer entries than requested
                 break
             question, answer = entry["question"], entry["answer"]
-            metadata = json.dumps({"task": task, "entry": _pack(entry)})
+            made_from = {"template": template(entries, i)} if template else {}
+            metadata = json.dumps({"task": task, **made_from, "entry": _pack(entry)})
+            key = f"{task} template {made_from['template']}" if made_from else question
             # The answer is None for tasks with several correct answers.
-            yield question, Problem(question, "" if answer is None else str(answer), task, "gym", metadata)
+            yield key, Problem(question, "" if answer is None else str(answer), task, "gym", metadata)
 
 
 def _pack(value: Any) -> Any:

@@ -1,0 +1,154 @@
+"""Speedruns of a very small model: stopped by the target, by the number of steps and by the clock, and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, why_not_a_record
+from r1jax import cli
+from r1jax.report.speedrun import read_records, records_page
+from tests.helpers.commands import call
+from tests.helpers.paths import ROOT
+
+SMALL = (
+    "--preset=small",
+    f"--base={ROOT / 'tests' / 'fixtures' / 'qwen2'}",
+    "--every=2",
+    "--rl.prompts=4",
+    "--rl.group=4",
+    "--sampling.max-tokens=12",
+    "--save.every=2",
+    "--verifier.workers=1",
+    "--task.max-tokens=12",
+    *("--task.rewards", "length", "accuracy"),
+    "--task.problems.train-size=40",
+    "--task.evaluation.problems=6",
+    "--task.measurement.problems=4",
+    "--task.measurement.samples=2",
+    "--task.transfer.held-out-size=4",
+    "--task.shown=3",
+)
+
+
+def run(out, *flags):
+    status, stdout, stderr = call("speedrun.py", f"--out={out}", *SMALL, *flags)
+    assert status == 0, stderr
+    return stdout
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def record_of(out):
+    return json.loads((out / "record" / "record.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """A run whose target this model cannot reach, and what it printed."""
+    out = tmp_path_factory.mktemp("speedrun") / "failed"
+    return out, run(out, "--rl.steps=4", "--target=1", "--entry=mine", "--seed=5")
+
+
+def test_a_run_below_its_target_ends_with_the_evaluations_that_it_has(failed):
+    out, stdout = failed
+    record, rows = record_of(out), lines(out / "record" / "evaluations.jsonl")
+    assert [row["step"] for row in rows] == [2, 4] and 0 < rows[0]["seconds"] < rows[1]["seconds"] == record["seconds"]
+    assert all(0 <= row["low"] <= row["pass_at_1"] <= row["high"] <= 1 for row in rows)
+    assert (record["entry"], record["seed"], record["steps"], record["reached"]) == ("mine", 5, 4, False)
+    assert "it did not reach the target" in record["not_a_record"] and "not reach 100.0%" in stdout
+    assert [row["step"] for row in lines(out / "record" / "metrics.jsonl")] == [0, 1, 2, 3]
+    for name in ("held_out", "transfer"):
+        for when in ("before", "after"):
+            figures = record[f"{name}_{when}"]
+            assert (figures["problems"], figures["samples"]) == (4, 2) and 0 <= figures["pass_at_1"] <= 1
+    assert record["settings"]["rl"]["group"] == 4 and record["versions"]["jax"] and record["device"] == "1 x cpu"
+    assert sum(path.stat().st_size for path in (out / "record").iterdir()) < 2**20
+
+
+def test_the_samples_before_and_after_are_kept_and_shown(failed):
+    out, stdout = failed
+    samples = lines(out / "record" / "samples.jsonl")
+    assert len(samples) == 3 and all(
+        {"completion", "correct"} == set(one["before"]) == set(one["after"]) for one in samples
+    )
+    status, shown, _ = call("speedrun.py", f"--show={out / 'record'}")
+    assert status == 0 and all(f"{one['question']} -> {one['answer']}" in shown for one in samples)
+    assert samples[0]["question"] in stdout
+
+
+def test_a_run_stops_at_the_first_evaluation_that_passes(tmp_path):
+    run(tmp_path / "run", "--rl.steps=4", "--target=0")
+    record = record_of(tmp_path / "run")
+    assert (record["reached"], record["steps"]) == (True, 2)
+    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [2]
+    assert [row["step"] for row in lines(tmp_path / "run" / "speedrun" / "metrics.jsonl")] == [0, 1]
+
+
+def test_a_run_whose_time_is_over_is_evaluated_and_ends(tmp_path):
+    run(tmp_path / "run", "--rl.steps=4", "--target=1", "--minutes=1e-4")
+    record = record_of(tmp_path / "run")
+    assert (record["reached"], record["steps"]) == (False, 1)
+    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [1]
+
+
+def test_a_run_that_goes_on_is_no_record(failed, tmp_path):
+    shutil.copytree(failed[0], tmp_path / "run")
+    before = lines(tmp_path / "run" / "record" / "evaluations.jsonl")
+    flags = ("--rl.steps=6", "--target=1", "--entry=mine", "--seed=5")
+    # As if it had been killed after the evaluation of a step whose checkpoint is lost.
+    stale = [*before, {**before[-1], "step": 6, "seconds": 1e6}]
+    (tmp_path / "run" / "speedrun" / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stale))
+    run(tmp_path / "run", *flags)
+    record, rows = record_of(tmp_path / "run"), lines(tmp_path / "run" / "record" / "evaluations.jsonl")
+    assert [row["step"] for row in rows] == [2, 4, 6] and rows[:2] == before
+    assert before[1]["seconds"] < rows[2]["seconds"] < 1e6
+    assert "it was resumed, so its clock is not exact" in record["not_a_record"]
+
+
+def test_only_settings_of_the_task_and_the_machine_spoil_a_record():
+    base = "--base=qwen.gguf"
+    entry = ("--rl.learning-rate=6e-6", "--rl.minibatches=2", "--sampling.max-tokens=256", "--every=5")
+    machine = ("--verifier.workers=9", "--save.every=7", "--seed=3", "--entry=mine", "--target=0.5", "--minutes=3")
+    config = cli.parse(PRESETS, "gsm-symbolic", [base, *entry, *machine])
+    assert why_not_a_record(config) == []
+    assert changed_settings(config) == {
+        "every": 5,
+        "sampling.max_tokens": 256,
+        "rl.learning_rate": 6e-6,
+        "rl.minibatches": 2,
+    }
+    assert changed_settings(PLAIN) == {}
+    for flag, reason in (
+        ("--task.measurement.samples=4", "it changed the task: task.measurement.samples"),
+        ("--task.problems.seed=1", "it changed the task: task.problems.seed"),
+        ("--mesh=2x1", "it ran on 2x1 devices"),
+        ("--keep-compiled", "it used compiled programs of earlier processes"),
+    ):
+        assert why_not_a_record(cli.parse(PRESETS, "gsm-symbolic", [base, flag])) == [reason]
+
+
+def test_the_page_has_the_table_of_the_committed_records():
+    assert records_page(read_records(RESULTS)) in PAGE.read_text()
+
+
+def test_mistakes_are_one_line(tmp_path):
+    cases = [
+        ((), "no model: give --base"),
+        (("--base=none.gguf",), "none.gguf"),
+        (("--target=40",), "--target=40.0 must be from 0 to 1"),
+        (("--every=0",), "--every=0 at least 1"),
+        ((f"--show={tmp_path}",), "give the folder of a record"),
+        ((*SMALL, "--task.max-tokens=500"), "beyond the model's context of 128"),
+        ((*SMALL, "--task.problems.source=gym:gsm_symbol"), "gsm_symbolic"),
+        ((*SMALL, "--task.rewards", "format"), "lacks accuracy"),
+        ((*SMALL, "--task.transfer.source=none.jsonl"), "none.jsonl: give --task.transfer.source"),
+    ]
+    for arguments, message in cases:
+        status, stdout, stderr = call("speedrun.py", f"--out={tmp_path / 'out'}", *arguments)
+        assert (status, stdout) == (2, "") and message in stderr and len(stderr.strip().splitlines()) == 1, stderr
+    assert not (tmp_path / "out").exists()
