@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from r1jax.data.formats.sources import origin
 from r1jax.data.problems import general
-from r1jax.data.problems.dataset import ProblemsConfig, is_file
+from r1jax.data.problems.dataset import ProblemsConfig, is_data, sources
 from r1jax.data.problems.general import GeneralPrompt
 from r1jax.data.problems.problem import key_is_held_out
 
@@ -37,6 +38,7 @@ def for_evaluation(problems: ProblemsConfig) -> ProblemsConfig:
 
 
 def problem_files(problems: ProblemsConfig, prefix: str = "") -> dict[str, Path]:
-    """Role -> path of the files that problems come from."""
-    sources = {f"{prefix}problems": problems.source, f"{prefix}held_out": problems.held_out_source}
-    return {role: Path(path).expanduser() for role, path in sources.items() if path and is_file(path)}
+    """Role -> path of the files, folders and snapshots of the hub that problems come from."""
+    roles = (f"{prefix}problems", f"{prefix}held_out")
+    found = zip(roles, sources(problems), strict=False)
+    return {role: origin(source) for role, source in found if is_data(source)}

@@ -1,0 +1,161 @@
+"""Where rows come from: a file, a folder of shards, or a data set of the hub.
+
+A source is written as
+
+    FILE                                   .jsonl, .json, .csv, .tsv or .parquet, also with .gz
+    FOLDER[:CONFIG][/SPLIT]                a folder of such files
+    hf:ORG/NAME[@REVISION][:CONFIG][/SPLIT]  a data set of the hub
+    hf:ORG/NAME[@REVISION]/FILE            one of its files
+
+Without SPLIT, it is the split train, or the only one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from r1jax import hub
+from r1jax.data.formats.layout import CARD, choose_files, find_configs
+from r1jax.data.formats.readers import SUFFIXES
+from r1jax.errors import UserError
+
+HUB = "hf:"
+
+_HUB = re.compile(
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/[\w-]+/[\w.-]+|[\w.-]+))?"
+    r"(?::(?P<config>[^/:]+))?(?:/(?P<split>.+))?",
+    re.ASCII,
+)
+_PART = re.compile(r"(?P<root>.+?)(?::(?P<config>[^/:]+))?(?:/(?P<split>[^/:]+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFile:
+    """A data file. shown: its name in error messages."""
+
+    path: Path
+    shown: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """A parsed source that is not a file; ``root`` is the folder or the data set."""
+
+    root: Path | hub.Repo
+    config: str | None
+    split: str | None
+
+    @property
+    def shown(self) -> str:
+        return str(self.root)
+
+
+def is_source(text: str) -> bool:
+    """True for text that names a data file, a folder, a split of a folder, or a data set of the hub."""
+    return text.startswith(HUB) or text.lower().endswith(SUFFIXES) or _folder(text) is not None
+
+
+def data_files(source: str | Path) -> tuple[DataFile, ...]:
+    """The files of a source, in the order in which they are read; a data set of the hub is downloaded first.
+
+    Raises UserError if the source does not exist, if its config or split does not exist or has to be chosen, or as
+    hub.fetch.
+    """
+    text = str(source)
+    if text.startswith(HUB):
+        return _hub_files(text)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return (DataFile(path, str(path)),)
+    folder = _folder(text)
+    if folder is None or isinstance(folder.root, hub.Repo):
+        raise UserError(f"no file {source}: check the path")
+    root = folder.root
+    names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
+    card = root / CARD
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
+    chosen = _chosen(folder, names, text)
+    return tuple(DataFile(root / name, str(root / name)) for name in chosen)
+
+
+def origin(source: str) -> Path:
+    """The path whose contents decide the rows of a source: its file, its folder, or the snapshot of the data set.
+
+    Raises UserError as data_files.
+    """
+    if source.startswith(HUB):
+        files = data_files(source)
+        return next(path for path in files[0].path.parents if hub.snapshot_commit(path))
+    folder = _folder(source)
+    return folder.root if folder and isinstance(folder.root, Path) else Path(source).expanduser()
+
+
+def with_split(source: str, split: str) -> str:
+    """The same data set with another split. Raises UserError for a file, which has no splits."""
+    parsed = _hub_source(source) if source.startswith(HUB) else _folder(source)
+    if parsed is None:
+        raise UserError(
+            f"{source} is a file and has no split {split!r}: give the path of a file with held-out problems"
+        )
+    return f"{parsed.shown}{f':{parsed.config}' if parsed.config else ''}/{split}"
+
+
+def _folder(text: str) -> _Source | None:
+    """The source that a folder, or a folder with a config or a split, names; None if there is no such folder."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _Source(path, None, None)
+    match = _PART.fullmatch(text)
+    if path.exists() or match is None or text.lower().endswith(SUFFIXES):
+        return None
+    root = Path(match["root"]).expanduser()
+    return _Source(root, match["config"], match["split"]) if root.is_dir() else None
+
+
+def _hub_source(text: str) -> _Source:
+    match = _HUB.fullmatch(text)
+    if match is None:
+        raise UserError(f"{text}: write hf:ORG/NAME, hf:ORG/NAME/SPLIT or hf:ORG/NAME:CONFIG/SPLIT")
+    return _Source(hub.Repo(match["repo"], match["revision"], "dataset"), match["config"], match["split"])
+
+
+@functools.lru_cache(maxsize=64)  # checks, stages and readers ask for the same few
+def _hub_files(text: str) -> tuple[DataFile, ...]:
+    source = _hub_source(text)
+    repo = source.root
+    assert isinstance(repo, hub.Repo)
+    listing = hub.list_files(repo)
+    if source.split in listing.files:
+        chosen = [source.split]
+    else:
+        text = None
+        if CARD in listing.files:
+            text = (hub.fetch(listing, [CARD]) / CARD).read_text(encoding="utf-8", errors="replace")
+        chosen = _chosen(
+            source, listing.files, text, " in the cache; the hub was not reached" if listing.folder else ""
+        )
+    snapshot = hub.fetch(listing, chosen)
+    return tuple(DataFile(snapshot / name, f"{repo}/{name}") for name in chosen)
+
+
+def _chosen(source: _Source, names: Collection[str], card: str | None, note: str = "") -> list[str]:
+    """The files of a source among ``names``. note: added to error messages."""
+    configs, default = find_configs(names, card)
+    if not configs:
+        found = sorted(name for name in names if not name.startswith("."))
+        if any(name.endswith(".arrow") for name in found):
+            advice = "save it with to_parquet instead of save_to_disk"
+        elif any(name.endswith(".py") for name in found) and isinstance(source.root, hub.Repo):
+            advice = f"its script is not executed, but {HUB}{source.root.name}@refs/convert/parquet may have the rows"
+        else:
+            advice = f"{', '.join(SUFFIXES[:5])} are read"
+        has = f"has {found[0]}" if found else "is empty"
+        raise UserError(f"{source.shown} {has} and no data files{note}: {advice}")
+    try:
+        return choose_files(configs, default, source.config, source.split, source.shown)
+    except UserError as error:
+        raise UserError(f"{error}{note}") from error
