@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from r1jax.errors import UserError
 
@@ -204,44 +204,64 @@ def fetch(listing: Listing, names: Collection[str]) -> Path:
       UserError: if a download fails, or the disk has not enough space.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    class Silent(tqdm):
+        """A progress bar that is not shown."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})
 
     if listing.folder:
         return listing.folder
-    repo = listing.repo
-    with _one_line(repo):
-        _check_space(listing, names)
-        # With the branch, not the commit: the cache then knows the commit of the branch when it is offline.
-        patterns = [glob.escape(name) for name in names]
+    repo, missing = listing.repo, _not_cached(listing, names)
+    _check_space(listing, missing)
+    with _one_line(repo, downloading=True):
         folder = Path(
-            snapshot_download(repo.name, repo_type=repo.kind, revision=repo.revision, allow_patterns=patterns)
+            snapshot_download(
+                repo.name,
+                repo_type=repo.kind,
+                # The branch, not the commit: the cache then knows the commit of the branch when it is offline.
+                revision=repo.revision,
+                allow_patterns=[glob.escape(name) for name in names],
+                tqdm_class=tqdm if missing else Silent,
+            )
         )
     if folder.name != listing.commit:
         raise UserError(f"{repo} changed while it was downloaded: run the command again")
     return folder.absolute()
 
 
-def _check_space(listing: Listing, names: Collection[str]) -> None:
-    """Raises UserError if the files that are not cached yet do not fit on the disk of the cache."""
-    from huggingface_hub import constants, try_to_load_from_cache
+def _not_cached(listing: Listing, names: Collection[str]) -> list[str]:
+    from huggingface_hub import try_to_load_from_cache
 
-    repo = listing.repo
-    needed = sum(
-        listing.files[name] or 0
-        for name in names
-        if not isinstance(try_to_load_from_cache(repo.name, name, revision=listing.commit, repo_type=repo.kind), str)
-    )
+    repo, commit = listing.repo, listing.commit
+    found = {name: try_to_load_from_cache(repo.name, name, revision=commit, repo_type=repo.kind) for name in names}
+    return [name for name in names if not isinstance(found[name], str)]
+
+
+def _check_space(listing: Listing, names: Collection[str]) -> None:
+    """Raises UserError if files do not fit on the disk of the cache."""
+    from huggingface_hub import constants
+
+    needed = sum(listing.files[name] or 0 for name in names)
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(path for path in (cache, *cache.absolute().parents) if path.exists())).free
     if needed > free:
-        raise UserError(f"{repo} needs {needed / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free: {_OTHER_DISK}")
+        raise UserError(
+            f"{listing.repo} needs {needed / 1e9:.1f} GB and {cache} has {free / 1e9:.1f} GB free: {_OTHER_DISK}"
+        )
 
 
 _OTHER_DISK = "free disk space, or set HF_HOME to a folder on another disk"
 
 
 @contextmanager
-def _one_line(repo: Repo) -> Iterator[None]:
-    """Raises exceptions of huggingface_hub as UserError: one line with what to do."""
+def _one_line(repo: Repo, downloading: bool = False) -> Iterator[None]:
+    """Raises exceptions of huggingface_hub as UserError: one line with what to do.
+
+    downloading: the repository was found and its files are downloaded.
+    """
     from huggingface_hub import constants, errors, get_token
 
     hub = constants.ENDPOINT.removeprefix("https://").removeprefix("http://")
@@ -277,6 +297,8 @@ def _one_line(repo: Repo) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise UserError(f"{repo} is not a name on the hub: write ORG/NAME or ORG/NAME@REVISION") from error
     except errors.HTTPError as error:
+        if downloading:
+            raise UserError(f"{repo} cannot be downloaded ({_reason(error)}): {_RESUME}") from error
         raise UserError(
             f"{local}{hub} cannot be reached ({_reason(error)}) and {repo} is not in the cache "
             f"{constants.HF_HUB_CACHE}: connect to the internet, or set HF_ENDPOINT to a mirror"
