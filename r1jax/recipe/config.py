@@ -41,8 +41,8 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
     """The settings of a run of the recipe; the defaults suit two CPU cores."""
 
     base: str = "pretrain"
-    """The base model: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the
-    folder of a stage, or the folder of a finished run of R1-Zero."""
+    """The base model: pretrain (a stage trains a small one), smollm2, a model of the hub (ORG/NAME[@REVISION]), a
+    Hugging Face folder, a .gguf file, the folder of a stage, or the folder of a finished run of R1-Zero."""
     out: Path | None = None
     """The output folder. None: runs/r1-BASE-seedSEED."""
     seed: int = 0

@@ -153,8 +153,8 @@ def _chosen(source: _Source, names: Collection[str], card: str | None, note: str
             advice = f"its script is not executed, but {HUB}{source.root.name}@refs/convert/parquet may have the rows"
         else:
             advice = f"{', '.join(SUFFIXES[:5])} are read"
-        has = f"has {found[0]}" if found else "is empty"
-        raise UserError(f"{source.shown} {has} and no data files{note}: {advice}")
+        has = f"has {found[0]} and no data files" if found else "is empty"
+        raise UserError(f"{source.shown} {has}{note}: {advice}")
     try:
         return choose_files(configs, default, source.config, source.split, source.shown)
     except UserError as error:

@@ -49,7 +49,12 @@ class Shape:
         return tuple(dict.fromkeys(c for c in (self.prompt, self.answer, self.kind, self.checker, self.language) if c))
 
     def __str__(self) -> str:
-        places = {"whole": "", "solution": ", at its end", "marked": " after ####", "boxed": r" in \boxed"}
+        places = {
+            "whole": "",
+            "solution": r" or its part after #### or in \boxed",
+            "marked": " after ####",
+            "boxed": r" in \boxed",
+        }
         kind = f", kind: {self.kind}" if self.kind else ""
         return f"{self.name} (question: {self.prompt}, answer: {self.answer}{places[self.place]}{kind})"
 
@@ -130,7 +135,7 @@ def _known(row: Row) -> Shape | None:
 
 def kind_name(value: Any) -> str:
     """A kind as the name of a metric: without white space, commas, colons and other signs between its words."""
-    return re.sub(r"[^\w./+-]+", "-", str(value).strip()).strip("-")
+    return re.sub(r"[^\w./+]+", "-", str(value).strip()).strip("-")
 
 
 def placed_answer(text: str, place: Place) -> str | None:
