@@ -23,7 +23,7 @@ from r1jax.errors import UserError
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _SNAPSHOT = re.compile(r"(?P<kind>model|dataset)s--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # the weights, and the list of their shards
 # What a model needs besides its weights, if the repository has it.
 _SMALL = (
     "config.json",
@@ -163,13 +163,14 @@ def list_files(repo: Repo) -> Listing:
     """
     from huggingface_hub import HfApi, errors
 
-    unreachable = (errors.HTTPError, OSError)  # HTTPError: of the HTTP library that huggingface_hub uses
+    api = HfApi()
+    read = api.dataset_info if repo.kind == "dataset" else api.model_info
     with _one_line(repo):
         try:
-            info = HfApi().repo_info(repo.name, repo_type=repo.kind, revision=repo.revision, files_metadata=True)
+            info = read(repo.name, revision=repo.revision, files_metadata=True)
         except errors.RevisionNotFoundError:
             raise
-        except unreachable as error:
+        except (_http_error(), OSError) as error:
             cached = _cached(repo)
             if cached is None:
                 raise
@@ -296,7 +297,7 @@ def _one_line(repo: Repo, downloading: bool = False) -> Iterator[None]:
         raise UserError(f"{hub} answers {status} for {repo}: {advice}") from error
     except errors.HFValidationError as error:
         raise UserError(f"{repo} is not a name on the hub: write ORG/NAME or ORG/NAME@REVISION") from error
-    except errors.HTTPError as error:
+    except _http_error() as error:
         if downloading:
             raise UserError(f"{repo} cannot be downloaded ({_reason(error)}): {_RESUME}") from error
         raise UserError(
@@ -313,6 +314,13 @@ def _one_line(repo: Repo, downloading: bool = False) -> Iterator[None]:
         raise UserError(f"{repo} cannot be downloaded ({_reason(error)}): run the command again") from error
 
 
+def _http_error() -> type[Exception]:
+    """The base class of network errors in the HTTP library that huggingface_hub uses, which is httpx or httpx2."""
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    return HTTPError
+
+
 def _reason(error: Exception) -> str:
     """The first line of an exception's message, shortened."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -320,11 +328,11 @@ def _reason(error: Exception) -> str:
 
 def _revisions(repo: Repo) -> str:
     """The branches and tags of a repository for an error message; a general advice if the hub does not list them."""
-    from huggingface_hub import HfApi, errors
+    from huggingface_hub import HfApi
 
     try:
         refs = HfApi().list_repo_refs(repo.name, repo_type=repo.kind)
-    except (errors.HTTPError, OSError):
+    except (_http_error(), OSError):
         return ": check its branches and tags"
     names = [ref.name for ref in (*refs.branches, *refs.tags)]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""

@@ -179,7 +179,9 @@ def _parquet(file: Path, shown: str, columns: Sequence[str] | None) -> Rows:
                 raise UserError(f"{shown}: column {name!r} appears twice: remove one")
         done = 0
         # Of a nested column, parquet reads the named part alone.
-        for batch in table.iter_batches(columns=[n for n in wanted if n in names or n.partition(".")[0] in names]):
+        for batch in table.iter_batches(
+            1024, columns=[n for n in wanted if n in names or n.partition(".")[0] in names]
+        ):
             for i in range(batch.num_rows):
                 location = f"{shown}, row {done + i + 1}"
                 yield location, {n: _cell(batch.column(n)[i], f"{location}: column {n!r}") for n in batch.schema.names}

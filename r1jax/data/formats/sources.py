@@ -20,7 +20,7 @@ from pathlib import Path
 
 from r1jax import hub
 from r1jax.data.formats.layout import CARD, choose_files, find_configs
-from r1jax.data.formats.readers import SUFFIXES
+from r1jax.data.formats.readers import FORMATS, SUFFIXES
 from r1jax.errors import UserError
 
 HUB = "hf:"
@@ -41,19 +41,6 @@ class DataFile:
     shown: str
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """A parsed source that is not a file; ``root`` is the folder or the data set."""
-
-    root: Path | hub.Repo
-    config: str | None
-    split: str | None
-
-    @property
-    def shown(self) -> str:
-        return str(self.root)
-
-
 def is_source(text: str) -> bool:
     """True for text that names a data file, a folder, a split of a folder, or a data set of the hub."""
     return text.startswith(HUB) or text.lower().endswith(SUFFIXES) or _folder(text) is not None
@@ -72,13 +59,11 @@ def data_files(source: str | Path) -> tuple[DataFile, ...]:
     if path.is_file():
         return (DataFile(path, str(path)),)
     folder = _folder(text)
-    if folder is None or isinstance(folder.root, hub.Repo):
+    if folder is None:
         raise UserError(f"no file {source}: check the path")
-    root = folder.root
+    root, config, split = folder
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
-    card = root / CARD
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
-    chosen = _chosen(folder, names, text)
+    chosen = _chosen(names, root, config, split, str(root))
     return tuple(DataFile(root / name, str(root / name)) for name in chosen)
 
 
@@ -91,71 +76,74 @@ def origin(source: str) -> Path:
         files = data_files(source)
         return next(path for path in files[0].path.parents if hub.snapshot_commit(path))
     folder = _folder(source)
-    return folder.root if folder and isinstance(folder.root, Path) else Path(source).expanduser()
+    return folder[0] if folder else Path(source).expanduser()
 
 
 def with_split(source: str, split: str) -> str:
     """The same data set with another split. Raises UserError for a file, which has no splits."""
-    parsed = _hub_source(source) if source.startswith(HUB) else _folder(source)
+    parsed = _data_set(source) if source.startswith(HUB) else _folder(source)
     if parsed is None:
         raise UserError(
             f"{source} is a file and has no split {split!r}: give the path of a file with held-out problems"
         )
-    return f"{parsed.shown}{f':{parsed.config}' if parsed.config else ''}/{split}"
+    root, config, _ = parsed
+    return f"{root}{f':{config}' if config else ''}/{split}"
 
 
-def _folder(text: str) -> _Source | None:
-    """The source that a folder, or a folder with a config or a split, names; None if there is no such folder."""
+def _folder(text: str) -> tuple[Path, str | None, str | None] | None:
+    """The folder, config and split that FOLDER[:CONFIG][/SPLIT] names; None if there is no such folder."""
     path = Path(text).expanduser()
     if path.is_dir():
-        return _Source(path, None, None)
+        return path, None, None
     match = _PART.fullmatch(text)
     if path.exists() or match is None or text.lower().endswith(SUFFIXES):
         return None
     root = Path(match["root"]).expanduser()
-    return _Source(root, match["config"], match["split"]) if root.is_dir() else None
+    return (root, match["config"], match["split"]) if root.is_dir() else None
 
 
-def _hub_source(text: str) -> _Source:
+def _data_set(text: str) -> tuple[hub.Repo, str | None, str | None]:
+    """The data set of the hub, config, and split or file that a source names."""
     match = _HUB.fullmatch(text)
     if match is None:
         raise UserError(f"{text}: write hf:ORG/NAME, hf:ORG/NAME/SPLIT or hf:ORG/NAME:CONFIG/SPLIT")
-    return _Source(hub.Repo(match["repo"], match["revision"], "dataset"), match["config"], match["split"])
+    return hub.Repo(match["repo"], match["revision"], "dataset"), match["config"], match["split"]
 
 
 @functools.lru_cache(maxsize=64)  # checks, stages and readers ask for the same few
 def _hub_files(text: str) -> tuple[DataFile, ...]:
-    source = _hub_source(text)
-    repo = source.root
-    assert isinstance(repo, hub.Repo)
+    repo, config, split = _data_set(text)
     listing = hub.list_files(repo)
-    if source.split in listing.files:
-        chosen = [source.split]
+    if split and split in listing.files:
+        chosen = [split]
     else:
-        text = None
-        if CARD in listing.files:
-            text = (hub.fetch(listing, [CARD]) / CARD).read_text(encoding="utf-8", errors="replace")
-        chosen = _chosen(
-            source, listing.files, text, " in the cache; the hub was not reached" if listing.folder else ""
-        )
+        folder = hub.fetch(listing, [CARD]) if CARD in listing.files else None
+        try:
+            chosen = _chosen(listing.files, folder, config, split, str(repo))
+        except UserError as error:
+            if listing.folder is None:
+                raise
+            raise UserError(f"{error} (in the cache; the hub was not reached)") from error
     snapshot = hub.fetch(listing, chosen)
     return tuple(DataFile(snapshot / name, f"{repo}/{name}") for name in chosen)
 
 
-def _chosen(source: _Source, names: Collection[str], card: str | None, note: str = "") -> list[str]:
-    """The files of a source among ``names``. note: added to error messages."""
-    configs, default = find_configs(names, card)
-    if not configs:
-        found = sorted(name for name in names if not name.startswith("."))
-        if any(name.endswith(".arrow") for name in found):
-            advice = "save it with to_parquet instead of save_to_disk"
-        elif any(name.endswith(".py") for name in found) and isinstance(source.root, hub.Repo):
-            advice = f"its script is not executed, but {HUB}{source.root.name}@refs/convert/parquet may have the rows"
-        else:
-            advice = f"{', '.join(SUFFIXES[:5])} are read"
-        has = f"has {found[0]} and no data files" if found else "is empty"
-        raise UserError(f"{source.shown} {has}{note}: {advice}")
-    try:
-        return choose_files(configs, default, source.config, source.split, source.shown)
-    except UserError as error:
-        raise UserError(f"{error}{note}") from error
+def _chosen(
+    names: Collection[str], folder: Path | None, config: str | None, split: str | None, shown: str
+) -> list[str]:
+    """The files of a config and a split among ``names``. folder: where README.md is, if there is one."""
+    card = folder / CARD if folder else None
+    text = card.read_text(encoding="utf-8", errors="replace") if card and card.is_file() else None
+    configs, default = find_configs(names, text)
+    if configs:
+        return choose_files(configs, default, config, split, shown)
+    found = sorted(name for name in names if not name.startswith("."))
+    if not found:
+        raise UserError(f"{shown} is empty: give a folder with data files")
+    if any(name.endswith(".arrow") for name in found):
+        advice = "save it with to_parquet instead of save_to_disk"
+    elif shown.startswith(HUB) and any(name.endswith(".py") for name in found):
+        advice = f"its script is not executed, but {shown.partition('@')[0]}@refs/convert/parquet may have the rows"
+    else:
+        advice = f"{', '.join(FORMATS)} are read"
+    raise UserError(f"{shown} has {found[0]} and no data files: {advice}")

@@ -58,7 +58,7 @@ def test_a_folder_of_shards_is_read_by_split(folder: Path) -> None:
 
 
 def test_a_folder_without_data_files_is_refused(tmp_path: Path) -> None:
-    assert refused(str(tmp_path)) == f"{tmp_path} is empty: .parquet, .jsonl, .json, .csv, .tsv are read"
+    assert refused(str(tmp_path)) == f"{tmp_path} is empty: give a folder with data files"
     (tmp_path / "data-00000-of-00001.arrow").touch()
     assert "save it with to_parquet instead of save_to_disk" in refused(str(tmp_path))
 
@@ -141,6 +141,6 @@ def test_the_cache_has_what_was_downloaded(data: Hub, tmp_path: Path, monkeypatc
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
     assert rows("hf:org/two:a") == [0] and rows("hf:org/gated/test") == [9]
     assert refused("hf:org/two:b") == (
-        "hf:org/two has no config 'b': it has the configs a in the cache; the hub was not reached"
+        "hf:org/two has no config 'b': it has the configs a (in the cache; the hub was not reached)"
     )
     assert "the data set hf:org/card is not in the cache" in refused("hf:org/card")
