@@ -46,6 +46,11 @@ def is_source(text: str) -> bool:
     return text.startswith(HUB) or text.lower().endswith(SUFFIXES) or _folder(text) is not None
 
 
+def has_splits(text: str) -> bool:
+    """True for text that names a folder or a data set of the hub, which may have several splits."""
+    return text.startswith(HUB) or _folder(text) is not None
+
+
 def data_files(source: str | Path) -> tuple[DataFile, ...]:
     """The files of a source, in the order in which they are read; a data set of the hub is downloaded first.
 

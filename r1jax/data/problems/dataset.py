@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1jax.data.formats.readers import SUFFIXES
-from r1jax.data.formats.sources import HUB, data_files, is_source, with_split
+from r1jax.data.formats.sources import HUB, data_files, has_splits, is_source, with_split
 from r1jax.data.problems import arithmetic, countdown, files, general, gym, word_problems
 from r1jax.data.problems.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
 from r1jax.data.problems.shapes import parse_columns
@@ -118,8 +118,10 @@ def sources(config: ProblemsConfig) -> tuple[str, ...]:
     other = config.held_out_source
     if other is None:
         return (config.source,)
-    bare = not is_generated(other) and re.fullmatch(r"[\w-]+", other) and not is_data(other)
-    return config.source, with_split(config.source, other) if bare and is_data(config.source) else other
+    bare = not is_generated(other) and re.fullmatch(r"[\w-]+", other)
+    # A folder in the working directory that is called test does not stand for the split of a data set.
+    of_source = has_splits(config.source) or (is_data(config.source) and not is_data(other))
+    return config.source, with_split(config.source, other) if bare and of_source else other
 
 
 def check_problems(config: ProblemsConfig, flag: str = "--problems") -> None:

@@ -245,7 +245,10 @@ def test_unreadable_rows_are_left_out_when_asked_and_counted(tmp_path: Path) -> 
     assert note.startswith(f"problems: 30 of {path} in the shape problem and solution") and "10 rows left out" in note
 
 
-def test_a_split_of_the_source_is_held_out(hub: Hub, tmp_path: Path) -> None:
+def test_a_split_of_the_source_is_held_out(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "test").mkdir(parents=True)  # a folder with the name of the split
+    monkeypatch.chdir(tmp_path / "here")
+
     def lines(split: str, numbers: range) -> str:
         return "\n".join(json.dumps({"question": f"{split} {i}?", "answer": f"#### {i}"}) for i in numbers)
 
@@ -266,8 +269,8 @@ def test_a_split_of_the_source_is_held_out(hub: Hub, tmp_path: Path) -> None:
         assert len(problems.notes) == 2
     for source, held_out, message in (
         ("hf:org/set:main", "dev", r"hf:org/set:main has no split 'dev': it has test, train$"),
-        (f"{tmp_path}/main/train.jsonl", "test", r"train\.jsonl is a file and has no split 'test': give the path"),
-        ("arithmetic", "test", "problems from 'test': write arithmetic"),
+        (f"{tmp_path}/main/train.jsonl", "dev", r"train\.jsonl is a file and has no split 'dev': give the path"),
+        ("arithmetic", "dev", "problems from 'dev': write arithmetic"),
     ):
         with pytest.raises(UserError, match=message):
             load_problems(ProblemsConfig(source, held_out_source=held_out))
