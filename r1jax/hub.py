@@ -36,6 +36,8 @@ _SMALL = (
     "chat_template.jinja",
     INDEX,
 )
+_RESUME = "connect to the hub and run the command again, which resumes the download"
+_OTHER_DISK = "free disk space, or set HF_HOME to a folder on another disk"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +152,6 @@ def _weights(listing: Listing, folder: Path) -> list[str]:
     return names
 
 
-_RESUME = "connect to the hub and run the command again, which resumes the download"
-
-
 @functools.lru_cache(maxsize=32)
 def list_files(repo: Repo) -> Listing:
     """The files of a repository on the hub, or those in the cache, with a warning, if the hub gives no answer.
@@ -215,9 +214,10 @@ def fetch(listing: Listing, names: Collection[str]) -> Path:
 
     if listing.folder:
         return listing.folder
-    repo, missing = listing.repo, _not_cached(listing, names)
-    _check_space(listing, missing)
+    repo = listing.repo
     with _one_line(repo, downloading=True):
+        missing = _not_cached(listing, names)
+        _check_space(listing, missing)
         folder = Path(
             snapshot_download(
                 repo.name,
@@ -254,31 +254,27 @@ def _check_space(listing: Listing, names: Collection[str]) -> None:
         )
 
 
-_OTHER_DISK = "free disk space, or set HF_HOME to a folder on another disk"
-
-
 @contextmanager
 def _one_line(repo: Repo, downloading: bool = False) -> Iterator[None]:
     """Raises exceptions of huggingface_hub as UserError: one line with what to do.
 
     downloading: the repository was found and its files are downloaded.
     """
-    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT.removeprefix("https://").removeprefix("http://")
     what = "data set" if repo.kind == "dataset" else "model"
     local = "" if repo.kind == "dataset" else f"there is no folder {repo}, and "
-    token = "the token in HF_TOKEN has no access" if get_token() else "no token is set"
     try:
         yield
     except errors.GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{'datasets/' if repo.kind == 'dataset' else ''}{repo.name}"
         raise UserError(
-            f"{repo} is gated and {token}: accept its terms at {page} and set HF_TOKEN to a token of your account"
+            f"{repo} is gated and {_token()}: accept its terms at {page} and set HF_TOKEN to a token of your account"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{local}{hub} has no {what} {repo.name}, or it is private and {token}: check the name, or set HF_TOKEN"
+            f"{local}{hub} has no {what} {repo.name}, or it is private and {_token()}: check the name, or set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{repo.name} has no revision {repo.revision}{_revisions(repo)}") from error
@@ -307,11 +303,18 @@ def _one_line(repo: Repo, downloading: bool = False) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # RuntimeError: of hf_xet, which downloads large files
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in str(error):
             raise UserError(f"the disk of {constants.HF_HUB_CACHE} is full: {_OTHER_DISK}") from error
-        if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
                 f"{constants.HF_HUB_CACHE} cannot be written: set HF_HOME to a folder that can be written"
             ) from error
         raise UserError(f"{repo} cannot be downloaded ({_reason(error)}): run the command again") from error
+
+
+def _token() -> str:
+    """What an error message says about the user's token."""
+    from huggingface_hub import get_token
+
+    return "the token in HF_TOKEN has no access" if get_token() else "no token is set"
 
 
 def _http_error() -> type[Exception]:

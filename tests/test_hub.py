@@ -178,7 +178,7 @@ def test_a_download_that_was_cut_off_is_resumed_and_named_without_a_network(
     assert tiny.downloaded() == {"model.safetensors"}
 
 
-def test_a_full_disk_is_one_line(
+def test_a_full_disk_and_a_cache_that_cannot_be_written_are_one_line(
     tiny: Hub,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -189,6 +189,10 @@ def test_a_full_disk_is_one_line(
             f"the disk of {tmp_path / 'hub-cache'} is full: free disk space, or set HF_HOME"
         )
     forget()
+    (tmp_path / "file").touch()
+    use(monkeypatch, tiny.url, tmp_path / "file" / "cache")
+    assert refused(NAME).startswith(f"{tmp_path / 'file' / 'cache'} cannot be written: set HF_HOME")
+    use(monkeypatch, tiny.url, tmp_path / "hub-cache")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
     assert "org/tiny needs 0.0 GB and" in refused(NAME)

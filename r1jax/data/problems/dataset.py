@@ -95,8 +95,9 @@ def _load(config: ProblemsConfig, flag: str, modified: tuple[int, ...]) -> Probl
         found, more = _problems(config, other, flag)
         _, held_out = _take(found, (0, held_out_size), 1.0 if is_data(other) else config.held_out_share)
         notes += more
-        both = {p.question for p in train} & {p.question for p in held_out}
-        if 2 * len(both) > len(held_out):
+        questions = {p.question for p in train}
+        both = questions & {p.question for p in held_out}
+        if 2 * len(both) > len(held_out) or (both and both == questions):
             raise UserError(
                 f"{len(both)} problems are in {source} and in {other} ({min(both)[:60]!r}): remove them from one of "
                 "the two"

@@ -283,6 +283,9 @@ def test_a_few_problems_on_both_sides_are_only_held_out(tmp_path: Path) -> None:
     assert len(problems.train) == 28 and len(problems.held_out) == 12
     assert not {p.question for p in problems.train} & {p.question for p in problems.held_out}
     assert problems.notes[2] == f"2 problems of {test} are in {train}, too, and are not trained on"
+    few = write_lines(tmp_path / "few.jsonl", {"prompt": "q30", "answer": 30})
+    with pytest.raises(UserError, match=r"1 problems are in .*few\.jsonl and in .*test\.jsonl \('q30'\): remove them"):
+        load_problems(ProblemsConfig(few, held_out_source=test))
 
 
 def test_the_first_row_decides() -> None:
