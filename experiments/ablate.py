@@ -43,10 +43,11 @@ from r1jax.pipeline.manifest import machine
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.ablation import RESULT, AblationSettings, ablation_stage
-from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input, base_title
 from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
+from r1jax.recipe.problems import problems_opening
 from r1jax.recipe.reasoning_rl import check_context
 from r1jax.report.ablation import write_report
 from r1jax.sampling.processors import Sampling
@@ -67,7 +68,7 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
     seeds: int = 4
     """The number of trainings of each arm, with the random seeds seed, seed + 1 and so on."""
     base: str = PRETRAIN
-    """The base model: pretrain (a stage trains a small one), or the folder of a checkpoint."""
+    """The base model: pretrain (a stage trains a small one), the folder of a checkpoint, or a model of the hub."""
     out: Path | None = None
     """The output folder. None: runs/ablation-BASE-seedSEED."""
     seed: int = 0
@@ -177,7 +178,7 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
         folder = out / PRETRAIN if config.base == PRETRAIN else Path(base_input(config.base, PRETRAIN))
         model = load_model(folder, config, config.rl.param_dtype)
         rows: list[dict[str, Any]] = []
-        about = {**machine(), "base": short_name(config.base), "settings": json.loads(cli.to_json(settings_of(config)))}
+        about = {**machine(), "base": base_title(config.base), "settings": json.loads(cli.to_json(settings_of(config)))}
         out.mkdir(parents=True, exist_ok=True)
         for row in measure(settings_of(config), config.measure, config.seed, model, problems):
             rows.append(row)
@@ -193,8 +194,7 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
 def main() -> None:
     """Runs the experiment that the command line asks for."""
     config = cli.parse(PRESETS, "tiny", prog="ablate.py", description=(__doc__ or "").splitlines()[0])
-    base = short_name(config.base)
-    out = config.out or Path("runs") / f"ablation-{base}-seed{config.seed}"
+    out = config.out or Path("runs") / f"ablation-{short_name(config.base)}-seed{config.seed}"
     check_problems(config.problems)
     problems = load_problems(config.problems)
     check(config, problems)
@@ -209,7 +209,8 @@ def main() -> None:
         config,
         "experiments/ablate.py",
         weights=base_description(config.base, out / PRETRAIN),
-        model=base,
+        model=base_title(config.base),
+        opening=problems_opening(problems, find_template(config.template), config.base),
         report=lambda console: report(out, console),
     )
 

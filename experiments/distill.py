@@ -26,7 +26,7 @@ from r1jax.models.config import COMPUTE_OPTIONS
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
-from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input, base_title
 from r1jax.recipe.config import PUBLISHED_RL
 from r1jax.recipe.distillation import MatchConfig, MatchSettings, check_vocabularies, match_stage
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
@@ -54,8 +54,8 @@ class Config(PipelineConfig):
     teacher: Path | None = None
     """The output folder of a finished r1.py."""
     student: str = "pretrain"
-    """The student: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the folder of a
-    stage, or the folder of a finished run of R1-Zero."""
+    """The student: pretrain (a stage trains a small one), smollm2, a model of the hub (ORG/NAME[@REVISION]), a Hugging
+    Face folder, a .gguf file, the folder of a stage, or the folder of a finished run of R1-Zero."""
     name: str | None = None
     """The name of the output folder in TEACHER/students. None: the name of the student."""
     remat: Literal["none", "block", "dots"] = "none"
@@ -204,6 +204,7 @@ def main() -> None:
     check(config, run, teacher)
     own = f"{config.pretrain.architecture}-small"
     name = own if config.student == PRETRAIN else short_name(config.student)
+    model = own if config.student == PRETRAIN else base_title(config.student)
     out = run / STUDENTS / (config.name or name)
 
     def report(console: Console) -> None:
@@ -211,7 +212,7 @@ def main() -> None:
 
     stages = student_stages(config, run, teacher)
     weights = base_description(config.student, out / "student")
-    run_experiment(stages, out, config, "experiments/distill.py", weights=weights, model=name, report=report)
+    run_experiment(stages, out, config, "experiments/distill.py", weights=weights, model=model, report=report)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import call_and_exit, run_experiment
-from r1jax.recipe.base_model import PRETRAIN, base_description
+from r1jax.recipe.base_model import PRETRAIN, base_description, base_title
 from r1jax.recipe.config import PUBLISHED_RL, RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
+from r1jax.recipe.problems import problems_opening
 from r1jax.recipe.reasoning_rl import check_context
 from r1jax.recipe.reward_models import RewardModelConfig, check_reward_model
 from r1jax.recipe.sft import SFTConfig, check_sft
@@ -192,8 +193,7 @@ def _check_given(config: RecipeConfig) -> None:
 def main() -> None:
     """Runs the recipe that the command line asks for."""
     config = cli.parse(PRESETS, "tiny", prog="r1.py", description=(__doc__ or "").splitlines()[0])
-    base = short_name(config.base)
-    out = config.out or Path("runs") / f"r1-{base}-seed{config.seed}"
+    out = config.out or Path("runs") / f"r1-{short_name(config.base)}-seed{config.seed}"
     check(config)
     if not config.dry_run:
         check_attention(config)
@@ -202,7 +202,16 @@ def main() -> None:
         print_recipe(write_report(out), out, console)
 
     weights = base_description(config.base, out / "base")
-    run_experiment(recipe_stages(config), out, config, "experiments/r1.py", weights=weights, model=base, report=report)
+    run_experiment(
+        recipe_stages(config),
+        out,
+        config,
+        "experiments/r1.py",
+        weights=weights,
+        model=base_title(config.base),
+        opening=problems_opening(load_problems(config.problems), find_template(config.template), config.base),
+        report=report,
+    )
 
 
 if __name__ == "__main__":

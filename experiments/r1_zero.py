@@ -3,6 +3,7 @@
     python experiments/r1_zero.py                          pretrains a small base model first; minutes on two CPU cores
     python experiments/r1_zero.py --preset smollm2         SmolLM2-135M on arithmetic; minutes on one GPU
     python experiments/r1_zero.py --base PATH --mesh 8x1   any Llama or Qwen checkpoint, on eight devices
+    python experiments/r1_zero.py --base ORG/NAME          a model of the Hugging Face hub
 
 The stages are base model, evaluation, RL with accuracy and format rewards, evaluation and export, each in its own
 folder; RL uses GRPO unless --rl.algorithm names another algorithm. The same command resumes a run that was stopped or
@@ -35,14 +36,14 @@ from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled,
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Figures, Stage
-from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input, base_title
 from r1jax.recipe.config import PUBLISHED_RL
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.export import ExportSettings, export_stage
 from r1jax.recipe.loading import load_model
 from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.pretraining import PretrainConfig, pretrain_settings, pretrain_stage
-from r1jax.recipe.problems import for_evaluation, for_training
+from r1jax.recipe.problems import for_evaluation, for_training, problems_opening
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage, rule_rewards
 from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
@@ -64,8 +65,8 @@ class Config(ComputeOptions, PipelineConfig):
     """The settings of a run."""
 
     base: str = "pretrain"
-    """The base model: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the folder
-    of a stage, or the folder of a finished run."""
+    """The base model: pretrain (a stage trains a small one), smollm2, a model of the hub (ORG/NAME[@REVISION]), a
+    Hugging Face folder, a .gguf file, the folder of a stage, or the folder of a finished run."""
     out: Path | None = None
     """The output folder. None: runs/r1-zero-BASE-seedSEED."""
     seed: int = 0
@@ -282,8 +283,7 @@ def main() -> None:
     config = cli.parse(
         PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
     )
-    base = short_name(config.base)
-    out = config.out or Path("runs") / f"r1-zero-{base}-seed{config.seed}"
+    out = config.out or Path("runs") / f"r1-zero-{short_name(config.base)}-seed{config.seed}"
     reward_specs(config)
     check(config)
     problems = load_problems(config.problems)
@@ -301,11 +301,12 @@ def main() -> None:
     if not config.dry_run:
         check_attention(config)
     weights = base_description(config.base, out / "pretrain")
+    opening = problems_opening(problems, find_template(config.template), config.base)
     if config.preview:
         keep_compiled()
         with jax.set_mesh(make_mesh(config.mesh)):
             console = Console()
-            print_opening(console, weights, out)
+            print_opening(console, weights, out, opening)
             preview(config, out, problems, console)
         return
     run_experiment(
@@ -314,7 +315,8 @@ def main() -> None:
         config,
         "experiments/r1_zero.py",
         weights=weights,
-        model=base,
+        model=base_title(config.base),
+        opening=opening,
         report=lambda console: write_report(out, finished_stages(out), console),
         on_finish=advise,
     )

@@ -30,6 +30,7 @@ import pytest
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, init_params
+from tests.helpers.hub import Hub, forget, hub_server, use
 
 TESTS = Path(__file__).parent
 # The slowest files, in descending order. pytest-xdist distributes files in the order of collection; with these first,
@@ -106,6 +107,15 @@ def tiny_config() -> ModelConfig:
 def tiny_params(tiny_config: ModelConfig) -> Params:
     """Random float32 weights of tiny_config."""
     return init_params(param_specs(tiny_config), jax.random.key(0))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A local hub that this process uses, with an empty cache."""
+    with hub_server() as server:
+        use(monkeypatch, server.url, tmp_path / "hub-cache")
+        yield server
+    forget()
 
 
 @pytest.fixture(scope="session")

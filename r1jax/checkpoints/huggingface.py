@@ -21,9 +21,10 @@ from safetensors.numpy import save_file
 from r1jax.checkpoints.huggingface_config import CAUSAL, FAMILIES, SCALAR, parse_config
 from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
-from r1jax.checkpoints.shards import INDEX, SINGLE, Tensor, opened_tensors
+from r1jax.checkpoints.shards import Tensor, opened_tensors
 from r1jax.disk import sync
 from r1jax.errors import UserError
+from r1jax.hub import INDEX, SINGLE
 from r1jax.models.config import ModelConfig
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 

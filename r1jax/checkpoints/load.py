@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from r1jax import hub
 from r1jax.checkpoints import gguf, huggingface, native
+from r1jax.checkpoints.huggingface_config import parse_config
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.smollm2 import fetch_smollm2
 from r1jax.errors import UserError
@@ -17,20 +19,23 @@ EXPORT = "model"  # the subfolder of a run that has its model in the format of H
 
 _ACCEPTED = (
     "use a Hugging Face folder (config.json, *.safetensors, tokenizer.json or tokenizer.model), a .gguf file, "
-    "a checkpoint of this project, or the name smollm2"
+    "a checkpoint of this project, the name of a model on the hub (ORG/NAME), or the name smollm2"
 )
 
 
 def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "native"]]:
-    """The file or folder of a checkpoint, and its kind; "smollm2" is downloaded unless it is cached.
+    """The file or folder of a checkpoint, and its kind; smollm2 and models of the hub are downloaded unless cached.
 
-    The folder of a whole run stands for the model that the run exported to its subfolder ``model``.
+    A path that exists is used rather than a model of the hub with this name. The folder of a whole run stands for the
+    model that the run exported to its subfolder ``model``.
 
     Raises UserError, which lists the accepted kinds, if ``path`` is none of them, or the checkpoints of a run that has
-    exported none.
+    exported none; and as hub.fetch_model.
     """
     if str(path) == "smollm2" and not Path(path).exists():
         return fetch_smollm2(), "gguf"
+    if hub.parse_name(str(path)):
+        return hub.fetch_model(str(path), _check_before_weights), "huggingface"
     path = Path(path)
     if path.is_file():
         if path.suffix == ".gguf":
@@ -53,6 +58,12 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
     raise UserError(f"{path} {what}: {_ACCEPTED}")
 
 
+def _check_before_weights(folder: Path) -> None:
+    """Raises UserError if the config or the tokenizer of a model is not supported, before its weights are fetched."""
+    parse_config(folder / "config.json")
+    load_tokenizer(folder)
+
+
 def _inner_checkpoints(folder: Path) -> list[Path]:
     """The subfolders of a run that are checkpoints, by name: those of its stages, and its exported model."""
     return sorted(
@@ -64,7 +75,13 @@ def _inner_checkpoints(folder: Path) -> list[Path]:
 
 
 def short_name(path: str | Path) -> str:
-    """Name of a checkpoint in folders and titles: the last part of its path, without the suffix .gguf."""
+    """Name of a checkpoint in folders and titles: the last part of its path, without the suffix .gguf.
+
+    A model of the hub keeps its revision: NAME@REVISION, with "-" for "/".
+    """
+    repo, at, revision = str(path).partition("@")
+    if at and hub.parse_name(str(path)):
+        return f"{Path(repo).name}@{revision.replace('/', '-')}"
     return Path(path).name.removesuffix(".gguf")
 
 
@@ -87,10 +104,10 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def load(path: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
-    """Loads a Hugging Face folder, a GGUF file, a checkpoint of this project, or the model "smollm2".
+    """Loads a Hugging Face folder, a GGUF file, a checkpoint of this project, or a model of the hub.
 
     Args:
-      path: file, folder, or "smollm2".
+      path: file, folder, ORG/NAME or ORG/NAME@REVISION of the hub, or "smollm2".
       dtype: "float32" or "bfloat16", the type of the parameters and of the returned config.
       shardings: tree of NamedSharding with the structure of the parameters.
 

@@ -14,8 +14,8 @@ import numpy as np
 import safetensors
 
 from r1jax.errors import UserError
+from r1jax.hub import INDEX, SINGLE
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _ROWS = 8192  # compared at one time
 
 

@@ -52,6 +52,7 @@ def run_experiment(
     *,
     weights: str,
     model: str,
+    opening: str = "",
     report: Callable[[Console], None],
     on_finish: Callable[[str, Figures], object] = lambda name, figures: None,
 ) -> None:
@@ -61,6 +62,7 @@ def run_experiment(
       script: the file of the experiment, for the command in the manifests.
       weights: description of the weights that the experiment starts from, for the first line.
       model: their short name, for the manifests.
+      opening: printed after the first line.
       report: writes and prints the report.
       on_finish: called with the name and figures of each stage that has run.
 
@@ -75,7 +77,7 @@ def run_experiment(
         return
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)), track(config.track, json.loads(cli.to_json(config))):
-        print_opening(console, weights, out)
+        print_opening(console, weights, out, opening)
         execute_pipeline(
             stages,
             out,
@@ -90,11 +92,13 @@ def run_experiment(
         report(console)
 
 
-def print_opening(console: Console, weights: str, out: Path) -> None:
-    """Prints the first line of a run: the devices of the entered mesh, its initial weights, and its folder."""
+def print_opening(console: Console, weights: str, out: Path, more: str = "") -> None:
+    """Prints the first line of a run, its devices, initial weights and folder, and ``more`` after it."""
     devices = entered_mesh().devices.flatten()
     line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if more:
+        console.print(more, highlight=False, markup=False, soft_wrap=True)
 
 
 def keep_compiled() -> None:

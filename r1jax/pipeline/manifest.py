@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from r1jax import __version__
+from r1jax import __version__, hub
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.sharding import entered_mesh
@@ -51,14 +51,17 @@ def manifests(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents under a folder.
+    """SHA-256 of a file, or of the names and contents under a folder; the commit of a snapshot folder of the hub.
 
-    The hash is cached until a size or a modification time changes, since weights may have terabytes.
+    The hash is cached until a size or a modification time changes, since weights may have terabytes. The commit stands
+    for the contents of its snapshot, to which other programs may add files that have been left out so far.
 
     Raises UserError if the path does not exist.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: check the path")
+    if commit := hub.snapshot_commit(path):
+        return commit
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return _hash(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r1jax.checkpoints.load import load, read_config, resolve
+from r1jax import hub
+from r1jax.checkpoints.load import load, read_config, resolve, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.models.config import ModelConfig
@@ -29,8 +30,17 @@ def base_config(base: str, pretrain: PretrainConfig, max_tokens: int) -> ModelCo
 
 
 def base_description(base: str, folder: Path) -> str:
-    """The path of the checkpoint, or the folder of the stage that pretrains the base, for the first line of a run."""
-    return f"made in {folder}" if base == PRETRAIN else str(resolve(base)[0])
+    """The origin of the base model, for the first line of a run.
+
+    It is the path of the checkpoint, the name and commit of a model of the hub, or the folder of the stage that
+    pretrains the base.
+    """
+    return f"made in {folder}" if base == PRETRAIN else hub.describe(resolve(base)[0])
+
+
+def base_title(base: str) -> str:
+    """The name of the base model in manifests and in the titles of reports; of a model of the hub with its commit."""
+    return hub.describe(resolve(base)[0]) if base != PRETRAIN and hub.parse_name(base) else short_name(base)
 
 
 def small_base_stage(steps: int = 900, seed: int = 0) -> Stage:

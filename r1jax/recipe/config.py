@@ -41,8 +41,8 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
     """The settings of a run of the recipe; the defaults suit two CPU cores."""
 
     base: str = "pretrain"
-    """The base model: pretrain (a stage trains a small one), smollm2, a Hugging Face folder, a .gguf file, the
-    folder of a stage, or the folder of a finished run of R1-Zero."""
+    """The base model: pretrain (a stage trains a small one), smollm2, a model of the hub (ORG/NAME[@REVISION]), a
+    Hugging Face folder, a .gguf file, the folder of a stage, or the folder of a finished run of R1-Zero."""
     out: Path | None = None
     """The output folder. None: runs/r1-BASE-seedSEED."""
     seed: int = 0
@@ -50,21 +50,21 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
     no_zero: bool = False
     """Leave R1-Zero out. The data set of the cold start then comes from rules, or from --cold-start."""
     cold_start: Path | None = None
-    """Conversations for the cold start: JSONL or parquet with the column messages. None: a stage makes them."""
+    """Conversations for the cold start: a file or folder with the column messages. None: a stage makes them."""
     rewriter: str | None = None
     """The model that rewrites R1-Zero's samples for the cold start, with --rewrite-prompt. None: rules rewrite them."""
     rewrite_prompt: str = PROMPT
     """The prompt of the rewriter, with the placeholders {question}, {reasoning} and {language}."""
     general_data: Path | None = None
-    """General conversations for stage 4: JSONL or parquet with the column messages. None: rules make them."""
+    """General conversations for stage 4: a file or folder with the column messages. None: rules make them."""
     helpfulness: str | None = None
     """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
     harmlessness: str | None = None
     """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
     helpfulness_data: Path | None = None
-    """The reward model's training data: JSONL or parquet with prompt, chosen and rejected. None: rules make it."""
+    """The reward model's training data: a file with prompt, chosen and rejected. None: rules make it."""
     harmlessness_data: Path | None = None
-    """The reward model's training data: JSONL or parquet with prompt, response and safe. None: rules make it."""
+    """The reward model's training data: a file with prompt, response and safe. None: rules make it."""
     template: str = "r1"
     """The prompt template of all stages except R1-Zero."""
     zero_template: str = "r1"

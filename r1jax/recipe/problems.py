@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from r1jax.checkpoints.load import read_tokenizer
+from r1jax.data.formats.sources import origin
 from r1jax.data.problems import general
-from r1jax.data.problems.dataset import ProblemsConfig, is_file
+from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, is_data, sources
 from r1jax.data.problems.general import GeneralPrompt
 from r1jax.data.problems.problem import key_is_held_out
+from r1jax.data.text.template import Template
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,26 @@ def for_evaluation(problems: ProblemsConfig) -> ProblemsConfig:
 
 
 def problem_files(problems: ProblemsConfig, prefix: str = "") -> dict[str, Path]:
-    """Role -> path of the files that problems come from."""
-    sources = {f"{prefix}problems": problems.source, f"{prefix}held_out": problems.held_out_source}
-    return {role: Path(path).expanduser() for role, path in sources.items() if path and is_file(path)}
+    """Role -> path of the files, folders and snapshots of the hub that problems come from."""
+    roles = (f"{prefix}problems", f"{prefix}held_out")
+    found = zip(roles, sources(problems), strict=False)
+    return {role: origin(source) for role, source in found if is_data(source)}
+
+
+def problems_opening(problems: ProblemSet, template: Template, base: str) -> str:
+    """What was recognised in the files that problems come from, and the first prompt as the model reads it.
+
+    "" for generated problems, which are the only ones that a pretrained base has. base: the checkpoint of the model.
+    """
+    if not problems.notes:
+        return ""
+    first, tokenizer = problems.train[0], read_tokenizer(base)
+    prompt = tokenizer.decode(template.prompt_ids(first, tokenizer))
+    return "\n".join(
+        [
+            *problems.notes,
+            f"problems: {len(problems.train)} for training, {len(problems.held_out)} held out",
+            f"first prompt (answer: {first.answer}, checker: {first.checker}, kind: {first.kind}):",
+            prompt if len(prompt) <= 3000 else f"{prompt[:3000]}...",
+        ]
+    )

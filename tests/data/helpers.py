@@ -32,7 +32,7 @@ def write_table(path: Path, **columns: Any) -> Path:
 
 
 def read_all(path: Path | str, checker: Checker = "number") -> list[Problem]:
-    return [problem for _, problem in read_problems(str(path), checker)]
+    return [problem for _, problem in read_problems(str(path), checker).problems]
 
 
 def refusal(read: Callable[[Any], object], path: Path) -> str:

@@ -164,7 +164,8 @@ BY_RUNNING = {
     "training/test_tracking.py": "track",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "benchmark/test_workload.py": "gather",
-    "data/problems/test_dataset.py": "problems.source problems.held_out_source problems.checker",
+    "data/problems/test_dataset.py": """problems.source problems.held_out_source problems.checker
+        problems.columns problems.skip_unreadable""",
     "rewards/test_pool.py": "verifier.workers verifier.deadline",
     "rewards/code/test_judge.py": "verifier.code.isolation verifier.code.seconds verifier.code.memory "
     "verifier.code.credit",

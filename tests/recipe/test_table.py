@@ -77,6 +77,7 @@ CHANGES = {
     "gather": "layer",
     "problems.operations": "+",
     "checker": "math",
+    "columns": ("prompt=Q",),
     "schedule": "linear",
     "param_dtype": "bfloat16",
     "loss": "cispo",

@@ -1,1 +1,1 @@
-"""File formats of data sets: rows of JSON lines and parquet, conversations, and preferences for reward models."""
+"""Data sets as rows, from files, folders and the hub; conversations, and preferences for reward models."""

@@ -1,4 +1,4 @@
-"""Conversations from JSON lines or parquet files with the column ``messages``."""
+"""Conversations from the rows of a data set with the column ``messages``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r1jax.errors import UserError
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
-    """The conversations of a .jsonl or .parquet file: for each row a list of {"role", "content"} messages.
+    """The conversations of a source that read_rows reads: for each row a list of {"role", "content"} messages.
 
     Null values are removed from messages, because parquet gives every message the keys of all messages.
 

@@ -37,7 +37,7 @@ class Labelled:
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """The pairs of a .jsonl or .parquet file with the text columns ``prompt``, ``chosen`` and ``rejected``.
+    """The pairs of a source that read_rows reads, with the text columns ``prompt``, ``chosen`` and ``rejected``.
 
     Raises:
       UserError: names the line or row and the column that is wrong, or says that the file has no rows.
@@ -48,7 +48,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
 
 
 def read_labelled(path: str | Path) -> list[Labelled]:
-    """The responses of a .jsonl or .parquet file with columns ``prompt``, ``response`` and ``safe`` (true or false).
+    """The responses of a source that read_rows reads; columns: ``prompt``, ``response``, and ``safe`` (true or false).
 
     Raises:
       UserError: names the line or row and the column that is wrong, or says that the file has no rows.

@@ -1,71 +1,155 @@
-"""Problems from JSON lines or parquet files with the columns ``prompt`` and ``answer``."""
+"""Problems from files, folders and data sets of the hub, in the shapes of r1jax.data.problems.shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from r1jax.data.formats.rows import preview, read_rows
+from r1jax.data.formats.rows import Row, first_row, nested, preview, read_rows
 from r1jax.data.problems.problem import Checker, KeyedProblem, Problem
+from r1jax.data.problems.shapes import Shape, kind_name, placed_answer, recognise
 from r1jax.data.text.numbers import MAX_EXPONENT, parse_number, plain
 from r1jax.errors import UserError
 
 _CHECKERS: tuple[Checker, ...] = ("number", "math", "exact")
 
 
-def read_problems(path: str, checker: Checker) -> Iterator[KeyedProblem]:
-    """The problems in the rows of a .jsonl or .parquet file, in the order of the file.
+@dataclasses.dataclass(frozen=True)
+class FoundProblems:
+    """The problems of a source in its order. shape: None if it has no rows. skipped: the number of rows left out."""
 
-    Columns: ``prompt`` (text), ``answer`` (text or number), and optionally ``kind`` (text; default: the file name
-    without its suffix), ``checker`` (number, math or exact; default: the argument) and ``language`` (such as en or zh).
-    Other columns are ignored. A numeric answer becomes its decimal digits without rounding: 1e3 is 1000, 0.50 is 0.5.
+    problems: tuple[KeyedProblem, ...]
+    shape: Shape | None
+    skipped: int = 0
+
+
+def read_problems(
+    source: str, checker: Checker, columns: Sequence[str] = (), skip_unreadable: bool = False
+) -> FoundProblems:
+    """Reads the problems in the rows of a source that read_rows accepts.
+
+    Rows with the columns ``prompt`` (text) and ``answer`` (text or number) may have ``kind`` (text; default: the name
+    of the file or data set), ``checker`` (number, math or exact; default: the argument) and ``language`` (such as en or
+    zh); r1jax.data.problems.shapes lists the other shapes. Other columns are ignored. A numeric answer becomes its
+    decimal digits without rounding: 1e3 is 1000, 0.50 is 0.5.
+
+    Args:
+      checker: "number" stands for the checker of the shape, if it has one.
+      columns: FIELD=COLUMN, for rows of another shape.
+      skip_unreadable: leave out rows without a question or an answer that can be judged.
 
     Raises:
       UserError: names the file, the line or row, and the column that is wrong.
     """
-    rows = read_rows(path, ("prompt", "answer", "kind", "checker", "language"), Decimal)
-    kind = Path(path).stem
-    return (_problem(row, location, kind, checker) for location, row in rows)
+    first = first_row(source)
+    if first is None:
+        return FoundProblems((), None)
+    shape = recognise(first[1], first[0], columns)
+    kind = _name(source)
+    problems, skipped = [], 0
+    for location, row in read_rows(source, shape.columns, Decimal):
+        try:
+            problems.append(_problem(row, location, shape, kind, checker))
+        except UserError:
+            if not skip_unreadable:
+                raise
+            skipped += 1
+    return FoundProblems(tuple(problems), shape, skipped)
 
 
-def _problem(row: dict[str, Any], location: str, kind: str, checker: Checker) -> KeyedProblem:
-    for column in ("prompt", "answer"):
-        if row.get(column) is None:
-            raise UserError(f"{location}: no column {column!r}: each row needs 'prompt' and 'answer'")
-    question = row["prompt"]
-    if not isinstance(question, str) or not question.strip():
-        raise UserError(f"{location}: column 'prompt' is {preview(question)}: write some text")
-    answer = _answer(row["answer"], location)
-    kind = _optional_text(row, "kind", location, "a name") or kind
-    given = _optional_text(row, "checker", location, f"{', '.join(_CHECKERS)} or nothing") or checker
+def _name(source: str) -> str:
+    """The default kind: the name of a file without its suffix, or of a folder or data set."""
+    if source.startswith("hf:"):
+        return kind_name(source.removeprefix("hf:").partition("@")[0].partition(":")[0].split("/")[1])
+    return Path(source).stem
+
+
+def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker) -> KeyedProblem:
+    for column in (shape.prompt, shape.answer):
+        if nested(row, column) is None:
+            raise UserError(f"{location}: no column {column!r}: each row needs {shape.prompt!r} and {shape.answer!r}")
+    question = _question(nested(row, shape.prompt), shape.prompt, location)
+    answer = _answer(nested(row, shape.answer), shape, location)
+    kind = _kind(row, shape, location) or kind
+    own = _optional_text(row, shape.checker, location, f"{', '.join(_CHECKERS)} or nothing")
+    given = own or checker
     if given not in _CHECKERS:
-        raise UserError(f"{location}: column 'checker' is {preview(given)}: write {', '.join(_CHECKERS)} or nothing")
+        raise UserError(
+            f"{location}: column {shape.checker!r} is {preview(given)}: write {', '.join(_CHECKERS)} or nothing"
+        )
+    if given == "number" and shape.judged and not own:
+        given = _judged(shape, answer)
     if not answer.strip() or (given != "exact" and not plain(answer).strip()):
-        raise UserError(f"{location}: column 'answer' is {preview(answer)}, which is empty: write the expected answer")
+        raise UserError(
+            f"{location}: column {shape.answer!r} is {preview(answer)}, which is empty: write the expected answer"
+        )
     if given == "number" and parse_number(answer) is None:
         raise UserError(
-            f"{location}: column 'answer' is {preview(answer)}, not a number: write only the number, or set the "
-            "checker to math or exact"
+            f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: write only the number, or set "
+            "the checker to math or exact"
         )
-    language = _optional_text(row, "language", location, "its short name, such as en or zh")
+    language = _optional_text(row, shape.language, location, "its short name, such as en or zh")
     return question, Problem(question, answer, kind, given, language=language)
 
 
-def _optional_text(row: dict[str, Any], column: str, location: str, wanted: str) -> str:
+def _judged(shape: Shape, answer: str) -> Checker:
+    """The checker of an answer by the rule of its shape."""
+    if shape.judged == "either":
+        return "math" if parse_number(answer) is None else "number"
+    return "math" if shape.judged == "math" else "number"
+
+
+def _kind(row: Row, shape: Shape, location: str) -> str:
+    if shape.kind in (None, "kind"):
+        return _optional_text(row, shape.kind, location, "a name")
+    value = nested(row, shape.kind)
+    return kind_name(value) if isinstance(value, str | int) else ""
+
+
+def _question(value: Any, column: str, location: str) -> str:
+    """The text of a question, or of the only user message of a list of messages; a system message is left out."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "role" in one for one in value):
+        said = [one for one in value if one["role"] != "system"]
+        if len(said) != 1 or said[0]["role"] != "user":
+            roles = ", ".join(str(one["role"]) for one in value[:5])
+            raise UserError(
+                f"{location}: column {column!r} has messages of the roles {roles}: one message of the role user is read"
+            )
+        value = said[0].get("content")
+        if isinstance(value, list):
+            parts = [str(part.get("type")) for part in value if isinstance(part, dict)]
+            raise UserError(f"{location}: column {column!r} has parts of the types {', '.join(parts)}: write text")
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{location}: column {column!r} is {preview(value)}: write some text")
+    return value
+
+
+def _optional_text(row: Row, column: str | None, location: str, wanted: str) -> str:
     """The text of a column that may be left out, "" if the row does not have it."""
-    value = row.get(column)
+    value = None if column is None else nested(row, column)
     if value is not None and not isinstance(value, str):
         raise UserError(f"{location}: column {column!r} is {preview(value)}: write {wanted}")
     return (value or "").strip()
 
 
-def _answer(value: Any, location: str) -> str:
+def _answer(value: Any, shape: Shape, location: str) -> str:
+    """The answer in the value of its column: text at the place of the shape, the text of a reply, or a number."""
+    if shape.place != "whole" and isinstance(value, list) and len(value) == 1:  # alternatives, or one message
+        value = value[0].get("content") if isinstance(value[0], dict) else value[0]
     if isinstance(value, float):
         value = Decimal(str(value))
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT:
         return f"{value:f}".rstrip("0") if value != value.to_integral_value() else f"{int(value)}"
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"{location}: column 'answer' is {preview(value)}: write text or a number")
-    return str(value)
+        raise UserError(f"{location}: column {shape.answer!r} is {preview(value)}: write text or a number")
+    answer = placed_answer(str(value), shape.place)
+    if answer is None:
+        sign = "####" if shape.place == "marked" else r"\boxed{}"
+        raise UserError(
+            f"{location}: column {shape.answer!r} has no {sign}, where its answer should be: "
+            f"{preview(value)}: correct it, or add --problems.skip-unreadable"
+        )
+    return answer

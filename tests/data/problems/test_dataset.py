@@ -96,6 +96,8 @@ def test_every_field_of_the_config_changes_the_problems(tmp_path: Path) -> None:
     more = write_lines(tmp_path / "b.jsonl", {"prompt": "t", "answer": 1})
     in_file = ProblemsConfig(lines, held_out_share=0.3)
     sums = ProblemsConfig(train_size=100, held_out_size=20)
+    spare = write_lines(tmp_path / "c.jsonl", *({"prompt": f"q{i}", "answer": i, "b": -i} for i in range(40)))
+    gaps = write_lines(tmp_path / "d.jsonl", {"prompt": "t", "answer": 1}, {"prompt": "u", "answer": None})
     changes: dict[str, tuple[ProblemsConfig, Any]] = {
         "source": (sums, "countdown"),
         "held_out_source": (in_file, more),
@@ -107,7 +109,18 @@ def test_every_field_of_the_config_changes_the_problems(tmp_path: Path) -> None:
         "held_out_share": (in_file, 0.8),
         "checker": (in_file, "exact"),
         "seed": (sums, 1),
+        "columns": (ProblemsConfig(spare, held_out_share=0.3), ("answer=b",)),
+        "skip_unreadable": (dataclasses.replace(in_file, held_out_source=gaps), True),
     }
     assert set(changes) == {field.name for field in dataclasses.fields(ProblemsConfig)}
     for name, (config, value) in changes.items():
-        assert load_problems(dataclasses.replace(config, **{name: value})) != load_problems(config), name
+        assert outcome(dataclasses.replace(config, **{name: value})) != outcome(config), name
+
+
+def outcome(config: ProblemsConfig) -> tuple[object, ...] | str:
+    try:
+        problems = load_problems(config)
+    except UserError as error:
+        assert config.held_out_source and "no column 'answer'" in str(error)
+        return str(error)
+    return problems.train, problems.held_out
