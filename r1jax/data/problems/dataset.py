@@ -26,8 +26,8 @@ class ProblemsConfig:
     """The source of problems: a generator, a reasoning-gym task, a file or folder, or a data set of the hub."""
 
     source: str = "arithmetic"
-    """Take problems from arithmetic, countdown, word-problems, stories, general, code, gym:NAME, a .jsonl, .json, .csv or
-    .parquet file, a folder of them, or a data set of the hub, hf:ORG/NAME[:CONFIG][/SPLIT]."""
+    """Take problems from arithmetic, countdown, word-problems, stories, general, code, gym:NAME, a .jsonl, .json, .csv
+    or .parquet file, a folder of them, or a data set of the hub, hf:ORG/NAME[:CONFIG][/SPLIT]."""
     held_out_source: str | None = None
     """Take held-out problems from this source, or from this split of the source; None holds out a share of it."""
     digits: int = 2
