@@ -152,9 +152,13 @@ def test_without_a_network_the_cache_is_used(tiny: Hub, tmp_path: Path, monkeypa
     use(monkeypatch, nowhere, cache)
     with pytest.warns(UserWarning, match=rf"org/tiny: commit {folder.name[:12]} from the cache is used"):
         assert loading.resolve(NAME) == (folder, "huggingface")
-    tiny.repos[f"models/{NAME}"].access = "gated"
-    tiny.repos[f"models/{NAME}"].access = 502
     use(monkeypatch, tiny.url, cache)
+    assert loading.resolve(f"{NAME}@v1") == (folder, "huggingface")
+    tiny.repos[f"models/{NAME}"].revisions = ("main",)
+    forget()
+    assert "has no revision v1: it has main" in refused(f"{NAME}@v1")  # it may have been withdrawn
+    tiny.repos[f"models/{NAME}"].access = 502
+    forget()
     with pytest.warns(UserWarning, match="502"):
         assert loading.resolve(NAME) == (folder, "huggingface")
 

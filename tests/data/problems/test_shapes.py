@@ -226,6 +226,7 @@ def test_wrong_columns_are_refused(columns: tuple[str, ...], message: str) -> No
         (r"\boxed{\frac{1}{\sqrt{2}}}$.", r"\frac{1}{\sqrt{2}}"),
         (r"\fbox {a}", "a"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{[1, 2\}}", r"[1, 2\}"),
         (r"\boxed{1", None),
         ("1", None),
     ],
