@@ -7,13 +7,17 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
-from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, check, why_not_a_record
+from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, check, stages, why_not_a_record
+from r1jax import cli
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
+from r1jax.recipe.speedrun import speedrun_stage
 from r1jax.report.speedrun import read_records, records_page
 from r1jax.rewards.config import VerifierConfig
+from r1jax.sharding import make_mesh
 from r1jax.training.loop import SaveConfig
 from tests.helpers.commands import call
 from tests.helpers.paths import ROOT
@@ -87,19 +91,24 @@ def test_the_samples_before_and_after_are_kept_and_shown(failed):
     assert samples[0]["question"] in stdout
 
 
+def train(folder, **changes):
+    """Figures and evaluations of the timed training alone."""
+    config = dataclasses.replace(cli.parse(PRESETS, "gsm-symbolic", [*SMALL, "--rl.steps=4"]), **changes)
+    with jax.set_mesh(make_mesh("1x1")):
+        figures = speedrun_stage(stages(config)[0].settings, {"policy": Path(BASE)}, folder)
+    return figures, lines(folder / "evaluations.jsonl"), [row["step"] for row in lines(folder / "metrics.jsonl")]
+
+
 def test_a_run_stops_at_the_first_evaluation_that_passes(tmp_path):
-    run(tmp_path / "run", "--rl.steps=4", "--target=0")
-    record = record_of(tmp_path / "run")
-    assert (record["reached"], record["steps"]) == (True, 2)
-    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [2]
-    assert [row["step"] for row in lines(tmp_path / "run" / "speedrun" / "metrics.jsonl")] == [0, 1]
+    figures, rows, steps = train(tmp_path / "speedrun", target=0.0)
+    assert (figures["reached"], figures["steps"], figures["starts"]) == (True, 2, 1)
+    assert ([row["step"] for row in rows], steps) == ([2], [0, 1])
 
 
 def test_a_run_whose_time_is_over_is_evaluated_and_ends(tmp_path):
-    run(tmp_path / "run", "--rl.steps=4", "--target=1", "--minutes=1e-4")
-    record = record_of(tmp_path / "run")
-    assert (record["reached"], record["steps"]) == (False, 1)
-    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [1]
+    figures, rows, steps = train(tmp_path / "speedrun", target=1.0, minutes=1e-4)
+    assert (figures["reached"], figures["steps"]) == (False, 1)
+    assert ([row["step"] for row in rows], steps) == ([1], [0])
 
 
 def test_a_run_that_goes_on_is_no_record(failed, tmp_path):
