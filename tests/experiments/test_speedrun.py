@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
+import jax
 import pytest
 
-from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, why_not_a_record
+from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, check, stages, why_not_a_record
 from r1jax import cli
+from r1jax.data.problems.dataset import ProblemsConfig
+from r1jax.errors import UserError
+from r1jax.recipe.speedrun import speedrun_stage
 from r1jax.report.speedrun import read_records, records_page
+from r1jax.rewards.config import VerifierConfig
+from r1jax.sharding import make_mesh
+from r1jax.training.loop import SaveConfig
 from tests.helpers.commands import call
 from tests.helpers.paths import ROOT
 
+BASE = str(ROOT / "tests" / "fixtures" / "qwen2")
 SMALL = (
     "--preset=small",
-    f"--base={ROOT / 'tests' / 'fixtures' / 'qwen2'}",
+    f"--base={BASE}",
     "--every=2",
     "--rl.prompts=4",
     "--rl.group=4",
@@ -81,19 +91,24 @@ def test_the_samples_before_and_after_are_kept_and_shown(failed):
     assert samples[0]["question"] in stdout
 
 
+def train(folder, **changes):
+    """Figures and evaluations of the timed training alone."""
+    config = dataclasses.replace(cli.parse(PRESETS, "gsm-symbolic", [*SMALL, "--rl.steps=4"]), **changes)
+    with jax.set_mesh(make_mesh("1x1")):
+        figures = speedrun_stage(stages(config)[0].settings, {"policy": Path(BASE)}, folder)
+    return figures, lines(folder / "evaluations.jsonl"), [row["step"] for row in lines(folder / "metrics.jsonl")]
+
+
 def test_a_run_stops_at_the_first_evaluation_that_passes(tmp_path):
-    run(tmp_path / "run", "--rl.steps=4", "--target=0")
-    record = record_of(tmp_path / "run")
-    assert (record["reached"], record["steps"]) == (True, 2)
-    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [2]
-    assert [row["step"] for row in lines(tmp_path / "run" / "speedrun" / "metrics.jsonl")] == [0, 1]
+    figures, rows, steps = train(tmp_path / "speedrun", target=0.0)
+    assert (figures["reached"], figures["steps"], figures["starts"]) == (True, 2, 1)
+    assert ([row["step"] for row in rows], steps) == ([2], [0, 1])
 
 
 def test_a_run_whose_time_is_over_is_evaluated_and_ends(tmp_path):
-    run(tmp_path / "run", "--rl.steps=4", "--target=1", "--minutes=1e-4")
-    record = record_of(tmp_path / "run")
-    assert (record["reached"], record["steps"]) == (False, 1)
-    assert [row["step"] for row in lines(tmp_path / "run" / "record" / "evaluations.jsonl")] == [1]
+    figures, rows, steps = train(tmp_path / "speedrun", target=1.0, minutes=1e-4)
+    assert (figures["reached"], figures["steps"]) == (False, 1)
+    assert ([row["step"] for row in rows], steps) == ([1], [0])
 
 
 def test_a_run_that_goes_on_is_no_record(failed, tmp_path):
@@ -111,10 +126,10 @@ def test_a_run_that_goes_on_is_no_record(failed, tmp_path):
 
 
 def test_only_settings_of_the_task_and_the_machine_spoil_a_record():
-    base = "--base=qwen.gguf"
-    entry = ("--rl.learning-rate=6e-6", "--rl.minibatches=2", "--sampling.max-tokens=256", "--every=5")
-    machine = ("--verifier.workers=9", "--save.every=7", "--seed=3", "--entry=mine", "--target=0.5", "--minutes=3")
-    config = cli.parse(PRESETS, "gsm-symbolic", [base, *entry, *machine])
+    rl = dataclasses.replace(PLAIN.rl, learning_rate=6e-6, minibatches=2)
+    entry = dataclasses.replace(PLAIN, rl=rl, sampling=dataclasses.replace(PLAIN.sampling, max_tokens=256), every=5)
+    machine = {"verifier": VerifierConfig(workers=9), "save": SaveConfig(every=7), "base": "qwen.gguf"}
+    config = dataclasses.replace(entry, **machine, seed=3, entry="mine", target=0.5, minutes=3.0, out=Path("a"))
     assert why_not_a_record(config) == []
     assert changed_settings(config) == {
         "every": 5,
@@ -123,32 +138,42 @@ def test_only_settings_of_the_task_and_the_machine_spoil_a_record():
         "rl.minibatches": 2,
     }
     assert changed_settings(PLAIN) == {}
-    for flag, reason in (
-        ("--task.measurement.samples=4", "it changed the task: task.measurement.samples"),
-        ("--task.problems.seed=1", "it changed the task: task.problems.seed"),
-        ("--mesh=2x1", "it ran on 2x1 devices"),
-        ("--keep-compiled", "it used compiled programs of earlier processes"),
+    measurement = dataclasses.replace(PLAIN.task.measurement, samples=4)
+    for changes, reason in (
+        (
+            {"task": dataclasses.replace(PLAIN.task, measurement=measurement)},
+            "changed the task: task.measurement.samples",
+        ),
+        ({"task": dataclasses.replace(PLAIN.task, measured_seed=2)}, "changed the task: task.measured_seed"),
+        ({"mesh": "2x1"}, "ran on 2x1 devices"),
+        ({"keep_compiled": True}, "used compiled programs of earlier processes"),
     ):
-        assert why_not_a_record(cli.parse(PRESETS, "gsm-symbolic", [base, flag])) == [reason]
+        assert why_not_a_record(dataclasses.replace(config, **changes)) == [f"it {reason}"]
 
 
 def test_the_page_has_the_table_of_the_committed_records():
     assert records_page(read_records(RESULTS)) in PAGE.read_text()
 
 
-def test_mistakes_are_one_line(tmp_path):
-    cases = [
-        ((), "no model: give --base"),
-        (("--base=none.gguf",), "none.gguf"),
-        (("--target=40",), "--target=40.0 must be from 0 to 1"),
-        (("--every=0",), "--every=0 at least 1"),
-        ((f"--show={tmp_path}",), "give the folder of a record"),
-        ((*SMALL, "--task.max-tokens=500"), "beyond the model's context of 128"),
-        ((*SMALL, "--task.problems.source=gym:gsm_symbol"), "gsm_symbolic"),
-        ((*SMALL, "--task.rewards", "format"), "lacks accuracy"),
-        ((*SMALL, "--task.transfer.source=none.jsonl"), "none.jsonl: give --task.transfer.source"),
-    ]
-    for arguments, message in cases:
+def test_mistakes_are_one_line_before_any_run(tmp_path):
+    for arguments, message in (((), "no model: give --base"), ((f"--show={tmp_path}",), "give the folder of a record")):
         status, stdout, stderr = call("speedrun.py", f"--out={tmp_path / 'out'}", *arguments)
         assert (status, stdout) == (2, "") and message in stderr and len(stderr.strip().splitlines()) == 1, stderr
     assert not (tmp_path / "out").exists()
+    for values, message in (
+        ({"target": 40.0}, "--target=40.0 must be from 0 to 1"),
+        ({"every": 0}, "--every=0 at least 1"),
+        ({"minutes": 0.0}, "--minutes=0.0 must be above 0"),
+        ({"seed": -1}, "--seed=-1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(PLAIN, **values)
+    small = dataclasses.replace(PRESETS["small"][1], base=BASE)
+    for values, message in (
+        ({"max_tokens": 500}, "beyond the model's context of 128"),
+        ({"rewards": ("format",)}, "lacks accuracy"),
+        ({"transfer": ProblemsConfig("none.jsonl")}, "none.jsonl: give --task.transfer.source"),
+        ({"problems": ProblemsConfig("gym:gsm_symbol")}, "gsm_symbolic"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(dataclasses.replace(small, task=dataclasses.replace(small.task, **values)))

@@ -44,7 +44,10 @@ def test_a_generator_keeps_its_split_beside_another_source(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "arithmetics"}, "'arithmetics': write arithmetic, countdown, word-problems, general, code, gym:NA"),
+        (
+            {"source": "arithmetics"},
+            "'arithmetics': write arithmetic, countdown, word-problems, stories, general, code, gym",
+        ),
         ({"source": "gym:chain_sums"}, "did you mean chain_sum"),
         ({"source": "gym:composite"}, "cannot make 'composite'"),
         ({"source": "missing.jsonl"}, "no file missing.jsonl"),
