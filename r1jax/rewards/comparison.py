@@ -29,6 +29,7 @@ from r1jax.rewards.values import (
 )
 
 Verdict = bool | None  # None: unknown
+_LONGEST = 100  # members of a list that are compared in any order; longer lists are compared in the order that they have
 
 
 def same(one: Value, other: Value) -> Verdict:
@@ -136,6 +137,8 @@ def _same_collection(one: Sequence[Value], other: Sequence[Value]) -> Verdict:
     """True if two sequences have equal members in any order, each as often."""
     if len(one) != len(other):
         return False
+    if len(one) > _LONGEST:
+        return _same_members(one, other)
     rest = list(other)
     unknown = False
     for member in one:
