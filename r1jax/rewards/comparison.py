@@ -29,7 +29,7 @@ from r1jax.rewards.values import (
 )
 
 Verdict = bool | None  # None: unknown
-_LONGEST = 100  # members of a list that are compared in any order; longer lists are compared in the order that they have
+_LONGEST = 100  # members of a list that are compared in any order; longer lists keep their order
 
 
 def same(one: Value, other: Value) -> Verdict:
