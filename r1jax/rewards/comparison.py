@@ -24,10 +24,12 @@ from r1jax.rewards.values import (
     SetOperation,
     Symbol,
     Value,
+    common_fraction,
     symbols,
 )
 
 Verdict = bool | None  # None: unknown
+_LONGEST = 100  # members of a list that are compared in any order; longer lists keep their order
 
 
 def same(one: Value, other: Value) -> Verdict:
@@ -135,6 +137,8 @@ def _same_collection(one: Sequence[Value], other: Sequence[Value]) -> Verdict:
     """True if two sequences have equal members in any order, each as often."""
     if len(one) != len(other):
         return False
+    if len(one) > _LONGEST:
+        return _same_members(one, other)
     rest = list(other)
     unknown = False
     for member in one:
@@ -245,7 +249,7 @@ def _same_equation(one: Relation, other: Relation) -> Verdict:
     if not all(isinstance(part, Expr) for part in parts):
         return _same_members(one.parts, other.parts)
     differences = [Apply("+", (each.parts[0], Apply("neg", (each.parts[1],)))) for each in (one, other)]  # pyright: ignore[reportArgumentType]
-    above = [_fraction(each)[0] for each in differences]
+    above = [common_fraction(each)[0] for each in differences]
     return _proportional(above[0], above[1])
 
 
@@ -274,30 +278,10 @@ def _at_other_point(expression: Expr) -> Expr:
             return expression
 
 
-def _fraction(expression: Expr) -> tuple[Expr, Expr]:
-    """Numerator and denominator of an expression, whose sums are brought to a common denominator."""
-    unit = Number(Fraction(1))
-    match expression:
-        case Apply("+", (left, right)):
-            (a, b), (c, d) = _fraction(left), _fraction(right)
-            if b == d:
-                return Apply("+", (a, c)), b
-            return Apply("+", (Apply("*", (a, d)), Apply("*", (c, b)))), Apply("*", (b, d))
-        case Apply("*", (left, right)):
-            (a, b), (c, d) = _fraction(left), _fraction(right)
-            return Apply("*", (a, c)), Apply("*", (b, d))
-        case Apply("/", (left, right)):
-            (a, b), (c, d) = _fraction(left), _fraction(right)
-            return Apply("*", (a, d)), Apply("*", (b, c))
-        case Apply("neg", (inner,)):
-            above, below = _fraction(inner)
-            return Apply("neg", (above,)), below
-        case _:
-            return expression, unit
-
-
 def _last_of_chain(value: Value) -> Value:
-    """A chain of equations x = 2 + 3 = 5 as x = 5, and 2 + 3 = 5 as 5, if all its parts are equal."""
+    """A chain of equal parts by its last: x = 2 + 3 = 5 as x = 5, 2 + 3 = 5 as 5, and "1/4 or 0.25" as 1/4."""
+    if isinstance(value, Group) and value.link == "or" and all(isinstance(item, Expr) for item in value.items):
+        return value.items[0] if all(same(item, value.items[0]) is True for item in value.items[1:]) else value
     if not isinstance(value, Relation) or set(value.signs) != {"="}:
         return value
     first, *rest = value.parts

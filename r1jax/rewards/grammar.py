@@ -52,11 +52,11 @@ class _Parser:
         self.at = 0
         self.bars = 0  # vertical bars that are open
 
-    def peek(self, offset: int = 0) -> str:
+    def peek(self) -> str:
         """The text of a sign, a link or a command; "" for other tokens and at the end."""
-        if self.at + offset >= len(self.tokens):
+        if self.at >= len(self.tokens):
             return ""
-        token = self.tokens[self.at + offset]
+        token = self.tokens[self.at]
         return token.text if token.kind in ("sign", "command", "link", "row") else ""
 
     def take(self, *texts: str) -> bool:
@@ -179,18 +179,12 @@ class _Parser:
         if self.take("{"):
             inner = self.relation()
             self.expect("}")
-            return self.after_argument(inner)
+            return inner
         token = self.tokens[self.at] if self.at < len(self.tokens) else None
         if token is not None and token.number is not None and token.number.value.denominator == 1:
             self.at += 1
             return token.number
         return self.primary()
-
-    def after_argument(self, inner: Value) -> Value:
-        """In 2^{3}!, the factorial would be ambiguous."""
-        if self.peek() == "!":
-            raise UntypedError("! after a braced argument")
-        return inner
 
     def primary(self) -> Value:
         if self.at >= len(self.tokens):

@@ -22,7 +22,9 @@ from r1jax.rewards.values import EMPTY_SET, REALS, Expr
 _LONGEST = 2000  # characters; longer answers are not parsed and are equal only as texts
 _DEEPEST = 10  # nested brackets or powers; deeper answers can take minutes to parse and are equal only as texts
 
-_NAMED = re.compile(r"(?:[A-Za-z]+|\\[a-z]+|\\text ?\{[^{}]*\})(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)")
+_NAMED = re.compile(
+    r"(?:[A-Za-z]+|\\[a-z]+|\\text ?\{[^{}]*\}|\\angle ?[A-Z]{1,3})(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)"
+)
 
 
 _LINKS = word_set("and or if for when where with the are answer result")
@@ -73,7 +75,9 @@ def equivalent(expected: str, given: str) -> bool:
         return _same_percent(one, other)
     if len(units) == 2:
         return _same_converted(one, other)
-    return one.formula == other.formula or _same(one.formula, other.formula) or _same_angle(one, other)
+    if units == {"°"} and one.unit != other.unit and r"\pi" in (other if one.unit else one).formula:
+        return _same_angle(one, other)
+    return one.formula == other.formula or _same(one.formula, other.formula)
 
 
 def _is_deep(text: str) -> bool:
@@ -98,8 +102,7 @@ def _same_percent(one: Answer, other: Answer) -> bool:
 def _same_converted(one: Answer, other: Answer) -> bool:
     """True if two quantities with different units are equal: 1 m is equal to 100 cm."""
     if {one.unit, other.unit} == {"°", "rad"}:
-        degrees, radians = (one, other) if one.unit == "°" else (other, one)
-        return _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
+        return _same_angle(one, other)
     factor = ratio(one.unit, other.unit)
     return factor is not None and _same(
         rf"({one.formula})\frac{{{factor.numerator}}}{{{factor.denominator}}}", other.formula
@@ -107,11 +110,9 @@ def _same_converted(one: Answer, other: Answer) -> bool:
 
 
 def _same_angle(one: Answer, other: Answer) -> bool:
-    """True if an angle in degrees is equal to a multiple of pi, which is in radians."""
-    if {one.unit, other.unit} != {"°", ""}:
-        return False
-    degrees, radians = (one, other) if one.unit else (other, one)
-    return r"\pi" in radians.formula and _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
+    """True if an angle in degrees is equal to one in radians."""
+    degrees, radians = (one, other) if one.unit == "°" else (other, one)
+    return _same(rf"({degrees.formula})\frac{{\pi}}{{180}}", radians.formula)
 
 
 def _same_time(one: Answer, other: Answer) -> bool:
@@ -154,7 +155,8 @@ def _same(one: str, other: str) -> bool:
 
 
 def _meaning(words: str) -> str:
-    """The words, or the first of those that mean the same."""
+    """The words without an article, or the first of those that mean the same."""
+    words = re.sub(r"\A(?:an?|the) (?=..)", "", words)
     return _SYNONYMS.get(words, words)
 
 

@@ -61,6 +61,7 @@ _MARKUP = tuple(
         (r"(?<=[0-9] )(k?m|cm|k?g) ?(?:\\cdot ?)?(s|h|m)\^ ?\{?-1\}?\Z", r"\\text{\1/\2}"),
         (r"(?<=[0-9])(?: in| ?\\(?:text|mathrm) ?\{ *in)\.?( *\})?(?=[\s.]*\Z)", " inches"),
         (r"\\textdollar(?![A-Za-z]) ?", r"\\$"),
+        (r"\\(?:pounds|euro)(?![A-Za-z]) ?", lambda m: "£" if "pounds" in m[0] else "€"),
         (r"\bUS ?(?=\\?\$)", ""),
         (r"(?<=[0-9]) ?\"\Z", " inches"),
         (r"(?<=[0-9])(?:\{,\}|\\[, ]|~)(?=[0-9]{3}(?![0-9]))", ""),
@@ -87,7 +88,8 @@ _UNIT = re.compile(
 # Text before or after a formula: words of a conclusion, a currency, the base of a numeral, a.m. or p.m.
 _LEAD = re.compile(
     r"(?:.*\b)?(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
-    r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +(?:\} *)?",
+    r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +(?:\} *)?"
+    r"|the (?:[a-z]+ ){1,3}(?:is|are) (?=[-$\\£€0-9])",
     re.I | re.S,
 )
 _LEADING_SIGN = re.compile(r"(?:=|\\approx(?![a-z])|≈) *(?=[^=])")

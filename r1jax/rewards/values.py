@@ -140,3 +140,25 @@ def combine(name: str, *args: Value) -> Value:
     if len(expressions) < len(args):
         raise UntypedError(f"{name} of a value that is no expression")
     return Apply(name, tuple(expressions))
+
+
+def common_fraction(expression: Expr) -> tuple[Expr, Expr]:
+    """Numerator and denominator of an expression, whose sums are brought to a common denominator."""
+    unit = Number(Fraction(1))
+    match expression:
+        case Apply("+", (left, right)):
+            (a, b), (c, d) = common_fraction(left), common_fraction(right)
+            if b == d:
+                return Apply("+", (a, c)), b
+            return Apply("+", (Apply("*", (a, d)), Apply("*", (c, b)))), Apply("*", (b, d))
+        case Apply("*", (left, right)):
+            (a, b), (c, d) = common_fraction(left), common_fraction(right)
+            return Apply("*", (a, c)), Apply("*", (b, d))
+        case Apply("/", (left, right)):
+            (a, b), (c, d) = common_fraction(left), common_fraction(right)
+            return Apply("*", (a, d)), Apply("*", (b, c))
+        case Apply("neg", (inner,)):
+            above, below = common_fraction(inner)
+            return Apply("neg", (above,)), below
+        case _:
+            return expression, unit
