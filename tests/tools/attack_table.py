@@ -15,6 +15,7 @@ import os
 import platform
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +53,11 @@ def outcomes(level: Level, secret: str) -> dict[str, dict[str, str]]:
         "forge": earned(forgeries.FORGED, judged(level, cases)),
         "forge under test code": earned(forgeries.UNDER_TEST, judged(level, check_test(secret))),
     }
+    until = time.monotonic() + 10.0  # the system ends the processes of a namespace some time after the first of them
+    while (left := guests()) and time.monotonic() < until:
+        time.sleep(0.05)
     for name in groups["exhaust"]:
-        groups["exhaust"][name] += ", nothing left" if not guests() else ", PROCESSES LEFT"
+        groups["exhaust"][name] += ", PROCESSES LEFT" if left else ", nothing left"
     return groups
 
 

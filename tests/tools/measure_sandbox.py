@@ -23,7 +23,12 @@ from r1jax.rewards.pool import RewardPool
 
 CASES = [{"args": [n, 2], "expected": n + 2} for n in range(3)]
 PROBLEM = Problem("Add.", "", "sum", "code", json.dumps({"function": "solve", "cases": CASES}))
-COMPLETION = Completion("```python\ndef solve(a, b):\n    return a + b\n```", 20, 99, True, TEMPLATES["code"])
+
+
+def completions(count: int) -> list[Completion]:
+    """Different programs, since a worker does not run the same one twice in a row."""
+    texts = (f"```python\ndef solve(a, b):  # {i}\n    return a + b\n```" for i in range(count))
+    return [Completion(text, 20, 99, True, TEMPLATES["code"]) for text in texts]
 
 
 def main() -> None:
@@ -39,9 +44,9 @@ def main() -> None:
             continue
         load = os.getloadavg()[0]
         with RewardPool(specs, options.workers, 60.0, CodeConfig(isolation=level)) as pool:
-            pool.score([PROBLEM] * options.workers, [COMPLETION] * options.workers)  # starts the sandboxes
+            pool.score([PROBLEM] * options.workers, completions(options.workers))  # starts the sandboxes
             began = time.perf_counter()
-            scores = pool.score([PROBLEM] * options.candidates, [COMPLETION] * options.candidates)
+            scores = pool.score([PROBLEM] * options.candidates, completions(options.candidates))
             seconds = time.perf_counter() - began
         assert scores.values.all() and not scores.timeouts and not scores.crashes
         figures = {"level": level, "workers": options.workers, "cores": os.cpu_count(), "load": round(load, 2)}

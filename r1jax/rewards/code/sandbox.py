@@ -27,6 +27,7 @@ from r1jax.rewards.code.isolation import GUEST, command
 START = 60.0  # seconds for a sandbox to start on a busy machine
 OUTPUT = 4 * MEGABYTE  # bytes of standard output, of a file, and about those of a reply
 _PROCESSES = 32  # processes and threads
+_NOBODY = 65534
 _FIRST_USER = 100_000_000  # above the ids of a usual system
 _counter = itertools.count()
 
@@ -56,7 +57,7 @@ class Sandbox:
             hide_process()
         self._folder = tempfile.mkdtemp(prefix="r1jax-") if level == "rlimits" else None
         if self._folder and self._user is not None:
-            os.chown(self._folder, self._user, self._user)
+            self._user = _give(self._folder, self._user)
         options = {
             "user": self._user,
             "folder": self._folder or "/tmp",
@@ -218,6 +219,15 @@ class Sandboxes:
 
     def _new(self) -> Sandbox:
         return Sandbox(self.level, self._config, self._config.seconds)
+
+
+def _give(folder: str, user: int) -> int:
+    """Gives a folder to a user, or to nobody if this system, such as a container, does not have the user."""
+    for one in (user, _NOBODY):
+        with contextlib.suppress(OSError):
+            os.chown(folder, one, one)
+            return one
+    return user
 
 
 @functools.cache

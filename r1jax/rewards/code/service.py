@@ -23,6 +23,7 @@ class CodeService:
     def __init__(self) -> None:
         self._config = CodeConfig()
         self._sandboxes: Sandboxes | None = None
+        self._last: tuple[tuple[str, str], float] | None = None  # several rewards may judge the same program
 
     def configure(self, config: CodeConfig) -> None:
         """Uses other settings from now on."""
@@ -50,16 +51,20 @@ class CodeService:
             tests = read_tests(problem.metadata)
         except ValueError as error:
             raise UserError(f"the problem {problem.question[:60]!r} cannot be judged by tests: {error}") from error
-        try:
-            return judge(program_in(text), tests, self.start(), self._config.seconds, self._config.credit)
-        except SandboxError as error:
-            raise UserError(f"no sandbox can be started ({error}): choose another level with code.isolation") from error
+        key = (problem.metadata, text)
+        if self._last is None or self._last[0] != key:
+            try:
+                value = judge(program_in(text), tests, self.start(), self._config.seconds, self._config.credit)
+            except SandboxError as error:
+                raise UserError(f"no sandbox starts ({error}): choose another level with code.isolation") from error
+            self._last = (key, value)
+        return self._last[1]
 
     def close(self) -> None:
         """Ends the sandboxes that wait."""
         if self._sandboxes is not None:
             self._sandboxes.close()
-            self._sandboxes = None
+        self._sandboxes = self._last = None
 
 
 SERVICE = CodeService()

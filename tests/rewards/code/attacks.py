@@ -146,6 +146,10 @@ open('/proc/PARENT/mem', 'rb').read(1)
 import os
 if os.getuid():
     os.setuid(0)
+### outlives its parent
+import ctypes
+if ctypes.CDLL(None).prctl(1, 0, 0, 0, 0):
+    raise OSError
 ### changes the root
 import os
 os.chroot('/')

@@ -151,6 +151,33 @@ def test_no_function_changes_the_test_of_it(level: Level, secret: str) -> None:
     check_none_earned(run_all(forgeries.UNDER_TEST, judged(level, check_test(secret))))
 
 
+_WORKER = """
+import sys, time
+from r1jax.rewards.code.config import CodeConfig
+from r1jax.rewards.code.sandbox import Sandboxes
+sandboxes = Sandboxes(sys.argv[1], CodeConfig(), ahead=2)
+sandbox = sandboxes.take()
+sandbox.send(("load", "import ctypes, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); time.sleep(1000)"), 1e9)
+time.sleep(0.3)
+print("started", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_sandboxes_end_with_their_worker(level: Level) -> None:
+    """Also one whose program asks to outlive it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER, level], env=environment, stdout=subprocess.PIPE)
+    assert worker.stdout is not None and worker.stdout.readline() == b"started\n" and len(guests()) >= 3
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    until = time.monotonic() + 20
+    while left := guests():
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
 def test_honest_programs_earn_between_attacks(level: Level) -> None:
     tests = CodeTests((Case("solve", (3,), [4, 9.5]), Case("solve", (-1,), [0, 9.5])))
     assert judged(level, tests)("def solve(x): return [x + 1, 9.5]") == 1.0

@@ -44,8 +44,7 @@ def main(
         limits.drop_privileges(user)
     if sys.platform == "linux":
         system_calls.drop_capabilities()
-        if level == "rlimits":
-            system_calls.end_with_parent()  # once more, since a change of the user resets it
+        system_calls.end_with_parent()  # once more, since a change of the user resets it
         if user is not None:  # or the process could not read its own entry in /proc
             system_calls.prctl(system_calls.PR_SET_DUMPABLE, 1)
     limits.set_limits(seconds, memory, processes, output)
@@ -78,6 +77,6 @@ def serve(channel: Channel, level: str) -> None:
             case "call", target, arguments, keywords:
                 channel.send(objects.call(target, arguments, keywords))
             case "test", setup, tests, remote:
-                tester.run(channel, setup, tests, remote)
+                tester.run(channel, setup, tests, remote, alone=level != "rlimits")
             case other:
                 raise ValueError(f"unknown request {other!r}")

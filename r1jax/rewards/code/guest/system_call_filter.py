@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 
-from .system_calls import NAMESPACES, PR_SET_SECCOMP, prctl
+from .system_calls import NAMESPACES, PR_SET_PDEATHSIG, PR_SET_SECCOMP, prctl
 
 # Numbers on (x86_64, aarch64); None where a call does not exist.
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
@@ -58,6 +58,7 @@ _OTHERS = {  # calls that act on any process of the same user
     "sched_setscheduler": (144, 119),
     "ioprio_set": (251, 30),
 }
+_PRCTL = (157, 167)
 _TGKILL, _PRLIMIT, _FCNTL, _IOCTL = (234, 131), (302, 261), (72, 25), (16, 29)
 _CLONE, _CLONE3 = (56, 220), 435
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -104,6 +105,8 @@ def program(machine: str, own: int | None) -> bytes:
     ]
     for number in numbers:
         code += [_instruction(_EQUAL, 0, 1, number), _instruction(_RETURN, 0, 0, refuse)]
+    # A program that clears the signal of its parent's death could outlive a worker that is killed.
+    code += _by_argument(_PRCTL[column], 0, (PR_SET_PDEATHSIG,), refuse, _ALLOW)
     if own is not None:
         code += _by_argument(_TGKILL[column], 0, (own,), _ALLOW, refuse)
         code += _by_argument(_PRLIMIT[column], 0, (0, own), _ALLOW, refuse)

@@ -10,7 +10,7 @@ import builtins
 import sys
 import types
 
-from . import inert, system_calls
+from . import inert, system_call_filter, system_calls
 from .channel import Channel
 
 TYPE_CHECKING = False
@@ -35,14 +35,15 @@ class Handle:
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
-def run(channel: Channel, setup: str, tests: list[str], remote: list[str]) -> None:
+def run(channel: Channel, setup: str, tests: list[str], remote: list[str], alone: bool) -> None:
     """Executes each test after the setup, and sends ["result", passed] for each.
 
     remote: names that are the candidate's even if the setup defines them. Names that neither the setup nor Python
-    defines are the candidate's, too.
+    defines are the candidate's, too. alone: as of system_call_filter.install.
     """
     if sys.platform == "linux":  # its memory holds what is expected, and the candidate may be of the same user
         system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
+    system_call_filter.install(alone)
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     names = module.__dict__
