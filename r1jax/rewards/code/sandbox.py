@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,7 @@ START = 60.0  # seconds for a sandbox to start on a busy machine
 OUTPUT = 4 * MEGABYTE  # bytes of standard output, of a file, and about those of a reply
 _PROCESSES = 32  # processes and threads
 _NOBODY = 65534
+_FOLDER = "r1jax-sandbox-"  # and the id of the worker
 _FIRST_USER = 100_000_000  # above the ids of a usual system
 _counter = itertools.count()
 
@@ -55,7 +57,10 @@ class Sandbox:
             self._user = _FIRST_USER + os.getpid() % 2**22 * 64 + next(_counter) % 64
         if level == "rlimits" and self._user is None:
             hide_process()
-        self._folder = tempfile.mkdtemp(prefix="r1jax-") if level == "rlimits" else None
+        self._folder = None
+        if level == "rlimits":
+            _remove_stale_folders()
+            self._folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
         if self._folder and self._user is not None:
             self._user = _give(self._folder, self._user)
         options = {
@@ -219,6 +224,23 @@ class Sandboxes:
 
     def _new(self) -> Sandbox:
         return Sandbox(self.level, self._config, self._config.seconds)
+
+
+@functools.cache
+def _remove_stale_folders() -> None:
+    """Removes the folders of sandboxes whose worker was killed before it could do so."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        worker = path.name.removeprefix(_FOLDER).partition("-")[0]
+        if worker.isdigit() and not _exists(int(worker)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # of another user
+    return True
 
 
 def _give(folder: str, user: int) -> int:

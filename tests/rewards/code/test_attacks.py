@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from r1jax.rewards.code import sandbox
 from r1jax.rewards.code.config import LEVELS, CodeConfig, Level
 from r1jax.rewards.code.guest.system_call_filter import MACHINES
 from r1jax.rewards.code.isolation import missing
@@ -81,9 +83,9 @@ def check_test(secret: str) -> CodeTests:
 
 def printed(level: Level, source: str, seconds: float = 20.0) -> str:
     """The output of a program; "" if it did not end in time."""
-    with Sandbox(level, CONFIG, SECONDS) as sandbox:
+    with Sandbox(level, CONFIG, SECONDS) as started:
         try:
-            reply = sandbox.ask(("run", source, ""), seconds)
+            reply = started.ask(("run", source, ""), seconds)
         except SandboxError:
             return ""
         return bytes.fromhex(reply[1]).decode(errors="replace")
@@ -171,11 +173,16 @@ def test_sandboxes_end_with_their_worker(level: Level) -> None:
     assert worker.stdout is not None and worker.stdout.readline() == b"started\n" and len(guests()) >= 3
     worker.kill()
     worker.wait()
+    folders = [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(f"r1jax-sandbox-{worker.pid}-")]
+    assert bool(folders) == (level == "rlimits")
     worker.stdout.close()
     until = time.monotonic() + 20
     while left := guests():
         assert time.monotonic() < until, left
         time.sleep(0.05)
+    sandbox._remove_stale_folders.cache_clear()
+    with Sandbox("rlimits", CONFIG, SECONDS):
+        assert not any(os.path.exists(os.path.join(tempfile.gettempdir(), name)) for name in folders)
 
 
 def test_honest_programs_earn_between_attacks(level: Level) -> None:
