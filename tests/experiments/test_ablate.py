@@ -112,5 +112,5 @@ def test_every_setting_reaches_the_stages():
     assert stages(longer)[0].settings.max_tokens == 96  # so that the base has the context of all arms
     own = {field.name for field in dataclasses.fields(Config)}
     read = {field.name for part in (AblationConfig, type(ablation)) for field in dataclasses.fields(part)}
-    beside = "mesh until only force dry_run base out seed measure save pretrain"
+    beside = "mesh until only force dry_run track base out seed measure save pretrain"
     assert own == (read - {"arms"}) | set(beside.split())
