@@ -45,6 +45,7 @@ from r1jax.recipe.task_evaluation import TaskSettings, problems_hash, stage_name
 from r1jax.report.finished_evaluations import ModelResults, distinct_names, read_evaluation
 from r1jax.report.harness import write_harness
 from r1jax.report.task_evaluation import screen_table, write_model_comparison, write_report
+from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import make_mesh
@@ -266,6 +267,8 @@ def main() -> None:
     names = names_of(config.model)
     sources = find_sources(tasks, config.data, config.problems)
     problems = {task.name: read_source(task, sources[task.name], config.limit) for task in tasks}
+    if any(problem.checker == "code" for found in problems.values() for problem in found):
+        choose_level(config.verifier.code)
     stages = {model: stages_of(config, model, tasks, problems, sources) for model in config.model}
     folders = {model: config.out / name for model, name in zip(config.model, names, strict=True)}
     plans = {model: make_plan(stages[model], folders[model]) for model in config.model}
