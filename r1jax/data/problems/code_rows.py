@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
+import contextlib
 import json
 import pickletools
 import re
@@ -233,10 +234,7 @@ def _is_metadata(node: ast.stmt) -> bool:
 def _cases(row: Row, column: str, location: str) -> list[dict[str, str]]:
     """The tests of a column: a list, JSON, or packed JSON."""
     given = row.get(column) or []
-    try:
-        tests = json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError):
-        tests = _unpacked(given, column, location)
+    tests = _decoded(given, column, location) if isinstance(given, str) else given
     if not isinstance(tests, list) or not all(isinstance(t, dict) and t.keys() >= {*_PAIR} for t in tests):
         raise UserError(f"{location}: column {column!r} is {preview(given)}: write a list of tests as JSON")
     if not all(isinstance(case[name], str) for case in tests for name in _PAIR):
@@ -244,7 +242,9 @@ def _cases(row: Row, column: str, location: str) -> list[dict[str, str]]:
     return tests
 
 
-def _unpacked(given: str, column: str, location: str) -> Any:
+def _decoded(given: str, column: str, location: str) -> Any:
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(given)
     try:
         packed = zlib.decompressobj().decompress(base64.b64decode(given, validate=True), _LARGEST)
         return json.loads(_pickled_text(packed))
