@@ -32,7 +32,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.endpoint import Endpoint
 from r1jax.evaluation.estimators import MOST_SAMPLES
 from r1jax.evaluation.tasks.sources import Source, find_sources, read_source
-from r1jax.evaluation.tasks.table import find_tasks
+from r1jax.evaluation.tasks.table import find_tasks, for_problems
 from r1jax.evaluation.tasks.task import Task
 from r1jax.models.attention import check_attention
 from r1jax.models.config import ComputeOptions
@@ -267,6 +267,7 @@ def main() -> None:
     names = names_of(config.model)
     sources = find_sources(tasks, config.data, config.problems)
     problems = {task.name: read_source(task, sources[task.name], config.limit) for task in tasks}
+    tasks = [for_problems(task, problems[task.name]) for task in tasks]
     if any(problem.checker == "code" for found in problems.values() for problem in found):
         choose_level(config.verifier.code)
     stages = {model: stages_of(config, model, tasks, problems, sources) for model in config.model}

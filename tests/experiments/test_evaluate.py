@@ -331,9 +331,8 @@ def test_a_level_of_isolation_that_is_missing_is_one_line_before_device_work(mon
     row = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(g):\n    assert g() == 1\n"}
     (tmp_path / "code.jsonl").write_text(json.dumps(row))
     flags = ["--model", MODEL, "--out", tmp_path / "out", "--code.isolation", "bwrap"]
-    # A mesh of more devices than there are is refused later, when the devices are needed.
     task = ["--tasks", "humaneval", "--data", f"humaneval={tmp_path}/code.jsonl"]
-    line = refused(*flags, *task, "--mesh", "64x1")
+    line = refused(*flags, *task)
     assert "code.isolation=bwrap does not work here (no bwrap here)" in line
     assert not (tmp_path / "out").exists()
     ok(*flags, *SMALL, "--dry-run")  # no task has programs

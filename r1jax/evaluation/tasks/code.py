@@ -10,7 +10,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.evaluation.tasks.maths import names
 from r1jax.evaluation.tasks.task import Row, Task
 
-_REQUEST = "Reply with one block of Python code, fenced by ```python and ```, that contains all of the program."
+REQUEST = "Reply with one block of Python code, fenced by ```python and ```, that contains all of the program."
 _MBPP_TEST = range(11, 511)  # the task_id of the test split (arXiv 2108.07732)
 
 
@@ -28,7 +28,7 @@ def _code_task(
     problem: Callable[[Row, str], Problem | None],
     samples: int,
 ) -> Task:
-    return Task(name, hub, tuple(files), tuple(columns), problem, "code", _REQUEST, samples)
+    return Task(name, hub, tuple(files), tuple(columns), problem, "code", REQUEST, samples)
 
 
 TASKS = (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks import choices, code, maths
 from r1jax.evaluation.tasks.maths import BOXED
@@ -46,6 +48,22 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
     if not words:
         raise UserError(f"no tasks: give --tasks some of {', '.join(TASKS)}, gym:NAME")
     return [find_task(word) for word in dict.fromkeys(words)]
+
+
+def for_problems(task: Task, problems: Sequence[Problem]) -> Task:
+    """The task as its problems need it: it asks for programs if tests judge them, as they may in the user's own.
+
+    Raises UserError if tests judge only some of the problems, since a task has one way to ask.
+    """
+    programs = sum(problem.checker == "code" for problem in problems)
+    if task.form == "code" or not programs:
+        return task
+    if programs < len(problems):
+        raise UserError(
+            f"{task.name}: {programs} of {len(problems)} problems ask for programs and the others for answers: put "
+            "them into two files and evaluate each"
+        )
+    return dataclasses.replace(task, form="code", request=code.REQUEST)
 
 
 def find_task(name: str) -> Task:
