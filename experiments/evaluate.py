@@ -32,7 +32,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.endpoint import Endpoint
 from r1jax.evaluation.estimators import MOST_SAMPLES
 from r1jax.evaluation.tasks.sources import Source, find_sources, read_source
-from r1jax.evaluation.tasks.table import find_tasks
+from r1jax.evaluation.tasks.table import find_tasks, for_problems
 from r1jax.evaluation.tasks.task import Task
 from r1jax.models.attention import check_attention
 from r1jax.models.config import ComputeOptions
@@ -45,6 +45,7 @@ from r1jax.recipe.task_evaluation import TaskSettings, problems_hash, stage_name
 from r1jax.report.finished_evaluations import ModelResults, distinct_names, read_evaluation
 from r1jax.report.harness import write_harness
 from r1jax.report.task_evaluation import screen_table, write_model_comparison, write_report
+from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import make_mesh
@@ -266,6 +267,9 @@ def main() -> None:
     names = names_of(config.model)
     sources = find_sources(tasks, config.data, config.problems)
     problems = {task.name: read_source(task, sources[task.name], config.limit) for task in tasks}
+    tasks = [for_problems(task, problems[task.name]) for task in tasks]
+    if any(problem.checker == "code" for found in problems.values() for problem in found):
+        choose_level(config.verifier.code)
     stages = {model: stages_of(config, model, tasks, problems, sources) for model in config.model}
     folders = {model: config.out / name for model, name in zip(config.model, names, strict=True)}
     plans = {model: make_plan(stages[model], folders[model]) for model in config.model}

@@ -17,7 +17,6 @@ from r1jax.evaluation.evaluate import problem_hash
 from r1jax.evaluation.records import Record, append_records
 from r1jax.evaluation.summary import Evaluation, Outcomes, shown_ks, summarise
 from r1jax.evaluation.task_samples import Drawn
-from r1jax.evaluation.tasks.code import CODE
 from r1jax.evaluation.voting import NO_ANSWER, vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.scores import FULL_SCORE, Scorer
@@ -107,7 +106,7 @@ def task_evaluation(
 
 def _judged(problem: Problem, one: Drawn) -> Completion:
     """The completion that the scorer judges; of one for a code problem the program alone, without the reasoning."""
-    if problem.checker != CODE:
+    if problem.checker != "code":
         return one.completion
     return dataclasses.replace(one.completion, text=one.completion.answer or "", template=_PROGRAM)
 

@@ -20,7 +20,7 @@ from r1jax.evaluation.task_figures import judge_samples, task_evaluation
 from r1jax.evaluation.task_samples import Drawn, Place, endpoint_samples, model_samples
 from r1jax.evaluation.tasks.prompts import TaskTemplate, task_template
 from r1jax.evaluation.tasks.sources import Source, read_source
-from r1jax.evaluation.tasks.table import find_task
+from r1jax.evaluation.tasks.table import find_task, for_problems
 from r1jax.evaluation.tasks.task import Task
 from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.stage import Figures, Inputs
@@ -83,6 +83,7 @@ def task_stage(settings: TaskSettings, inputs: Inputs, folder: Path) -> Figures:
     problems = read_source(task, settings.source, settings.limit)
     if problems_hash(problems) != settings.problems:
         raise UserError(f"the problems of {task.name} have changed since the command started: run it again")
+    task = for_problems(task, problems)
     template = template_of(task, settings.chat, settings.template)
     rows = ({"id": problem_hash(p), "prompt": template.question(p), **dataclasses.asdict(p)} for p in problems)
     write_whole(folder / PROBLEMS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

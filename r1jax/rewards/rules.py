@@ -36,7 +36,7 @@ def code(problem: Problem, completion: Completion) -> float:
     """
     template, text = completion.template, completion.text
     if not template.tags:
-        return SERVICE.score(problem, text)
+        return SERVICE.score(problem, template.reply(text))
     answer = template.answer(text)
     if answer is None and "```" not in template.summary(text):
         return 0.0

@@ -17,6 +17,7 @@ from r1jax.evaluation.summary import Evaluation
 from r1jax.recipe import task_evaluation
 from r1jax.report import task_evaluation as report
 from r1jax.rewards.checkers import check
+from r1jax.rewards.code import isolation
 from r1jax.rewards.rules import accuracy
 from r1jax.rewards.scores import Scores
 from tests.helpers.chat_server import chat_server, reply
@@ -323,6 +324,18 @@ def test_a_wrong_input_is_one_line(flags, message, tmp_path) -> None:
             flags, message = flags.replace(name, str(place)), message.replace(name, re.escape(str(place)))
         out = [] if flags.startswith("--compare") else ["--out", tmp_path / "out"]
         assert re.search(message, refused(*flags.split(), *out))
+
+
+def test_a_level_of_isolation_that_is_missing_is_one_line_before_device_work(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(isolation, "missing", lambda level: f"no {level} here")
+    row = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(g):\n    assert g() == 1\n"}
+    (tmp_path / "code.jsonl").write_text(json.dumps(row))
+    flags = ["--model", MODEL, "--out", tmp_path / "out", "--code.isolation", "bwrap"]
+    task = ["--tasks", "humaneval", "--data", f"humaneval={tmp_path}/code.jsonl"]
+    line = refused(*flags, *task)
+    assert "code.isolation=bwrap does not work here (no bwrap here)" in line
+    assert not (tmp_path / "out").exists()
+    ok(*flags, *SMALL, "--dry-run")  # no task has programs
 
 
 # Each flag of the command, and the test file where changing it changes something.

@@ -16,6 +16,7 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
 from tests.experiments.helpers import SMALL, params_of, rows_of, run, same, short_run
+from tests.helpers.paths import FIXTURES
 
 
 def test_the_folder_of_a_run_holds_what_was_promised(finished):
@@ -131,6 +132,16 @@ def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):
     status, _, stderr = run(tmp_path / "run", *flags)
     assert status == 2
     assert len(stderr.strip().splitlines()) == 1 and message in stderr
+
+
+def test_programs_may_be_trained_on_from_a_file_of_tests(tmp_path):
+    test = "def check(candidate):\n    assert candidate() == 1\n"
+    rows = [{"prompt": f"def f{i}():\n", "entry_point": f"f{i}", "test": test} for i in range(8)]
+    path = tmp_path / "humaneval.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [f"--base={FIXTURES / 'llama_tied'}", f"--problems.source={path}", "--problems.held-out-share=0.5"]
+    status, stdout, stderr = run(tmp_path / "run", *flags, "--dry-run", "--rewards", "code")
+    assert status == 0 and "r1-zero" in stdout, stderr
 
 
 def test_preview_shows_prompts_samples_and_rewards_and_stops(finished, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,27 @@ def nested(row: Row, column: str) -> Any:
     value: Any = row
     for name in column.split("."):
         value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def cell(row: Mapping[str, Any], location: str, *names: str) -> Any:
+    """The value of the first of some columns that the row has; raises UserError if it has none of them."""
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    first, *rest = names
+    others = f" (or {', '.join(map(repr, rest))})" if rest else ""
+    have = f", only {', '.join(map(repr, row))}" if row else ""
+    raise UserError(f"{location}: no column {first!r}{others}{have}: give a file with the usual columns")
+
+
+def text_cell(row: Mapping[str, Any], location: str, *names: str) -> str:
+    """The text of the first of some columns that the row has; a number becomes text. Raises UserError as cell does."""
+    value = cell(row, location, *names)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{location}: column {names[0]!r} is {preview(value)}: write some text")
     return value
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from r1jax.data.formats.rows import Row, first_row, nested, preview, read_rows
+from r1jax.data.problems.code_rows import READERS
 from r1jax.data.problems.problem import Checker, KeyedProblem, Problem
+from r1jax.data.problems.questions import question_text
 from r1jax.data.problems.shapes import Shape, kind_name, placed_answer, recognise
 from r1jax.data.text.numbers import MAX_EXPONENT, parse_number, plain
 from r1jax.errors import UserError
@@ -34,7 +36,8 @@ def read_problems(
     Rows with the columns ``prompt`` (text) and ``answer`` (text or number) may have ``kind`` (text; default: the name
     of the file or data set), ``checker`` (number, math or exact; default: the argument) and ``language`` (such as en or
     zh); r1jax.data.problems.shapes lists the other shapes. Other columns are ignored. A numeric answer becomes its
-    decimal digits without rounding: 1e3 is 1000, 0.50 is 0.5.
+    decimal digits without rounding: 1e3 is 1000, 0.50 is 0.5. Rows with tests of programs become problems with the
+    checker "code".
 
     Args:
       checker: "number" stands for the checker of the shape, if it has one.
@@ -71,7 +74,11 @@ def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker)
     for column in (shape.prompt, shape.answer):
         if nested(row, column) is None:
             raise UserError(f"{location}: no column {column!r}: each row needs {shape.prompt!r} and {shape.answer!r}")
-    question = _question(nested(row, shape.prompt), shape.prompt, location)
+    if shape.code and (problem := READERS[shape.code]({**row, "prompt": nested(row, shape.prompt)}, location)):
+        language = _optional_text(row, shape.language, location, "its short name, such as en or zh")
+        kind = _kind(row, shape, location) or problem.kind
+        return problem.question, dataclasses.replace(problem, kind=kind, language=language)
+    question = question_text(nested(row, shape.prompt), shape.prompt, location)
     answer = _answer(nested(row, shape.answer), shape, location)
     kind = _kind(row, shape, location) or kind
     own = _optional_text(row, shape.checker, location, f"{', '.join(_CHECKERS)} or nothing")
@@ -107,24 +114,6 @@ def _kind(row: Row, shape: Shape, location: str) -> str:
         return _optional_text(row, shape.kind, location, "a name")
     value = nested(row, shape.kind)
     return kind_name(value) if isinstance(value, str | int) else ""
-
-
-def _question(value: Any, column: str, location: str) -> str:
-    """The text of a question, or of the only user message of a list of messages; a system message is left out."""
-    if isinstance(value, list) and value and all(isinstance(one, dict) and "role" in one for one in value):
-        said = [one for one in value if one["role"] != "system"]
-        if len(said) != 1 or said[0]["role"] != "user":
-            roles = ", ".join(str(one["role"]) for one in value[:5])
-            raise UserError(
-                f"{location}: column {column!r} has messages of the roles {roles}: one message of the role user is read"
-            )
-        value = said[0].get("content")
-        if isinstance(value, list):
-            parts = [str(part.get("type")) for part in value if isinstance(part, dict)]
-            raise UserError(f"{location}: column {column!r} has parts of the types {', '.join(parts)}: write text")
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{location}: column {column!r} is {preview(value)}: write some text")
-    return value
 
 
 def _optional_text(row: Row, column: str | None, location: str, wanted: str) -> str:

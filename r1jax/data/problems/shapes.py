@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from r1jax.data.formats.rows import Row, nested
+from r1jax.data.problems import code_rows
 from r1jax.errors import UserError
 
 # whole: the column is the answer. solution: the answer is at its end, after #### or in \boxed{}; else the column is it.
@@ -32,6 +33,8 @@ class Shape:
       either of these if one is there ("solution").
     judged: "number" if all answers are numbers, "math" if they are mathematics, "either" if each is judged as a number
       if it is one and as mathematics otherwise; None: as the config says.
+    code: the function in code_rows.READERS that reads the rows whose answer is a program; "": no row has one.
+    more: other columns that this function reads.
     """
 
     name: str
@@ -42,11 +45,14 @@ class Shape:
     language: str | None = None
     place: Place = "whole"
     judged: Literal["number", "math", "either"] | None = None
+    code: str = ""
+    more: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read."""
-        return tuple(dict.fromkeys(c for c in (self.prompt, self.answer, self.kind, self.checker, self.language) if c))
+        parts = (self.prompt, self.answer, self.kind, self.checker, self.language, *self.more)
+        return tuple(dict.fromkeys(column for column in parts if column))
 
     def __str__(self) -> str:
         places = {
@@ -56,7 +62,8 @@ class Shape:
             "boxed": r" in \boxed",
         }
         kind = f", kind: {self.kind}" if self.kind else ""
-        return f"{self.name} (question: {self.prompt}, answer: {self.answer}{places[self.place]}{kind})"
+        answer = f"tests: {self.answer}" if self.more else f"answer: {self.answer}{places[self.place]}"
+        return f"{self.name} (question: {self.prompt}, {answer}{kind})"
 
 
 def recognise(row: Row, location: str, columns: Sequence[str] = ()) -> Shape:
@@ -70,7 +77,9 @@ def recognise(row: Row, location: str, columns: Sequence[str] = ()) -> Shape:
             raise UserError(f"{location}: no column {name!r}: it has {_names(row)}")
     if images := next((name for name in row if name.lower() in ("image", "images") and row[name]), None):
         raise UserError(f"{location}: column {images!r} has images, which the models here do not read: give text alone")
-    found = _known({**row, **{field: nested(row, name) for field, name in given.items()}})
+    # Columns that the user names replace those of a code problem, so its rows have another shape.
+    found = None if given.keys() & {"prompt", "answer", "checker"} else _code(row)
+    found = found or _known({**row, **{field: nested(row, name) for field, name in given.items()}})
     if found is None:
         missing = next((field for field in ("prompt", "answer") if row.get(field) is None and field not in given), "")
         raise UserError(
@@ -78,7 +87,7 @@ def recognise(row: Row, location: str, columns: Sequence[str] = ()) -> Shape:
             "answer=..."
         )
     if "answer" in given:
-        found = dataclasses.replace(found, place="solution", judged=None)
+        found = dataclasses.replace(found, place="solution", judged=None, code="")
     name = f"{found.name}, changed by --problems.columns" if given else found.name
     return dataclasses.replace(found, name=name, **given)
 
@@ -96,6 +105,20 @@ def parse_columns(columns: Sequence[str]) -> dict[str, str]:
     return given
 
 
+def _code(row: Row) -> Shape | None:
+    """The shape of a data set whose answers are all programs; None for other rows."""
+    if all(isinstance(row.get(name), str) for name in ("prompt", "test", "entry_point")):
+        return Shape("HumanEval", "prompt", "test", code="HumanEval", more=code_rows.HUMANEVAL)
+    if isinstance(row.get("test_list"), list) and (row.get("text") or row.get("prompt")):
+        question = "prompt" if row.get("prompt") else "text"
+        return Shape("MBPP", question, "test_list", code="MBPP", more=code_rows.MBPP)
+    if row.get("question_content") and row.get("public_test_cases"):
+        more = code_rows.LIVECODEBENCH
+        kind = "difficulty" if row.get("difficulty") else None
+        return Shape("LiveCodeBench", "question_content", "public_test_cases", kind, code="LiveCodeBench", more=more)
+    return None
+
+
 def _known(row: Row) -> Shape | None:
     """The first known shape that the row has; column names match in any case."""
     names = {name.lower(): name for name in reversed(row)}
@@ -108,7 +131,8 @@ def _known(row: Row) -> Shape | None:
 
     kind = first(*_KINDS)
     if nested(row, "reward_model.ground_truth") is not None and has("prompt"):
-        return Shape("verl", names["prompt"], "reward_model.ground_truth", kind, place="solution", judged="either")
+        truth = "reward_model.ground_truth"
+        return Shape("verl", names["prompt"], truth, kind, place="solution", judged="either", code="verl")
     marked = isinstance(answer := row.get(names.get("answer", "")), str) and "####" in answer
     if "prompt" in row and "answer" in row and not isinstance(row["prompt"], list):
         place = "solution" if marked else "whole"

@@ -106,7 +106,7 @@ class Template:
         if self.tags:
             return _between(_outside_reasoning(text), "<answer>", "</answer>")
         if self.code:
-            return text.strip() or None
+            return _outside_reasoning(text).strip() or None
         if self.conclusion:
             said = list(re.finditer(re.escape(self.conclusion), text, re.IGNORECASE))
             text = text[said[-1].end() :] if said else _last_box(text)

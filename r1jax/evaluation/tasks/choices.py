@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from r1jax.data.formats.rows import preview
+from r1jax.data.formats.rows import cell, preview, text_cell
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks.maths import names
-from r1jax.evaluation.tasks.task import Row, Task, cell, text_cell
+from r1jax.evaluation.tasks.task import Row, Task
 
 LETTERS = "ABCDEFGHIJ"
 _REQUEST = 'Reason step by step. Then write the last line of your reply in the form "Answer: LETTER".'

@@ -2,10 +2,11 @@ r"""Tasks whose answer is a number or a mathematical expression: gsm8k, math500,
 
 from __future__ import annotations
 
+from r1jax.data.formats.rows import cell, text_cell
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.numbers import parse_number
 from r1jax.errors import UserError
-from r1jax.evaluation.tasks.task import Row, Task, cell, text_cell
+from r1jax.evaluation.tasks.task import Row, Task
 
 # As published with the models of DeepSeek-R1: the answer stands in a box, and there is no system message.
 BOXED = r"Please reason step by step, and put your final answer within \boxed{}."

@@ -23,6 +23,7 @@ _LETTER = re.compile(
 )
 _ALONE = re.compile(r"[\s(*$]*(?:\\(?:text|mathrm|textbf)\{)?\(?([A-Z])[)}]*(?:[.):,]\s.*|[\s).:*$]*)", re.DOTALL)
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_DEFINITION = re.compile(r"^(?:(?:async )?def|class) ", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TaskTemplate(Template):
     named: bool = False
 
     def question(self, problem: Problem) -> str:
-        """The prompt of a problem; without chat, a problem with a code prefix is asked by the prefix alone."""
+        """The prompt of a problem; without chat, a problem with a function to complete is asked by that alone."""
         if self.form == "code" and not self.chat and not self.named and (prefix := code_prefix(problem)):
             return prefix
         return super().question(problem)
@@ -87,8 +88,9 @@ def task_template(form: Form, request: str, chat: bool, named: str | None = None
 
 
 def code_prefix(problem: Problem) -> str:
-    """The code that stands before the completion of a code problem; "" if there is none."""
-    return json.loads(problem.metadata).get("prefix", "") if problem.metadata else ""
+    """The code that a completion continues, such as the head of a function; "" if there is none."""
+    prefix = json.loads(problem.metadata).get("prefix", "") if problem.metadata else ""
+    return prefix if _DEFINITION.search(prefix) else ""  # imports alone are no question
 
 
 def read_boxed(text: str) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks import choices, code, maths
 from r1jax.evaluation.tasks.maths import BOXED
@@ -40,15 +42,28 @@ TASKS = {
 def find_tasks(names: Sequence[str]) -> list[Task]:
     """The tasks of names or comma-separated names, each once.
 
-    Raises UserError for no names, an unknown one (with a suggestion), or a task that this build has no checker for.
+    Raises UserError for no names, or an unknown one (with a suggestion).
     """
     words = [word.strip() for name in names for word in name.split(",") if word.strip()]
     if not words:
         raise UserError(f"no tasks: give --tasks some of {', '.join(TASKS)}, gym:NAME")
-    tasks = [find_task(word) for word in dict.fromkeys(words)]
-    if (unjudged := [task.name for task in tasks if task.form == "code"]) and not code.has_checker():
-        raise UserError(f"{', '.join(unjudged)}: this build has no checker for programs: leave such tasks out")
-    return tasks
+    return [find_task(word) for word in dict.fromkeys(words)]
+
+
+def for_problems(task: Task, problems: Sequence[Problem]) -> Task:
+    """The task as its problems need it: it asks for programs if tests judge them, as they may in the user's own.
+
+    Raises UserError if tests judge only some of the problems, since a task has one way to ask.
+    """
+    programs = sum(problem.checker == "code" for problem in problems)
+    if task.form == "code" or not programs:
+        return task
+    if programs < len(problems):
+        raise UserError(
+            f"{task.name}: {programs} of {len(problems)} problems ask for programs and the others for answers: put "
+            "them into two files and evaluate each"
+        )
+    return dataclasses.replace(task, form="code", request=code.REQUEST)
 
 
 def find_task(name: str) -> Task:

@@ -1,4 +1,4 @@
-"""A task as data, and the columns of its rows."""
+"""A task as data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from r1jax.data.formats.rows import preview
 from r1jax.data.problems.problem import Problem
-from r1jax.errors import UserError
 from r1jax.evaluation.tasks.prompts import Form
 
 Row = Mapping[str, Any]
@@ -42,24 +40,3 @@ class Task:
     request: str
     samples: int
     max_tokens: int = PUBLISHED_TOKENS
-
-
-def cell(row: Row, location: str, *names: str) -> Any:
-    """The value of the first of some columns that the row has; raises UserError if it has none of them."""
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    first, *rest = names
-    others = f" (or {', '.join(map(repr, rest))})" if rest else ""
-    have = f", only {', '.join(map(repr, row))}" if row else ""
-    raise UserError(f"{location}: no column {first!r}{others}{have}: give a file with the task's usual columns")
-
-
-def text_cell(row: Row, location: str, *names: str) -> str:
-    """The text of the first of some columns that the row has; a number becomes text. Raises UserError as cell does."""
-    value = cell(row, location, *names)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:g}" if isinstance(value, float) else str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{location}: column {names[0]!r} is {preview(value)}: write some text")
-    return value

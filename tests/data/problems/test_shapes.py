@@ -15,6 +15,7 @@ from r1jax.data.problems.files import read_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.problems.shapes import last_boxed, recognise
 from r1jax.errors import UserError
+from r1jax.rewards.code.tests import read_tests
 from tests.data.helpers import write_lines
 from tests.helpers.hub import Hub
 
@@ -138,6 +139,86 @@ def test_a_shape_is_recognised(tmp_path: Path, row: dict[str, Any], shape: str, 
     assert found.problems == ((expected.question, expected),)
     if expected.checker == "math":  # a checker that is asked for is used
         assert read_problems(str(path), "exact").problems[0][1].checker == "exact"
+
+
+CODE = [
+    (
+        {"task_id": "HumanEval/1", "prompt": "def f():\n", "entry_point": "f", "test": "def check(c): assert c() == 1"},
+        "HumanEval (question: prompt, tests: test)",
+        ("humaneval", {"asserts": ["assert f() == 1"], "setup": "", "prefix": "def f():\n", "entry_point": "f"}),
+    ),
+    (
+        {"task_id": 2, "text": "Write f.", "code": "def f(): return 1", "test_list": ["assert f() == 1"]},
+        "MBPP (question: text, tests: test_list)",
+        ("mbpp", {"asserts": ["assert f() == 1"], "setup": "", "entry_point": "f"}),
+    ),
+    (
+        {"task_id": 2, "prompt": "Write f.", "test_list": ["assert f() == 1"], "test_imports": ["import os"]},
+        "MBPP (question: prompt, tests: test_list)",
+        ("mbpp", {"asserts": ["assert f() == 1"], "setup": "import os", "entry_point": ""}),
+    ),
+    (
+        {
+            "question_content": "Add.",
+            "difficulty": "very hard",
+            "public_test_cases": '[{"input": "1", "output": "2", "testtype": "stdin"}]',
+            "private_test_cases": "[]",
+        },
+        "LiveCodeBench (question: question_content, tests: public_test_cases, kind: difficulty)",
+        ("very-hard", {"tests": [{"input": "1", "output": "2"}]}),
+    ),
+    (
+        {
+            "data_source": "taco",
+            "prompt": ASKED,
+            "reward_model": {"ground_truth": '{"inputs": ["1"], "outputs": ["2"]}'},
+        },
+        "verl (question: prompt, answer: reward_model.ground_truth~, kind: data_source)",
+        ("taco", {"tests": [{"input": "1", "output": "2"}]}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "shape", "expected"), CODE)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_with_tests_are_problems_of_code(tmp_path: Path, row: Any, shape: str, expected: Any, suffix: str) -> None:
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".jsonl":
+        write_lines(path, row)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    found = read_problems(str(path), "number")
+    assert str(found.shape) == shape.replace("~", END)
+    ((key, problem),) = found.problems
+    assert (problem.checker, problem.kind, json.loads(problem.metadata)) == ("code", *expected)
+    assert key == problem.question and read_tests(problem.metadata).count == 1
+    assert found.problems == read_problems(str(path), "exact").problems  # tests are not compared as text
+
+
+def test_a_verl_file_may_hold_programs_and_answers(tmp_path: Path) -> None:
+    truths = ("42", '["assert f() == 1"]', "[0, 1)", '{"inputs": ["1"], "outputs": ["2"]}')
+    rows = [{"prompt": f"q{i}", "reward_model": {"ground_truth": truth}} for i, truth in enumerate(truths)]
+    found = read_problems(write_lines(tmp_path / "data.jsonl", *rows), "number")
+    assert [(p.checker, p.answer) for _, p in found.problems] == [
+        ("number", "42"),
+        ("code", ""),
+        ("math", "[0, 1)"),
+        ("code", ""),
+    ]
+    rows[1]["reward_model"] = {"ground_truth": '{"inputs": [1], "outputs": []}'}
+    path = write_lines(tmp_path / "wrong.jsonl", *rows)
+    with pytest.raises(UserError, match=r"wrong\.jsonl, line 2: column 'reward_model\.ground_truth' has no output for"):
+        read_problems(path, "number")
+    assert read_problems(path, "number", skip_unreadable=True).skipped == 1
+
+
+def test_columns_that_the_user_names_replace_the_tests_of_code(tmp_path: Path) -> None:
+    row, _, (_, tests) = CODE[0]
+    path = write_lines(tmp_path / "data.jsonl", row | {"gold": "5", "area": "Set Theory"})
+    ((_, problem),) = read_problems(path, "number", ("answer=gold",)).problems
+    assert (problem.question, problem.answer, problem.checker) == (row["prompt"], "5", "number")
+    ((_, problem),) = read_problems(path, "number", ("kind=area",)).problems
+    assert (problem.kind, json.loads(problem.metadata)) == ("Set-Theory", tests)
 
 
 def test_columns_of_another_shape_are_named_by_the_user(tmp_path: Path) -> None:

@@ -248,3 +248,10 @@ def test_an_unknown_template_suggests_similar_names() -> None:
     assert find_template("think") is TEMPLATES["think"]
     with pytest.raises(UserError, match="unknown template 'r1_zero': did you mean r1-zero"):
         find_template("r1_zero")
+
+
+def test_a_program_in_the_reasoning_is_no_answer_of_the_code_template() -> None:
+    template, block = find_template("code"), "```python\npass\n```"
+    assert template.answer(f"<think>{block}</think> Done.") == "Done."
+    assert template.answer(f"<think>hm</think>\n{block}\n") == block
+    assert template.answer(f"<think>{block}") is None

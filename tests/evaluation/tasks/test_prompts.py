@@ -116,6 +116,8 @@ def test_a_model_without_chat_completes_the_prefix_of_a_code_problem() -> None:
     problem = Problem("Complete f.", "", "k", "exact", json.dumps({"prefix": "def f():\n"}))
     assert task_template("code", "Go.", chat=False).question(problem) == "def f():\n"
     assert task_template("code", "Go.", chat=True).question(problem) == "Complete f.\n\nGo."
+    imports = Problem("Write f.", "", "k", "code", json.dumps({"prefix": "from typing import *\n"}))
+    assert "Write f." in task_template("code", "Go.", chat=False).question(imports)
 
 
 def test_a_template_with_a_name_keeps_its_prompt_and_its_rule_for_the_answer() -> None:

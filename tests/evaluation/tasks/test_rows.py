@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import pickle
-import zlib
-
 import pytest
 
 from r1jax.errors import UserError
@@ -15,44 +10,7 @@ from r1jax.evaluation.tasks.table import TASKS
 
 WHERE = "file, line 1"
 
-HUMANEVAL = {
-    "task_id": "HumanEval/0",
-    "prompt": 'def twice(x: int) -> int:\n    """Two times x."""\n',
-    "entry_point": "twice",
-    "canonical_solution": "    return 2 * x\n",
-    "test": "import math\n\nMETADATA = {'author': 'x'}\n\n\ndef check(candidate):\n    # a comment\n"
-    "    assert True, 'ok'\n    assert candidate(1) == 2, 'one'\n    assert math.isclose(candidate(candidate(2)), 8)\n",
-}
-LOOP = "def check(candidate):\n    for i in range(9):\n        assert candidate(i) == 2 * i\n"
-MBPP = {
-    "task_id": 11,
-    "text": "Write a function to add.",
-    "code": "def add(a, b): return a + b",
-    "test_list": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"],
-    "test_setup_code": "",
-    "challenge_test_list": [],
-}
-STDIN = {
-    "question_content": "Read a number, print its double.",
-    "starter_code": "",
-    "difficulty": "easy",
-    "public_test_cases": json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}]),
-    "private_test_cases": json.dumps([{"input": "5\n", "output": "10\n", "testtype": "stdin"}]),
-    "metadata": "{}",
-}
-
-
-class Evil:
-    def __reduce__(self):
-        return (print, ("run",))
-
-
-def packed(value) -> str:
-    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
-
-
-def metadata(problem):
-    return json.loads(problem.metadata)
+MBPP = {"task_id": 11, "text": "Write a function to add.", "test_list": ["assert add(1, 2) == 3"]}
 
 
 def test_gsm8k_takes_the_number_after_the_marks() -> None:
@@ -107,76 +65,23 @@ def test_wrong_values_of_mmlu_are_named(wrong) -> None:
         choices.mmlu(row, WHERE)
 
 
-def test_the_assertions_of_humaneval_stand_alone_with_the_code_that_they_need() -> None:
-    found = metadata(code.humaneval(HUMANEVAL, WHERE))
-    assert found["asserts"] == ["assert twice(1) == 2, 'one'", "assert math.isclose(twice(twice(2)), 8)"]
-    assert found["setup"] == "import math"
-    space: dict = {}
-    exec(found["prefix"] + HUMANEVAL["canonical_solution"] + found["setup"], space)
-    for line in found["asserts"]:
-        exec(line, space)
-    with pytest.raises(AssertionError):
-        exec(found["asserts"][0], {"twice": lambda x: x})
+def test_rows_of_mbpp_outside_its_test_split_are_left_out() -> None:
+    found = [code.mbpp({**MBPP, "task_id": number}, WHERE) for number in (2, 10, 11, 510, 511, 601)]
+    assert [one is not None for one in found] == [False, False, True, True, False, False]
+    assert code.mbpp({**MBPP, "task_id": None}, WHERE) is not None
 
 
-def test_other_tests_of_humaneval_are_called_whole() -> None:
-    found = metadata(code.humaneval({**HUMANEVAL, "test": LOOP}, WHERE))
-    assert (found["asserts"], found["setup"]) == (["check(twice)"], LOOP)
-    for test, message in (("def check(", "is not Python"), ("x = 1", "defines no function check")):
-        with pytest.raises(UserError, match=message):
-            code.humaneval({**HUMANEVAL, "test": test}, WHERE)
-
-
-def test_mbpp_shows_its_tests_and_leaves_out_rows_of_other_splits() -> None:
-    found = code.mbpp({**MBPP, "test_imports": ["import math"], "test_setup_code": "x = 1"}, WHERE)
-    assert found is not None and all(test in found.question for test in MBPP["test_list"])
-    assert metadata(found) == {"asserts": MBPP["test_list"], "setup": "import math\nx = 1"}
-    assert code.mbpp({**MBPP, "task_id": 601}, WHERE) is None
-    assert code.mbpp({**MBPP, "task_id": 2}, WHERE) is None
-
-
-@pytest.mark.parametrize("pack", [lambda text: text, packed])
-def test_livecodebench_joins_public_and_private_tests(pack) -> None:
-    found = code.livecodebench({**STDIN, "private_test_cases": pack(STDIN["private_test_cases"])}, WHERE)
-    tests = [{"input": "1\n", "output": "2\n"}, {"input": "5\n", "output": "10\n"}]
-    assert metadata(found) == {"tests": tests}
-    assert found.kind == "easy" and "standard input" in found.question
-
-
-def test_livecodebench_calls_the_function_of_a_starter() -> None:
-    case = {"input": "[1, 2]\n3", "output": "true", "testtype": "functional"}
-    row = {
-        **STDIN,
-        "starter_code": "class Solution:\n    def has(self, xs, x):\n        ",
-        "public_test_cases": json.dumps([case]),
-        "private_test_cases": "",
-        "metadata": json.dumps({"func_name": "has"}),
-    }
-    found = code.livecodebench(row, WHERE)
-    assert metadata(found) == {"function": "has", "cases": [{"args": [[1, 2], 3], "expected": True}]}
-    assert "class Solution" in found.question
-    with pytest.raises(UserError, match="names no 'func_name'"):
-        code.livecodebench({**row, "metadata": "{}"}, WHERE)
-
-
-@pytest.mark.parametrize(
-    ("tests", "message"),
-    [
-        (packed(Evil()), "neither JSON nor packed tests"),
-        ("not base64!", "neither JSON nor packed tests"),
-        (json.dumps({"input": "1"}), "write a list of tests"),
-        (json.dumps([{"input": "1"}]), "write a list of tests"),
-    ],
-)
-def test_packed_tests_that_are_none_are_refused_and_run_nothing(tests, message, capsys) -> None:
-    with pytest.raises(UserError, match=message):
-        code.livecodebench({**STDIN, "private_test_cases": tests}, WHERE)
-    assert capsys.readouterr().out == ""
+def test_a_program_is_judged_by_tests_in_each_task_of_code() -> None:
+    row = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(g):\n    assert g() == 1\n"}
+    problem = TASKS["humaneval"].problem
+    assert problem is not None
+    found = problem(row, WHERE)
+    assert found is not None and found.checker == "code" and TASKS["humaneval"].form == "code"
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.problem])
 def test_a_row_without_the_columns_of_a_task_names_them(name) -> None:
     task = TASKS[name]
     assert task.problem is not None
-    with pytest.raises(UserError, match=r"file, line 1: no column '.*give a file with the task's usual columns"):
+    with pytest.raises(UserError, match=r"file, line 1: no column '.*give a file with the usual columns"):
         task.problem({"unrelated": 1}, WHERE)

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
-from r1jax.evaluation.tasks import code
 from r1jax.evaluation.tasks.sources import HUB, Source, find_sources, read_source
-from r1jax.evaluation.tasks.table import TASKS, find_tasks
+from r1jax.evaluation.tasks.table import TASKS, find_tasks, for_problems
 
 ROWS = [{"question": f"What is {i} + {i}?", "answer": f"#### {2 * i}"} for i in range(5)]
 
@@ -88,6 +88,16 @@ def test_problems_of_the_user_are_a_task(tmp_path) -> None:
     assert 0 < len(read_source(TASKS["problems"], source, None)) < 30
 
 
+def test_a_task_asks_for_programs_if_tests_judge_its_problems() -> None:
+    task, sums = TASKS["problems"], [Problem("1 + 1?", "2", "k")]
+    programs = [Problem("Write f.", "", "k", "code", '{"asserts": ["assert f()"]}')]
+    assert for_problems(task, sums) == task and for_problems(TASKS["mbpp"], programs) == TASKS["mbpp"]
+    asked = for_problems(task, programs)
+    assert (asked.form, asked.request, asked.name) == ("code", TASKS["mbpp"].request, "problems")
+    with pytest.raises(UserError, match="problems: 1 of 2 problems ask for programs and the others for answers: put"):
+        for_problems(task, programs + sums)
+
+
 def test_names_of_tasks_are_separated_by_spaces_or_commas() -> None:
     assert [task.name for task in find_tasks(["gsm8k,aime24", "gym:leg_counting", "gsm8k"])] == [
         "gsm8k",
@@ -102,11 +112,3 @@ def test_names_of_tasks_are_separated_by_spaces_or_commas() -> None:
         source_of("gsm8k", "gsm=here.jsonl")
     generated = source_of("gym:leg_counting").generated
     assert generated is not None and generated.source == "gym:leg_counting"
-
-
-def test_programs_are_refused_in_a_build_that_cannot_judge_them(monkeypatch) -> None:
-    monkeypatch.setattr(code, "has_checker", lambda: False)
-    with pytest.raises(UserError, match="mbpp, humaneval: this build has no checker for programs"):
-        find_tasks(["gsm8k", "mbpp", "humaneval"])
-    monkeypatch.setattr(code, "has_checker", lambda: True)
-    assert len(find_tasks(["mbpp", "humaneval", "livecodebench"])) == 3

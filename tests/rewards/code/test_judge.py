@@ -194,6 +194,10 @@ def test_the_pool_judges_programs_by_accuracy_and_by_code() -> None:
         (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "r1"), 0),
         (completion(f"<think>hm</think>{BLOCK.format('2 * x')}", "r1"), 1),
         (completion(f"{BLOCK.format('2 * x')}\n{BLOCK.format('x')}", "code"), 0),  # the last block counts
+        (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),
+        (completion(f"{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),  # the prompt opened the reasoning
+        (completion(f"<think>{BLOCK.format('2 * x')}", "code"), 0),  # the reasoning was cut
+        (completion(f"<think>{BLOCK.format('x')}</think>{BLOCK.format('2 * x')}", "code"), 1),
         (completion("", "code"), 0),
         (completion("def f(x): return y", "code"), 0),
     ]
@@ -202,7 +206,7 @@ def test_the_pool_judges_programs_by_accuracy_and_by_code() -> None:
         np.testing.assert_allclose(scores.values[:, 0], [value for _, value in texts])
         np.testing.assert_allclose(scores.values[:, 1], [value for _, value in texts])
         np.testing.assert_array_equal(scores.values[:3, 2], [1, 1, 1])
-        np.testing.assert_array_equal(scores.values[6:, 2], 0)
+        np.testing.assert_array_equal(scores.values[[6, -2, -1], 2], 0)
         np.testing.assert_allclose(pool.check([DOUBLE] * 2, [BLOCK.format("2 * x"), "x"]), [1, 0])
         with pytest.raises(RewardError, match=r"Double x.*cannot be judged by tests: its metadata has no tests"):
             pool.score([code_problem()], [texts[0][0]])
