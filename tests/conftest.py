@@ -38,10 +38,10 @@ TESTS = Path(__file__).parent
 LONGEST = (
     "experiments/test_r1.py",
     "experiments/test_r1_zero_resume.py",
-    "rl/test_learned.py",
-    "rl/test_update.py",
-    "sampling/test_sampler.py",
     "ablation/test_in_graph.py",
+    "rl/test_update.py",
+    "rl/test_learned.py",
+    "sampling/test_sampler.py",
     "recipe/test_sft.py",
     "recipe/test_reward_model.py",
     "benchmark/test_workload.py",

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import load
 from r1jax.ablation import train
 from r1jax.ablation.ablate import ablate
 from r1jax.ablation.config import AblationConfig, ChunkConfig
@@ -21,8 +20,8 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.config import ModelConfig
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
+from tests.ablation.helpers import tiny_model
 from tests.helpers.ablation import CONFIG, FakeLoop
-from tests.helpers.paths import FIXTURES
 
 GRID = {"rl.beta": (0, 0.5), "rl.algorithm": ("grpo", "dapo"), "rl.overlong_buffer": (2,)}
 # One update a rollout would make dapo's clip a setting without effect, which is a warning.
@@ -135,7 +134,7 @@ def test_the_program_itself_resumes_bit_by_bit(tmp_path):
         evaluation=EvaluationConfig(problems=2, samples=2),
         chunks=ChunkConfig(every=1),
     )
-    model, made = load(FIXTURES / "llama_tied"), []
+    model, made = tiny_model(), []
 
     def make(*given):
         made.append(made[0] if made else make_loop(*given))  # compiled once

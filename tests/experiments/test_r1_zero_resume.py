@@ -184,13 +184,13 @@ def assert_same_run(one, other):
 
 
 def test_the_same_run_on_another_mesh(finished, pool, alone, tmp_path):
-    """On eight devices of the model axis; the next test has the data axis and both."""
+    """On eight devices of the model axis; the next tests have the data axis and both."""
     assert_same_run(alone, short_run("1x8", finished[0], pool, tmp_path / "other", steps=3))
 
 
 def test_a_checkpoint_of_one_mesh_resumes_on_another(finished, pool, alone, tmp_path):
-    """Two steps on 4x2 and a third on 8x1 are the same run."""
-    short_run("4x2", finished[0], pool, tmp_path, steps=2)
+    """Two steps on 1x8 and a third on 8x1 are the same run."""
+    short_run("1x8", finished[0], pool, tmp_path, steps=2)
     assert_same_run(alone, short_run("8x1", finished[0], pool, tmp_path, steps=3))
 
 
@@ -200,7 +200,7 @@ def test_the_same_command_resumes_on_another_mesh(finished, tmp_path):
     unfinish(out, "r1-zero", "evaluation_after")
     for folder in ("model", "r1-zero/6"):
         shutil.rmtree(out / folder)
-    status, _, stderr = run(out, "--mesh=2x1", "--verifier.workers=1")
+    status, _, stderr = run(out, "--mesh=2x2", "--verifier.workers=1")
     assert status == 0, stderr
     assert steps_of(out) == list(range(6))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), params_of(out), params_of(finished[0]))

@@ -33,7 +33,14 @@ from r1jax.training.loop import SaveConfig, Stopped
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 CONFIG = ModelConfig(
-    vocab_size=259, hidden_size=32, intermediate_size=64, num_heads=2, num_kv_heads=1, head_dim=16, tie_embeddings=False
+    vocab_size=259,
+    hidden_size=32,
+    intermediate_size=64,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    tie_embeddings=False,
 )
 SCORES = jax.jit(scores, static_argnums=3)
 PAIRS = [Pair(f"{i}?", "yes", "nonono") for i in range(24)]

@@ -28,7 +28,9 @@ from r1jax.training.metrics import totals
 
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 TOKENIZER = ByteTokenizer(CHAT)
-CONFIG = ModelConfig(vocab_size=259, hidden_size=32, intermediate_size=64, num_heads=2, num_kv_heads=1, head_dim=16)
+CONFIG = ModelConfig(
+    vocab_size=259, hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=16
+)
 DATA = [
     [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
     for q, a in zip("abcdefgh", "badcfehg", strict=True)
@@ -36,8 +38,9 @@ DATA = [
 SFT = SFTConfig(epochs=3, batch=2, width=16, held_out_share=0.0, learning_rate=1e-2, schedule="constant")
 
 
-def model(seed=0):
-    return Model(CONFIG, init_params(param_specs(CONFIG), jax.random.key(seed)), TOKENIZER)
+def model(seed=0, blocks=1):
+    config = dataclasses.replace(CONFIG, num_layers=blocks)
+    return Model(config, init_params(param_specs(config), jax.random.key(seed)), TOKENIZER)
 
 
 def rows(folder):
@@ -221,12 +224,13 @@ def test_matching_brings_the_student_towards_the_teacher_and_resumes_to_the_same
         steps=40, prompts=4, samples=2, direction=direction, source=source, learning_rate=1e-2, microbatch=4
     )
     sampling = Sampling(max_tokens=6)
-    teacher = model(1)
+    teacher = model(1, blocks=2)
     teacher = dataclasses.replace(teacher, params=jax.tree.map(lambda w: 8 * w, teacher.params))  # sure of itself
 
     def run(folder, config=config):
         with jax.set_mesh(make_mesh("1x1")):
-            result, _ = match(model(0), teacher, PROBLEMS, TEMPLATE, sampling, config, SaveConfig(every=5), 0, folder)
+            start = model(0, blocks=2)
+            result, _ = match(start, teacher, PROBLEMS, TEMPLATE, sampling, config, SaveConfig(every=5), 0, folder)
             return jax.device_get(result.params)
 
     whole = run(tmp_path / "whole")

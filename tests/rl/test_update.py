@@ -38,14 +38,15 @@ def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_conf
     """On policy the ratio is 1, so one SGD step moves by sum_i A_i / |o_i| * grad log pi(o_i), averaged over i."""
     batch = batch_of(samples)
 
+    weights = np.zeros(batch.tokens[:, 1:].shape, np.float32)
+    for i, n in enumerate(samples.lengths):
+        start = len(PROMPTS[i // GROUP])
+        weights[i, start - 1 : start - 1 + n] = batch.advantages[i] / n / len(samples.lengths)
+    rows, places = np.indices(weights.shape)
+
     def surrogate(params):
         logq = jax.nn.log_softmax(forward(params, batch.tokens, tiny_config) / 0.8)
-        total = 0.0
-        for i, n in enumerate(samples.lengths):
-            start = len(PROMPTS[i // GROUP])
-            logp = [logq[i, t - 1, batch.tokens[i, t]] for t in range(start, start + n)]
-            total += batch.advantages[i] * sum(logp) / n
-        return -total / len(samples.lengths)
+        return -(weights * logq[rows, places, batch.tokens[:, 1:]]).sum()
 
     want = jax.jit(jax.grad(surrogate))(tiny_params)
     state, _, _ = fresh(tiny_params, tiny_config)
@@ -57,7 +58,7 @@ def test_gradient_equals_policy_gradient_by_hand(samples, tiny_params, tiny_conf
     assert reduce_metrics(sums)["gradient_norm"] == pytest.approx(norm, rel=1e-4)
 
 
-@pytest.mark.parametrize(("aggregate", "numbers"), [("sequence", (1, 2, 8)), ("token", (1, 8)), ("constant", (1, 2))])
+@pytest.mark.parametrize(("aggregate", "numbers"), [("sequence", (1, 8)), ("token", (1, 2)), ("constant", (1, 8))])
 def test_microbatches_change_nothing(samples, tiny_params, tiny_config, aggregate, numbers):
     algorithm = GRPO(aggregate=aggregate, beta=0.1, entropy=0.01)
     batch = batch_of(samples)
@@ -67,8 +68,7 @@ def test_microbatches_change_nothing(samples, tiny_params, tiny_config, aggregat
         state, optimizer, _ = fresh(tiny_params, tiny_config)
         state, sums, maxima = update(state, batch, optimizer, algorithm, CONTEXT, tiny_config, microbatches)
         results.append((state.params, reduce_metrics(sums), maxima))
-    for other in results[1:]:
-        close(results[0], other, rtol=1e-4, atol=1e-6)
+    close(*results, rtol=1e-4, atol=1e-6)
 
 
 def test_sequences_that_do_not_count_change_nothing(samples, tiny_params, tiny_config):
@@ -149,8 +149,8 @@ def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, sto
     assert np.dot(moved, wanted) / np.linalg.norm(moved) / np.linalg.norm(wanted) > 0.98
 
 
-@pytest.mark.parametrize("mesh", ["4x2", "1x8"])
-def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mesh):
+def test_a_mesh_gives_the_same_update(samples, tiny_params, tiny_config):
+    """On 4x2, which splits rows and weights; tests/experiments/test_r1_zero_resume.py has one axis at a time."""
     static = (GRPO(beta=0.1), CONTEXT, tiny_config, 1)
     near = np.where(samples.logprobs, samples.logprobs + 0.1, 0.0)
 
@@ -161,7 +161,7 @@ def test_every_mesh_gives_the_same_update(samples, tiny_params, tiny_config, mes
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     alone, sums, _ = update(state, near_batch(), optimizer, *static)
     want = reduce_metrics(sums)
-    mesh = make_mesh(mesh)
+    mesh = make_mesh("4x2")
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), mesh))
         state, optimizer, shapes = fresh(spread, tiny_config, mesh=mesh)
