@@ -120,7 +120,7 @@ class Algorithm:
     @property
     def keeps_all(self) -> bool:
         """True if ``keeps`` keeps all groups, whatever their rewards: the batch is then known before the rewards."""
-        return True
+        return type(self).keeps is Algorithm.keeps
 
     @property
     def learned(self) -> Mapping[str, LearnedModel]:

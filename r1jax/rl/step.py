@@ -68,13 +68,15 @@ def rl_step(
         known.append(model_logprobs(state, jax.device_put(tokens, batch_sharding()), first, setup))
 
     # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
-    # they compute the log-probabilities while worker processes compute the rewards.
+    # they compute the log-probabilities while worker processes compute the rewards. An algorithm that keeps fewer
+    # groups than it declares has another batch, of which nothing is known.
     algorithm, needed = setup.config.algorithm, state.reference is not None or not setup.context.on_policy
     start = start_logprobs if needed and algorithm.keeps_all else None
     rollout = collect(state.policy.params, problems, keys.samples, setup, start)
     advantages = algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
     batch = batch_of(rollout, advantages, setup)
-    state, metrics, values = learn(state, batch, keys.minibatches, setup, *known)
+    whole = len(known) == 1 and not rollout.dropped
+    state, metrics, values = learn(state, batch, keys.minibatches, setup, known[0] if whole else None)
     return state, StepResult(rollout, advantages, metrics, values)
 
 

@@ -31,7 +31,7 @@ NEVER = set()
 
 # Flag, or group of flags -> the stages that read it directly.
 READ_BY = {
-    **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "out", "save", "verifier"), NEVER),
+    **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "track", "out", "save", "verifier"), NEVER),
     **dict.fromkeys(("remat", "attention", "unroll", "gather", "sampling.slots"), NEVER),
     "dtype": ALL - {"base"},
     "seed": ALL,
