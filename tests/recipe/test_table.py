@@ -33,6 +33,8 @@ NEVER = set()
 READ_BY = {
     **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "track", "out", "save", "verifier"), NEVER),
     **dict.fromkeys(("remat", "attention", "unroll", "gather", "sampling.slots"), NEVER),
+    "verifier.code": SAMPLED,
+    "verifier.code.isolation": NEVER,
     "dtype": ALL - {"base"},
     "seed": ALL,
     "template": {"base", "r1", "reasoning_rl", "reasoning_rl_no_language", *DATA, *EVALUATIONS},
