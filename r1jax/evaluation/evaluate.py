@@ -22,7 +22,7 @@ from r1jax.rewards import Completion
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.scores import Scorer, Scores
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import sample
+from r1jax.sampling.sampler import Samples, sample
 from r1jax.seeds import stage_key
 from r1jax.sharding import data_devices
 from r1jax.training.progress import ProgressBar
@@ -106,8 +106,7 @@ def evaluate(
         rewards={reward: table(column) for reward, column in zip(scorer.names, values.T, strict=True)},
         surprisals=table(surprisals),
     )
-    kinds = np.array([problem.kind for problem in repeated])
-    by_kind = {str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)}
+    by_kind = accuracy_by_kind(problems, table(correct))
     evaluation = summarise([problem_hash(problem) for problem in problems], outcomes, by_kind, range(1, n + 1), seed)
     examples = [
         Example(p.question, p.answer, completions[i * n].text, bool(correct[i * n])) for i, p in enumerate(problems)
@@ -125,11 +124,7 @@ def _judged_completions(
     seed: int,
     name: str,
 ) -> tuple[list[Completion], list[Scores], np.ndarray]:
-    """config.samples completions of each problem, those of one problem in a row, scores in parts, and surprisals [N].
-
-    The surprisal of a completion is the sum of -log q over its tokens, where q is the distribution that they were drawn
-    from.
-    """
+    """config.samples completions of each problem, those of one problem in a row, scores in parts, and surprisals_of."""
     n, tokenizer = config.samples, model.tokenizer
     sampling = dataclasses.replace(sampling, temperature=config.temperature)
     key = stage_key(seed, name, "samples")
@@ -156,9 +151,7 @@ def _judged_completions(
             sampled = completions_from_samples(samples, tokenizer, template, sampling)
             scores.append(scorer.score([p for p in problems[start : start + part] for _ in range(n)], sampled))
             completions += sampled
-            drawn = np.arange(sampling.max_tokens) < np.asarray(samples.lengths)[:, None]
-            logprobs = np.asarray(samples.sampling_logprobs, np.float64)
-            surprisals.append(np.where(drawn, -logprobs, 0.0).sum(axis=1))
+            surprisals.append(surprisals_of(samples))
             tokens = sum(c.tokens for c in completions)
             progress.update(len(completions), {"tokens_per_second": tokens / (time.perf_counter() - began)})
     return completions, scores, np.concatenate(surprisals)
@@ -178,6 +171,19 @@ def equal_parts(problems: int, samples: int) -> int:
         return not rest and part * samples >= _PART_SEQUENCES and (problems % data > 0 or part % data == 0)
 
     return max(parts for parts in (1, 2, 3, 4) if parts == 1 or fits(parts))
+
+
+def surprisals_of(samples: Samples) -> np.ndarray:
+    """[N] float64: -log q of each sample, summed over its tokens; q is the distribution that they were drawn from."""
+    logprobs = np.asarray(samples.sampling_logprobs, np.float64)
+    drawn = np.arange(logprobs.shape[1]) < np.asarray(samples.lengths)[:, None]
+    return np.where(drawn, -logprobs, 0.0).sum(axis=1)
+
+
+def accuracy_by_kind(problems: Sequence[Problem], correct: np.ndarray) -> dict[str, float]:
+    """Kind -> share of right samples; correct: [P, n] bool."""
+    kinds = np.array([problem.kind for problem in problems])
+    return {str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)}
 
 
 def problem_hash(problem: Problem) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
-from r1jax.evaluation.evaluate import problem_hash
+from r1jax.evaluation.evaluate import accuracy_by_kind, problem_hash
 from r1jax.evaluation.records import Record, append_records
 from r1jax.evaluation.summary import Evaluation, Outcomes, shown_ks, summarise
 from r1jax.evaluation.task_samples import Drawn
@@ -94,8 +94,7 @@ def task_evaluation(
         rewards={"accuracy": table([record.score for record in records])},
         surprisals=None if None in surprisals else table(surprisals),
     )
-    kinds = np.array([problem.kind for problem in problems])
-    by_kind = {str(kind): float(correct[kinds == kind].mean()) for kind in np.unique(kinds)}
+    by_kind = accuracy_by_kind(problems, correct)
     hashes = [problem_hash(problem) for problem in problems]
     evaluation = summarise(hashes, outcomes, by_kind, shown_ks(samples), seed)
     if voting:

@@ -10,7 +10,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
-import numpy as np
 
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
@@ -18,7 +17,7 @@ from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.evaluation.endpoint import Endpoint, Reply, ask
 from r1jax.evaluation.estimators import MOST_SAMPLES
-from r1jax.evaluation.evaluate import problem_hash
+from r1jax.evaluation.evaluate import problem_hash, surprisals_of
 from r1jax.rewards import Completion
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
@@ -96,9 +95,7 @@ def model_samples(
             prompt_width=width,
         )
         completions = completions_from_samples(result, tokenizer, template, sampling)
-        drawn = np.arange(sampling.max_tokens) < np.asarray(result.lengths)[:, None]
-        logprobs = np.asarray(result.sampling_logprobs, np.float64)
-        surprisals = np.where(drawn, -logprobs, 0.0).sum(axis=1)
+        surprisals = surprisals_of(result)
         rows = [(at - part[0]) * samples + i for at, i in missing]
         yield [
             Drawn(place, completions[row], completions[row].tokens, float(surprisals[row]))

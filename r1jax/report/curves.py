@@ -106,21 +106,36 @@ def plot_headline(
     ax = figure.subplots()
     styles = _styles(evaluations, models)
     for at, (name, one) in enumerate(evaluations.items()):
-        value, ends = one.pass_at[1], one.intervals["pass_at_1"]
-        ax.barh(at, value, height=0.62, color=styles[name].colour)
-        if ends is not None:
-            ax.plot(ends, [at, at], color=INK, linewidth=1.4, marker="|", markersize=7)
-        edge = max(value, ends[1] if ends else 0)
-        ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=9, color=INK)
-    finish_axes(ax, "pass@1", "")
-    ax.grid(visible=False)
-    ax.set_yticks(range(len(evaluations)), list(evaluations), fontsize=9, color=INK)
-    ax.set_ylim(len(evaluations) - 0.5, -0.5)
-    ax.set_xlim(0, 1.1)
-    ax.set_xticks(np.linspace(0, 1, 6))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        draw_bar(ax, at, one, 0.62, styles[name].colour, line=1.4, marker=7, font=9)
+    finish_bars(ax, list(evaluations), 1.1)
     add_title(figure, " · ".join(filter(None, [title, "lines: 95% bootstrap intervals over problems"])))
     save_figure(figure, path)
+
+
+def draw_bar(
+    ax: Axes, at: float, one: Evaluation, height: float, colour: str, *, line: float, marker: float, font: float
+) -> None:
+    """Draws pass@1 of an evaluation as a horizontal bar at ``at``, with its value and 95% interval.
+
+    line, marker, font: the width and the ends of the interval, and the size of the value, in points.
+    """
+    value, ends = one.pass_at[1], one.intervals["pass_at_1"]
+    ax.barh(at, value, height=height, color=colour)
+    if ends is not None:
+        ax.plot(ends, [at, at], color=INK, linewidth=line, marker="|", markersize=marker)
+    edge = max(value, ends[1] if ends else 0)
+    ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=font, color=INK)
+
+
+def finish_bars(ax: Axes, names: Sequence[str], right: float) -> None:
+    """Labels the rows of bars of pass@1, from the top down; right: the end of the horizontal axis, above 1."""
+    finish_axes(ax, "pass@1", "")
+    ax.grid(visible=False)
+    ax.set_yticks(range(len(names)), names, fontsize=9, color=INK)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(0, right)
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def plot_axis(

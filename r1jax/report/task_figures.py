@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from r1jax.evaluation.summary import Evaluation
-from r1jax.report.curves import add_legend, add_title, finish_axes, save_figure
+from r1jax.report.curves import add_legend, add_title, draw_bar, finish_axes, finish_bars, save_figure
 from r1jax.report.style import GREY, INK, model_styles
 
 _COLUMNS = 3  # of panels
@@ -31,19 +31,8 @@ def plot_tasks(found: Found, path: Path, title: str) -> None:
     for row, evaluations in enumerate(found.values()):
         for i, (name, one) in enumerate(evaluations.items()):
             at = row + (i - (len(models) - 1) / 2) * height
-            value, ends = one.pass_at[1], one.intervals["pass_at_1"]
-            ax.barh(at, value, height=0.9 * height, color=styles[name].colour)
-            if ends is not None:
-                ax.plot(ends, [at, at], color=INK, linewidth=1.2, marker="|", markersize=5)
-            edge = max(value, ends[1] if ends else 0)
-            ax.text(edge + 0.015, at, f"{100 * value:.1f}%", va="center", fontsize=8, color=INK)
-    finish_axes(ax, "pass@1", "")
-    ax.grid(visible=False)
-    ax.set_yticks(range(len(found)), list(found), fontsize=9, color=INK)
-    ax.set_ylim(len(found) - 0.5, -0.5)
-    ax.set_xlim(0, 1.12)
-    ax.set_xticks(np.linspace(0, 1, 6))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+            draw_bar(ax, at, one, 0.9 * height, styles[name].colour, line=1.2, marker=5, font=8)
+    finish_bars(ax, list(found), 1.12)
     if len(models) > 1:
         bars = [Patch(color=styles[name].colour, label=name) for name in models]
         figure.legend(handles=bars, loc="outside lower left", ncols=3, fontsize=8, frameon=False, labelcolor=INK)

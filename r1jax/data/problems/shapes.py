@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from r1jax.data.formats.rows import Row, nested
 from r1jax.data.problems import code_rows
+from r1jax.data.text.boxes import boxed
 from r1jax.errors import UserError
 
 # whole: the column is the answer. solution: the answer is at its end, after #### or in \boxed{}; else the column is it.
@@ -16,7 +17,6 @@ Place = Literal["whole", "solution", "marked", "boxed"]
 
 FIELDS = ("prompt", "answer", "kind", "checker", "language")  # what --problems.columns may name
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _QUESTIONS = ("problem", "question", "prompt", "query", "instruction", "input")
 _ANSWERS = ("answer", "final_answer", "ground_truth", "expected_answer", "gold_answer", "gt_answer", "target")
 _SOLUTIONS = ("solution", "completion", "response")
@@ -168,25 +168,8 @@ def placed_answer(text: str, place: Place) -> str | None:
         return text
     if place != "boxed" and "####" in text:
         return text.rpartition("####")[2].strip()
-    boxed = None if place == "marked" else last_boxed(text)
-    return text if boxed is None and place == "solution" else boxed
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{} or \fbox{} in the text, with balanced braces; None if there is none."""
-    matches = list(_BOXED.finditer(text))
-    if not matches:
-        return None
-    start, depth = matches[-1].end(), 0
-    for i in range(start, len(text)):
-        escaped = i and text[i - 1] == "\\"
-        if text[i] == "{" and not escaped:
-            depth += 1
-        elif text[i] == "}" and not escaped:
-            depth -= 1
-            if depth == 0:
-                return text[start + 1 : i].strip()
-    return None
+    box = None if place == "marked" else (None, *boxed(text))[-1]
+    return text if box is None and place == "solution" else box
 
 
 def _has(row: Row, name: str) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r1jax.data.problems.problem import Problem
+from r1jax.data.text.boxes import boxed
 from r1jax.data.text.numbers import last_number, parse_number, plain
 from r1jax.errors import UserError
 from r1jax.names import lookup
@@ -109,7 +109,7 @@ class Template:
             return _outside_reasoning(text).strip() or None
         if self.conclusion:
             said = list(re.finditer(re.escape(self.conclusion), text, re.IGNORECASE))
-            text = text[said[-1].end() :] if said else _last_box(text)
+            text = text[said[-1].end() :] if said else ("", *boxed(text))[-1] or ""
             if not text.strip():
                 return None
         expression = any(map(str.isdigit, text)) and not any(map(str.isalpha, plain(text)))
@@ -147,14 +147,6 @@ class Template:
             return bool(self.reasoning(text)) and parse_number(text.partition(self.conclusion)[2]) is not None
         order = _WITH_PROSE if self.prose else _IN_ORDER
         return all(text.count(tag) == 1 for tag in TAGS) and order.fullmatch(text) is not None
-
-
-def _last_box(text: str) -> str:
-    r"""The content of the last ``\boxed{}``; "" without one, or if it is not closed."""
-    _, box, after = text.rpartition(r"\boxed{")
-    depths = itertools.accumulate(((char == "{") - (char == "}") for char in after), initial=1)
-    end = next((place - 1 for place, depth in enumerate(depths) if not depth), 0) if box else 0
-    return after[:end]
 
 
 def _outside_reasoning(text: str) -> str:

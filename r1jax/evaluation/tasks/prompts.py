@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Literal
 
 from r1jax.data.problems.problem import Problem
+from r1jax.data.text.boxes import boxed
 from r1jax.data.text.numbers import last_number
 from r1jax.data.text.template import Template, find_template
 from r1jax.errors import UserError
 
 Form = Literal["boxed", "letter", "code", "tags"]
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 # A letter counts if nothing but a bracket, a mark or the end of the line follows: in "the answer is A cell" none does.
 _LETTER = re.compile(
@@ -95,22 +95,14 @@ def code_prefix(problem: Problem) -> str:
 
 def read_boxed(text: str) -> str | None:
     r"""The content of the last ``\boxed{}`` or ``\fbox{}`` whose braces are balanced, stripped; None without one."""
-    for match in reversed(list(_BOXED.finditer(text))):
-        depth = 0
-        for at in range(match.end(), len(text)):
-            if text[at - 1] == "\\" and text[at] in "{}":
-                continue
-            depth += (text[at] == "{") - (text[at] == "}")
-            if not depth:
-                return text[match.end() + 1 : at].strip()
-    return None
+    return next((box for box in reversed(boxed(text)) if box is not None), None)
 
 
 def read_letter(text: str) -> str | None:
     r"""The letter of a choice: in the last ``\boxed{}``, after the last "answer", or as the whole text; else None."""
-    boxed = read_boxed(text)
+    box = read_boxed(text)
     tagged = _TAGS.findall(text)
-    for part in ([boxed] if boxed is not None else []) + tagged[-1:]:
+    for part in ([box] if box is not None else []) + tagged[-1:]:
         if alone := _ALONE.fullmatch(part):
             return alone[1]
     if found := _LETTER.findall(text):
@@ -141,9 +133,9 @@ def read_code(text: str) -> str | None:
 
 def _boxed_answer(text: str) -> str | None:
     """The boxed answer, that between answer tags, or else the last number that the text states."""
-    boxed = read_boxed(text)
-    if boxed is not None:
-        return boxed or None
+    box = read_boxed(text)
+    if box is not None:
+        return box or None
     tagged = _TAGS.findall(text)
     return (tagged[-1].strip() if tagged else last_number(text)) or None
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1jax.data.formats.rows import read_rows
+from r1jax.data.formats.sources import HUB
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks.table import OWN
 from r1jax.evaluation.tasks.task import Task
 from r1jax.names import lookup
-
-HUB = "hf:"
 
 
 @dataclasses.dataclass(frozen=True)

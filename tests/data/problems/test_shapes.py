@@ -13,7 +13,7 @@ import pytest
 from r1jax.data.problems.dataset import ProblemsConfig, check_problems, load_problems
 from r1jax.data.problems.files import read_problems
 from r1jax.data.problems.problem import Problem
-from r1jax.data.problems.shapes import last_boxed, recognise
+from r1jax.data.problems.shapes import placed_answer, recognise
 from r1jax.errors import UserError
 from r1jax.rewards.code.tests import read_tests
 from tests.data.helpers import write_lines
@@ -313,7 +313,7 @@ def test_wrong_columns_are_refused(columns: tuple[str, ...], message: str) -> No
     ],
 )
 def test_the_last_box_with_balanced_braces_is_read(text: str, boxed: str | None) -> None:
-    assert last_boxed(text) == boxed
+    assert placed_answer(text, "boxed") == boxed
 
 
 def test_unreadable_rows_are_left_out_when_asked_and_counted(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from r1jax.data.formats.sources import HUB
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
-from r1jax.evaluation.tasks.sources import HUB, Source, find_sources, read_source
+from r1jax.evaluation.tasks.sources import Source, find_sources, read_source
 from r1jax.evaluation.tasks.table import TASKS, find_tasks, for_problems
 
 ROWS = [{"question": f"What is {i} + {i}?", "answer": f"#### {2 * i}"} for i in range(5)]
