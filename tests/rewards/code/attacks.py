@@ -1,4 +1,7 @@
-"""Hostile programs, by what they try. SECRET stands for the start of the text that they look for."""
+"""Hostile programs, by what they try. SECRET stands for the start of the text that they look for.
+
+PARENT stands for the process that judges them, and FILL for the start of the names of the files they leave behind.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ import itertools, os
 for folder in ('.', '/tmp', '/dev/shm', '/var/tmp'):
     try:
         for i in range(200):
-            with open(f'{folder}/fill{os.getpid()}-{i}', 'wb') as f: f.write(bytes(10**6))
+            with open(f'{folder}/FILL-{i}', 'wb') as f: f.write(bytes(10**6))
     except OSError: pass
 print('filled', sum(os.path.getsize(f) for f in os.listdir('.')))
 ### one endless file
