@@ -6,12 +6,14 @@ the rest of the training state. The folder of a step gets its name only when it 
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import logging
 import re
 import shutil
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ def _without_repeats(report: Any) -> Any:
 sys.unraisablehook = _without_repeats(sys.unraisablehook)
 
 _DELETED = ".deleted"  # steps are moved here before removal, so that a partly removed step is not listed
+_LATE_SECONDS = 1.0
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # Statuses of TensorStore for files that are missing, truncated or corrupt.
 _DAMAGED = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
@@ -126,6 +129,8 @@ class Checkpoints:
         try:
             return action(*args, **kwargs)
         except (OSError, ValueError, RuntimeError) as error:
+            # Other writes of the save end later, in threads that would abort the process during Python's finalization.
+            atexit.register(time.sleep, _LATE_SECONDS)
             reason = str(error).splitlines()[0][:200]
             raise UserError(
                 f"cannot write a checkpoint in {self.folder} ({reason}): free some space and run the same command "

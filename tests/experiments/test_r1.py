@@ -44,7 +44,7 @@ ARGUMENTS = " ".join(
         "--general-steps 1 --sampling.max-tokens 40 --cold-start-rows 16 --cold-start-select.problems 8",
         "--cold-start-sft.epochs 2 --cold-start-sft.batch 4 --rejection.problems 8 --sft.epochs 1 --sft.batch 8",
         "--reward-model.epochs 1 --evaluation.problems 6 --evaluation.samples 2 --general-repeats 1",
-        "--problems.train-size 40 --verifier.workers 1 --save.every 1",
+        "--problems.train-size 40 --verifier.workers 1 --verifier.deadline 60 --save.every 1",
     ]
 ).split()
 
