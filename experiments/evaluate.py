@@ -18,6 +18,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -205,7 +206,8 @@ def stages_of(
         )
         costs = {"problems": str(len(problems[task.name])), "samples": str(settings.samples), "tokens": str(longest)}
         reads = {} if endpoint else {"model": resolve(model)[0]}
-        stages.append(Stage(stage_name(task.name), task_stage, settings, reads, costs))
+        check = partial(choose_level, config.verifier.code) if task.form == "code" else lambda: None
+        stages.append(Stage(stage_name(task.name), task_stage, settings, reads, costs, check=check))
     return stages
 
 
@@ -268,8 +270,6 @@ def main() -> None:
     sources = find_sources(tasks, config.data, config.problems)
     problems = {task.name: read_source(task, sources[task.name], config.limit) for task in tasks}
     tasks = [for_problems(task, problems[task.name]) for task in tasks]
-    if any(problem.checker == "code" for found in problems.values() for problem in found):
-        choose_level(config.verifier.code)
     stages = {model: stages_of(config, model, tasks, problems, sources) for model in config.model}
     folders = {model: config.out / name for model, name in zip(config.model, names, strict=True)}
     plans = {model: make_plan(stages[model], folders[model]) for model in config.model}
