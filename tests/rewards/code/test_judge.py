@@ -194,6 +194,7 @@ def test_the_pool_judges_programs_by_accuracy_and_by_code() -> None:
         (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "r1"), 0),
         (completion(f"<think>hm</think>{BLOCK.format('2 * x')}", "r1"), 1),
         (completion(f"{BLOCK.format('2 * x')}\n{BLOCK.format('x')}", "code"), 0),  # the last block counts
+        (completion("<think>hm</think>~~~py\ndef f(x): return x * 2\n~~~", "r1"), 1),
         (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),
         (completion(f"{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),  # the prompt opened the reasoning
         (completion(f"<think>{BLOCK.format('2 * x')}", "code"), 0),  # the reasoning was cut
