@@ -171,7 +171,13 @@ def test_methods_of_a_solution_class_are_called(sandboxes: Sandboxes) -> None:
     assert score(sandboxes, program, function="add", cases=cases, prefix="from typing import *\n") == 1.0
 
 
-@pytest.mark.parametrize("metadata", ["", "{}", "[]", '{"tests": []}', '{"tests": [{"input": "a"}]}', '{"cases": [1]}'])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *("", "{}", "[]", '{"tests": []}', '{"tests": [{"input": "a"}]}', '{"cases": [1]}'),
+        '{"function": "f", "wrapped": true, "cases": [{"args": [], "expected": [1, 2]}]}',
+    ],
+)
 def test_metadata_without_tests_is_refused(metadata: str) -> None:
     with pytest.raises(ValueError, match="metadata has no tests"):
         read_tests(metadata)
