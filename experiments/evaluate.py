@@ -42,6 +42,7 @@ from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine, versions
 from r1jax.pipeline.plan import make_plan, plan_table
 from r1jax.pipeline.stage import Stage
+from r1jax.recipe.loading import keep_models
 from r1jax.recipe.task_evaluation import TaskSettings, problems_hash, stage_name, task_stage, template_of
 from r1jax.report.finished_evaluations import ModelResults, distinct_names, read_evaluation
 from r1jax.report.harness import write_harness
@@ -220,14 +221,15 @@ def evaluate_model(config: Config, name: str, model: str, stages: Sequence[Stage
         console.print(f"endpoint: {config.endpoint}, model: {model}, folder: {out}", highlight=False, soft_wrap=True)
     else:
         print_opening(console, str(resolve(model)[0]), out)
-    execute_pipeline(
-        stages,
-        out,
-        force=config.force,
-        config=config,
-        made_by=made_by,
-        report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
-    )
+    with keep_models():  # all tasks have the same weights
+        execute_pipeline(
+            stages,
+            out,
+            force=config.force,
+            config=config,
+            made_by=made_by,
+            report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
+        )
 
 
 def report(folders: Sequence[Path], tasks: Sequence[str] | None, out: Path, console: Console) -> None:
