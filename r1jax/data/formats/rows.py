@@ -60,9 +60,14 @@ def nested(row: Row, column: str) -> Any:
 
 def cell(row: Mapping[str, Any], location: str, *names: str) -> Any:
     """The value of the first of some columns that the row has; raises UserError if it has none of them."""
+    return row[column(row, location, *names)]
+
+
+def column(row: Mapping[str, Any], location: str, *names: str) -> str:
+    """The first of some columns that the row has; raises UserError if it has none of them."""
     for name in names:
         if row.get(name) is not None:
-            return row[name]
+            return name
     first, *rest = names
     others = f" (or {', '.join(map(repr, rest))})" if rest else ""
     have = f", only {', '.join(map(repr, row))}" if row else ""
