@@ -91,8 +91,8 @@ def summarise(
     """
     correct = outcomes.correct
     by_problem = {f"pass_at_{k}": pass_at_k(correct, k) for k in ks}
-    voted = [] if outcomes.votes is None else [k for k in ks if k > 1]
-    by_problem |= {f"maj_at_{k}": maj_at_k(outcomes.votes, k) for k in voted}
+    if (votes := outcomes.votes) is not None:
+        by_problem |= {f"maj_at_{k}": maj_at_k(votes, k) for k in ks if k > 1}
     by_problem |= {
         "format_rate": np.mean(outcomes.well_formed, 1),
         "readable_correct": np.mean(np.logical_and(outcomes.readable, correct), 1),
@@ -110,7 +110,7 @@ def summarise(
     kept |= {f"reward_{name}": np.mean(table, 1) for name, table in rewards.items() if np.isfinite(table).all()}
     return Evaluation(
         pass_at={k: mean[f"pass_at_{k}"] for k in ks},
-        maj_at={k: mean[f"maj_at_{k}"] for k in voted},
+        maj_at={k: mean[name] for k in ks if (name := f"maj_at_{k}") in mean},
         format_rate=mean["format_rate"],
         mean_length=mean["mean_length"],
         truncated_share=mean["truncated_share"],
