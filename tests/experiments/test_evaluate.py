@@ -14,10 +14,8 @@ import pytest
 from experiments.evaluate import Config, names_of
 from r1jax.errors import UserError
 from r1jax.evaluation.summary import Evaluation
-from r1jax.evaluation.task_samples import Drawn
-from r1jax.recipe import loading, task_evaluation
+from r1jax.recipe import task_evaluation
 from r1jax.report import task_evaluation as report
-from r1jax.rewards import Completion
 from r1jax.rewards.checkers import check
 from r1jax.rewards.code import isolation
 from r1jax.rewards.rules import accuracy
@@ -207,22 +205,6 @@ def test_an_endpoint_that_fails_half_way_goes_on_where_it_stopped(served, quick,
         (a, b) for a, b in zip(rows(path), rows(reference), strict=True) if a != b
     ]
     assert [a["completion"] for a, _ in unlike] == ["I do not know."]
-
-
-def test_the_weights_are_read_once_for_all_tasks_of_a_model(quick, tmp_path, monkeypatch) -> None:
-    loads, load = [], loading.load
-    monkeypatch.setattr(loading, "load", lambda *given: loads.append(given) or load(*given))
-
-    def drawn(model, problems, template, sampling, samples, *rest):
-        one = Completion("4", 1, sampling.max_tokens, True, template)
-        yield [Drawn((i, n), one, 1, 0.0) for i in range(len(problems)) for n in range(samples)]
-
-    monkeypatch.setattr(task_evaluation, "model_samples", drawn)
-    ok("--model", MODEL, *SMALL, "--tasks", "arithmetic,countdown,word-problems", "--out", tmp_path)
-    assert len(loads) == 1
-    assert {path.parent.name for path in tmp_path.glob("llama_tied/*/manifest.json")} == {
-        *("arithmetic", "countdown", "word-problems")
-    }
 
 
 def test_more_samples_continue_a_finished_task(quick, tmp_path) -> None:
