@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from r1jax.data.problems.dataset import load_problems
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.routing import parse_routes
@@ -27,5 +28,6 @@ def _judges_programs(settings: Any) -> bool:
     names |= {name for weights in parse_routes(routes).values() for name in weights}
     if "code" in names:
         return True
-    problems = load_problems(settings.problems)
-    return any(problem.checker == "code" for problem in (*problems.train, *problems.held_out))
+    parts = [getattr(settings, field.name) for field in dataclasses.fields(settings)]
+    sets = [load_problems(part) for part in parts if isinstance(part, ProblemsConfig)]
+    return any(problem.checker == "code" for one in sets for problem in (*one.train, *one.held_out))

@@ -1,11 +1,12 @@
 """Stages that judge programs need a sandbox that works here; others do not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments import distill, r1_zero
+from experiments import distill, r1_zero, speedrun
 from r1jax import cli
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
@@ -15,6 +16,7 @@ from r1jax.recipe.table import recipe_stages
 from r1jax.rewards.code import isolation
 from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.config import VerifierConfig
+from tests.helpers.paths import FIXTURES
 
 PROGRAMS = ProblemsConfig("code", train_size=8, held_out_size=8)
 ANSWERS = ProblemsConfig("word-problems", train_size=40, held_out_size=8)
@@ -67,6 +69,13 @@ def test_stages_that_judge_programs_need_the_level_that_is_demanded(tmp_path):
     for stages in (r1_stages, r1_zero_stages):
         with pytest.raises(UserError, match="does not work here"):
             make_plan(stages(PROGRAMS), tmp_path)
+
+
+def test_programs_of_a_transfer_set_count():
+    task = dataclasses.replace(speedrun.PRESETS["small"][1].task, problems=ANSWERS, transfer=PROGRAMS)
+    base = str(FIXTURES / "llama_tied")
+    config = dataclasses.replace(speedrun.PRESETS["small"][1], base=base, task=task, verifier=VERIFIER)
+    assert refused(speedrun.stages(config)) == {speedrun.BEFORE, speedrun.AFTER}
 
 
 def test_stages_that_judge_answers_need_no_sandbox():
