@@ -18,6 +18,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,7 @@ from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine, versions
 from r1jax.pipeline.plan import make_plan, plan_table
 from r1jax.pipeline.stage import Stage
+from r1jax.recipe.loading import keep_models
 from r1jax.recipe.task_evaluation import TaskSettings, problems_hash, stage_name, task_stage, template_of
 from r1jax.report.finished_evaluations import ModelResults, distinct_names, read_evaluation
 from r1jax.report.harness import write_harness
@@ -205,7 +207,8 @@ def stages_of(
         )
         costs = {"problems": str(len(problems[task.name])), "samples": str(settings.samples), "tokens": str(longest)}
         reads = {} if endpoint else {"model": resolve(model)[0]}
-        stages.append(Stage(stage_name(task.name), task_stage, settings, reads, costs))
+        check = partial(choose_level, config.verifier.code) if task.form == "code" else lambda: None
+        stages.append(Stage(stage_name(task.name), task_stage, settings, reads, costs, check=check))
     return stages
 
 
@@ -218,14 +221,15 @@ def evaluate_model(config: Config, name: str, model: str, stages: Sequence[Stage
         console.print(f"endpoint: {config.endpoint}, model: {model}, folder: {out}", highlight=False, soft_wrap=True)
     else:
         print_opening(console, str(resolve(model)[0]), out)
-    execute_pipeline(
-        stages,
-        out,
-        force=config.force,
-        config=config,
-        made_by=made_by,
-        report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
-    )
+    with keep_models():  # all tasks have the same weights
+        execute_pipeline(
+            stages,
+            out,
+            force=config.force,
+            config=config,
+            made_by=made_by,
+            report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
+        )
 
 
 def report(folders: Sequence[Path], tasks: Sequence[str] | None, out: Path, console: Console) -> None:
@@ -268,8 +272,6 @@ def main() -> None:
     sources = find_sources(tasks, config.data, config.problems)
     problems = {task.name: read_source(task, sources[task.name], config.limit) for task in tasks}
     tasks = [for_problems(task, problems[task.name]) for task in tasks]
-    if any(problem.checker == "code" for found in problems.values() for problem in found):
-        choose_level(config.verifier.code)
     stages = {model: stages_of(config, model, tasks, problems, sources) for model in config.model}
     folders = {model: config.out / name for model, name in zip(config.model, names, strict=True)}
     plans = {model: make_plan(stages[model], folders[model]) for model in config.model}

@@ -47,7 +47,6 @@ from r1jax.recipe.problems import for_evaluation, for_training, problems_opening
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, check_context, reasoning_rl_stage, rule_rewards
 from r1jax.recipe.starts import check_starts
 from r1jax.report.zero_run import write_report
-from r1jax.rewards.code.isolation import choose_level
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import RewardSpec, VerifierConfig, parse_rewards
 from r1jax.rewards.scores import Scorer
@@ -292,8 +291,6 @@ def main() -> None:
         raise UserError(
             f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
         )
-    if any(p.checker == "code" for p in problems.train) or any(s.name == "code" for s in reward_specs(config)):
-        choose_level(config.verifier.code)
     tokenizer = None if config.base == PRETRAIN else read_tokenizer(config.base)
     check_starts(config.rl, base_model(config), tokenizer)
     if tokenizer:
@@ -303,6 +300,8 @@ def main() -> None:
     weights = base_description(config.base, out / "pretrain")
     opening = problems_opening(problems, find_template(config.template), config.base)
     if config.preview:
+        for stage in stages(config):
+            stage.check()
         keep_compiled()
         with jax.set_mesh(make_mesh(config.mesh)):
             console = Console()

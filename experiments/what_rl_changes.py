@@ -84,6 +84,12 @@ def main() -> None:
     runs = [read_run(run, config.samples) for run in config.runs]
     check_alike(runs)
     check_same_training(runs)
+    for run in runs:
+        if not (run.before.maj_at and run.after.maj_at):
+            raise UserError(
+                f"{run.folder} has no majority votes, since tests judge its problems: give runs on problems that have "
+                "answers"
+            )
     study = study_of(runs)
     found = write_study(study, config.out)
     console = Console()

@@ -24,6 +24,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from r1jax.errors import UserError
 from r1jax.flag_names import explain
+from r1jax.pipes import ends_with_reader
 from r1jax.stopping import Stopped, stoppable
 
 Config = TypeVar("Config")
@@ -142,25 +143,27 @@ def call_and_exit(
 ) -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
-    The ``error:`` line reports a UserError, a full disk or a folder without write permission. ``farewell`` is printed
-    when Ctrl-C or SIGTERM ends the process at once (r1jax.stopping). Warnings to users are single lines, printed once.
-    ``call`` calls main and handles signals: stoppable, or call_in_main_thread for a command that reads the terminal.
+    The status is 141 if nothing reads the output any more (r1jax.pipes). The ``error:`` line reports a UserError, a
+    full disk or a folder without write permission. ``farewell`` is printed when Ctrl-C or SIGTERM ends the process at
+    once (r1jax.stopping). Warnings to users are single lines, printed once. ``call`` calls main and handles signals:
+    stoppable, or call_in_main_thread for a command that reads the terminal.
     """
     warnings.filterwarnings("once", category=UserWarning)
     warnings.formatwarning = _format_warning
-    try:
-        call(main, farewell)
-    except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _STORAGE:
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        print(f"{stopped}; the same command resumes from there")
-        sys.exit(stopped.status)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
+    with ends_with_reader():
+        try:
+            call(main, farewell)
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _STORAGE:
+                raise
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+        except Stopped as stopped:
+            print(f"{stopped}; the same command resumes from there")
+            sys.exit(stopped.status)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        sys.exit(0)
 
 
 def to_json(config: Any) -> str:

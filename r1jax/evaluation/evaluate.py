@@ -37,7 +37,8 @@ class EvaluationConfig:
     problems: int = 128
     """Evaluate on this many held-out problems, or on all of them if there are fewer."""
     samples: int = 8
-    """Draw this many samples per problem; pass@k is reported for every k from 1 to this number, and maj@k from 2."""
+    """Draw this many samples per problem; pass@k is reported for every k from 1 to this number, and maj@k from 2
+    unless tests judge the problems."""
     temperature: float = 1.0
     """Sample at this temperature; the other sampling settings are those of training."""
 
@@ -91,8 +92,10 @@ def evaluate(
 
     answers = [[c.answer for c in completions[i * n : (i + 1) * n]] for i in range(len(problems))]
     well_formed = [template.well_formed(c.text) for c in completions]
+    # Programs are judged by what they do, so no two are known to be the same answer.
+    voting = not any(problem.checker == "code" for problem in problems)
     outcomes = Outcomes(
-        votes=vote_classes(problems, answers, table(correct), scorer),
+        votes=vote_classes(problems, answers, table(correct), scorer) if voting else None,
         correct=table(correct),
         well_formed=table(well_formed),
         readable=table(

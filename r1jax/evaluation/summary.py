@@ -17,7 +17,7 @@ Interval = tuple[float, float]
 class Outcomes:
     """Results of the rules for n samples of each of P problems."""
 
-    votes: np.ndarray  # [P, n] int, classes of equivalent answers as in r1jax.evaluation.voting
+    votes: np.ndarray | None  # [P, n] int, classes of answers as in r1jax.evaluation.voting; None: no maj@k
     correct: np.ndarray  # [P, n] bool
     well_formed: np.ndarray  # [P, n] bool, in the requested format
     readable: np.ndarray  # [P, n] bool, in the requested format and with readable reasoning
@@ -32,7 +32,7 @@ class Evaluation:
     """Figures of n samples of each of P held-out problems; shares are in [0, 1]."""
 
     pass_at: Mapping[int, float]  # k -> unbiased pass@k
-    maj_at: Mapping[int, float]  # k -> chance that the right answer wins the majority vote of k samples
+    maj_at: Mapping[int, float]  # k -> chance that the right answer wins the majority vote of k samples; {} without
     format_rate: float  # share of samples in the requested format
     mean_length: float  # in tokens
     truncated_share: float  # share of samples cut at the length limit
@@ -83,14 +83,16 @@ def summarise(
     """The Evaluation of P problems with n samples each.
 
     problems: [P] hashes that identify the problems. accuracy_by_kind: as in Evaluation. ks: the values of k of pass@k
-    and, from 2 on, of maj@k. seed: random seed of the bootstrap. Raises ValueError if a k exceeds n.
+    and, from 2 on and if there are votes, of maj@k. seed: random seed of the bootstrap. Raises ValueError if a k
+    exceeds n.
 
     The entropy of a problem is the sum of its samples' surprisals over the sum of their lengths, rounded to 4 decimal
     places: a Monte Carlo estimate of the entropy per token. The figure is the mean over problems.
     """
     correct = outcomes.correct
     by_problem = {f"pass_at_{k}": pass_at_k(correct, k) for k in ks}
-    by_problem |= {f"maj_at_{k}": maj_at_k(outcomes.votes, k) for k in ks if k > 1}
+    if (votes := outcomes.votes) is not None:
+        by_problem |= {f"maj_at_{k}": maj_at_k(votes, k) for k in ks if k > 1}
     by_problem |= {
         "format_rate": np.mean(outcomes.well_formed, 1),
         "readable_correct": np.mean(np.logical_and(outcomes.readable, correct), 1),
@@ -108,7 +110,7 @@ def summarise(
     kept |= {f"reward_{name}": np.mean(table, 1) for name, table in rewards.items() if np.isfinite(table).all()}
     return Evaluation(
         pass_at={k: mean[f"pass_at_{k}"] for k in ks},
-        maj_at={k: mean[f"maj_at_{k}"] for k in ks if k > 1},
+        maj_at={k: mean[name] for k in ks if (name := f"maj_at_{k}") in mean},
         format_rate=mean["format_rate"],
         mean_length=mean["mean_length"],
         truncated_share=mean["truncated_share"],

@@ -17,7 +17,7 @@ from r1jax.evaluation.evaluate import accuracy_by_kind, problem_hash
 from r1jax.evaluation.records import Record, append_records
 from r1jax.evaluation.summary import Evaluation, Outcomes, shown_ks, summarise
 from r1jax.evaluation.task_samples import Drawn
-from r1jax.evaluation.voting import NO_ANSWER, vote_classes
+from r1jax.evaluation.voting import vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.scores import FULL_SCORE, Scorer
 from r1jax.training.progress import ProgressBar
@@ -81,11 +81,10 @@ def task_evaluation(
 
     correct = table([record.correct for record in records])
     answers = [[record.answer for record in records[i * samples : (i + 1) * samples]] for i in range(P)]
-    voting = votes and samples > 1
     surprisals = [record.surprisal for record in records]
     well_formed = table([record.well_formed for record in records])
     outcomes = Outcomes(
-        votes=vote_classes(problems, answers, correct, scorer) if voting else np.full((P, samples), NO_ANSWER),
+        votes=vote_classes(problems, answers, correct, scorer) if votes and samples > 1 else None,
         correct=correct,
         well_formed=well_formed,
         readable=well_formed,
@@ -96,11 +95,7 @@ def task_evaluation(
     )
     by_kind = accuracy_by_kind(problems, correct)
     hashes = [problem_hash(problem) for problem in problems]
-    evaluation = summarise(hashes, outcomes, by_kind, shown_ks(samples), seed)
-    if voting:
-        return evaluation
-    kept = {name: one for name, one in evaluation.by_problem.items() if not name.startswith("maj_at_")}
-    return dataclasses.replace(evaluation, maj_at={}, by_problem=kept)
+    return summarise(hashes, outcomes, by_kind, shown_ks(samples), seed)
 
 
 def _judged(problem: Problem, one: Drawn) -> Completion:

@@ -50,7 +50,7 @@ def make_plan(
     Raises:
       UserError: for an unknown stage, for until together with only, for a stage that reads a later one, for a file
         that does not exist, for a manifest that is damaged or of version 0.1.0, if a stage that ``only`` needs is not
-        finished, and if ``out`` is a checkpoint.
+        finished, if ``out`` is a checkpoint, and as the checks of the stages that a run would execute.
     """
     if (out / MODEL_FILE).exists():
         raise UserError(f"{out} is a checkpoint, or a run of r1jax 0.1.0: give another --out")
@@ -80,6 +80,9 @@ def make_plan(
             if stage.name not in included:
                 planned = dataclasses.replace(planned, status="left out")
         plan.append(planned)
+    for one in plan:
+        if one.status not in ("finished", "left out"):
+            one.stage.check()
     return plan
 
 

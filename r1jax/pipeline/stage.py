@@ -28,6 +28,7 @@ class Stage:
     accompanies: the stage whose result this one measures or exports. --until and --only of that stage include this one,
       and it runs again without --force when a stage that it reads has run again.
     extended: printed when the stage continues because a setting that may rise (r1jax.settings.may_rise) was raised.
+    check: raises UserError if this machine cannot run the stage; called for a plan in which it will run.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stage:
     costs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     accompanies: str | None = None
     extended: str = ""
+    check: Callable[[], object] = lambda: None
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -49,22 +49,26 @@ class RecipeConfig(ComputeOptions, PipelineConfig):
     """The random seed."""
     no_zero: bool = False
     """Leave R1-Zero out. The data set of the cold start then comes from rules, or from --cold-start."""
-    cold_start: Path | None = None
-    """Conversations for the cold start: a file or folder with the column messages. None: a stage makes them."""
+    cold_start: str | None = None
+    """Conversations for the cold start: a file, a folder or hf:ORG/NAME[:CONFIG][/SPLIT] with the column messages.
+    None: a stage makes them."""
     rewriter: str | None = None
     """The model that rewrites R1-Zero's samples for the cold start, with --rewrite-prompt. None: rules rewrite them."""
     rewrite_prompt: str = PROMPT
     """The prompt of the rewriter, with the placeholders {question}, {reasoning} and {language}."""
-    general_data: Path | None = None
-    """General conversations for stage 4: a file or folder with the column messages. None: rules make them."""
+    general_data: str | None = None
+    """General conversations for stage 4: a file, a folder or hf:ORG/NAME[:CONFIG][/SPLIT] with the column messages.
+    None: rules make them."""
     helpfulness: str | None = None
     """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
     harmlessness: str | None = None
     """A reward model, or FILE.py:FUNCTION. None: a stage trains a reward model."""
-    helpfulness_data: Path | None = None
-    """The reward model's training data: a file with prompt, chosen and rejected. None: rules make it."""
-    harmlessness_data: Path | None = None
-    """The reward model's training data: a file with prompt, response and safe. None: rules make it."""
+    helpfulness_data: str | None = None
+    """The reward model's training data: a file, a folder or hf:ORG/NAME[:CONFIG][/SPLIT] with the columns prompt,
+    chosen and rejected. None: rules make it."""
+    harmlessness_data: str | None = None
+    """The reward model's training data: a file, a folder or hf:ORG/NAME[:CONFIG][/SPLIT] with the columns prompt,
+    response and safe. None: rules make it."""
     template: str = "r1"
     """The prompt template of all stages except R1-Zero."""
     zero_template: str = "r1"

@@ -1,8 +1,9 @@
-"""Makes a stage of the pipeline from a row of a table: adds inputs that its settings name, and its costs."""
+"""Makes a stage of the pipeline from a row of a table: adds inputs that its settings name, its costs and a check."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from r1jax.recipe.evaluation import GeneralPrompts
 from r1jax.recipe.folders import EVALUATION
 from r1jax.recipe.problems import problem_files
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings
+from r1jax.recipe.sandbox_check import check_sandbox
 from r1jax.recipe.starts import start_inputs
 
 # A row of a table of stages: name, function, settings, and role -> input (None: the stage has no such input).
@@ -46,7 +48,8 @@ def make_stage(
         reads |= start_inputs(settings.rl)
     if name.startswith(EVALUATION) and accompanies is None:
         accompanies = name.removeprefix(EVALUATION)
-    return Stage(name, function, settings, reads, costs(settings, model, mesh), accompanies, extended)
+    check = partial(check_sandbox, settings)
+    return Stage(name, function, settings, reads, costs(settings, model, mesh), accompanies, extended, check)
 
 
 def _source_files(settings: Any) -> dict[str, Path]:

@@ -26,13 +26,14 @@ class RejectionSettings:
     samples: SamplesSettings
     general_repeats: int  # copies of each general conversation
     general: GeneralSplit | None  # prompts that rules answer; None: the conversations of the input "general", if any
+    general_source: str = ""  # the part of the input "general" that is read; "": all of it
     seed: int
 
 
 def rejection_sampling_stage(settings: RejectionSettings, inputs: Inputs, folder: Path) -> Figures:
     """Writes conversations.jsonl from samples of the input "policy" and general conversations.
 
-    General conversations come from rules, or from the input "general", a file. Figures: rows, counts of kept and
+    General conversations come from rules, or from the input "general", a data set. Figures: rows, counts of kept and
     dropped samples, tokens sampled, seconds.
     """
     template = find_template(settings.template)
@@ -44,6 +45,6 @@ def rejection_sampling_stage(settings: RejectionSettings, inputs: Inputs, folder
     elif "general" in inputs:
         rows += [
             {"messages": messages, "kind": "general", "language": "", "origin": "general"}
-            for messages in read_conversations(inputs["general"])
+            for messages in read_conversations(settings.general_source or inputs["general"])
         ] * settings.general_repeats
     return write_conversations(rows, counts, samples, settings.seed, folder)

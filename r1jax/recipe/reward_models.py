@@ -81,6 +81,7 @@ class RewardModelSettings(ComputeOptions):
     kind: Literal["helpfulness", "harmlessness"]
     reward_model: RewardModelConfig
     general: GeneralSplit | None  # prompts whose judgements rules write; None: those of the input "preferences"
+    source: str = ""  # the part of the input "preferences" that is read; "": all of it
     seed: int
     save: SaveConfig
 
@@ -248,13 +249,13 @@ def reward_model_stage(settings: RewardModelSettings, inputs: Inputs, folder: Pa
     """Trains a reward model that starts from the input "policy".
 
     Helpfulness is trained on pairs of replies, harmlessness on labelled responses. The judgements come from rules, or
-    from the input "preferences", a file.
+    from the input "preferences", a data set.
     """
     model = load_model(inputs["policy"], settings, settings.reward_model.param_dtype)
     helpful = settings.kind == "helpfulness"
     judgements: Sequence[Any]
     if settings.general is None:
-        judgements = (read_pairs if helpful else read_labelled)(inputs["preferences"])
+        judgements = (read_pairs if helpful else read_labelled)(settings.source or inputs["preferences"])
     else:
         judgements = (make_pairs if helpful else make_labelled)(training_prompts(settings.general))
     config, save = settings.reward_model, settings.save

@@ -81,6 +81,7 @@ class SFTSettings(ComputeOptions):
     """Settings of a stage of supervised fine-tuning."""
 
     sft: SFTConfig
+    source: str = ""  # the part of the input "conversations" that is read; "": all of it
     seed: int
     save: SaveConfig
 
@@ -202,8 +203,9 @@ def _examples(
 
 
 def sft_stage(settings: SFTSettings, inputs: Inputs, folder: Path) -> Figures:
-    """Fine-tunes the input "policy" on the input "conversations": the folder of a data stage, or a file."""
+    """Fine-tunes the input "policy" on the input "conversations": a data set, or the folder of a data stage."""
     model = load_model(inputs["policy"], settings, settings.sft.param_dtype)
     data = inputs["conversations"]
-    conversations = read_conversations(data / CONVERSATIONS if data.is_dir() else data)
+    made = data / CONVERSATIONS  # a stage has other files beside it
+    conversations = read_conversations(settings.source or (made if made.is_file() else data))
     return sft(model, conversations, settings.sft, settings.save, settings.seed, folder, name=folder.name)[1]

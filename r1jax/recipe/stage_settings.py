@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from r1jax.data.formats.sources import part_of_origin
 from r1jax.data.problems.dataset import load_problems
 from r1jax.models.config import COMPUTE_OPTIONS
 from r1jax.recipe.all_scenarios_rl import AllScenariosRLSettings
@@ -39,6 +40,10 @@ def routes(config: RecipeConfig, language: float, general: bool = False) -> tupl
     return reward_routes(kinds, language, judge_rewards(config) if general else {})
 
 
+def _part(source: str | None) -> str:
+    return part_of_origin(source) if source else ""
+
+
 class StageSettings:
     """The settings of the stages of one run."""
 
@@ -56,9 +61,15 @@ class StageSettings:
 
     def reward_model(self, kind: Literal["helpfulness", "harmlessness"]) -> RewardModelSettings:
         """Training of a reward model, one of the judges."""
-        general = None if getattr(self._config, f"{kind}_data") else self._split
-        config = self._config.reward_model
-        return RewardModelSettings(kind=kind, reward_model=config, general=general, **self._trained, **self._options)
+        data = getattr(self._config, f"{kind}_data")
+        return RewardModelSettings(
+            kind=kind,
+            reward_model=self._config.reward_model,
+            general=None if data else self._split,
+            source=_part(data),
+            **self._trained,
+            **self._options,
+        )
 
     def evaluation(self, template: str) -> EvaluationSettings:
         """Evaluation of a model. template: of the reasoning prompts."""
@@ -119,7 +130,8 @@ class StageSettings:
 
     def cold_start(self) -> SFTSettings:
         """Stage 1: fine-tuning on the cold start."""
-        return SFTSettings(sft=self._config.cold_start_sft, **self._trained, **self._options)
+        source = _part(self._config.cold_start)
+        return SFTSettings(sft=self._config.cold_start_sft, source=source, **self._trained, **self._options)
 
     def sft(self) -> SFTSettings:
         """Stage 4: fine-tuning of the base model."""
@@ -135,6 +147,7 @@ class StageSettings:
             samples=self._samples(c.rejection, c.template),
             general_repeats=c.general_repeats,
             general=self._split if by_rule else None,
+            general_source=_part(c.general_data),
             seed=c.seed,
         )
 

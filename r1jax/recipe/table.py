@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from r1jax.checkpoints.load import resolve
+from r1jax.data.formats.sources import origin
 from r1jax.models.config import ModelConfig
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.all_scenarios_rl import all_scenarios_rl_stage
@@ -31,7 +32,11 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
     base = base_input(config.base, "base")
     zero = None if config.no_zero else "zero"
     rewriter = resolve(config.rewriter)[0] if config.rewriter else None
-    conversations, general = config.cold_start or "cold_start_data", config.general_data
+    conversations = origin(config.cold_start) if config.cold_start else "cold_start_data"
+    general, pairs, labelled = (
+        origin(source) if source else None
+        for source in (config.general_data, config.helpfulness_data, config.harmlessness_data)
+    )
     zero_template, template = config.zero_template, config.template
     judges = judge_inputs(config)
     settings = StageSettings(config)
@@ -43,8 +48,8 @@ def recipe_stages(config: RecipeConfig) -> list[Stage]:
 
     table: list[StageRow] = [  # stage, function, settings, inputs
         ("base", pretrain_stage, settings.base(), {}),
-        ("helpfulness", reward_model_stage, helpfulness, {"policy": base, "preferences": config.helpfulness_data}),
-        ("harmlessness", reward_model_stage, harmlessness, {"policy": base, "preferences": config.harmlessness_data}),
+        ("helpfulness", reward_model_stage, helpfulness, {"policy": base, "preferences": pairs}),
+        ("harmlessness", reward_model_stage, harmlessness, {"policy": base, "preferences": labelled}),
         evaluation("base", zero_template, base),
         # R1-Zero: RL on the base model
         ("zero", reasoning_rl_stage, settings.zero(), {"policy": base}),

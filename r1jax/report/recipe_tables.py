@@ -60,7 +60,7 @@ def _cells(one: EvaluatedModel, kinds: Sequence[str], k: int) -> dict[str, str]:
         "model": one.label,
         **{kind: percent(reasoning.accuracy_by_kind.get(kind)) for kind in kinds},
         "pass@1 [95%]": percent(reasoning.pass_at[1]) + (f" [{', '.join(map(percent, ends))}]" if ends else ""),
-        f"maj@{k}": percent(reasoning.maj_at[k]),
+        f"maj@{k}": percent(reasoning.maj_at.get(k)),
         f"pass@{k}": percent(reasoning.pass_at[k]),
         "format": percent(reasoning.format_rate),
         "language": percent(reasoning.rewards.get("language")),

@@ -72,7 +72,7 @@ def write_report(out: Path, stages: Mapping[str, Manifest], console: Console) ->
 
 def _listed(evaluation: Evaluation) -> list[int]:
     """The k of summary.json beside 1; the manifests of the evaluations have every k."""
-    return [k for k in shown_ks(evaluation.samples_per_problem) if k in evaluation.maj_at]
+    return [k for k in shown_ks(evaluation.samples_per_problem) if k > 1]
 
 
 def _summary(
@@ -84,7 +84,7 @@ def _summary(
     return {
         **{f"accuracy_{when}": e.pass_at[1] for when, e in evaluations.items()},
         **{f"pass_at_{k}_{when}": e.pass_at[k] for when, e in evaluations.items() for k in _listed(e)},
-        **{f"maj_at_{k}_{when}": e.maj_at[k] for when, e in evaluations.items() for k in _listed(e)},
+        **{f"maj_at_{k}_{when}": e.maj_at[k] for when, e in evaluations.items() for k in _listed(e) if k in e.maj_at},
         **{f"format_{when}": e.format_rate for when, e in evaluations.items()},
         **{f"mean_length_{when}": e.mean_length for when, e in evaluations.items()},
         **{f"truncated_share_{when}": e.truncated_share for when, e in evaluations.items()},

@@ -10,6 +10,7 @@ from r1jax.data.text.language import consistency, main_language
 from r1jax.data.text.numbers import read_number
 from r1jax.rewards.base import Completion, reward
 from r1jax.rewards.checkers import check
+from r1jax.rewards.code.program import has_block
 from r1jax.rewards.code.service import SERVICE
 
 
@@ -38,9 +39,9 @@ def code(problem: Problem, completion: Completion) -> float:
     if not template.tags:
         return SERVICE.score(problem, template.reply(text))
     answer = template.answer(text)
-    if answer is None and "```" not in template.summary(text):
+    if answer is None and not has_block(template.summary(text)):
         return 0.0
-    return SERVICE.score(problem, answer if answer and "```" in answer else template.summary(text))
+    return SERVICE.score(problem, answer if answer and has_block(answer) else template.summary(text))
 
 
 @reward

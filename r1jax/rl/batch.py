@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -41,10 +42,40 @@ def width_bucket(width: int, longest: int) -> int:
     return -(-min(-(-width // quarter) * quarter, longest) // 8) * 8
 
 
-def token_rows(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> tuple[np.ndarray, int]:
-    """The ``tokens`` and ``first`` of build_batch, which no reward changes, on the host."""
-    tokens, _, _, first = _layout(prompts, samples, longest)
-    return tokens, first
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The tokens of prompts and completions side by side, which no reward changes."""
+
+    tokens: jax.Array  # [B, T + 1] int32 as in Batch, on the devices
+    within: np.ndarray  # [B, T] bool: the tokens of completions
+    sampled: np.ndarray  # [B, M] bool: the same tokens in arrays of samples
+    first: int  # as in Batch
+
+    def place(self, values: Any) -> np.ndarray:
+        """Values [B, M] of samples at the positions [B, T] of a batch; zeros elsewhere."""
+        return _placed(values, self.within, self.sampled)
+
+
+def lay_out(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> Layout:
+    """The layout of a batch; arguments as in build_batch."""
+    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
+    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
+    T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
+    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
+    sampled = np.arange(M) < lengths[:, None]  # [B, M]
+    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
+    within = (place >= 0) & (place < lengths[:, None])
+    tokens = np.zeros((B, T + 1), np.int32)
+    tokens[:, 1:] = _placed(samples.tokens, within, sampled)
+    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
+    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
+    return Layout(jax.device_put(tokens, batch_sharding()), within, sampled, first)
+
+
+def _placed(values: Any, within: np.ndarray, sampled: np.ndarray) -> np.ndarray:
+    out = np.zeros(within.shape, values.dtype)
+    out[within] = np.asarray(values)[sampled]
+    return out
 
 
 def build_batch(
@@ -52,6 +83,7 @@ def build_batch(
     samples: Samples,
     longest: int,
     *,
+    layout: Layout | None = None,
     counts: np.ndarray | None = None,
     rewards: np.ndarray | None = None,
     rule_rewards: Mapping[str, np.ndarray] | None = None,
@@ -63,48 +95,26 @@ def build_batch(
       prompts: token ids of the prompt of each of the B samples.
       samples: B samples on the host.
       longest: tokens of the longest possible prompt and completion together.
+      layout: of these prompts and samples; None: it is made here.
       counts: [B] bool; a sequence that does not count has no loss and enters no mean. None: all count.
       rewards, advantages: [B]; None: zeros.
       rule_rewards: name -> [B].
     """
-    tokens, within, laid_out, first = _layout(prompts, samples, longest)
+    layout = layout or lay_out(prompts, samples, longest)
+    within = layout.within
     zeros = np.zeros(within.shape, np.float32)
     fields: dict[str, Any] = {
-        "tokens": tokens,
+        "tokens": layout.tokens,
         "mask": within if counts is None else within & counts[:, None],
         "rewards": zeros[:, 0] if rewards is None else rewards.astype(np.float32),
         "rule_rewards": {name: values.astype(np.float32) for name, values in (rule_rewards or {}).items()},
         "advantages": zeros[:, 0] if advantages is None else advantages.astype(np.float32),
-        "sampler_logprobs": laid_out(samples.logprobs),
-        "sampling_logprobs": laid_out(samples.sampling_logprobs),
+        "sampler_logprobs": layout.place(samples.logprobs),
+        "sampling_logprobs": layout.place(samples.sampling_logprobs),
         "old_logprobs": zeros,
         "reference_logprobs": zeros,
     }
-    return jax.device_put(Batch(**fields, first=first), batch_sharding())
-
-
-def _layout(
-    prompts: Sequence[Sequence[int]], samples: Samples, longest: int
-) -> tuple[np.ndarray, np.ndarray, Callable[[Any], np.ndarray], int]:
-    """Tokens [B, T + 1], the mask of completions [B, T], what lays out [B, M] as [B, T], and the first position."""
-    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
-    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
-    T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
-    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
-    sampled = np.arange(M) < lengths[:, None]  # [B, M]
-    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
-    within = (place >= 0) & (place < lengths[:, None])
-
-    def laid_out(values: Any) -> np.ndarray:
-        out = np.zeros((B, T), values.dtype)
-        out[within] = np.asarray(values)[sampled]
-        return out
-
-    tokens = np.zeros((B, T + 1), np.int32)
-    tokens[:, 1:] = laid_out(samples.tokens)
-    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
-    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
-    return tokens, within, laid_out, first
+    return jax.device_put(Batch(**fields, first=layout.first), batch_sharding())
 
 
 @partial(jax.jit, static_argnames="n")

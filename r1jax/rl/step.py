@@ -12,7 +12,7 @@ import numpy as np
 
 from r1jax.algorithms.interface import Values
 from r1jax.data.problems.problem import Problem
-from r1jax.rl.batch import Batch, build_batch, token_rows
+from r1jax.rl.batch import Batch, Layout, build_batch, lay_out
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
 from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
@@ -22,7 +22,7 @@ from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
 from r1jax.sampling.sampler import Samples
-from r1jax.sharding import Params, batch_sharding
+from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 
 
@@ -60,12 +60,12 @@ def rl_step(
     every, done = setup.config.reference_every, int(state.step)
     if state.reference is not None and every and done and done % every == 0:
         state = dataclasses.replace(state, reference=copy_reference(state.policy.params, setup.model))
-    known: list[ModelLogprobs] = []
+    known: list[tuple[Layout, ModelLogprobs]] = []
 
     def start_logprobs(prompts: list[list[int]], samples: Samples) -> None:
         repeated = [prompt for prompt in prompts for _ in range(setup.config.group)]
-        tokens, first = token_rows(repeated, samples, setup.longest)
-        known.append(model_logprobs(state, jax.device_put(tokens, batch_sharding()), first, setup))
+        layout = lay_out(repeated, samples, setup.longest)
+        known.append((layout, model_logprobs(state, layout.tokens, layout.first, setup)))
 
     # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
     # they compute the log-probabilities while worker processes compute the rewards. An algorithm that keeps fewer
@@ -74,19 +74,21 @@ def rl_step(
     start = start_logprobs if needed and algorithm.keeps_all else None
     rollout = collect(state.policy.params, problems, keys.samples, setup, start)
     advantages = algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
-    batch = batch_of(rollout, advantages, setup)
     whole = len(known) == 1 and not rollout.dropped
-    state, metrics, values = learn(state, batch, keys.minibatches, setup, known[0] if whole else None)
+    layout, logprobs = known[0] if whole else (None, None)
+    batch = batch_of(rollout, advantages, setup, layout)
+    state, metrics, values = learn(state, batch, keys.minibatches, setup, logprobs)
     return state, StepResult(rollout, advantages, metrics, values)
 
 
-def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup) -> Batch:
-    """A rollout and its advantages [P, G] as the batch of the updates."""
+def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup, layout: Layout | None = None) -> Batch:
+    """A rollout and its advantages [P, G] as the batch of the updates. layout: as in build_batch."""
     rule_rewards = rollout.rule_rewards if setup.learners else {}  # read by Algorithm.prepare alone
     return build_batch(
         rollout.prompts,
         rollout.samples,
         setup.longest,
+        layout=layout,
         counts=rollout.counted(setup.config.algorithm),
         rewards=rollout.totals.reshape(-1),
         rule_rewards={name: values.reshape(-1) for name, values in rule_rewards.items()},

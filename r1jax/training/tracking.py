@@ -30,6 +30,7 @@ PROJECT = "r1jax"  # unless WANDB_PROJECT or TRACKIO_PROJECT is set
 
 _QUEUE_ROWS = 10_000  # rows that may wait for a tracker before it is given up
 _CLOSE_SECONDS = 15.0  # that the end of a training waits for a tracker
+_WANDB_SECONDS = 30.0  # that wandb waits for its server, also at the end of the process; its own limits are minutes
 _STEP_DIGITS = 12
 
 
@@ -184,11 +185,24 @@ def _start_wandb(folder: Path, id: str, config: Mapping[str, Any]) -> Run:
         dir=str(folder),
         config=dict(config),
         mode="offline" if offline else None,
-        settings=wandb.Settings(console="off"),
+        settings=wandb.Settings(console="off", **_wandb_limits(wandb)),
     )
     if offline:
         print(f"no login to wandb was found: it writes to {run.dir}, and `wandb sync` uploads that", file=sys.stderr)
     return run
+
+
+def _wandb_limits(wandb: Any) -> dict[str, float]:
+    """The limits in seconds of the start and the end of a run that this version of wandb has and no variable sets.
+
+    Without a network, the process would wait at its end for a run that cannot start or upload.
+    """
+    known = wandb.Settings()
+    return {
+        name: _WANDB_SECONDS
+        for name in ("init_timeout", "finish_timeout")
+        if hasattr(known, name) and f"WANDB_{name.upper()}" not in os.environ
+    }
 
 
 def _wandb_login(wandb: Any) -> bool:

@@ -48,13 +48,27 @@ def test_an_evaluation_is_sampled_in_equal_parts_that_fill_every_device(problems
         assert equal_parts(problems, samples) == parts
 
 
-def test_the_entropy_of_a_model_without_weights_is_that_of_the_uniform_distribution() -> None:
+@pytest.fixture(scope="module")
+def uniform() -> Model:
+    """A model whose weights are zero."""
     config = ModelConfig(
         vocab_size=259, hidden_size=16, intermediate_size=16, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=16
     )
     params = jax.tree.map(jnp.zeros_like, init_params(param_specs(config), jax.random.key(0)))
-    model = Model(config, params, ByteTokenizer("{{ messages[0].content }}"))
+    return Model(config, params, ByteTokenizer("{{ messages[0].content }}"))
+
+
+def test_the_entropy_of_a_model_without_weights_is_that_of_the_uniform_distribution(uniform) -> None:
     problems = [Problem(letter, letter, "letters", "exact") for letter in "ab"]
     sampling = Sampling(max_tokens=6)
-    found, _ = evaluate(model, problems, TEMPLATE, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
+    found, _ = evaluate(uniform, problems, TEMPLATE, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
     assert found.entropy == pytest.approx(np.log(259), rel=1e-5)
+    assert found.maj_at.keys() == {2, 3, 4}
+
+
+def test_programs_have_no_majority(uniform) -> None:
+    problems = [Problem(letter, "", "letters", "code", '{"asserts": ["assert f()"]}') for letter in "ab"]
+    sampling = Sampling(max_tokens=6)
+    found, _ = evaluate(uniform, problems, TEMPLATE, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
+    assert found.maj_at == {} and found.pass_at.keys() == {1, 2, 3, 4}
+    assert not any(name.startswith("maj") for name in (*found.by_problem, *found.intervals, *found.figures()))

@@ -331,7 +331,7 @@ def test_a_level_of_isolation_that_is_missing_is_one_line_before_device_work(mon
     row = {"prompt": "def f():\n", "entry_point": "f", "test": "def check(g):\n    assert g() == 1\n"}
     (tmp_path / "code.jsonl").write_text(json.dumps(row))
     flags = ["--model", MODEL, "--out", tmp_path / "out", "--code.isolation", "bwrap"]
-    task = ["--tasks", "humaneval", "--data", f"humaneval={tmp_path}/code.jsonl"]
+    task = ["--tasks", "humaneval", "--data", f"humaneval={tmp_path}/code.jsonl", "--template", "number"]
     line = refused(*flags, *task)
     assert "code.isolation=bwrap does not work here (no bwrap here)" in line
     assert not (tmp_path / "out").exists()

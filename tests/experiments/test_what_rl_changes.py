@@ -56,6 +56,11 @@ def test_wrong_runs_end_in_one_line(folders, tmp_path):
     longer = write_run(tmp_path / "longer", 2, BEFORE, BEFORE, rl=RLConfig(steps=99))
     unfinished = write_run(tmp_path / "unfinished", 2, BEFORE, BEFORE)
     (unfinished / "evaluation_after" / "manifest.json").unlink()
+    programs = write_run(tmp_path / "programs", 2, BEFORE, BEFORE)
+    for path in programs.glob("evaluation_*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["figures"]["reasoning"]["maj_at"] = {}
+        path.write_text(json.dumps(manifest))
     cases = [
         ((), "no runs: give"),
         ((tmp_path / "nowhere",), "no folder"),
@@ -65,6 +70,7 @@ def test_wrong_runs_end_in_one_line(folders, tmp_path):
         ((folders[0], different), "evaluated different problems"),
         ((folders[0], few), "has 16 samples per problem"),
         ((folders[0], hot), "was evaluated at temperature 0.5"),
+        ((programs,), "has no majority votes, since tests judge its problems"),
         ((folders[0], longer), "have different rl.steps: give runs that differ in the seed alone"),
     ]
     for arguments, message in cases:

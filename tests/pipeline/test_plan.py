@@ -246,3 +246,14 @@ def test_a_folder_of_version_0_1_0_is_refused_and_left_as_it_is(tmp_path):
         with pytest.raises(UserError, match=r"a was written by r1jax 0\.1\.0, which .*: give another --out"):
             run(chain(), tmp_path, force=force)
     assert path.read_bytes() == before and not (tmp_path / "b").exists()
+
+
+def test_only_stages_that_will_run_are_checked(tmp_path):
+    def refuse():
+        raise UserError("this machine cannot run it: use another")
+
+    run(chain(), tmp_path)
+    stages = [dataclasses.replace(one, check=refuse) if one.name in ("b", "c") else one for one in chain(c=5)]
+    with pytest.raises(UserError, match="cannot run it"):
+        make_plan(stages, tmp_path)
+    assert statuses(stages, tmp_path, until="b") == {**dict.fromkeys(("a", "b", "side"), "finished"), "c": "left out"}

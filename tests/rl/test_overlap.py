@@ -6,6 +6,7 @@ import numpy as np
 from r1jax.algorithms.grpo import GRPO
 from r1jax.algorithms.table import ALGORITHMS
 from r1jax.checkpoints.model import Model
+from r1jax.rl import batch as batch_module
 from r1jax.rl import step as step_module
 from r1jax.rl.config import RLConfig
 from r1jax.rl.setup import make_setup
@@ -53,6 +54,25 @@ def test_groups_that_rewards_choose_are_scored_first(tiny_params, tiny_config, m
     run(tiny_params, tiny_config, GRPO(drop_equal_groups=True, beta=0.1), events, monkeypatch)
     assert [event for event in events if event == "logprobs"] == ["logprobs"] * 2
     assert events[0] == "score" and events[-1] == "logprobs"
+
+
+def test_tokens_are_laid_out_and_sent_to_the_devices_once(tiny_params, tiny_config, monkeypatch):
+    laid_out, used = [], []
+    lay_out, learn = batch_module.lay_out, step_module.learn
+
+    def counted(*given):
+        laid_out.append(lay_out(*given))
+        return laid_out[-1]
+
+    def learned(state, batch, *rest):
+        used.append(batch.tokens.unsafe_buffer_pointer())
+        return learn(state, batch, *rest)
+
+    for module in (batch_module, step_module):
+        monkeypatch.setattr(module, "lay_out", counted)
+    monkeypatch.setattr(step_module, "learn", learned)
+    run(tiny_params, tiny_config, GRPO(beta=0.1), [], monkeypatch)
+    assert used == [one.tokens.unsafe_buffer_pointer() for one in laid_out] and len(used) == 2
 
 
 def test_nothing_is_computed_early_that_is_not_needed(tiny_params, tiny_config, monkeypatch):

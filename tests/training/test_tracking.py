@@ -158,6 +158,36 @@ def test_wandb_writes_offline_without_a_login_and_never_asks(
     assert module.opened[0]["mode"] == mode and module.opened[0]["dir"] == str(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("known", "variables", "limits"),
+    [
+        (("init_timeout", "finish_timeout"), {}, {"init_timeout": 30.0, "finish_timeout": 30.0}),
+        (("init_timeout",), {}, {"init_timeout": 30.0}),  # an older version
+        (("init_timeout", "finish_timeout"), {"WANDB_INIT_TIMEOUT": "300"}, {"finish_timeout": 30.0}),
+    ],
+)
+def test_wandb_waits_for_its_server_for_half_a_minute_unless_a_variable_says_more(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: tuple[str, ...],
+    variables: dict[str, str],
+    limits: dict[str, float],
+) -> None:
+    class Settings(types.SimpleNamespace):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**dict.fromkeys(known, 90.0), given=given)
+
+    module: Any = Fake("wandb")
+    module.Settings = Settings
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    for name in ("WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    train(tmp_path, Tracking(("wandb",)), 0, 1)
+    assert module.opened[0]["settings"].given == {"console": "off", **limits}
+
+
 def test_a_damaged_record_starts_another_run(tmp_path: Path, fake: Fake) -> None:
     name: Any = fake.__name__
     tmp_path.joinpath(f"tracker-{name}.json").write_text("{")

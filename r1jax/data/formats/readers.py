@@ -28,7 +28,9 @@ def data_format(name: str | Path) -> str:
     return suffix if suffix in FORMATS else ".jsonl"
 
 
-def read_file(file: Path, shown: str, columns: Sequence[str] | None, parse_float: ParseFloat) -> Rows:
+def read_file(
+    file: Path, shown: str, columns: Sequence[str] | None, parse_float: ParseFloat, header: Sequence[str] = ()
+) -> Rows:
     """Yields (location, row) for each row of a file.
 
     Args:
@@ -36,6 +38,8 @@ def read_file(file: Path, shown: str, columns: Sequence[str] | None, parse_float
       columns: the columns to read from a parquet file, with dots for nested ones; None: all. Other formats are read
         whole.
       parse_float: converts JSON numbers that have a decimal point or an exponent.
+      header: the columns of a csv file without a line of names: one whose first line has as many cells, and another
+        text than the first of these names in its first cell.
 
     Raises:
       UserError: if the file is not readable; names the line or row.
@@ -46,7 +50,7 @@ def read_file(file: Path, shown: str, columns: Sequence[str] | None, parse_float
         return
     data = _bytes(file, shown)
     if kind in (".csv", ".tsv"):
-        yield from _csv(data, shown, "," if kind == ".csv" else "\t")
+        yield from _csv(data, shown, "," if kind == ".csv" else "\t", header)
     elif kind == ".json":
         yield from _json(data, shown, parse_float)
     else:
@@ -143,12 +147,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def _csv(data: bytes, shown: str, delimiter: str) -> Rows:
-    """Yields (location, row) with text in each column; the first line has the names of the columns."""
+def _csv(data: bytes, shown: str, delimiter: str, header: Sequence[str]) -> Rows:
+    """Yields (location, row) with text in each column; the names of the columns are the first line or ``header``."""
     text = _decoded(data, shown).removeprefix("\ufeff")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
+        if header and len(names) == len(header) and names[0].strip().lower() != header[0]:
+            yield f"{shown}, line {reader.line_num}", dict(zip(header, names, strict=True))
+            names = list(header)
         if repeated := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"{shown}: column {repeated!r} appears twice: remove one")
         for cells in reader:

@@ -12,7 +12,12 @@ from r1jax.data.formats.sources import data_files
 from r1jax.errors import UserError
 
 
-def read_rows(source: str | Path, columns: Sequence[str] | None = None, parse_float: ParseFloat = float) -> Rows:
+def read_rows(
+    source: str | Path,
+    columns: Sequence[str] | None = None,
+    parse_float: ParseFloat = float,
+    header: Sequence[str] = (),
+) -> Rows:
     """Yields (location, row) for each row of a source; error messages start with the location.
 
     Args:
@@ -21,13 +26,14 @@ def read_rows(source: str | Path, columns: Sequence[str] | None = None, parse_fl
       columns: the columns that are checked, and the only ones that are read from a parquet file, with dots for nested
         ones. None: all. Nested values are kept as lists and dicts.
       parse_float: converts JSON numbers that have a decimal point or an exponent.
+      header: the columns of csv files without a line of names, as in r1jax.data.formats.readers.read_file.
 
     Raises:
       UserError: if the source does not exist, a line is not a JSON object, or one of ``columns`` appears twice, holds
         text that is not valid Unicode, or is nested more than 100 levels deep. The message names the line or row.
     """
     for file in data_files(source):
-        for location, row in read_file(file.path, file.shown, columns, parse_float):
+        for location, row in read_file(file.path, file.shown, columns, parse_float, header):
             for column in row if columns is None else columns:
                 name = column if column in row else column.partition(".")[0]
                 _check_unicode(row.get(name), f"{location}: column {name!r}")
@@ -54,9 +60,14 @@ def nested(row: Row, column: str) -> Any:
 
 def cell(row: Mapping[str, Any], location: str, *names: str) -> Any:
     """The value of the first of some columns that the row has; raises UserError if it has none of them."""
+    return row[column(row, location, *names)]
+
+
+def column(row: Mapping[str, Any], location: str, *names: str) -> str:
+    """The first of some columns that the row has; raises UserError if it has none of them."""
     for name in names:
         if row.get(name) is not None:
-            return row[name]
+            return name
     first, *rest = names
     others = f" (or {', '.join(map(repr, rest))})" if rest else ""
     have = f", only {', '.join(map(repr, row))}" if row else ""

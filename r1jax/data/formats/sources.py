@@ -84,6 +84,15 @@ def origin(source: str) -> Path:
     return folder[0] if folder else Path(source).expanduser()
 
 
+def part_of_origin(source: str) -> str:
+    """The source if it names a part of its origin, such as a split or a data set of the hub; "" if it is its origin.
+
+    A stage has the origin as an input, whose contents are hashed, and this text as a setting. Raises UserError as
+    data_files.
+    """
+    return "" if origin(source) == Path(source).expanduser() else source
+
+
 def with_split(source: str, split: str) -> str:
     """The same data set with another split. Raises UserError for a file, which has no splits."""
     parsed = _data_set(source) if source.startswith(HUB) else _folder(source)

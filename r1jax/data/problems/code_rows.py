@@ -133,6 +133,9 @@ def verl_code_problem(row: Row, location: str = "row") -> Problem | None:
     function, or a list of asserts, also under ``"asserts"``, ``"assert_case"`` or ``"functional"``. None if the column
     holds anything else, such as the answer to a question of mathematics.
 
+    Some data sets put what a function returns into a list of one element, as APPS (arXiv 2105.09938) and TACO (arXiv
+    2312.14852) do. If all outputs of a function are such lists, it may return the lists or their elements.
+
     Raises:
       UserError: for tests that cannot be read, or a prompt without one message of the user.
     """
@@ -185,7 +188,8 @@ def _verl_tests(given: Any, location: str) -> dict[str, Any]:
                 "arguments of each call as a list"
             )
         cases = [{"args": one, "expected": two} for one, two in zip(inputs, outputs, strict=True)]
-        return {"function": name, "cases": cases}
+        wrapped = all(isinstance(one, list) and len(one) == 1 for one in outputs)
+        return {"function": name, "cases": cases} | ({"wrapped": True} if wrapped else {})
     pairs = zip(map(_lines, inputs), map(_lines, outputs), strict=True)
     return {"tests": [{"input": one, "output": two} for one, two in pairs]}
 

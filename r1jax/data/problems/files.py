@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def read_problems(
     problems, skipped = [], 0
     for location, row in read_rows(source, shape.columns, Decimal):
         try:
-            problems.append(_problem(row, location, shape, kind, checker))
+            problems.append(row_problem(row, location, shape, kind, checker))
         except UserError:
             if not skip_unreadable:
                 raise
@@ -70,7 +70,12 @@ def _name(source: str) -> str:
     return Path(source).stem
 
 
-def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker) -> KeyedProblem:
+def row_problem(row: Mapping[str, Any], location: str, shape: Shape, kind: str, checker: Checker) -> KeyedProblem:
+    """The problem in a row of a shape, with its question as its key. kind: of rows without a kind of their own.
+
+    checker, Raises: as in read_problems.
+    """
+    row = dict(row)
     for column in (shape.prompt, shape.answer):
         if nested(row, column) is None:
             raise UserError(f"{location}: no column {column!r}: each row needs {shape.prompt!r} and {shape.answer!r}")
@@ -94,10 +99,12 @@ def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker)
             f"{location}: column {shape.answer!r} is {preview(answer)}, which is empty: write the expected answer"
         )
     if given == "number" and parse_number(answer) is None:
-        raise UserError(
-            f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: write only the number, or set "
-            "the checker to math or exact"
-        )
+        advice = "write only the number, or set the checker to math or exact"
+        if shape.judged == "number":
+            raise UserError(
+                f"{location}: column {shape.answer!r} ends in {answer[-40:]!r}: write the number after ####"
+            )
+        raise UserError(f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: {advice}")
     language = _optional_text(row, shape.language, location, "its short name, such as en or zh")
     return question, Problem(question, answer, kind, given, language=language)
 

@@ -137,10 +137,12 @@ class Template:
         """True if the four tags appear once each and in order, with only white space outside the two pairs.
 
         With prose, any text may surround the answer after the reasoning. Without tags, the text must be one number, or
-        reasoning, the conclusion and one number, or have exactly one block of Python code, which is closed.
+        reasoning, the conclusion and one number, or have exactly one block of Python code after its reasoning, which
+        may contain blocks of its own; the block must be closed.
         """
         if self.code:
-            return len(_BLOCK.findall(text)) == 1 and text.count("```") == 2
+            after = self.reply(text)
+            return len(_BLOCK.findall(after)) == 1 and after.count("```") == 2
         if not self.tags and not self.conclusion:
             return parse_number(text) is not None
         if not self.tags:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from r1jax.data.formats.rows import cell, preview, text_cell
@@ -13,6 +14,8 @@ from r1jax.evaluation.tasks.task import Row, Task
 
 LETTERS = "ABCDEFGHIJ"
 _REQUEST = 'Reason step by step. Then write the last line of your reply in the form "Answer: LETTER".'
+_FOUR = ("A", "B", "C", "D")  # columns of the choices in the original files of MMLU
+_SUBJECT_FILE = re.compile(r"(\w+)_(?:test|val|dev)\.csv\b")
 _WRONG = tuple(f"Incorrect Answer {i}" for i in (1, 2, 3))
 
 
@@ -35,8 +38,12 @@ def gpqa(row: Row, location: str) -> Problem:
 
 
 def mmlu(row: Row, location: str) -> Problem:
-    """A problem of MMLU (arXiv 2009.03300), its choices in their own order; its kind is the subject."""
-    choices = cell(row, location, "choices")
+    """A problem of MMLU (arXiv 2009.03300), its choices in their own order; its kind is the subject.
+
+    The choices are one column, or the columns A to D of the original files, whose names begin with the subject.
+    """
+    original = row.get("choices") is None and all(row.get(name) is not None for name in _FOUR)
+    choices = [row[name] for name in _FOUR] if original else cell(row, location, "choices")
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise UserError(f"{location}: column 'choices' is {preview(choices)}: write a list of 2 to 10 texts")
     answer = cell(row, location, "answer")
@@ -50,7 +57,9 @@ def mmlu(row: Row, location: str) -> Problem:
             "letter"
         )
     question = text_cell(row, location, "question")
-    return _problem(question, [str(choice) for choice in choices], answer, str(row.get("subject") or "mmlu"))
+    file = _SUBJECT_FILE.search(location)
+    kind = str(row.get("subject") or (file[1] if file else "mmlu"))
+    return _problem(question, [str(choice) for choice in choices], answer, kind)
 
 
 def _problem(question: str, choices: Sequence[str], right: int, kind: str) -> Problem:
@@ -72,11 +81,12 @@ TASKS = (
     Task(
         name="mmlu",
         hub="hf:cais/mmlu:all/test",
-        files=names("mmlu", "all/test*", "test*", "mmlu_test"),
-        columns=("question", "choices", "answer", "subject"),
+        files=names("mmlu", "all/test*", "test*", "mmlu_test", "test/*_test", "data/test/*_test"),
+        columns=("question", "choices", *_FOUR, "answer", "subject"),
         problem=mmlu,
         form="letter",
         request=_REQUEST,
         samples=1,
+        header=("question", *_FOUR, "answer"),
     ),
 )

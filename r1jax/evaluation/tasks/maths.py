@@ -2,9 +2,12 @@ r"""Tasks whose answer is a number or a mathematical expression: gsm8k, math500,
 
 from __future__ import annotations
 
-from r1jax.data.formats.rows import cell, text_cell
+import dataclasses
+
+from r1jax.data.formats.rows import column, text_cell
+from r1jax.data.problems.files import row_problem
 from r1jax.data.problems.problem import Problem
-from r1jax.data.text.numbers import parse_number
+from r1jax.data.problems.shapes import Shape
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks.task import Row, Task
 
@@ -13,19 +16,18 @@ BOXED = r"Please reason step by step, and put your final answer within \boxed{}.
 
 
 def gsm8k(row: Row, location: str) -> Problem:
-    """A problem of GSM8K (arXiv 2110.14168): the answer is the number after ``####``."""
-    solution = str(cell(row, location, "answer", "solution"))
-    answer = solution.rpartition("####")[2].strip().replace(",", "")
-    if parse_number(answer) is None:
-        raise UserError(f"{location}: column 'answer' ends in {answer[-40:]!r}: write the number after ####")
-    return Problem(text_cell(row, location, "question", "prompt"), answer, "gsm8k", "number")
+    """A problem of GSM8K (arXiv 2110.14168): the answer is the number after ``####``, without commas."""
+    answer, prompt = column(row, location, "answer", "solution"), column(row, location, "question", "prompt")
+    shape = Shape("gsm8k", prompt, answer, place="solution", judged="number")
+    _, problem = row_problem(row, location, shape, "gsm8k", "number")
+    return dataclasses.replace(problem, answer=problem.answer.replace(",", ""))
 
 
 def math500(row: Row, location: str) -> Problem:
     """A problem of MATH-500 (arXiv 2305.20050); its kind is the subject."""
     kind = str(row.get("subject") or row.get("type") or "math500")
-    question = text_cell(row, location, "problem", "question")
-    return Problem(question, text_cell(row, location, "answer"), kind, "math")
+    prompt, answer = column(row, location, "problem", "question"), column(row, location, "answer")
+    return row_problem(row, location, Shape("MATH", prompt, answer), kind, "math")[1]
 
 
 def aime24(row: Row, location: str) -> Problem:

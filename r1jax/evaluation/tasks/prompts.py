@@ -13,6 +13,7 @@ from r1jax.data.text.boxes import boxed
 from r1jax.data.text.numbers import last_number
 from r1jax.data.text.template import Template, find_template
 from r1jax.errors import UserError
+from r1jax.rewards.code.program import has_block, program_in
 
 Form = Literal["boxed", "letter", "code", "tags"]
 
@@ -22,7 +23,6 @@ _LETTER = re.compile(
     r"(?i:\banswer\b(?:\s+is)?)[\s:*_$]*(?:\\(?:text|mathrm)\{)?\(?([A-Z])(?=[)}*_$.,:;]|\s*$)", re.MULTILINE
 )
 _ALONE = re.compile(r"[\s(*$]*(?:\\(?:text|mathrm|textbf)\{)?\(?([A-Z])[)}]*(?:[.):,]\s.*|[\s).:*$]*)", re.DOTALL)
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:(?:async )?def|class) ", re.MULTILINE)
 
 
@@ -64,7 +64,7 @@ class TaskTemplate(Template):
             case "letter":
                 return read_letter(after) is not None
             case "code":
-                return _FENCE.search(after) is not None
+                return has_block(after)
             case "tags":
                 return _TAGS.search(after) is not None
 
@@ -111,26 +111,6 @@ def read_letter(text: str) -> str | None:
     return alone[1] if alone else None
 
 
-def read_code(text: str) -> str | None:
-    """The last fenced block of code; without one, the text up to what is not the function's.
-
-    A block that is marked as Python comes before blocks of other languages, and the last one may lack its end. A text
-    without a fence continues the prompt, so its indentation is kept, and it ends before the first line after an
-    indented one that starts in the first column.
-    """
-    blocks = list(_FENCE.finditer(text))
-    marked = [block for block in blocks if block[2].strip().lower().startswith("py")]
-    if blocks:
-        return (marked or blocks)[-1][3].rstrip() or None
-    kept: list[str] = []
-    for line in text.splitlines():
-        if kept and line[:1].strip() and kept[0][:1].isspace():
-            break
-        if kept or line.strip():
-            kept.append(line)
-    return "\n".join(kept).rstrip() or None
-
-
 def _boxed_answer(text: str) -> str | None:
     """The boxed answer, that between answer tags, or else the last number that the text states."""
     box = read_boxed(text)
@@ -149,6 +129,6 @@ def _tagged_answer(text: str) -> str | None:
 _READERS: dict[Form, Callable[[str], str | None]] = {
     "boxed": _boxed_answer,
     "letter": read_letter,
-    "code": read_code,
+    "code": program_in,
     "tags": _tagged_answer,
 }

@@ -62,7 +62,7 @@ def read_source(task: Task, source: Source, limit: int | None) -> list[Problem]:
     assert task.problem is not None  # only generated tasks have none
     problems: list[Problem] = []
     for place in source.files or (source.rows,):
-        for location, row in read_rows(place, task.columns):
+        for location, row in read_rows(place, task.columns, header=task.header):
             problem = task.problem(row, location)
             if problem is not None:
                 problems.append(problem)

@@ -29,6 +29,7 @@ class Task:
     request: what the prompt asks for after the question.
     samples: samples per problem, unless --samples is given.
     max_tokens: the longest completion in tokens, unless --sampling.max-tokens is given.
+    header: the columns of csv files that have no line of names; () if all files have one.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Task:
     request: str
     samples: int
     max_tokens: int = PUBLISHED_TOKENS
+    header: tuple[str, ...] = ()

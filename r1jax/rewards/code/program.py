@@ -5,14 +5,34 @@ from __future__ import annotations
 import ast
 import re
 
-_BLOCK = re.compile(r"^[ \t]*```[ \t]*([^\n`]*)\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+# A fence ends at one of the same characters that is as long; ```python inside a block is part of it. Some models write
+# on after the fence that ends a block.
+_BLOCK = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n`]*)\n(.*?)(?:^[ \t]*\1(?!\w)|\Z)", re.DOTALL | re.MULTILINE)
+_PYTHON = re.compile(r"[\s{.]*(?:python3?|py)\b", re.IGNORECASE)
 
 
-def program_in(text: str) -> str:
-    """The last block of Python code in a text, or its last block of code, or the whole text if it has no block."""
-    blocks = [(match[1].strip().lower(), match[2]) for match in _BLOCK.finditer(text)]
-    python = [code for language, code in blocks if language in ("python", "python3", "py")]
-    return (python or [code for _, code in blocks] or [text])[-1]
+def has_block(text: str) -> bool:
+    """True if a text has a fenced block of code."""
+    return _BLOCK.search(text) is not None
+
+
+def program_in(text: str) -> str | None:
+    """The program in the text of a completion without its reasoning; None if there is none.
+
+    It is the last fenced block that is marked as Python, or else the last block; that block may lack its end. A text
+    without a block is the program itself. If its first line is indented it continues a prompt, such as the head of a
+    function, and ends before the first line that is not indented.
+    """
+    blocks = [(match[2], match[3]) for match in _BLOCK.finditer(text)]
+    if blocks:
+        marked = [code for language, code in blocks if _PYTHON.match(language)]
+        return (marked or [code for _, code in blocks])[-1].rstrip() or None
+    lines = text.rstrip().splitlines()
+    start = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
+    lines = lines[start:]
+    if lines and lines[0][0].isspace():
+        lines = lines[: next((i for i, line in enumerate(lines) if line[:1].strip()), len(lines))]
+    return "\n".join(lines).rstrip() or None
 
 
 def complete(program: str, prefix: str, entry_point: str) -> str:

@@ -54,7 +54,7 @@ class CodeService:
         key = (problem.metadata, text)
         if self._last is None or self._last[0] != key:
             try:
-                value = judge(program_in(text), tests, self.start(), self._config.seconds, self._config.credit)
+                value = judge(program_in(text) or "", tests, self.start(), self._config.seconds, self._config.credit)
             except SandboxError as error:
                 raise UserError(f"no sandbox starts ({error}): choose another level with code.isolation") from error
             self._last = (key, value)

@@ -4,7 +4,8 @@ Three forms: ``{"tests": [{"input": str, "output": str}, ...]}`` for programs th
 ``{"function": name, "cases": [{"args": [...], "expected": ...}, ...]}`` for functions, and ``{"asserts": [str, ...],
 "setup": str}`` for test code. Each may have ``"prefix"``, code that stands before the completion, and
 ``"entry_point"``, the name of the function that is asked for. Values of cases may be tuples and sets as
-``{"tuple": [...]}`` and ``{"set": [...]}``, and dictionaries with any keys as ``{"dict": [[key, value], ...]}``.
+``{"tuple": [...]}`` and ``{"set": [...]}``, and dictionaries with any keys as ``{"dict": [[key, value], ...]}``. With
+``"wrapped": true`` each expected value is a list of one element, and a function may return the list or the element.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ class Case:
     """A function is called and must return a value.
 
     strict: bool differs from int; otherwise values are compared as ``==`` compares them.
+    wrapped: ``expected`` is a list of one element, which the function may return in its place.
     """
 
     function: str
     arguments: tuple[Any, ...]
     expected: Any
     strict: bool = True
+    wrapped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,13 @@ def read_tests(metadata: str) -> CodeTests:
             tests = CodeTests(tuple(Printed(one["input"], one["output"]) for one in found["tests"]), prefix=prefix)
         elif "cases" in found:
             name = found["function"]
-            cases = (Case(name, tuple(map(_value, one["args"])), _value(one["expected"])) for one in found["cases"])
+            wrapped = bool(found.get("wrapped"))
+            cases = [
+                Case(name, tuple(map(_value, one["args"])), _value(one["expected"]), wrapped=wrapped)
+                for one in found["cases"]
+            ]
+            if wrapped and not all(isinstance(case.expected, list) and len(case.expected) == 1 for case in cases):
+                raise TypeError("an expected value is no list of one element")
             tests = CodeTests(tuple(cases), prefix=prefix, entry_point=entry or name)
         else:
             tests = _asserts(tuple(found["asserts"]), str(found.get("setup") or ""), prefix, entry)

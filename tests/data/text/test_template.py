@@ -255,3 +255,14 @@ def test_a_program_in_the_reasoning_is_no_answer_of_the_code_template() -> None:
     assert template.answer(f"<think>{block}</think> Done.") == "Done."
     assert template.answer(f"<think>hm</think>\n{block}\n") == block
     assert template.answer(f"<think>{block}") is None
+
+
+def test_blocks_in_the_reasoning_do_not_change_the_form_of_the_code_template() -> None:
+    template, block = find_template("code"), "```python\npass\n```"
+    inside = f"I try\n{block}\nand\n```\nno\n```\n"
+    for reasoning in (f"<think>{inside}</think>", f"{inside}</think>"):  # the prompt may open the reasoning
+        assert template.well_formed(f"{reasoning}\n{block}\nDone.")
+        assert not template.well_formed(f"{reasoning}\nDone.")
+        assert not template.well_formed(f"{reasoning}\n{block}\n{block}")
+        assert not template.well_formed(f"{reasoning}\n```python\npass")
+    assert not template.well_formed(f"<think>{inside}\n{block}")

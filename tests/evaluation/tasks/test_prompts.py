@@ -6,7 +6,7 @@ import pytest
 
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
-from r1jax.evaluation.tasks.prompts import read_boxed, read_code, read_letter, task_template
+from r1jax.evaluation.tasks.prompts import read_boxed, read_letter, task_template
 
 QUESTION = Problem("How many?", "4", "k")
 
@@ -68,24 +68,6 @@ def test_a_number_is_read_after_the_reasoning(text, answer) -> None:
 )
 def test_a_letter_is_read_only_where_it_is_the_answer(text, letter) -> None:
     assert read_letter(text) == letter
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("Here:\n```python\ndef f():\n    return 1\n```\nDone.", "def f():\n    return 1"),
-        ("```python\na = 1\n```\nor better\n```python\na = 2\n```\nIt prints\n```\n2\n```", "a = 2"),
-        ("```\na = 1\n```", "a = 1"),
-        ("```python\na = 1", "a = 1"),  # cut
-        ("~~~~py\ns = '''\n```\n'''\n~~~~", "s = '''\n```\n'''"),
-        ("    return 1\n\ndef g():\n    pass", "    return 1"),
-        ("\n    x = 1\n\n    return x\nprint(f())", "    x = 1\n\n    return x"),
-        ("import re\ndef f():\n    return 1\nf()", "import re\ndef f():\n    return 1\nf()"),
-        ("", None),
-    ],
-)
-def test_code_is_the_last_block_or_the_rest_of_the_function(text, code) -> None:
-    assert read_code(text) == code
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from r1jax.data.problems.files import read_problems
 from r1jax.errors import UserError
 from r1jax.evaluation.tasks import choices, code, maths
 from r1jax.evaluation.tasks.table import TASKS
@@ -18,6 +21,28 @@ def test_gsm8k_takes_the_number_after_the_marks() -> None:
     assert (found.question, found.answer, found.checker) == ("How many?", "1024", "number")
     with pytest.raises(UserError, match="file, line 1: column 'answer' ends in 'many'"):
         maths.gsm8k({"question": "How many?", "answer": "#### many"}, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        (maths.gsm8k, {"question": "How many?", "answer": "48/2 = <<48/2=24>>24\n#### -24.50"}),
+        (
+            maths.math500,
+            {"problem": "x?", "solution": "So", "answer": r"\frac{1}{2}", "subject": "Algebra", "level": 5},
+        ),
+        (maths.math500, {"problem": "x?", "solution": "So", "answer": "10\\%", "subject": "Algebra"}),
+    ],
+)
+def test_training_and_evaluation_read_the_same_problem_in_a_row(task, row, tmp_path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    ((_, trained),) = read_problems(str(tmp_path / "rows.jsonl"), "number").problems
+    evaluated = task(row, WHERE)
+    assert (trained.question, trained.answer, trained.checker) == (
+        evaluated.question,
+        evaluated.answer,
+        evaluated.checker,
+    )
 
 
 def test_math500_is_judged_by_equivalence_and_grouped_by_subject() -> None:

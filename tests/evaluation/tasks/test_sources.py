@@ -113,3 +113,20 @@ def test_names_of_tasks_are_separated_by_spaces_or_commas() -> None:
         source_of("gsm8k", "gsm=here.jsonl")
     generated = source_of("gym:leg_counting").generated
     assert generated is not None and generated.source == "gym:leg_counting"
+
+
+def test_the_original_archive_of_mmlu_has_no_line_of_names(tmp_path) -> None:
+    folder = tmp_path / "mmlu" / "data" / "test"
+    folder.mkdir(parents=True)
+    (folder / "law_test.csv").write_text('"Which,\none?",1,1,"b, c",d,B\nHow many?,0,1,2,3,D\n')
+    (folder / "algebra_test.csv").write_text("question,A,B,C,D,answer\nWhat is x?,0,1,2,3,A\n")
+    (tmp_path / "mmlu" / "data" / "dev").mkdir()
+    (tmp_path / "mmlu" / "data" / "dev" / "law_dev.csv").write_text("No?,0,1,2,3,D\n")
+    source = source_of("mmlu", tmp_path)
+    found = read_source(TASKS["mmlu"], source, None)
+    assert [(one.kind, one.answer) for one in found] == [("algebra", "A"), ("law", "B"), ("law", "D")]
+    assert found[1].question == "Which,\none?\n\n(A) 1\n(B) 1\n(C) b, c\n(D) d"
+    assert found == read_source(TASKS["mmlu"], source_of("mmlu", f"mmlu={folder}"), None)
+    (folder / "law_test.csv").write_text("Which?,a,b,c,d,E\n")
+    with pytest.raises(UserError, match=r"law_test.csv, line 1: column 'answer' is 'E'"):
+        read_source(TASKS["mmlu"], source, None)

@@ -171,7 +171,13 @@ def test_methods_of_a_solution_class_are_called(sandboxes: Sandboxes) -> None:
     assert score(sandboxes, program, function="add", cases=cases, prefix="from typing import *\n") == 1.0
 
 
-@pytest.mark.parametrize("metadata", ["", "{}", "[]", '{"tests": []}', '{"tests": [{"input": "a"}]}', '{"cases": [1]}'])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *("", "{}", "[]", '{"tests": []}', '{"tests": [{"input": "a"}]}', '{"cases": [1]}'),
+        '{"function": "f", "wrapped": true, "cases": [{"args": [], "expected": [1, 2]}]}',
+    ],
+)
 def test_metadata_without_tests_is_refused(metadata: str) -> None:
     with pytest.raises(ValueError, match="metadata has no tests"):
         read_tests(metadata)
@@ -194,6 +200,7 @@ def test_the_pool_judges_programs_by_accuracy_and_by_code() -> None:
         (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "r1"), 0),
         (completion(f"<think>hm</think>{BLOCK.format('2 * x')}", "r1"), 1),
         (completion(f"{BLOCK.format('2 * x')}\n{BLOCK.format('x')}", "code"), 0),  # the last block counts
+        (completion("<think>hm</think>~~~py\ndef f(x): return x * 2\n~~~", "r1"), 1),
         (completion(f"<think>{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),
         (completion(f"{BLOCK.format('2 * x')}</think> I am done.", "code"), 0),  # the prompt opened the reasoning
         (completion(f"<think>{BLOCK.format('2 * x')}", "code"), 0),  # the reasoning was cut
