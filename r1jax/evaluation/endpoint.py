@@ -12,6 +12,7 @@ import random
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,6 +96,9 @@ def ask(
         except _Retry as failure:
             if attempt == endpoint.retries:
                 raise UserError(f"{failure}, {attempt + 1} times: check --endpoint, or raise --retries") from failure
+            # Without the reason in brackets, which may differ each time: commands print a warning once.
+            what = str(failure).partition(" (")[0]
+            warnings.warn(f"{what}: asking again, up to {endpoint.retries} times", stacklevel=2)
             wait = max(failure.wait, _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0))
             sleep(min(wait, _LONGEST_WAIT))
     raise AssertionError  # the last attempt returns or raises

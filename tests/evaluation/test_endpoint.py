@@ -10,6 +10,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.endpoint import API_KEY, Endpoint, Reply, ask
 from tests.helpers.chat_server import chat_server, reply
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*asking again")
 MESSAGES = [{"role": "user", "content": "What is 1 + 1?"}]
 
 
@@ -57,6 +58,13 @@ def test_a_failure_that_may_pass_is_repeated_with_longer_waits() -> None:
     assert len(received) == 4
     assert waited[0] == 7  # as the server asks for
     assert 1 <= waited[1] <= 2 <= waited[2] <= 4
+
+
+def test_a_warning_that_is_the_same_each_time_says_that_a_request_is_repeated() -> None:
+    replies = iter([failing(429, f"wait {i} s")(None) for i in range(3)] + [reply("2")])
+    with chat_server(lambda body: next(replies)) as (url, _), pytest.warns(UserWarning) as given:
+        assert ask(Endpoint(url, "m"), MESSAGES, {}, waits([])).text == "2"
+    assert {str(one.message) for one in given} == {f"{url} limits the rate of requests: asking again, up to 5 times"}
 
 
 @pytest.mark.parametrize(
