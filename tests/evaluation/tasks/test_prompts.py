@@ -84,12 +84,10 @@ def test_a_letter_is_read_only_where_it_is_the_answer(text, letter) -> None:
     assert read_letter(text) == letter
 
 
-@pytest.mark.parametrize(
-    "text", ["answer" + " " * 50_000 + "?", "A" + "*" * 50_000 + "?", "Perhaps A" + ", " * 50_000 + "?"]
-)
-def test_no_letter_is_found_in_time(text) -> None:
+@pytest.mark.parametrize(("before", "repeated"), [("answer", " "), ("A", "*"), ("Perhaps A", ", ")])
+def test_that_there_is_no_letter_is_found_fast(before, repeated) -> None:
     began = time.perf_counter()
-    assert read_letter(text) is None
+    assert read_letter(before + 50_000 * repeated + "?") is None
     assert time.perf_counter() - began < 1
 
 
