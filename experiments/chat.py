@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.chat.display import PlainDisplay, TerminalDisplay
-from r1jax.chat.prompts import AUTO, find_layout
+from r1jax.chat.prompts import AUTO, Layout, find_layout
 from r1jax.chat.reply import Replies
 from r1jax.chat.session import Session
 from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
@@ -113,6 +114,29 @@ def messages(interrupts: Interrupts) -> Iterator[str]:
             parts = []
 
 
+def check(config: Config, layout: Layout) -> None:
+    """Raises UserError if the prompts have no place for the system message, or turns cannot be added to the file."""
+    if config.system:
+        layout.prompt_ids([{"role": "system", "content": config.system}, {"role": "user", "content": ""}])
+    if config.out is not None:
+        try:
+            config.out.open("a").close()
+        except OSError as error:
+            raise UserError(f"--out={config.out} cannot be written ({error.strerror}): give another file") from error
+
+
+def accept_any_text() -> None:
+    """Lets bytes that are no text be read, and characters that the output cannot show be written, as replacements."""
+    for file in (sys.stdin, sys.stdout):
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors="replace")
+
+
+def text_of(argument: str) -> str:
+    """An argument of the command line, whose bytes Python escapes if the locale has no characters for them."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def chat(config: Config, session: Session, interrupts: Interrupts) -> None:
     """Replies to the message of the command line, or to those that are read until the end of the input."""
     if config.prompt is not None:
@@ -131,11 +155,14 @@ def main() -> None:
     """Loads the model and chats."""
     presets = {"chat": ("the published sampling settings of R1 (arXiv 2501.12948)", Config())}
     config = cli.parse(presets, "chat", prog="chat.py", description=(__doc__ or "").splitlines()[0])
+    config = dataclasses.replace(config, prompt=config.prompt and text_of(config.prompt), system=text_of(config.system))
     if not config.model:
         raise UserError("no model: give --model=FOLDER, --model=FILE.gguf or --model=smollm2")
     if read_config(config.model).head != "vocabulary":
         raise UserError(f"{config.model} is a reward model, which writes no text: give a language model")
     layout = find_layout(config.template, read_tokenizer(config.model))
+    check(config, layout)
+    accept_any_text()
     keep_compiled()
     # Not Console.is_terminal: FORCE_COLOR would write control codes into a pipe.
     display = TerminalDisplay(Console()) if sys.stdout.isatty() else PlainDisplay()

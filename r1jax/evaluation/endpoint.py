@@ -12,11 +12,13 @@ import random
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from r1jax.errors import UserError
+from r1jax.settings import may_change
 
 API_KEY = "OPENAI_API_KEY"  # the environment variable
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -36,8 +38,8 @@ class Endpoint:
 
     url: str
     model: str
-    retries: int = 5
-    timeout: float = 600.0
+    retries: int = may_change(5)
+    timeout: float = may_change(600.0)
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).netloc:
@@ -94,6 +96,9 @@ def ask(
         except _Retry as failure:
             if attempt == endpoint.retries:
                 raise UserError(f"{failure}, {attempt + 1} times: check --endpoint, or raise --retries") from failure
+            # Without the reason in brackets, which may differ each time: commands print a warning once.
+            what = str(failure).partition(" (")[0]
+            warnings.warn(f"{what}: asking again, up to {endpoint.retries} times", stacklevel=2)
             wait = max(failure.wait, _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0))
             sleep(min(wait, _LONGEST_WAIT))
     raise AssertionError  # the last attempt returns or raises
@@ -107,7 +112,7 @@ def _post(endpoint: Endpoint, body: bytes) -> Any:
     request = urllib.request.Request(endpoint.address, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=endpoint.timeout) as response:
-            return json.loads(response.read())
+            content = _content(response, time.monotonic() + endpoint.timeout)
     except urllib.error.HTTPError as error:
         raise _refusal(endpoint, error) from error
     except TimeoutError as error:
@@ -115,8 +120,22 @@ def _post(endpoint: Endpoint, body: bytes) -> Any:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise _Retry(f"{endpoint.url} cannot be reached ({reason})") from error
+    try:
+        return json.loads(content)
     except ValueError as error:
+        if content.lstrip()[:1] in (b"", b"{"):  # a connection that ended early, and no page of a website
+            raise _Retry(f"{endpoint.url} gives an answer that ends early") from error
         raise UserError(f"{endpoint.url} does not answer with JSON: check the address of --endpoint") from error
+
+
+def _content(response: http.client.HTTPResponse, end: float) -> bytes:
+    """The body of a response; raises TimeoutError at the time ``end``, also if bytes still arrive now and then."""
+    parts: list[bytes] = []
+    while part := response.read1():
+        parts.append(part)
+        if time.monotonic() > end:
+            raise TimeoutError
+    return b"".join(parts)
 
 
 def _refusal(endpoint: Endpoint, error: urllib.error.HTTPError) -> Exception:
@@ -137,13 +156,17 @@ def _refusal(endpoint: Endpoint, error: urllib.error.HTTPError) -> Exception:
 
 
 def _message(error: urllib.error.HTTPError) -> str:
-    """The message in the body of an error, at most 200 characters of it, or the name of the status."""
+    """The message in the body of an error, or the name of the status."""
     with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
         content = json.loads(error.read())
-        inner = content.get("error", content) if isinstance(content, dict) else content
-        text = inner.get("message", inner) if isinstance(inner, dict) else inner
-        return " ".join(str(text).split())[:200]
+        return _line(content.get("error", content) if isinstance(content, dict) else content)
     return str(error.reason)
+
+
+def _line(error: Any) -> str:
+    """The message of an error in JSON as one line of at most 200 characters."""
+    text = error.get("message", error) if isinstance(error, dict) else error
+    return " ".join(str(text).split())[:200]
 
 
 def _wait(header: str | None) -> float:
@@ -158,14 +181,27 @@ def _wait(header: str | None) -> float:
 
 
 def _reply(content: Any, endpoint: Endpoint) -> Reply:
+    """The first completion in the JSON of an answer; raises _Retry if there is none, or UserError."""
+    if isinstance(content, dict) and content.get("error"):  # as gateways report what failed behind them
+        raise _Retry(f"{endpoint.url} answers with an error ({_line(content['error'])})")
     try:
-        (choice, *_), usage = content["choices"], content.get("usage") or {}
+        choice, usage = content["choices"][0], content.get("usage")
         message = choice["message"]
-        text = message.get("content") or ""
-        reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{endpoint.url} answers without a completion: check the address of --endpoint") from error
+        text, finish = _text(message.get("content")), choice.get("finish_reason")
+        reasoning = _text(message.get("reasoning_content") or message.get("reasoning"))
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _Retry(f"{endpoint.url} answers without a completion") from error
     if reasoning:
         text = f"<think>\n{reasoning}\n</think>\n\n{text}"
     text = text.encode("utf-8", "replace").decode()  # JSON may hold half of a surrogate pair, which no file can
-    return Reply(text, usage.get("completion_tokens"), choice.get("finish_reason") != "length")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return Reply(text, tokens if isinstance(tokens, int) else None, finish != "length")
+
+
+def _text(content: Any) -> str:
+    """The text of a message, which is a text, null, or a list of parts of which some hold text."""
+    if isinstance(content, list):
+        return "".join(_text(part.get("text")) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError
+    return content or ""

@@ -61,7 +61,8 @@ def judge_samples(
         lost += pending.result() if pending is not None else 0
     if lost:
         warnings.warn(
-            f"{name}: {lost} answers were not judged before the deadline and count as wrong: raise --verifier.deadline",
+            f"{name}: {lost} answers were not judged before the deadline and count as wrong: to judge them again, "
+            "raise --verifier.deadline and add --force",
             stacklevel=2,
         )
 

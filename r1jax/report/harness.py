@@ -33,25 +33,30 @@ def write_harness(results: ModelResults, out: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     hashes: dict[str, str] = {}
-    for task, one in results.tasks.items():
+    for task, one in _by_name(results).items():
         rows = list(_samples(one))
         hashes[task] = _hash("".join(row["doc_hash"] + row["prompt_hash"] + row["target_hash"] for row in rows))
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_whole(folder / f"samples_{re.sub(r'[^A-Za-z0-9_]', '-', task)}_{date}.jsonl", "".join(lines))
+        write_whole(folder / f"samples_{task}_{date}.jsonl", "".join(lines))
     content = {**_aggregated(results, finished), "task_hashes": hashes}
     write_whole(folder / f"results_{date}.json", json.dumps(content, indent=2) + "\n")
 
 
+def _by_name(results: ModelResults) -> dict[str, TaskResult]:
+    """The tasks by names that can be part of the name of a file, by which the files and the figures of a task match."""
+    return {re.sub(r"[^A-Za-z0-9_]", "-", task): one for task, one in results.tasks.items()}
+
+
 def _aggregated(results: ModelResults, finished: str) -> dict[str, Any]:
     """The content of results_DATE.json without the hashes of the tasks."""
-    tasks, made_by = results.tasks, results.made_by
+    tasks, made_by = _by_name(results), results.made_by
     last = list(tasks.values())[-1]
     endpoint = last.settings["endpoint"]
     source = "local-chat-completions" if endpoint else "r1jax"
     arguments = f"model={results.name}" + (f",base_url={endpoint['url']}" if endpoint else "")
     seconds = sum(one.figures["seconds"] for one in tasks.values())
     return {
-        "results": {task: {"alias": task, **_metrics(one)} for task, one in tasks.items()},
+        "results": {task: {"alias": one.task, **_metrics(one)} for task, one in tasks.items()},
         "group_subtasks": {task: [] for task in tasks},
         "configs": {task: _config(one) for task, one in tasks.items()},
         "versions": dict.fromkeys(tasks, _VERSION),

@@ -78,6 +78,8 @@ def test_lines_of_a_pipe_are_turns_and_commands(tmp_path: Path, monkeypatch: pyt
         (["--model", MODEL, "--template=thinks"], "expected one of auto, plain, think"),
         (["--model", MODEL, "--top-p=0"], "top-p 0.0 must be above 0"),
         (["--model", MODEL, "--mesh=2x1"], "the data axis must be 1"),
+        (["--model", MODEL, "--system=x", "--template=think"], "has no place for a system prompt"),
+        (["--model", MODEL, "--out=/nowhere/turns"], "--out=/nowhere/turns cannot be written (No such file"),
         (["--model", MODEL, "--seed=-1"], "--seed=-1 must be at least 0"),
         (["--model", MODEL, "--temperature=hot"], "expected a number"),
         (["--model", MODEL, f"--prompt={'long ' * 3000}"], "the model's context is"),
@@ -87,6 +89,16 @@ def test_a_mistake_is_one_line(flags: list[Any], words: str) -> None:
     status, output, log = call("chat.py", *flags)
     assert status == 2 and not output
     assert log.startswith("error: ") and words in log and log.count("\n") == 1
+
+
+def test_bytes_that_are_no_text_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff 7\n"), "utf-8"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    chat.accept_any_text()
+    assert sys.stdin.read() == "\ufffd 7\n"
+    print("\ufffd 7", flush=True)
+    assert sys.stdout.buffer.getvalue() == b"? 7\n"  # type: ignore[attr-defined]
+    assert chat.text_of("\udcc3\udcbc \udcff") == "\u00fc \ufffd"  # as Python gives arguments in an ASCII locale
 
 
 def test_ctrl_c_sets_a_flag_in_a_reply_and_ends_a_prompt() -> None:

@@ -16,6 +16,8 @@ from r1jax.errors import UserError
 from r1jax.evaluation.summary import Evaluation
 from r1jax.recipe import task_evaluation
 from r1jax.report import task_evaluation as report
+from r1jax.report.finished_evaluations import read_evaluation
+from r1jax.report.harness import write_harness
 from r1jax.rewards.checkers import check
 from r1jax.rewards.code import isolation
 from r1jax.rewards.rules import accuracy
@@ -180,6 +182,19 @@ def test_the_layout_of_lm_evaluation_harness_holds_the_same_figures(served) -> N
     assert lines[0]["arguments"]["gen_args_0"]["arg_0"].startswith("A\n")
 
 
+def test_the_name_of_a_task_is_the_same_in_files_and_figures_of_the_harness(served, tmp_path) -> None:
+    found = read_evaluation(served[0] / "served")
+    task = dataclasses.replace(found.tasks["gsm8k"], task="gym:gsm_symbolic")
+    write_harness(dataclasses.replace(found, tasks={task.task: task}), tmp_path)
+    (samples,) = tmp_path.glob("served/samples_*.jsonl")
+    (results,) = tmp_path.glob("served/results_*.json")
+    content = json.loads(results.read_text())
+    # The name stands between the first "_" and the last one.
+    name = samples.name.removeprefix("samples_").rpartition("_")[0]
+    assert name == "gym-gsm_symbolic" and content["results"][name]["alias"] == "gym:gsm_symbolic"
+    assert all(name in content[part] for part in ("configs", "versions", "n-shot", "n-samples", "task_hashes"))
+
+
 def test_an_endpoint_that_fails_half_way_goes_on_where_it_stopped(served, quick, tmp_path) -> None:
     reference = served[0] / "served" / "gsm8k" / "completions.jsonl"
     left = {question: list(completions) for question, (_, completions) in SERVED.items()}
@@ -199,7 +214,7 @@ def test_an_endpoint_that_fails_half_way_goes_on_where_it_stopped(served, quick,
         assert "needs an API key: set OPENAI_API_KEY (status 401: expired)" in refused(*flags)
         path = tmp_path / "out" / "served" / "gsm8k" / "completions.jsonl"
         assert len(rows(path)) == 6
-        ok(*flags)
+        ok(*flags, "--retries", "7", "--timeout", "30")  # as the message of a failure may advise
     assert len(received) == 17
     unlike = [  # the server of the fixture cuts one completion
         (a, b) for a, b in zip(rows(path), rows(reference), strict=True) if a != b

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from r1jax.data.problems import code_rows
 from r1jax.data.problems.code_rows import humaneval_problem, livecodebench_problem, mbpp_problem
 from r1jax.data.problems.problem import Problem
+from r1jax.data.text.numbers import parse_number
 from r1jax.evaluation.tasks.maths import names
 from r1jax.evaluation.tasks.task import Row, Task
 
@@ -16,8 +17,8 @@ _MBPP_TEST = range(11, 511)  # the task_id of the test split (arXiv 2108.07732)
 
 def mbpp(row: Row, location: str) -> Problem | None:
     """The problem of a row of MBPP; None for a row outside the test split."""
-    number = row.get("task_id")
-    return None if isinstance(number, int) and number not in _MBPP_TEST else mbpp_problem(row, location)
+    number = parse_number(str(row.get("task_id", "")))  # a number, or text in a csv file
+    return None if number is not None and number not in _MBPP_TEST else mbpp_problem(row, location)
 
 
 def _code_task(

@@ -33,7 +33,7 @@ def math500(row: Row, location: str) -> Problem:
 def aime24(row: Row, location: str) -> Problem:
     """A problem of the AIME of 2024, whose answer is a whole number from 0 to 999."""
     answer = text_cell(row, location, "answer", "Answer")
-    if not answer.strip().isdecimal():
+    if not answer.strip().isdecimal() or int(answer) > 999:
         raise UserError(f"{location}: column 'answer' is {answer[:40]!r}: write a whole number from 0 to 999")
     return Problem(text_cell(row, location, "problem", "Problem"), str(int(answer)), "aime24", "number")
 

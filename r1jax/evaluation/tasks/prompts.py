@@ -18,11 +18,24 @@ from r1jax.rewards.code.program import has_block, program_in
 Form = Literal["boxed", "letter", "code", "tags"]
 
 _TAGS = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_FONT = r"(?:\\?(?:text|mathrm|textbf|mathbf|boxed)\{\(?)?"
+# The numbers limit repetitions that a long row of spaces would make slow.
+# A second letter, such as in "A, B" or "A or B", makes the choice unclear: neither counts. "I" is mostly a word.
+_NO_SECOND = r"(?![)}*$\s]{0,8}(?:[,/&]|and\b|or\b)[(*$\s]{0,8}(?:(?:and|or)\b)?[(*$\s]{0,8}[A-HJ](?:[^\w']|$))"
 # A letter counts if nothing but a bracket, a mark or the end of the line follows: in "the answer is A cell" none does.
+# After "Answer:", the choice itself may also follow, behind a dash or in brackets.
 _LETTER = re.compile(
-    r"(?i:\banswer\b(?:\s+is)?)[\s:*_$]*(?:\\(?:text|mathrm)\{)?\(?([A-Z])(?=[)}*_$.,:;]|\s*$)", re.MULTILINE
+    r"(?i:\banswer\b(?:\s+is)?)[\s*_]{0,8}([:：])?[\s:*_$\"`\\(\[]{0,16}"
+    + _FONT
+    + r"([A-Z])"
+    + _NO_SECOND
+    + r"(?=[)}\]*_$.,:;\"`\\]|\s*$|(?(1)\s+[-\u2013\u2014(]|(?!)))",
+    re.MULTILINE,
 )
-_ALONE = re.compile(r"[\s(*$]*(?:\\(?:text|mathrm|textbf)\{)?\(?([A-Z])[)}]*(?:[.):,]\s.*|[\s).:*$]*)", re.DOTALL)
+_ALONE = re.compile(
+    r"[\s(*$]*" + _FONT + r"\(?([A-Z])" + _NO_SECOND + r"[)}*$]{0,8}(?:[.):,]\s.*|[\s).:*$]*)", re.DOTALL
+)
+_LAST_LINE = re.compile(r"\W*answer\W*[:：]", re.IGNORECASE)
 _DEFINITION = re.compile(r"^(?:(?:async )?def|class) ", re.MULTILINE)
 
 
@@ -57,12 +70,13 @@ class TaskTemplate(Template):
         r"""True if the answer has the form that the prompt asks for, such as \boxed{}, and not only a readable one."""
         if self.named:
             return super().well_formed(text)
-        after = self.reply(text)
+        after = self.reply(text).rstrip()
         match self.form:
             case "boxed":
                 return read_boxed(after) is not None
             case "letter":
-                return read_letter(after) is not None
+                last = (after.splitlines() or [""])[-1]
+                return _LAST_LINE.match(last) is not None and read_letter(last) is not None
             case "code":
                 return has_block(after)
             case "tags":
@@ -106,7 +120,7 @@ def read_letter(text: str) -> str | None:
         if alone := _ALONE.fullmatch(part):
             return alone[1]
     if found := _LETTER.findall(text):
-        return found[-1]
+        return found[-1][1]
     alone = _ALONE.fullmatch(text)
     return alone[1] if alone else None
 

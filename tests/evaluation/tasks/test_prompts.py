@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -59,6 +60,19 @@ def test_a_number_is_read_after_the_reasoning(text, answer) -> None:
         ("B", "B"),
         (" (C) ", "C"),
         ("B. a cell", "B"),
+        ("Answer: B - a cell", "B"),
+        ("Answer: B (a cell)", "B"),
+        (r"Answer: \(B\)", "B"),
+        (r"Answer: $\mathbf{B}$", "B"),
+        ("Answer： `B`", "B"),
+        ("Answer: B. A cell", "B"),
+        ("Answer: B, since A is a plant", "B"),
+        (r"\boxed{B, I think}", "B"),
+        ("Answer: A, B", None),
+        ("Answer: (A) and (B)", None),
+        ("Answer: A/B", None),
+        (r"\boxed{A, B}", None),
+        ("(A) or (B)", None),
         ("The answer is A cell", None),
         ("A cell", None),
         ("the answer is a.", None),
@@ -70,11 +84,20 @@ def test_a_letter_is_read_only_where_it_is_the_answer(text, letter) -> None:
     assert read_letter(text) == letter
 
 
+@pytest.mark.parametrize(("before", "repeated"), [("answer", " "), ("A", "*"), ("Perhaps A", ", ")])
+def test_that_there_is_no_letter_is_found_fast(before, repeated) -> None:
+    began = time.perf_counter()
+    assert read_letter(before + 50_000 * repeated + "?") is None
+    assert time.perf_counter() - began < 1
+
+
 @pytest.mark.parametrize(
     ("form", "good", "bad"),
     [
         ("boxed", r"\boxed{4}", "The answer is 4"),
         ("letter", "Answer: B", "Perhaps B or C"),
+        ("letter", "So it is clear.\n\n**Answer: (B)**\n", "The answer is B."),
+        ("letter", "Answer: B", "Answer: B\nThis is my choice."),
         ("code", "```python\na = 1\n```", "a = 1"),
         ("tags", "<answer>4</answer>", r"\boxed{4}"),
     ],

@@ -55,6 +55,8 @@ def test_aime24_is_a_whole_number(row) -> None:
     assert maths.aime24(row, WHERE).answer == "73"
     with pytest.raises(UserError, match="write a whole number from 0 to 999"):
         maths.aime24({"problem": "x?", "answer": "1/2"}, WHERE)
+    with pytest.raises(UserError, match="'1000': write a whole number from 0 to 999"):
+        maths.aime24({"problem": "x?", "answer": "1000"}, WHERE)
 
 
 def gpqa_row(question):
@@ -94,6 +96,8 @@ def test_rows_of_mbpp_outside_its_test_split_are_left_out() -> None:
     found = [code.mbpp({**MBPP, "task_id": number}, WHERE) for number in (2, 10, 11, 510, 511, 601)]
     assert [one is not None for one in found] == [False, False, True, True, False, False]
     assert code.mbpp({**MBPP, "task_id": None}, WHERE) is not None
+    texts = [code.mbpp({**MBPP, "task_id": number}, WHERE) for number in ("2", "11", 601.0, 510.0)]  # csv, pandas
+    assert [one is None for one in texts] == [True, False, True, False]
 
 
 def test_a_program_is_judged_by_tests_in_each_task_of_code() -> None:
