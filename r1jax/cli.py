@@ -34,7 +34,7 @@ _TYPES = ConstructorRegistry()
 _PYTHON_FORMAT = warnings.formatwarning
 CLASS = "class"  # key of the class of a part that is chosen by name, in JSON
 # Errors of a disk or folder, and not of the program.
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,8 @@ def data_files(source: str | Path) -> tuple[DataFile, ...]:
         return (DataFile(path, str(path)),)
     folder = _folder(text)
     if folder is None:
-        raise UserError(f"no file {source}: check the path")
+        what = f"{source} is not a regular file" if path.exists() else f"no file {source}"
+        raise UserError(f"{what}: check the path")
     root, config, split = folder
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
     chosen = _chosen(names, root, config, split, str(root))
@@ -97,6 +98,8 @@ def with_split(source: str, split: str) -> str:
 
 def _folder(text: str) -> tuple[Path, str | None, str | None] | None:
     """The folder, config and split that FOLDER[:CONFIG][/SPLIT] names; None if there is no such folder."""
+    if not text:
+        return None  # Path("") is the working directory
     path = Path(text).expanduser()
     if path.is_dir():
         return path, None, None

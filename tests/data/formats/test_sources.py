@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_a_folder_without_data_files_is_refused(tmp_path: Path) -> None:
     assert "save it with to_parquet instead of save_to_disk" in refused(str(tmp_path))
 
 
+def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name in ("pipe.jsonl", "zero.jsonl"):
+        assert refused(str(tmp_path / name)) == f"{tmp_path / name} is not a regular file: check the path"
+    assert refused(str(tmp_path)) == f"{tmp_path} is empty: give a folder with data files"
+
+
+def test_a_folder_may_have_the_name_of_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "rows.json"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    for i in range(2):
+        (folder / f"part-0000{i}-abc.c000.json").write_text(lines(i))
+    assert rows(folder) == [0, 1]
+
+
 def test_other_readers_take_folders_and_formats(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     (tmp_path / "part-1.json").write_text(json.dumps([{"messages": messages}]))
@@ -73,7 +91,7 @@ def test_other_readers_take_folders_and_formats(tmp_path: Path) -> None:
 def test_sources_are_told_from_other_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     assert all(map(is_source, ["set", "set/test", "set:a/test", "x.JSON", "x.csv.gz", "hf:a/b", str(folder)]))
-    assert not any(map(is_source, ["arithmetic", "gym:x", "other", "other/test"]))
+    assert not any(map(is_source, ["arithmetic", "gym:x", "other", "other/test", ""]))
     assert with_split("set", "test") == with_split("set/train", "test") == "set/test"
     assert with_split("hf:a/b@v1:c/train", "test") == "hf:a/b@v1:c/test"
     with pytest.raises(UserError, match=r"x\.jsonl is a file and has no split 'test'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,16 @@ REPLIED = [{"role": "assistant", "content": "So it is #### 42"}]
         ),
     ],
 )
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv", ".tsv"])
 def test_a_shape_is_recognised(tmp_path: Path, row: dict[str, Any], shape: str, expected: Problem, suffix: str) -> None:
     path = tmp_path / f"data{suffix}"
     if suffix == ".jsonl":
         write_lines(path, row)
+    elif suffix != ".parquet":  # lists and objects as JSON, or as Python writes them
+        text = json.dumps if suffix == ".csv" else repr
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream, "excel" if suffix == ".csv" else "excel-tab")
+            writer.writerows([row, [text(v) if isinstance(v, list | dict) else v for v in row.values()]])
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
     found = read_problems(str(path), "number")
@@ -249,6 +255,13 @@ def test_columns_of_another_shape_are_named_by_the_user(tmp_path: Path) -> None:
         ),
         ({"Q": "a", "A": {"x": 1}}, ("prompt=Q", "answer=A.y"), "no column 'A.y': it has Q, A.x"),
         ({"Q": "a"}, ("prompt=Q",), "no column 'answer': it has Q: name"),
+        (
+            {"instruction": "Add.", "input": "1 1", "answer": "2"},
+            (),
+            "no column 'prompt': it has instruction, input, a",
+        ),
+        ({"question": "a", "answer": None}, (), "it has question, answer (empty): name yours"),
+        ({"prompt": '[{"role": "user", ', "answer": "1"}, (), "column 'prompt' has messages that are not JSON: "),
         (
             {"images": [{"bytes": "x"}], "problem": "a", "answer": "1"},
             (),
@@ -368,6 +381,28 @@ def test_a_few_problems_on_both_sides_are_only_held_out(tmp_path: Path) -> None:
     few = write_lines(tmp_path / "few.jsonl", {"prompt": "q30", "answer": 30})
     with pytest.raises(UserError, match=r"1 problems are in .*few\.jsonl and in .*test\.jsonl \('q30'\): remove them"):
         load_problems(ProblemsConfig(few, held_out_source=test))
+
+
+def test_the_first_row_with_a_shape_decides(tmp_path: Path) -> None:
+    empty = {"question": "q0", "answer": None}
+    rows = [empty, {"question": "q1", "answer": "#### 1"}, {"question": "q2", "answer": "#### 2", "area": "A"}]
+    path = write_lines(tmp_path / "data.jsonl", *rows)
+    with pytest.raises(UserError, match=r"line 1: no column 'answer': each row needs 'question' and 'answer'"):
+        read_problems(path, "number")
+    found = read_problems(path, "number", skip_unreadable=True)
+    assert found.shape and found.shape.name == "gsm8k" and found.skipped == 1
+    found = read_problems(path, "number", ("kind=area",), skip_unreadable=True)
+    assert [problem.kind for _, problem in found.problems] == ["data", "A"]
+
+
+def test_the_name_of_a_folder_and_whole_numbers_are_kinds(tmp_path: Path) -> None:
+    write_lines(
+        tmp_path / "test.jsonl", {"question": "q", "answer": "1"}, {"question": "r", "answer": "1", "level": 2.0}
+    )
+    for source in (tmp_path, tmp_path / "test"):
+        assert [problem.kind for _, problem in read_problems(str(source), "number").problems] == [tmp_path.stem] * 2
+    write_lines(tmp_path / "test.jsonl", {"question": "q", "answer": "1", "level": 2.0})
+    assert read_problems(str(tmp_path), "number").problems[0][1].kind == "2"
 
 
 def test_the_first_row_decides() -> None:
