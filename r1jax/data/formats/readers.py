@@ -73,7 +73,7 @@ def _check_pointer(file: Path, shown: str) -> None:
     except OSError as error:
         raise UserError(f"{shown} is not readable: {error.strerror}") from error
     if start == _POINTER:
-        raise UserError(f"{shown} is a pointer of Git LFS and not the file: run 'git lfs pull' in its folder")
+        raise UserError(f"{shown} is a pointer of Git LFS and not the file: run 'git lfs pull', or download it again")
 
 
 def _decoded(data: bytes, shown: str) -> str:

@@ -125,7 +125,7 @@ def test_other_objects_are_one_row(tmp_path: Path, row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path / f"a{suffix}", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    assert refused(path) == " is a pointer of Git LFS and not the file: run 'git lfs pull' in its folder"
+    assert refused(path) == " is a pointer of Git LFS and not the file: run 'git lfs pull', or download it again"
 
 
 def test_parts_of_a_column_may_be_written_as_text(tmp_path: Path) -> None:
