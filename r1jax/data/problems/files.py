@@ -104,13 +104,14 @@ def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker)
         raise UserError(
             f"{location}: column {shape.checker!r} is {preview(given)}: write {', '.join(_CHECKERS)} or nothing"
         )
-    if given == "number" and shape.judged and not own:
-        given = _judged(shape, answer)
-    if not answer.strip() or (given != "exact" and not plain(answer).strip()):
+    is_number = given == "number" and parse_number(answer) is not None
+    if given == "number" and not own and (shape.judged == "math" or (shape.judged == "either" and not is_number)):
+        given = "math"
+    if not answer.strip() or (given != "exact" and not is_number and not plain(answer).strip()):
         raise UserError(
             f"{location}: column {shape.answer!r} is {preview(answer)}, which is empty: write the expected answer"
         )
-    if given == "number" and parse_number(answer) is None:
+    if given == "number" and not is_number:
         raise UserError(
             f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: write only the number, or set "
             "the checker to math or exact"
@@ -119,19 +120,12 @@ def _problem(row: Row, location: str, shape: Shape, kind: str, checker: Checker)
     return question_key(question), Problem(question, answer, kind, given, language=language)
 
 
-def _judged(shape: Shape, answer: str) -> Checker:
-    """The checker of an answer by the rule of its shape."""
-    if shape.judged == "either":
-        return "math" if parse_number(answer) is None else "number"
-    return "math" if shape.judged == "math" else "number"
-
-
 def _kind(row: Row, shape: Shape, location: str) -> str:
     if shape.kind in (None, "kind"):
         return _optional_text(row, shape.kind, location, "a name")
     value = nested(row, shape.kind)
-    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):  # integers with gaps
-        value = int(value)
+    if isinstance(value, float | Decimal) and math.isfinite(value) and abs(value) < 2**53 and value == int(value):
+        value = int(value)  # a column of integers with gaps has floats
     return kind_name(value) if isinstance(value, str | int) else ""
 
 
