@@ -43,12 +43,14 @@ class Listing:
 
     files: name -> size in bytes, None if unknown.
     folder: if the hub was not reached, the snapshot folder in the cache, which has the files; otherwise None.
+    uncached: if the hub was not reached, further files of the commit that the cache knows by name.
     """
 
     repo: Repo
     commit: str
     files: Mapping[str, int | None]
     folder: Path | None = None
+    uncached: frozenset[str] = frozenset()
 
 
 def parse_name(name: str) -> Repo | None:
@@ -195,7 +197,21 @@ def _cached(repo: Repo) -> Listing | None:
         return None
     folder = Path(found)
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return Listing(repo, folder.name, files, folder) if files else None
+    return Listing(repo, folder.name, files, folder, _known_files(repo) - files.keys()) if files else None
+
+
+def _known_files(repo: Repo) -> frozenset[str]:
+    """The names of all files of a cached commit; none if the cache does not list them."""
+    try:
+        from huggingface_hub import get_cached_repo_tree  # not in version 1.0
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:
+        return frozenset()
+    try:
+        tree = get_cached_repo_tree(repo.name, repo_type=repo.kind, revision=repo.revision)
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+        return frozenset()
+    return frozenset(file.path for file in tree)
 
 
 def fetch(listing: Listing, names: Collection[str]) -> Path:

@@ -22,6 +22,7 @@ from r1jax import hub
 from r1jax.data.formats.layout import CARD, choose_files, find_configs
 from r1jax.data.formats.readers import FORMATS, SUFFIXES
 from r1jax.errors import UserError
+from r1jax.hub_access import RESUME
 
 HUB = "hf:"
 
@@ -132,8 +133,24 @@ def _hub_files(text: str) -> tuple[DataFile, ...]:
             if listing.folder is None:
                 raise
             raise UserError(f"{error} (in the cache; the hub was not reached)") from error
+        _check_whole(listing, chosen, folder, config, split)
     snapshot = hub.fetch(listing, chosen)
     return tuple(DataFile(snapshot / name, f"{repo}/{name}") for name in chosen)
+
+
+def _check_whole(
+    listing: hub.Listing, chosen: list[str], folder: Path | None, config: str | None, split: str | None
+) -> None:
+    """Raises UserError if the cache has only a part of a split, because its download was interrupted."""
+    if not listing.uncached:
+        return
+    try:
+        whole = _chosen({*listing.files, *listing.uncached}, folder, config, split, str(listing.repo))
+    except UserError:
+        return  # the cached files are of one config, and there are others
+    missing = [name for name in whole if name in listing.uncached]
+    if missing and {*chosen} & {*whole}:
+        raise UserError(f"the cached {listing.repo} is incomplete ({missing[0]} is missing): {RESUME}")
 
 
 def _chosen(

@@ -152,6 +152,25 @@ def test_a_data_set_that_cannot_be_read_is_one_line(data: Hub, source: str, mess
     assert refused(source).startswith(message.replace("PORT", data.url.rpartition(":")[2]))
 
 
+def test_a_part_of_a_split_in_the_cache_is_not_taken_for_the_whole(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub
+    hub.add("datasets/org/parts", {"train/1.jsonl": lines(1), "train/2.jsonl": lines(2, 3), "test.jsonl": lines(4)})
+    hub.cut = {"train/2.jsonl"}
+    assert "hf:org/parts cannot be downloaded" in refused("hf:org/parts")
+    assert rows("hf:org/parts/test") == [4]
+    use(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
+    assert rows("hf:org/parts/test") == [4] and rows("hf:org/parts/train/1.jsonl") == [1]
+    assert refused("hf:org/parts") == (
+        "the cached hf:org/parts is incomplete (train/2.jsonl is missing): connect to the hub and run the command "
+        "again, which resumes the download"
+    )
+    hub.cut = set()
+    use(monkeypatch, hub.url, tmp_path / "hub-cache")
+    assert rows("hf:org/parts") == [1, 2, 3]
+
+
 def test_the_cache_has_what_was_downloaded(data: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     for source in ("hf:org/two:a", "hf:org/gated"):
