@@ -59,6 +59,11 @@ def parse_name(name: str) -> Repo | None:
     return Repo(match["repo"], match["revision"]) if match and not Path(name).exists() else None
 
 
+def has_form_of_name(text: str) -> bool:
+    """True for ORG/NAME and ORG/NAME@revision, also if there is a path of this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def snapshot_commit(path: Path) -> str | None:
     """The commit of a snapshot folder in a cache of the hub; None for other paths."""
     match = _SNAPSHOT.fullmatch("/".join(path.parts[-3:]))
@@ -203,7 +208,7 @@ def _cached(repo: Repo) -> Listing | None:
 def _known_files(repo: Repo) -> frozenset[str]:
     """The names of all files of a cached commit; none if the cache does not list them."""
     try:
-        from huggingface_hub import get_cached_repo_tree  # not in version 1.0
+        from huggingface_hub import get_cached_repo_tree  # older versions have none
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
     except ImportError:
         return frozenset()

@@ -77,6 +77,10 @@ def test_a_local_folder_of_the_same_name_is_used(tiny: Hub, tmp_path: Path, monk
     shutil.copytree(MODEL, tmp_path / "org" / "tiny")
     monkeypatch.chdir(tmp_path)
     assert loading.resolve(NAME) == (Path(NAME), "huggingface")
+    (tmp_path / "org" / "empty").mkdir()
+    (tmp_path / "org" / "file").touch()
+    assert refused("org/empty").startswith("org/empty is empty, and a path comes before a model of the hub: use a")
+    assert refused("org/file").startswith("org/file is not a checkpoint, and a path comes before a model of the hub")
     assert tiny.requests == []
 
 

@@ -222,7 +222,8 @@ def _parquet(file: Path, shown: str, columns: Sequence[str] | None) -> Rows:
                 yield location, {n: _cell(batch.column(n)[i], f"{location}: column {n!r}") for n in batch.schema.names}
             done += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{shown} is not a readable parquet file: {why}: download it again") from error
 
 
 def _cell(scalar: Any, location: str) -> Any:

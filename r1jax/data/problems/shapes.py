@@ -185,11 +185,11 @@ def _or_empty(name: str, value: Any) -> str:
 
 
 def _names(row: Row) -> str:
-    """The columns of a row for an error message, nested ones with dots."""
+    """The columns of a row for an error message, nested ones with dots; those of null are marked as empty."""
     names = []
     for name, value in row.items():
         names += [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [_or_empty(name, value)]
-    shown = ", ".join(names[:8])
+    shown = ", ".join(names[:8]) or "none"
     return (shown if len(shown) <= 90 else f"{shown[:90]}...") + (
         f" and {len(names) - 8} more" if len(names) > 8 else ""
     )
