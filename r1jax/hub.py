@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1jax.errors import UserError
-from r1jax.hub_access import OTHER_DISK, RESUME, Repo, check_endpoint, http_error, one_line, reason
+from r1jax.hub_access import OTHER_DISK, RESUME, Repo, check_environment, http_error, one_line, reason
 
 _NAME = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _SNAPSHOT = re.compile(r"(?P<kind>model|dataset)s--(?P<repo>.+)/snapshots/(?P<commit>[0-9a-f]{40})")
@@ -158,7 +158,7 @@ def list_files(repo: Repo) -> Listing:
       UserError: if the hub refuses the repository or cannot be reached, and it is not cached, or if it has no such
         revision.
     """
-    check_endpoint()
+    check_environment()
     from huggingface_hub import HfApi, constants, errors
 
     api = HfApi()
@@ -177,7 +177,8 @@ def list_files(repo: Repo) -> Listing:
             cached = _cached(repo)
             if cached is None and isinstance(error, ValueError | LookupError | TypeError):
                 raise UserError(
-                    f"{constants.ENDPOINT} does not answer as a hub for {repo}: check HF_ENDPOINT and your connection"
+                    f"{constants.ENDPOINT} does not answer as a hub for {repo} ({reason(error)}): check HF_ENDPOINT, "
+                    "your proxy and your connection"
                 ) from error
             if cached is None:
                 raise

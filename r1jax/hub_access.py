@@ -28,10 +28,12 @@ class Repo:
         return f"{prefix}{self.name}" + (f"@{self.revision}" if self.revision else "")
 
 
-def check_endpoint() -> None:
-    """Raises UserError for an HF_ENDPOINT that is no address, with which other modules cannot be imported."""
-    from huggingface_hub import constants
-
+def check_environment() -> None:
+    """Raises UserError for environment variables with which modules of huggingface_hub cannot be imported."""
+    try:
+        from huggingface_hub import constants
+    except ValueError as error:
+        raise UserError(f"a variable HF_* has no valid value ({reason(error)}): correct or unset it") from error
     try:
         address = urlsplit(constants.ENDPOINT)
         right = address.scheme in ("http", "https") and address.hostname and (address.port or True)

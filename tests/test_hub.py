@@ -185,7 +185,8 @@ def test_an_address_that_does_not_answer_as_a_hub_is_named(
     with pytest.warns(UserWarning, match=rf"commit {folder.name[:12]} from the cache is used"):
         assert loading.resolve(NAME) == (folder, "huggingface")
     use(monkeypatch, tiny.url, tmp_path / "empty")
-    assert refused(NAME) == f"{tiny.url} does not answer as a hub for {NAME}: check HF_ENDPOINT and your connection"
+    text = refused(NAME)
+    assert text.startswith(f"{tiny.url} does not answer as a hub for {NAME} (") and "check HF_ENDPOINT" in text
 
 
 def test_a_silent_server_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +204,17 @@ def test_an_endpoint_that_is_no_address_is_refused(
 ) -> None:
     use(monkeypatch, address, tmp_path)
     assert refused(NAME) == f"HF_ENDPOINT={address} is not an address: write it as in https://huggingface.co"
+
+
+def test_a_variable_that_the_library_cannot_read_is_refused() -> None:
+    code = "from r1jax.hub_access import check_environment; check_environment()"
+    environment = os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "long", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert (
+        last.startswith("r1jax.errors.UserError: a variable HF_* has no valid value (invalid literal")
+        and "'long'" in last
+    )
 
 
 def test_a_token_that_cannot_be_sent_is_named(tiny: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
