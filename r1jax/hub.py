@@ -165,7 +165,7 @@ def list_files(repo: Repo) -> Listing:
     read = api.dataset_info if repo.kind == "dataset" else api.model_info
     with one_line(repo):
         try:
-            # Without a timeout, the library waits for ever for a server that accepts connections and is silent.
+            # Without a timeout, the library waits forever for a server that accepts connections and is silent.
             timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
             info = read(repo.name, revision=repo.revision, files_metadata=True, timeout=timeout)
         except (errors.RevisionNotFoundError, errors.HFValidationError):
@@ -175,13 +175,13 @@ def list_files(repo: Repo) -> Listing:
         # The library raises the last three for an answer in another form, such as the page of a login.
         except (http_error(), OSError, ValueError, LookupError, TypeError) as error:
             cached = _cached(repo)
-            if cached is None and isinstance(error, ValueError | LookupError | TypeError):
+            if cached is None and isinstance(error, http_error() | OSError):
+                raise
+            if cached is None:
                 raise UserError(
                     f"{constants.ENDPOINT} does not answer as a hub for {repo} ({reason(error)}): check HF_ENDPOINT, "
                     "your proxy and your connection"
                 ) from error
-            if cached is None:
-                raise
             if not isinstance(error, errors.OfflineModeIsEnabled):
                 why = reason(error)
                 warnings.warn(f"{repo}: commit {cached.commit[:12]} from the cache is used ({why})", stacklevel=1)

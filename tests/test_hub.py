@@ -126,6 +126,7 @@ def test_a_gated_or_private_model_needs_a_token(tiny: Hub, monkeypatch: pytest.M
         ("org/bare", "org/bare has no config.json: give a model in the format of transformers"),
         ("org/mute", "org/mute has no tokenizer.json and no tokenizer.model: give another revision, or save the model"),
         ("org/down", "127.0.0.1:PORT answers 503 for org/down: wait and run the command again"),
+        ("org/odd", "127.0.0.1:PORT answers 400 for org/odd: check HF_ENDPOINT and HF_TOKEN"),
         ("org/a--b", "org/a--b is not a name on the hub"),
         ("nowhere", "nowhere does not exist: use a Hugging Face folder"),
     ],
@@ -142,6 +143,7 @@ def test_a_model_that_cannot_be_used_is_one_line(tiny: Hub, name: str, message: 
     tiny.add("models/org/none-listed", files | {client.INDEX: '{"weight_map": {}}'})
     del tiny.repos["models/org/none-listed"].files[client.SINGLE]
     tiny.add("models/org/down", {}, access=503)
+    tiny.add("models/org/odd", {}, access=400)
     text = refused(name)
     expected = message.replace("PORT", tiny.url.rpartition(":")[2])
     assert expected in text if name in ("org/code", "org/none-listed") else text.startswith(expected), text
