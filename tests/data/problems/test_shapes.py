@@ -383,28 +383,6 @@ def test_a_few_problems_on_both_sides_are_only_held_out(tmp_path: Path) -> None:
         load_problems(ProblemsConfig(few, held_out_source=test))
 
 
-def test_the_first_row_with_a_shape_decides(tmp_path: Path) -> None:
-    empty = {"question": "q0", "answer": None}
-    rows = [empty, {"question": "q1", "answer": "#### 1"}, {"question": "q2", "answer": "#### 2", "area": "A"}]
-    path = write_lines(tmp_path / "data.jsonl", *rows)
-    with pytest.raises(UserError, match=r"line 1: no column 'answer': each row needs 'question' and 'answer'"):
-        read_problems(path, "number")
-    found = read_problems(path, "number", skip_unreadable=True)
-    assert found.shape and found.shape.name == "gsm8k" and found.skipped == 1
-    found = read_problems(path, "number", ("kind=area",), skip_unreadable=True)
-    assert [problem.kind for _, problem in found.problems] == ["data", "A"]
-
-
-def test_the_name_of_a_folder_and_whole_numbers_are_kinds(tmp_path: Path) -> None:
-    write_lines(
-        tmp_path / "test.jsonl", {"question": "q", "answer": "1"}, {"question": "r", "answer": "1", "level": 2.0}
-    )
-    for source in (tmp_path, tmp_path / "test"):
-        assert [problem.kind for _, problem in read_problems(str(source), "number").problems] == [tmp_path.stem] * 2
-    write_lines(tmp_path / "test.jsonl", {"question": "q", "answer": "1", "level": 2.0})
-    assert read_problems(str(tmp_path), "number").problems[0][1].kind == "2"
-
-
 def test_the_first_row_decides() -> None:
     assert recognise({"question": "a", "answer": "b"}, "x").name == "question and answer"
     assert recognise({"question": "a", "answer": "#### 1"}, "x").name == "gsm8k"
