@@ -175,8 +175,9 @@ def reward_specs(config: Config) -> tuple[RewardSpec, ...]:
 def check_prompts(config: Config, problems: ProblemSet, tokenizer: Tokenizer, context: int) -> None:
     """Raises UserError if a prompt and its completion do not fit the context."""
     template = find_template(config.template)
-    width = max(len(template.prompt_ids(p, tokenizer)) for p in (*problems.train, *problems.held_out))
-    check_context(width, config.sampling, context)
+    every = (*problems.train, *problems.held_out)
+    width, question = max((len(template.prompt_ids(p, tokenizer)), p.question) for p in every)
+    check_context(width, config.sampling, context, question)
 
 
 def base_model(config: Config) -> ModelConfig:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import difflib
-import errno
 import functools
 import io
 import json
@@ -22,7 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from r1jax.errors import UserError
+from r1jax.errors import STORAGE, UserError, describe
 from r1jax.flag_names import explain
 from r1jax.pipes import ends_with_reader
 from r1jax.stopping import Stopped, stoppable
@@ -34,8 +33,6 @@ _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 _TYPES = ConstructorRegistry()
 _PYTHON_FORMAT = warnings.formatwarning
 CLASS = "class"  # key of the class of a part that is chosen by name, in JSON
-# Errors of a disk or folder, and not of the program.
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +140,9 @@ def call_and_exit(
 ) -> NoReturn:
     """Calls main and ends the process: status 0, 2 after one ``error:`` line, 130 after Ctrl-C, 143 after SIGTERM.
 
-    The status is 141 if nothing reads the output any more (r1jax.pipes). The ``error:`` line reports a UserError, a
-    full disk or a folder without write permission. ``farewell`` is printed when Ctrl-C or SIGTERM ends the process at
-    once (r1jax.stopping). Warnings to users are single lines, printed once. ``call`` calls main and handles signals:
+    The status is 141 if nothing reads the output any more (r1jax.pipes). The ``error:`` line reports a UserError or one
+    of errors.STORAGE, such as a full disk. ``farewell`` is printed when Ctrl-C or SIGTERM ends the process at once
+    (r1jax.stopping). Warnings to users are single lines, printed once. ``call`` calls main and handles signals:
     stoppable, or call_in_main_thread for a command that reads the terminal.
     """
     warnings.filterwarnings("once", category=UserWarning)
@@ -154,9 +151,9 @@ def call_and_exit(
         try:
             call(main, farewell)
         except (UserError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _STORAGE:
+            if isinstance(error, OSError) and error.errno not in STORAGE:
                 raise
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            print(f"error: {_one_line(describe(error))}", file=sys.stderr)
             sys.exit(2)
         except Stopped as stopped:
             print(f"{stopped}; the same command resumes from there")

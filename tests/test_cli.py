@@ -249,6 +249,25 @@ def test_a_full_disk_is_one_line_and_another_failure_of_the_system_is_not(capsys
         cli.call_and_exit(lambda: main(errno.EBADF))
 
 
+@pytest.mark.parametrize(
+    ("number", "path", "message"),
+    [
+        (errno.EACCES, "a/b", "Permission denied: a/b: change its permissions, or give another path"),
+        (errno.EPERM, None, "Operation not permitted: change its permissions, or give another path"),
+        (errno.ENAMETOOLONG, "x" * 5000, f"File name too long: {'x' * 200}...: give a shorter path"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line_with_advice(
+    capsys: pytest.CaptureFixture[str], number: int, path: str | None, message: str
+) -> None:
+    def main() -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    with pytest.raises(SystemExit, match="2"):
+        cli.call_and_exit(main)
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_json_holds_every_value_and_comes_back_without_difference() -> None:
     config = Config(out=Path("a/b"), warmup=Adam(learning_rate=float("inf")), rl=RL(ks=(2,)))
     saved = json.loads(cli.to_json(config), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

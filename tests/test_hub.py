@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +77,10 @@ def test_a_local_folder_of_the_same_name_is_used(tiny: Hub, tmp_path: Path, monk
     shutil.copytree(MODEL, tmp_path / "org" / "tiny")
     monkeypatch.chdir(tmp_path)
     assert loading.resolve(NAME) == (Path(NAME), "huggingface")
+    (tmp_path / "org" / "empty").mkdir()
+    (tmp_path / "org" / "file").touch()
+    assert refused("org/empty").startswith("org/empty is empty, and a path comes before a model of the hub: use a")
+    assert refused("org/file").startswith("org/file is not a checkpoint, and a path comes before a model of the hub")
     assert tiny.requests == []
 
 
@@ -112,12 +118,15 @@ def test_a_gated_or_private_model_needs_a_token(tiny: Hub, monkeypatch: pytest.M
     [
         ("org/none", "there is no folder org/none, and 127.0.0.1:PORT has no model org/none, or it is private and no"),
         (f"{NAME}@v2", "org/tiny has no revision v2: it has main, v1, refs/pr/4"),
-        ("org/code", "org/code"),
+        ("org/code", "Mamba"),
+        ("org/none-listed", "model.safetensors.index.json is damaged (ValueError('it lists no files'))"),
         ("org/adapter", "org/adapter is an adapter: merge it into its base model"),
         ("org/gguf", "org/gguf has GGUF files: download one with 'hf download org/gguf a.gguf --local-dir .'"),
         ("org/old", "org/old has pytorch_model.bin and no model.safetensors: give a revision that has one"),
         ("org/bare", "org/bare has no config.json: give a model in the format of transformers"),
+        ("org/mute", "org/mute has no tokenizer.json and no tokenizer.model: give another revision, or save the model"),
         ("org/down", "127.0.0.1:PORT answers 503 for org/down: wait and run the command again"),
+        ("org/odd", "127.0.0.1:PORT answers 400 for org/odd: check HF_ENDPOINT and HF_TOKEN"),
         ("org/a--b", "org/a--b is not a name on the hub"),
         ("nowhere", "nowhere does not exist: use a Hugging Face folder"),
     ],
@@ -130,10 +139,14 @@ def test_a_model_that_cannot_be_used_is_one_line(tiny: Hub, name: str, message: 
     tiny.add("models/org/gguf", {"a.gguf": "", "b.gguf": "", "config.json": "{}"})
     tiny.add("models/org/old", {"config.json": "{}", "pytorch_model.bin": ""})
     tiny.add("models/org/bare", {"model.safetensors": ""})
+    tiny.add("models/org/mute", {name: data for name, data in files.items() if name != "tokenizer.json"})
+    tiny.add("models/org/none-listed", files | {client.INDEX: '{"weight_map": {}}'})
+    del tiny.repos["models/org/none-listed"].files[client.SINGLE]
     tiny.add("models/org/down", {}, access=503)
+    tiny.add("models/org/odd", {}, access=400)
     text = refused(name)
     expected = message.replace("PORT", tiny.url.rpartition(":")[2])
-    assert text.startswith(expected) if name != "org/code" else "Mamba" in text, text
+    assert expected in text if name in ("org/code", "org/none-listed") else text.startswith(expected), text
     assert "model.safetensors" not in tiny.downloaded()  # refused before the weights are downloaded
 
 
@@ -161,6 +174,54 @@ def test_without_a_network_the_cache_is_used(tiny: Hub, tmp_path: Path, monkeypa
     forget()
     with pytest.warns(UserWarning, match="502"):
         assert loading.resolve(NAME) == (folder, "huggingface")
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b'{"error": "x"}', b"[1]"])
+def test_an_address_that_does_not_answer_as_a_hub_is_named(
+    tiny: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    folder, _ = loading.resolve(NAME)
+    tiny.repos[f"models/{NAME}"].access = 200
+    tiny.body = body
+    forget()
+    with pytest.warns(UserWarning, match=rf"commit {folder.name[:12]} from the cache is used"):
+        assert loading.resolve(NAME) == (folder, "huggingface")
+    use(monkeypatch, tiny.url, tmp_path / "empty")
+    text = refused(NAME)
+    assert text.startswith(f"{tiny.url} does not answer as a hub for {NAME} (") and "check HF_ENDPOINT" in text
+
+
+def test_a_silent_server_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # connections are never accepted
+        use(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path)
+        start = time.monotonic()
+        assert "cannot be reached (timed out) and org/tiny is not in the cache" in refused(NAME)
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("address", ["hf-mirror.example", "ftp://x", "http://", "http://x:99999", "http://[::1", " "])
+def test_an_endpoint_that_is_no_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    use(monkeypatch, address, tmp_path)
+    assert refused(NAME) == f"HF_ENDPOINT={address} is not an address: write it as in https://huggingface.co"
+
+
+def test_a_variable_that_the_library_cannot_read_is_refused() -> None:
+    code = "from r1jax.hub_access import check_environment; check_environment()"
+    environment = os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "long", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert (
+        last.startswith("r1jax.errors.UserError: a variable HF_* has no valid value (invalid literal")
+        and "'long'" in last
+    )
+
+
+def test_a_token_that_cannot_be_sent_is_named(tiny: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_\u00e9")
+    assert refused(NAME) == "the token in HF_TOKEN has characters other than ASCII: copy it again"
 
 
 def test_a_download_that_was_cut_off_is_resumed_and_named_without_a_network(

@@ -36,11 +36,12 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
         return fetch_smollm2(), "gguf"
     if hub.parse_name(str(path)):
         return hub.fetch_model(str(path), _check_before_weights), "huggingface"
+    first = ", and a path comes before a model of the hub" if hub.has_form_of_name(str(path)) else ""
     path = Path(path)
     if path.is_file():
         if path.suffix == ".gguf":
             return path, "gguf"
-        raise UserError(f"{path} is not a checkpoint: {_ACCEPTED}")
+        raise UserError(f"{path} is not a checkpoint{first}: {_ACCEPTED}")
     if not path.is_dir():
         raise UserError(f"{path} does not exist: {_ACCEPTED}")
     if (path / native.MODEL_FILE).is_file():
@@ -55,7 +56,7 @@ def resolve(path: str | Path) -> tuple[Path, Literal["huggingface", "gguf", "nat
     if (path.parent / native.MODEL_FILE).is_file():  # one step of a checkpoint
         return path, "native"
     what = "contains no checkpoint" if any(path.iterdir()) else "is empty"
-    raise UserError(f"{path} {what}: {_ACCEPTED}")
+    raise UserError(f"{path} {what}{first}: {_ACCEPTED}")
 
 
 def _check_before_weights(folder: Path) -> None:

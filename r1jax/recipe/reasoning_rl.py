@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from r1jax.checkpoints.model import Model
+from r1jax.data.formats.rows import preview
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import find_template
@@ -119,10 +120,14 @@ def train_with_rewards(
     return figures | ({"peak_bytes": after} if after > before else {})
 
 
-def check_context(width: int, sampling: Sampling, context: int) -> None:
-    """Raises UserError if the longest prompt, of ``width`` tokens, and its completion are beyond the context."""
+def check_context(width: int, sampling: Sampling, context: int, question: str = "") -> None:
+    """Raises UserError if the longest prompt, of ``width`` tokens, and its completion are beyond the context.
+
+    question: of the longest prompt, whose start is part of the message.
+    """
     if width + sampling.max_tokens > context:
         raise UserError(
-            f"the longest prompt has {width} tokens and --sampling.max-tokens={sampling.max_tokens}: together "
-            f"they are beyond the model's context of {context}"
+            f"the longest prompt{f' ({preview(question)})' if question else ''} has {width} tokens and "
+            f"--sampling.max-tokens={sampling.max_tokens}: together they are beyond the model's context of {context}, "
+            "so lower --sampling.max-tokens or leave out longer problems"
         )

@@ -39,6 +39,7 @@ class Hub:
         self.repos: dict[str, Stored] = {}
         self.requests: list[str] = []
         self.cut: set[str] = set()  # files whose download ends in the middle
+        self.body = b""  # of the answers of a repository whose access is a status
         self.url = ""
 
     def add(self, name: str, files: dict[str, bytes | str], **settings: Any) -> Stored:
@@ -94,7 +95,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if repo is None or (repo.access == "private" and not trusted):
                 return self.refuse(404 if trusted else 401, "RepoNotFound")
             if isinstance(repo.access, int):
-                return self.answer(repo.access)
+                return self.answer(repo.access, hub.body)
             if repo.access == "gated" and what == "file" and not trusted:
                 return self.refuse(403 if "Authorization" in self.headers else 401, "GatedRepo")
             if what == "refs":

@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1jax.data.formats.rows import preview, read_rows
+from r1jax.data.formats.rows import parse_literal, preview, read_rows
 from r1jax.errors import UserError
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, Any]]]:
     """The conversations of a source that read_rows reads: for each row a list of {"role", "content"} messages.
 
-    Null values are removed from messages, because parquet gives every message the keys of all messages.
+    The list may be written as text, as in csv files. Null values are removed from messages, because parquet gives every
+    message the keys of all messages.
 
     Raises:
       UserError: if a row holds no such list (the message names the line or row), or the file has no rows.
     """
     conversations = []
     for location, row in read_rows(path, ("messages",)):
-        messages = row.get("messages")
+        messages = parse_literal(row.get("messages"), "[")
         if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
             raise UserError(f"{location}: column 'messages' must be a list of objects with role and content")
         messages = [_without_nulls(message) for message in messages]

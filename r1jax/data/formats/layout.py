@@ -8,6 +8,7 @@ train/part-1.jsonl and gsm8k_train.jsonl.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -83,8 +84,9 @@ def choose_files(
         split = "train" if "train" in splits else next(iter(splits))
     if split not in splits:
         raise UserError(f"{with_config} has no split {split!r}: it has {_listed(splits)}")
-    _check_shards(splits[split], shown)
-    return splits[split]
+    files = _one_format(splits[split], with_config)
+    _check_shards(files, shown)
+    return files
 
 
 def _listed(names: Collection[str]) -> str:
@@ -141,13 +143,24 @@ def _by_name(files: Sequence[str]) -> Splits:
     for name, split in found.items():
         other = _stem(name) if any(found.values()) else "train"
         splits.setdefault(split or other, []).append(name)
-    return {split: _one_format(its) for split, its in splits.items()}
+    return splits
 
 
-def _one_format(files: Sequence[str]) -> list[str]:
-    """The files of the first of FORMATS that is among them, since others hold the same rows."""
+def _one_format(files: Sequence[str], shown: str) -> list[str]:
+    """The files of the first of FORMATS that is among them; others usually hold the same rows under the same name.
+
+    Warns about files under other names.
+    """
     formats = {name: FORMATS.index(data_format(name)) for name in files}
-    return [name for name in files if formats[name] == min(formats.values())]
+    chosen = [name for name in files if formats[name] == min(formats.values())]
+    stems = {_SHARD.sub(r"\g<name>", _stem(name)) for name in chosen}
+    if others := [name for name in files if name not in chosen and _SHARD.sub(r"\g<name>", _stem(name)) not in stems]:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warnings.warn(
+            f"{shown}: {others[0]}{more} is not read, because {chosen[0]} has another format: convert it, or move it",
+            stacklevel=1,
+        )
+    return chosen
 
 
 def _declared(files: Sequence[str], card: str) -> tuple[dict[str, Splits], str | None] | None:

@@ -48,16 +48,20 @@ def read_pairs(path: str | Path) -> list[Pair]:
 
 
 def read_labelled(path: str | Path) -> list[Labelled]:
-    """The responses of a source that read_rows reads; columns: ``prompt``, ``response``, and ``safe`` (true or false).
+    """The responses of a source that read_rows reads; columns: ``prompt``, ``response``, and ``safe`` (true or false,
+    in csv files as text).
 
     Raises:
       UserError: names the line or row and the column that is wrong, or says that the file has no rows.
     """
     responses = []
     for location, row in read_rows(path, ("prompt", "response", "safe")):
-        if not isinstance(row.get("safe"), bool):
-            raise UserError(f"{location}: column 'safe' is {preview(row.get('safe'))}: write true or false")
-        responses.append(Labelled(_text(row, "prompt", location), _text(row, "response", location), row["safe"]))
+        safe = row.get("safe")
+        if isinstance(safe, str):
+            safe = {"true": True, "false": False}.get(safe.strip().lower(), safe)
+        if not isinstance(safe, bool):
+            raise UserError(f"{location}: column 'safe' is {preview(safe)}: write true or false")
+        responses.append(Labelled(_text(row, "prompt", location), _text(row, "response", location), safe))
     return _check_rows(responses, path)
 
 

@@ -20,6 +20,7 @@ ParseFloat = Callable[[str], Any]
 # If a split is stored in several formats, the first one is read.
 FORMATS = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*FORMATS, *(f"{one}.gz" for one in FORMATS[1:]))
+_POINTER = b"version https://git-lfs"
 
 
 def data_format(name: str | Path) -> str:
@@ -45,6 +46,7 @@ def read_file(
       UserError: if the file is not readable; names the line or row.
     """
     kind = data_format(file)
+    _check_pointer(file, shown)
     if kind == ".parquet":
         yield from _parquet(file, shown, columns)
         return
@@ -65,6 +67,17 @@ def _bytes(file: Path, shown: str) -> bytes:
         raise UserError(f"{shown} is not a whole gzip file ({error}): download it again") from error
     except OSError as error:
         raise UserError(f"{shown} is not readable: {error.strerror}") from error
+
+
+def _check_pointer(file: Path, shown: str) -> None:
+    """Raises UserError for a pointer of Git LFS, which a clone without Git LFS has instead of the file."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(_POINTER))
+    except OSError as error:
+        raise UserError(f"{shown} is not readable: {error.strerror}") from error
+    if start == _POINTER:
+        raise UserError(f"{shown} is a pointer of Git LFS and not the file: run 'git lfs pull', or download it again")
 
 
 def _decoded(data: bytes, shown: str) -> str:
@@ -101,7 +114,8 @@ def _json_lines(data: bytes, shown: str, parse_float: ParseFloat) -> Rows:
 def _json(data: bytes, shown: str, parse_float: ParseFloat) -> Rows:
     """Yields (location, object) for a list of objects, an object that contains one list of objects, or one object.
 
-    Many files that are named .json contain JSON lines, and these are read as such.
+    Many files that are named .json contain JSON lines, and these are read as such. An object of columns, as pandas
+    writes it, is read row by row.
     """
     text = _decoded(data, shown).removeprefix("\ufeff")
     try:
@@ -119,7 +133,7 @@ def _json(data: bytes, shown: str, parse_float: ParseFloat) -> Rows:
         lists = [name for name, inner in value.items() if _are_rows(inner)]
         if len(lists) > 1:
             raise UserError(f"{shown} has several lists of objects ({', '.join(lists)}): keep one of them in a file")
-        value = value[lists[0]] if lists else [value]
+        value = value[lists[0]] if lists else _transposed(value) or [value]
     if not isinstance(value, list):
         raise UserError(f"{shown}: write a list of objects, not {text.strip()[:40]}")
     for i, row in enumerate(value, start=1):
@@ -132,6 +146,19 @@ def _are_rows(value: Any) -> bool:
     """True for a list of objects that are not the messages of a conversation."""
     objects = isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
     return objects and not all("role" in one for one in value)
+
+
+def _transposed(value: Row) -> list[Row]:
+    """The rows of an object of columns, which are lists or objects with the row numbers as keys; [] for others."""
+    columns = [list(one.values()) if isinstance(one, dict) else one for one in value.values()]
+    if not columns or not all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
+        return []
+    if any(isinstance(one, list) and all(isinstance(cell, dict) for cell in one) for one in value.values()):
+        return []  # the messages of one conversation
+    keys = [tuple(one) for one in value.values() if isinstance(one, dict)]
+    if len(set(keys)) > 1 or not all(key.isdecimal() for key in next(iter(keys), ())):
+        return []
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def _brief(error: Exception) -> str:
@@ -148,18 +175,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> Row:
 
 
 def _csv(data: bytes, shown: str, delimiter: str, header: Sequence[str]) -> Rows:
-    """Yields (location, row) with text in each column; the names of the columns are the first line or ``header``."""
+    """Yields (location, row) with text in each column; the first line that is not blank has the names of the columns.
+
+    If that line is not ``header`` and has as many cells, it is a row, and the names are those of ``header``. A comma as
+    ``delimiter`` becomes the semicolon or tab of a first line that has no comma. Rows of empty cells, and columns
+    without a name, which spreadsheets append, are left out.
+    """
     text = _decoded(data, shown).removeprefix("\ufeff")
+    first = text.lstrip("\r\n").partition("\n")[0]
+    if delimiter == "," and "," not in first:
+        delimiter = next((sign for sign in "\t;" if sign in first), delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = next(reader, [])
-        if header and len(names) == len(header) and names[0].strip().lower() != header[0]:
-            yield f"{shown}, line {reader.line_num}", dict(zip(header, names, strict=True))
+        cells = next(filter(None, reader), [])
+        names = [name.strip() for name in cells]
+        if header and len(names) == len(header) and names[0].lower() != header[0]:
+            yield f"{shown}, line {reader.line_num}", dict(zip(header, cells, strict=True))
             names = list(header)
-        if repeated := next((name for name in names if names.count(name) > 1), None):
+        if repeated := next((name for name in names if name and names.count(name) > 1), None):
             raise UserError(f"{shown}: column {repeated!r} appears twice: remove one")
         for cells in reader:
-            if not cells:
+            if not any(cells):
                 continue
             location = f"{shown}, line {reader.line_num}"
             if len(cells) != len(names):
@@ -167,7 +203,7 @@ def _csv(data: bytes, shown: str, delimiter: str, header: Sequence[str]) -> Rows
                     f"{location}: {len(cells)} cells in a table of {len(names)} columns: put text that has commas, "
                     "quotes or line breaks in quotes"
                 )
-            yield location, dict(zip(names, cells, strict=True))
+            yield location, {name: text for name, text in zip(names, cells, strict=True) if name}
     except csv.Error as error:
         raise UserError(f"{shown}, line {reader.line_num}: not csv ({error}): save it as JSON lines") from error
 
@@ -185,16 +221,18 @@ def _parquet(file: Path, shown: str, columns: Sequence[str] | None) -> Rows:
             if names.count(name) > 1:
                 raise UserError(f"{shown}: column {name!r} appears twice: remove one")
         done = 0
-        # Of a nested column, parquet reads the named part alone.
-        for batch in table.iter_batches(
-            1024, columns=[n for n in wanted if n in names or n.partition(".")[0] in names]
-        ):
+        # Of a nested column, parquet reads the named part alone; a column of text may have the parts as JSON.
+        texts = [n for n in names if not pyarrow.types.is_nested(table.schema_arrow.field(n).type)]
+        roots = {n: n if n in names else n.partition(".")[0] for n in wanted}
+        read = [root if root in texts else n for n, root in roots.items() if root in names]
+        for batch in table.iter_batches(1024, columns=list(dict.fromkeys(read))):
             for i in range(batch.num_rows):
                 location = f"{shown}, row {done + i + 1}"
                 yield location, {n: _cell(batch.column(n)[i], f"{location}: column {n!r}") for n in batch.schema.names}
             done += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{shown} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{shown} is not a readable parquet file: {why}: download it again") from error
 
 
 def _cell(scalar: Any, location: str) -> Any:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ast
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -40,21 +45,39 @@ def read_rows(
             yield location, row
 
 
-def first_row(source: str | Path) -> tuple[str, Row] | None:
-    """The location and the unchecked contents of the first row, to see which columns there are; None for no rows."""
-    for file in data_files(source):
-        for found in read_file(file.path, file.shown, None, Decimal):
-            return found
-    return None
+def first_rows(source: str | Path, count: int) -> Iterator[tuple[str, Row]]:
+    """The location and the unchecked contents of the first rows, to see which columns there are."""
+    rows = (found for file in data_files(source) for found in read_file(file.path, file.shown, None, Decimal))
+    return itertools.islice(rows, count)
 
 
 def nested(row: Row, column: str) -> Any:
-    """The value of a column, or of a part of it after dots, as in reward_model.ground_truth; None if there is none."""
+    """The value of a column, or of a part of it after dots, as in reward_model.ground_truth; None if there is none.
+
+    A column that has parts may be an object, or text that writes one, as in csv files.
+    """
     if column in row:
         return row[column]
     value: Any = row
     for name in column.split("."):
+        value = parse_literal(value, "{")
         value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def parse_literal(value: Any, start: str) -> Any:
+    """The list or object that a text writes in JSON or, as pandas does in csv files, in Python; other values unchanged.
+
+    start: "[" or "{", the first character of the text.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(start):
+        return value
+    # numpy writes the elements of an array without commas.
+    for read, text in ((json.loads, value), (ast.literal_eval, re.sub(r"\}\s*\n\s*\{", "}, {", value.strip()))):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            found = read(text)
+            json.dumps(found, ensure_ascii=False).encode()  # ValueError for half of a surrogate pair
+            return found
     return value
 
 

@@ -22,6 +22,7 @@ from r1jax import hub
 from r1jax.data.formats.layout import CARD, choose_files, find_configs
 from r1jax.data.formats.readers import FORMATS, SUFFIXES
 from r1jax.errors import UserError
+from r1jax.hub_access import RESUME
 
 HUB = "hf:"
 
@@ -65,7 +66,8 @@ def data_files(source: str | Path) -> tuple[DataFile, ...]:
         return (DataFile(path, str(path)),)
     folder = _folder(text)
     if folder is None:
-        raise UserError(f"no file {source}: check the path")
+        what = f"{source} is not a regular file" if path.exists() else f"no file {source}"
+        raise UserError(f"{what}: check the path")
     root, config, split = folder
     names = [file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()]
     chosen = _chosen(names, root, config, split, str(root))
@@ -106,6 +108,8 @@ def with_split(source: str, split: str) -> str:
 
 def _folder(text: str) -> tuple[Path, str | None, str | None] | None:
     """The folder, config and split that FOLDER[:CONFIG][/SPLIT] names; None if there is no such folder."""
+    if not text:
+        return None  # Path("") is the working directory
     path = Path(text).expanduser()
     if path.is_dir():
         return path, None, None
@@ -138,8 +142,24 @@ def _hub_files(text: str) -> tuple[DataFile, ...]:
             if listing.folder is None:
                 raise
             raise UserError(f"{error} (in the cache; the hub was not reached)") from error
+        _check_whole(listing, chosen, folder, config, split)
     snapshot = hub.fetch(listing, chosen)
     return tuple(DataFile(snapshot / name, f"{repo}/{name}") for name in chosen)
+
+
+def _check_whole(
+    listing: hub.Listing, chosen: list[str], folder: Path | None, config: str | None, split: str | None
+) -> None:
+    """Raises UserError if the cache has only a part of a split, because its download was interrupted."""
+    if not listing.uncached:
+        return
+    try:
+        whole = _chosen({*listing.files, *listing.uncached}, folder, config, split, str(listing.repo))
+    except UserError:
+        return  # the cached files are of one config, and there are others
+    missing = [name for name in whole if name in listing.uncached]
+    if missing and {*chosen} & {*whole}:
+        raise UserError(f"the cached {listing.repo} is incomplete ({missing[0]} is missing): {RESUME}")
 
 
 def _chosen(

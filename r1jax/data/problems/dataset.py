@@ -6,14 +6,14 @@ import dataclasses
 import functools
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from r1jax.data.formats.readers import SUFFIXES
 from r1jax.data.formats.sources import HUB, data_files, has_splits, is_source, with_split
 from r1jax.data.problems import arithmetic, code_tasks, countdown, files, general, gym, stories, word_problems
-from r1jax.data.problems.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out
+from r1jax.data.problems.problem import HELD_OUT_SHARE, KeyedProblem, Problem, key_is_held_out, question_key
 from r1jax.data.problems.shapes import parse_columns
 from r1jax.errors import UserError
 
@@ -95,15 +95,15 @@ def _load(config: ProblemsConfig, flag: str, modified: tuple[int, ...]) -> Probl
         found, more = _problems(config, other, flag)
         _, held_out = _take(found, (0, held_out_size), 1.0 if is_data(other) else config.held_out_share)
         notes += more
-        questions = {p.question for p in train}
-        both = questions & {p.question for p in held_out}
+        questions = {question_key(p.question) for p in train}
+        both = questions & {question_key(p.question) for p in held_out}
         if 2 * len(both) > len(held_out) or (both and both == questions):
             raise UserError(
                 f"{len(both)} problems are in {source} and in {other} ({min(both)[:60]!r}): remove them from one of "
                 "the two"
             )
         if both:
-            train = [problem for problem in train if problem.question not in both]
+            train = [problem for problem in train if question_key(problem.question) not in both]
             notes += (f"{len(both)} problems of {other} are in {source}, too, and are not trained on",)
     for name, problems, rest in (("train", train, held_out), ("held-out", held_out, train)):
         if not problems:
@@ -133,13 +133,20 @@ def check_problems(config: ProblemsConfig, flag: str = "--problems") -> None:
     for name, source in zip(("source", "held-out-source"), sources(config), strict=False):
         if is_generated(source):
             continue
+        if re.search(r"\[[^\]]*:[^\]]*\]$", source):
+            raise UserError(
+                f"{source}: slices are not read: give {flag}.{name} without [...] and set {flag}.train-size or "
+                f"{flag}.held-out-size"
+            )
         if not is_data(source):
             raise UserError(
                 f"problems from {source!r}: write {', '.join(_GENERATORS)}, gym:NAME, a .jsonl, .json, .csv or "
                 f".parquet file, a folder of them, or hf:ORG/NAME as {flag}.{name}"
             )
-        if source.lower().endswith(SUFFIXES) and not source.startswith(HUB) and not Path(source).expanduser().is_file():
-            raise UserError(f"no file {source}: give {flag}.{name} the path of a .jsonl, .json, .csv or .parquet file")
+        path = Path(source).expanduser()
+        if source.lower().endswith(SUFFIXES) and not source.startswith(HUB) and not (path.is_file() or path.is_dir()):
+            what = f"{source} is not a regular file" if path.exists() else f"no file {source}"
+            raise UserError(f"{what}: give {flag}.{name} the path of a .jsonl, .json, .csv or .parquet file")
         data_files(source)
     parse_columns(config.columns)
     if not 0.01 <= config.held_out_share <= 0.9:
@@ -190,7 +197,18 @@ def _problems(config: ProblemsConfig, source: str, flag: str) -> tuple[Iterable[
     rows = list(found.problems)
     random.Random(config.seed).shuffle(rows)
     left_out = f"; {found.skipped} rows left out" if found.skipped else ""
-    return rows, (f"problems: {len(rows)} of {source} in the shape {found.shape}{left_out}",)
+    return rows, (f"problems: {len(rows)} of {source} in the shape {found.shape}{left_out}{_repeated(rows)}",)
+
+
+def _repeated(rows: Sequence[KeyedProblem]) -> str:
+    """A note on questions that are in several rows, with their number and the number of those with other answers."""
+    answers: dict[str, set[tuple[str, str]]] = {}
+    for key, problem in rows:
+        answers.setdefault(key, set()).add((problem.answer, problem.metadata))
+    if len(answers) == len(rows):
+        return ""
+    differ = sum(len(found) > 1 for found in answers.values())
+    return f"; {len(answers)} different questions" + (f", {differ} of them with several answers" if differ else "")
 
 
 def _generated(config: ProblemsConfig, source: str) -> Iterable[KeyedProblem]:

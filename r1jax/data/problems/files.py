@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-from r1jax.data.formats.rows import Row, first_row, nested, preview, read_rows
+from r1jax.data.formats.rows import Row, first_rows, nested, preview, read_rows
+from r1jax.data.formats.sources import origin
 from r1jax.data.problems.code_rows import READERS
-from r1jax.data.problems.problem import Checker, KeyedProblem, Problem
-from r1jax.data.problems.questions import question_text
+from r1jax.data.problems.problem import Checker, KeyedProblem, Problem, question_key
+from r1jax.data.problems.questions import question_text, read_messages
 from r1jax.data.problems.shapes import Shape, kind_name, placed_answer, recognise
 from r1jax.data.text.numbers import MAX_EXPONENT, parse_number, plain
 from r1jax.errors import UserError
 
 _CHECKERS: tuple[Checker, ...] = ("number", "math", "exact")
+_FIRST = 100  # rows in which a shape is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +49,9 @@ def read_problems(
     Raises:
       UserError: names the file, the line or row, and the column that is wrong.
     """
-    first = first_row(source)
-    if first is None:
+    shape = _shape(source, columns)
+    if shape is None:
         return FoundProblems((), None)
-    shape = recognise(first[1], first[0], columns)
     kind = _name(source)
     problems, skipped = [], 0
     for location, row in read_rows(source, shape.columns, Decimal):
@@ -63,11 +64,27 @@ def read_problems(
     return FoundProblems(tuple(problems), shape, skipped)
 
 
+def _shape(source: str, columns: Sequence[str]) -> Shape | None:
+    """The shape of the first row that has one, since a row may lack its answer; None for a source without rows.
+
+    Raises the error of the first row if none of the first _FIRST rows has a shape.
+    """
+    refused: UserError | None = None
+    for location, row in first_rows(source, _FIRST):
+        try:
+            return recognise(row, location, columns)
+        except UserError as error:
+            refused = refused or error
+    if refused:
+        raise refused
+    return None
+
+
 def _name(source: str) -> str:
-    """The default kind: the name of a file without its suffix, or of a folder or data set."""
+    """The default kind: the name of a file without its suffix, or of a folder or data set without config and split."""
     if source.startswith("hf:"):
         return kind_name(source.removeprefix("hf:").partition("@")[0].partition(":")[0].split("/")[1])
-    return Path(source).stem
+    return origin(source).absolute().stem
 
 
 def row_problem(row: Mapping[str, Any], location: str, shape: Shape, kind: str, checker: Checker) -> KeyedProblem:
@@ -82,7 +99,7 @@ def row_problem(row: Mapping[str, Any], location: str, shape: Shape, kind: str, 
     if shape.code and (problem := READERS[shape.code]({**row, "prompt": nested(row, shape.prompt)}, location)):
         language = _optional_text(row, shape.language, location, "its short name, such as en or zh")
         kind = _kind(row, shape, location) or problem.kind
-        return problem.question, dataclasses.replace(problem, kind=kind, language=language)
+        return question_key(problem.question), dataclasses.replace(problem, kind=kind, language=language)
     question = question_text(nested(row, shape.prompt), shape.prompt, location)
     answer = _answer(nested(row, shape.answer), shape, location)
     kind = _kind(row, shape, location) or kind
@@ -92,34 +109,32 @@ def row_problem(row: Mapping[str, Any], location: str, shape: Shape, kind: str, 
         raise UserError(
             f"{location}: column {shape.checker!r} is {preview(given)}: write {', '.join(_CHECKERS)} or nothing"
         )
-    if given == "number" and shape.judged and not own:
-        given = _judged(shape, answer)
-    if not answer.strip() or (given != "exact" and not plain(answer).strip()):
+    is_number = given == "number" and parse_number(answer) is not None
+    if given == "number" and not own and (shape.judged == "math" or (shape.judged == "either" and not is_number)):
+        given = "math"
+    if not answer.strip() or (given != "exact" and not is_number and not plain(answer).strip()):
         raise UserError(
             f"{location}: column {shape.answer!r} is {preview(answer)}, which is empty: write the expected answer"
         )
-    if given == "number" and parse_number(answer) is None:
-        advice = "write only the number, or set the checker to math or exact"
+    if given == "number" and not is_number:
         if shape.judged == "number":
             raise UserError(
                 f"{location}: column {shape.answer!r} ends in {answer[-40:]!r}: write the number after ####"
             )
-        raise UserError(f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: {advice}")
+        raise UserError(
+            f"{location}: column {shape.answer!r} is {preview(answer)}, not a number: write only the number, or set "
+            "the checker to math or exact"
+        )
     language = _optional_text(row, shape.language, location, "its short name, such as en or zh")
-    return question, Problem(question, answer, kind, given, language=language)
-
-
-def _judged(shape: Shape, answer: str) -> Checker:
-    """The checker of an answer by the rule of its shape."""
-    if shape.judged == "either":
-        return "math" if parse_number(answer) is None else "number"
-    return "math" if shape.judged == "math" else "number"
+    return question_key(question), Problem(question, answer, kind, given, language=language)
 
 
 def _kind(row: Row, shape: Shape, location: str) -> str:
     if shape.kind in (None, "kind"):
         return _optional_text(row, shape.kind, location, "a name")
     value = nested(row, shape.kind)
+    if isinstance(value, float | Decimal) and math.isfinite(value) and abs(value) < 2**53 and value == int(value):
+        value = int(value)  # a column of integers with gaps has floats
     return kind_name(value) if isinstance(value, str | int) else ""
 
 
@@ -133,6 +148,8 @@ def _optional_text(row: Row, column: str | None, location: str, wanted: str) -> 
 
 def _answer(value: Any, shape: Shape, location: str) -> str:
     """The answer in the value of its column: text at the place of the shape, the text of a reply, or a number."""
+    if shape.place != "whole":
+        value = read_messages(value, shape.answer, location)
     if shape.place != "whole" and isinstance(value, list) and len(value) == 1:  # alternatives, or one message
         value = value[0].get("content") if isinstance(value[0], dict) else value[0]
     if isinstance(value, float):

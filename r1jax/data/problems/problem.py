@@ -43,6 +43,11 @@ def key_is_held_out(key: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
+def question_key(question: str) -> str:
+    """The key of a question of a file: its text without white space at its ends, with one form of line breaks."""
+    return question.replace("\r\n", "\n").strip()
+
+
 def distinct(problems: Iterable[KeyedProblem], patience: int = 500) -> Iterator[KeyedProblem]:
     """The problems without repeated questions; stops after ``patience`` repeats in a row, when few new ones remain."""
     seen: set[str] = set()

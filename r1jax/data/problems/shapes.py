@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from r1jax.data.formats.rows import Row, nested
+from r1jax.data.formats.rows import Row, nested, parse_literal
 from r1jax.data.problems import code_rows
+from r1jax.data.problems.questions import are_messages
 from r1jax.data.text.boxes import boxed
 from r1jax.errors import UserError
 
@@ -134,15 +135,15 @@ def _known(row: Row) -> Shape | None:
         truth = "reward_model.ground_truth"
         return Shape("verl", names["prompt"], truth, kind, place="solution", judged="either", code="verl")
     marked = isinstance(answer := row.get(names.get("answer", "")), str) and "####" in answer
-    if "prompt" in row and "answer" in row and not isinstance(row["prompt"], list):
+    if "prompt" in row and "answer" in row and not are_messages(row["prompt"]):
         place = "solution" if marked else "whole"
         return Shape("prompt and answer", "prompt", "answer", "kind", "checker", "language", place=place)
     if has("question") and marked:
         return Shape("gsm8k", names["question"], names["answer"], kind, place="marked", judged="number")
     question, answer = first(*_QUESTIONS), first(*_ANSWERS)
     solution = first(*_SOLUTIONS)
-    if question is None:
-        return None
+    if question is None or (question == names.get("instruction") and row.get(names.get("input", ""))):
+        return None  # an instruction and its input are two parts of one question
     if has("problem") and has("solution") and first("subject", "type", "level"):
         if answer:
             return Shape("MATH", question, answer, kind, place="solution", judged="math")
@@ -175,16 +176,20 @@ def placed_answer(text: str, place: Place) -> str | None:
 def _has(row: Row, name: str) -> bool:
     """True if the row has a column, or a part of one after dots, even if its value is null."""
     outer, dot, last = name.rpartition(".")
-    value = nested(row, outer) if dot else row
+    value = parse_literal(nested(row, outer), "{") if dot else row
     return name in row or (isinstance(value, dict) and last in value)
 
 
+def _or_empty(name: str, value: Any) -> str:
+    return f"{name} (empty)" if value is None else name
+
+
 def _names(row: Row) -> str:
-    """The columns of a row for an error message, nested ones with dots."""
+    """The columns of a row for an error message, nested ones with dots; those of null are marked as empty."""
     names = []
     for name, value in row.items():
-        names += [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
-    shown = ", ".join(names[:8])
+        names += [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [_or_empty(name, value)]
+    shown = ", ".join(names[:8]) or "none"
     return (shown if len(shown) <= 90 else f"{shown[:90]}...") + (
         f" and {len(names) - 8} more" if len(names) > 8 else ""
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def test_wrong_conversations_are_refused_with_line_and_reason(
     assert message in refusal(read_conversations, write(tmp_path / "a.jsonl", json.dumps(row)))
 
 
-def test_parquet_gives_the_same_messages_as_json_lines(tmp_path: Path) -> None:
+def test_parquet_and_csv_give_the_same_messages_as_json_lines(tmp_path: Path) -> None:
     call = {"name": "add", "arguments": {"a": 1}}
     rows = [
         {"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4", "thinking": "two"}]},
@@ -43,5 +44,9 @@ def test_parquet_gives_the_same_messages_as_json_lines(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.jsonl", *map(json.dumps, rows))
     expected = [row["messages"] for row in rows]
     assert read_conversations(tmp_path / "a.parquet") == read_conversations(lines) == expected
+    for form, text in enumerate((json.dumps, repr)):
+        with (tmp_path / f"{form}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([["messages"], *([text(messages)] for messages in expected)])
+        assert read_conversations(tmp_path / f"{form}.csv") == expected
     empty = write(tmp_path / "b.jsonl", json.dumps({"messages": [m | {"thinking": None} for m in expected[1]]}))
     assert read_conversations(empty) == [expected[1]]

@@ -62,6 +62,13 @@ def test_files_are_found_by_their_names(names: list[str], config: str, split: st
     assert chosen(names, config, split) == expected
 
 
+def test_files_of_another_format_and_name_are_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    assert chosen(["train-00000-of-00001.parquet", "train.csv"]) == ["train-00000-of-00001.parquet"]
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"hf:o/n: b\.csv and 1 more is not read, because a\.jsonl has another format"):
+        assert chosen(["a.jsonl", "b.csv", "c.csv"]) == ["a.jsonl"]
+
+
 CARD = """---
 license: mit
 configs:

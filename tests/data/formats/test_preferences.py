@@ -55,3 +55,6 @@ def test_preferences_are_read_from_a_file(tmp_path):
     file.write_text('{"prompt": "a", "response": "b", "safe": false}\n')
     (one,) = read_labelled(file)
     assert (one.prompt, one.response, one.safe) == ("a", "b", False)
+    table = tmp_path / "p.csv"
+    table.write_text("prompt,response,safe\na,b,True\na,c,false\n")
+    assert [(one.response, one.safe) for one in read_labelled(table)] == [("b", True), ("c", False)]

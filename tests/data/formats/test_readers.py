@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from r1jax.data.formats.rows import first_row, nested, read_rows
+from r1jax.data.formats.rows import first_rows, nested, parse_literal, read_rows
 from r1jax.errors import UserError
 
 ROWS: list[dict[str, Any]] = [
@@ -66,7 +66,7 @@ def test_parquet_keeps_nested_values_and_reads_parts_of_them(tmp_path: Path) -> 
     assert part == [{"more": {"level": 3}}, {"more": {"level": 4}}]
     assert [nested(row, "more.level") for row in part] == [3, 4]
     assert nested({"a.b": 1, "a": {"b": 2}}, "a.b") == 1 and nested({"a": 3}, "a.b") is None
-    assert first_row(path) == (f"{path}, row 1", ROWS[0])
+    assert next(first_rows(path, 1)) == (f"{path}, row 1", ROWS[0])
 
 
 @pytest.mark.parametrize(("name", "dialect"), [("a.csv", "excel"), ("a.tsv", "excel-tab")])
@@ -77,6 +77,71 @@ def test_tables_of_text(tmp_path: Path, name: str, dialect: str) -> None:
         writer.writerows([["q", "a"], *([row["q"], row["a"]] for row in ROWS)])
     assert rows(path) == [{"q": row["q"], "a": row["a"]} for row in ROWS]
     assert [location for location, _ in read_rows(path)] == [f"{path}, line 3", f"{path}, line 4"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["q, a\nx, 1\ny, 2\n", "q;a\r\nx;1\r\ny;2\r\n", "q\ta\nx\t1\ny\t2", "\r\n\nq,a,,\n\nx,1,,\n,,,\n\ny,2,,\n,,,\n"],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, text: str) -> None:
+    """Spaces after commas, other separators, blank lines, and empty columns and rows at the end."""
+    found = rows(written(tmp_path / "a.csv", text))
+    assert [{name: cell.strip() for name, cell in row.items()} for row in found] == [
+        {"q": "x", "a": "1"},
+        {"q": "y", "a": "2"},
+    ]
+
+
+def test_a_tsv_file_is_separated_by_tabs_alone(tmp_path: Path) -> None:
+    assert rows(written(tmp_path / "a.tsv", "q;r\nx;1\n")) == [{"q;r": "x;1"}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"q": ["x", "y"], "a": [1, None]},
+        {"q": {"0": "x", "1": "y"}, "a": {"0": 1, "1": None}},  # pandas.DataFrame.to_json
+        {"q": {"5": "x", "7": "y"}, "a": {"5": 1, "7": None}},
+    ],
+)
+def test_an_object_of_columns_is_read_by_rows(tmp_path: Path, value: dict[str, Any]) -> None:
+    assert rows(written(tmp_path / "a.json", json.dumps(value))) == [{"q": "x", "a": 1}, {"q": "y", "a": None}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"q": {"en": "x"}, "a": {"en": "y"}},
+        {"q": ["x", "y"], "a": ["z"]},
+        {"q": {"0": "x"}, "a": {"1": "y"}},
+        {},
+    ],
+)
+def test_other_objects_are_one_row(tmp_path: Path, row: dict[str, Any]) -> None:
+    assert rows(written(tmp_path / "a.json", json.dumps(row))) == [row]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path / f"a{suffix}", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert refused(path) == " is a pointer of Git LFS and not the file: run 'git lfs pull', or download it again"
+
+
+def test_parts_of_a_column_may_be_written_as_text(tmp_path: Path) -> None:
+    texts = [json.dumps({"level": 3, "name": "\u4e00"}), "{'level': 3, 'name': '\u4e00'}"]
+    assert [nested({"more": text}, "more.level") for text in texts] == [3, 3]
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"more": texts, "other": texts}), path)
+    found = rows(path, ("more.level", "more.name"))
+    assert found == [{"more": text} for text in texts]
+    assert [nested(row, "more.name") for row in found] == ["\u4e00"] * 2
+    assert nested({"more": "{level: 3"}, "more.level") is None
+
+
+@pytest.mark.parametrize("text", ["[0, 1)", "[x]", "[" * 9000, "{'a': 1}", " text", '["\\ud800"]'])
+def test_text_that_is_no_list_is_unchanged(text: str) -> None:
+    assert parse_literal(text, "[") == text
 
 
 def test_one_object_is_one_row(tmp_path: Path) -> None:

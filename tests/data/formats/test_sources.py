@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def test_a_folder_without_data_files_is_refused(tmp_path: Path) -> None:
     assert "save it with to_parquet instead of save_to_disk" in refused(str(tmp_path))
 
 
+def test_what_is_not_a_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name in ("pipe.jsonl", "zero.jsonl"):
+        assert refused(str(tmp_path / name)) == f"{tmp_path / name} is not a regular file: check the path"
+    assert refused(str(tmp_path)) == f"{tmp_path} is empty: give a folder with data files"
+
+
+def test_a_folder_may_have_the_name_of_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "rows.json"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    for i in range(2):
+        (folder / f"part-0000{i}-abc.c000.json").write_text(lines(i))
+    assert rows(folder) == [0, 1]
+
+
 def test_other_readers_take_folders_and_formats(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     (tmp_path / "part-1.json").write_text(json.dumps([{"messages": messages}]))
@@ -73,7 +91,7 @@ def test_other_readers_take_folders_and_formats(tmp_path: Path) -> None:
 def test_sources_are_told_from_other_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     assert all(map(is_source, ["set", "set/test", "set:a/test", "x.JSON", "x.csv.gz", "hf:a/b", str(folder)]))
-    assert not any(map(is_source, ["arithmetic", "gym:x", "other", "other/test"]))
+    assert not any(map(is_source, ["arithmetic", "gym:x", "other", "other/test", ""]))
     assert with_split("set", "test") == with_split("set/train", "test") == "set/test"
     assert with_split("hf:a/b@v1:c/train", "test") == "hf:a/b@v1:c/test"
     with pytest.raises(UserError, match=r"x\.jsonl is a file and has no split 'test'"):
@@ -132,6 +150,25 @@ def test_a_data_set_of_the_hub_is_read_by_config_and_split(data: Hub) -> None:
 )
 def test_a_data_set_that_cannot_be_read_is_one_line(data: Hub, source: str, message: str) -> None:
     assert refused(source).startswith(message.replace("PORT", data.url.rpartition(":")[2]))
+
+
+def test_a_part_of_a_split_in_the_cache_is_not_taken_for_the_whole(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts of huggingface_hub
+    hub.add("datasets/org/parts", {"train/1.jsonl": lines(1), "train/2.jsonl": lines(2, 3), "test.jsonl": lines(4)})
+    hub.cut = {"train/2.jsonl"}
+    assert "hf:org/parts cannot be downloaded" in refused("hf:org/parts")
+    assert rows("hf:org/parts/test") == [4]
+    use(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
+    assert rows("hf:org/parts/test") == [4] and rows("hf:org/parts/train/1.jsonl") == [1]
+    assert refused("hf:org/parts") == (
+        "the cached hf:org/parts is incomplete (train/2.jsonl is missing): connect to the hub and run the command "
+        "again, which resumes the download"
+    )
+    hub.cut = set()
+    use(monkeypatch, hub.url, tmp_path / "hub-cache")
+    assert rows("hf:org/parts") == [1, 2, 3]
 
 
 def test_the_cache_has_what_was_downloaded(data: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

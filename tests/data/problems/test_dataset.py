@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,42 @@ def test_a_held_out_file_is_used_whole(tmp_path: Path) -> None:
         load_problems(ProblemsConfig(train, held_out_source=train))
 
 
+def test_the_split_by_share_depends_on_each_question_alone(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "answer": i} for i in range(60)]
+
+    def held_out(*rows: dict[str, Any]) -> set[str]:
+        problems = load_problems(ProblemsConfig(write_lines(tmp_path / "a.jsonl", *rows), held_out_share=0.3))
+        sides = [
+            {p.question.strip().replace("\r\n", "\n") for p in side} for side in (problems.train, problems.held_out)
+        ]
+        assert not sides[0] & sides[1]
+        return sides[1]
+
+    first = held_out(*rows)
+    assert 5 < len(first) < 30
+    assert held_out(*reversed(rows)) == first
+    more = held_out(*({"prompt": f"new {i}", "answer": 0} for i in range(30)), *rows)
+    assert {question for question in more if question.startswith("q")} == first
+    assert held_out(*rows, *rows, *({"prompt": f" q{i}\n", "answer": i} for i in range(60))) == first
+    assert held_out(*({"prompt": f"{i}{end}b", "answer": i} for i in range(60) for end in ("\n", "\r\n")))
+
+
+def test_repeated_questions_are_counted_in_the_note(tmp_path: Path) -> None:
+    once = [{"prompt": f"q{i}", "answer": i} for i in range(30)]
+    again = [{"prompt": "q1", "answer": 1}, {"prompt": "q2 ", "answer": 5}]
+    notes = [
+        load_problems(ProblemsConfig(write_lines(tmp_path / f"{i}.jsonl", *rows))).notes[0].partition("kind)")[2]
+        for i, rows in enumerate((once, once + again[:1], once + again))
+    ]
+    assert notes == ["", "; 30 different questions", "; 30 different questions, 1 of them with several answers"]
+
+
+def test_white_space_does_not_hide_a_held_out_question(tmp_path: Path) -> None:
+    train = write_lines(tmp_path / "train.jsonl", *({"prompt": f"q{i} ", "answer": i} for i in range(30)))
+    test = write_lines(tmp_path / "test.jsonl", *({"prompt": f"q{i}", "answer": i} for i in range(28, 40)))
+    assert len(load_problems(ProblemsConfig(train, held_out_source=test)).train) == 28
+
+
 def test_a_generator_keeps_its_split_beside_another_source(tmp_path: Path) -> None:
     sums = write_lines(tmp_path / "sums.jsonl", {"prompt": "a", "answer": 1})
     evaluated = load_problems(ProblemsConfig(sums, held_out_source="arithmetic"))
@@ -51,6 +88,10 @@ def test_a_generator_keeps_its_split_beside_another_source(tmp_path: Path) -> No
         ({"source": "gym:chain_sums"}, "did you mean chain_sum"),
         ({"source": "gym:composite"}, "cannot make 'composite'"),
         ({"source": "missing.jsonl"}, "no file missing.jsonl"),
+        ({"source": "/dev/zero"}, "problems from '/dev/zero': write"),
+        ({"source": ""}, "problems from '': write"),
+        ({"source": "hf:a/b/train[:9]"}, r"b/train\[:9\]: slices are not read: give --problems.source without"),
+        ({"held_out_source": "test[9%:]"}, "slices are not read: give --problems.held-out-source without"),
         ({"digits": 7}, "digits 7"),
         ({"terms": 5}, "terms 5"),
         ({"operations": "+/"}, r"operations '\+/'"),
@@ -76,6 +117,8 @@ def test_files_without_problems_are_refused_with_the_flag_to_change(tmp_path: Pa
     table = str(tmp_path / "empty.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], "string"), "answer": []}), table)
     few = write_lines(tmp_path / "few.jsonl", {"prompt": "a", "answer": 1})
+    pipe = str(tmp_path / "pipe.jsonl")
+    os.mkfifo(pipe)
     missing = str(tmp_path / "nope.jsonl")
     expected = [
         *((ProblemsConfig(path), f"{path} holds no rows: give --problems.source") for path in (empty, blank, table)),
@@ -83,6 +126,7 @@ def test_files_without_problems_are_refused_with_the_flag_to_change(tmp_path: Pa
         (ProblemsConfig(empty, few), f"{empty} holds no rows: give --problems.source"),
         (ProblemsConfig(missing), f"no file {missing}: give --problems.source"),
         (ProblemsConfig(few, missing), f"no file {missing}: give --problems.held-out-source"),
+        (ProblemsConfig(few, pipe), f"{pipe} is not a regular file: give --problems.held-out-source"),
         (ProblemsConfig("nope"), "as --problems.source"),
         (ProblemsConfig(few), "raise --problems.held-out-share from 0.1, or give --problems.held-out-source"),
     ]

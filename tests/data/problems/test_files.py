@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.data.problems.files import read_problems
 from r1jax.data.problems.problem import Checker, Problem
 from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
@@ -133,3 +134,25 @@ def test_a_number_in_text_is_kept_unchanged_and_compared_as_a_number(tmp_path: P
 def test_columns_of_numbers_are_read_as_numbers(tmp_path: Path, column: pyarrow.Array, answers: list[str]) -> None:
     path = write_table(tmp_path / "a.parquet", prompt=["q"] * len(column), answer=column)
     assert [problem.answer for problem in read_all(path)] == answers
+
+
+def test_the_first_row_with_a_shape_decides(tmp_path: Path) -> None:
+    empty = {"question": "q0", "answer": None}
+    rows = [empty, {"question": "q1", "answer": "#### 1"}, {"question": "q2", "answer": "#### 2", "area": "A"}]
+    path = write_lines(tmp_path / "data.jsonl", *rows)
+    with pytest.raises(UserError, match=r"line 1: no column 'answer': each row needs 'question' and 'answer'"):
+        read_problems(path, "number")
+    found = read_problems(path, "number", skip_unreadable=True)
+    assert found.shape and found.shape.name == "gsm8k" and found.skipped == 1
+    found = read_problems(path, "number", ("kind=area",), skip_unreadable=True)
+    assert [problem.kind for _, problem in found.problems] == ["data", "A"]
+
+
+def test_the_name_of_a_folder_and_whole_numbers_are_kinds(tmp_path: Path) -> None:
+    write_lines(
+        tmp_path / "test.jsonl", {"question": "q", "answer": "1"}, {"question": "r", "answer": "1", "level": 2.0}
+    )
+    for source in (tmp_path, tmp_path / "test"):
+        assert [problem.kind for _, problem in read_problems(str(source), "number").problems] == [tmp_path.stem] * 2
+    write_lines(tmp_path / "test.jsonl", {"question": "q", "answer": "1", "level": 2.0})
+    assert read_problems(str(tmp_path), "number").problems[0][1].kind == "2"

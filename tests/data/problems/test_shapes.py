@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,16 @@ REPLIED = [{"role": "assistant", "content": "So it is #### 42"}]
         ),
     ],
 )
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv", ".tsv"])
 def test_a_shape_is_recognised(tmp_path: Path, row: dict[str, Any], shape: str, expected: Problem, suffix: str) -> None:
     path = tmp_path / f"data{suffix}"
     if suffix == ".jsonl":
         write_lines(path, row)
+    elif suffix != ".parquet":  # lists and objects as JSON, or as Python writes them
+        text = json.dumps if suffix == ".csv" else repr
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream, "excel" if suffix == ".csv" else "excel-tab")
+            writer.writerows([row, [text(v) if isinstance(v, list | dict) else v for v in row.values()]])
     else:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
     found = read_problems(str(path), "number")
@@ -249,6 +255,13 @@ def test_columns_of_another_shape_are_named_by_the_user(tmp_path: Path) -> None:
         ),
         ({"Q": "a", "A": {"x": 1}}, ("prompt=Q", "answer=A.y"), "no column 'A.y': it has Q, A.x"),
         ({"Q": "a"}, ("prompt=Q",), "no column 'answer': it has Q: name"),
+        (
+            {"instruction": "Add.", "input": "1 1", "answer": "2"},
+            (),
+            "no column 'prompt': it has instruction, input, a",
+        ),
+        ({"question": "a", "answer": None}, (), "it has question, answer (empty): name yours"),
+        ({"prompt": '[{"role": "user", ', "answer": "1"}, (), "column 'prompt' has messages that are not JSON: "),
         (
             {"images": [{"bytes": "x"}], "problem": "a", "answer": "1"},
             (),
