@@ -10,12 +10,13 @@ import itertools
 import json
 import marshal
 import os
+import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,9 @@ from r1jax.rewards.code.guest import system_calls
 from r1jax.rewards.code.isolation import GUEST, command
 
 START = 60.0  # seconds for a sandbox to start on a busy machine
-OUTPUT = 4 * MEGABYTE  # bytes of standard output, of a file, and about those of a reply
+OUTPUT = 16 * MEGABYTE  # bytes of standard output and of a file
+_REPLY = 2 * OUTPUT + 2**10  # bytes of a reply: standard output is written in base 16
+_VALUES = 2**20  # commas in a reply, which bound the time and the memory that it takes to read it
 _PROCESSES = 32  # processes and threads
 _NOBODY = 65534
 _FOLDER = "r1jax-sandbox-"  # and the id of the worker
@@ -143,10 +146,13 @@ class Sandbox:
     def receive(self, until: float) -> Any:
         """The next reply; time.monotonic() must not pass ``until``."""
         size = int.from_bytes(self._read(4, until), "big")
-        if size > 4 * OUTPUT:
+        if size > _REPLY:
             raise SandboxError("its reply is too large")
+        data = self._read(size, until)
+        if data.count(b",") > _VALUES:
+            raise SandboxError("its reply has too many values")
         try:
-            return json.loads(self._read(size, until))
+            return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise SandboxError("its reply is not JSON") from error
 
@@ -163,7 +169,7 @@ class Sandbox:
                 with contextlib.suppress(OSError):
                     pipe.close()
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
     def _read(self, size: int, until: float) -> bytes:
         parts = []
@@ -232,7 +238,53 @@ def _remove_stale_folders() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         worker = path.name.removeprefix(_FOLDER).partition("-")[0]
         if worker.isdigit() and not _exists(int(worker)):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(str(path))
+
+
+def _remove(folder: str) -> None:
+    """Removes the folder of a sandbox, in the background if a program left something in it, which may be a lot."""
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        threading.Thread(target=_empty, args=(folder,)).start()
+
+
+def _empty(folder: str) -> None:
+    """Removes a folder that a program filled, however deep it is nested and whatever its permissions are."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    new_names = (f"{secrets.token_hex(8)}-{i}" for i in itertools.count())
+    with contextlib.suppress(OSError):
+        if not os.path.islink(folder):
+            os.chmod(folder, 0o700)
+        top = os.open(folder, flags)
+        try:
+            while names := os.listdir(top):
+                for name in names:
+                    try:
+                        os.unlink(name, dir_fd=top)
+                        continue
+                    except (IsADirectoryError, PermissionError):  # macOS raises the second for a folder
+                        os.chmod(name, 0o700, dir_fd=top)
+                    inner = os.open(name, flags, dir_fd=top)
+                    try:
+                        for child, new in zip(os.listdir(inner), new_names, strict=False):
+                            _move(child, inner, new, top)  # up, so that no folder is deeper than two
+                    finally:
+                        os.close(inner)
+                    os.rmdir(name, dir_fd=top)
+        finally:
+            os.close(top)
+        os.rmdir(folder)
+
+
+def _move(name: str, source: int, new: str, target: int) -> None:
+    try:
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+    except PermissionError:  # a folder that its owner may not write to
+        os.chmod(name, 0o700, dir_fd=source)
+        os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
 
 
 def _exists(process: int) -> bool:
