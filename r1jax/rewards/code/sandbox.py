@@ -6,22 +6,18 @@ import collections
 import compileall
 import contextlib
 import functools
-import itertools
 import json
 import marshal
 import os
-import secrets
 import select
 import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from r1jax.rewards.code import folders, users
 from r1jax.rewards.code.config import MEGABYTE, CodeConfig, Level
 from r1jax.rewards.code.guest import system_calls
 from r1jax.rewards.code.isolation import GUEST, command
@@ -31,10 +27,6 @@ OUTPUT = 16 * MEGABYTE  # bytes of standard output and of a file
 _REPLY = 2 * OUTPUT + 2**10  # bytes of a reply: standard output is written in base 16
 _VALUES = 2**20  # commas in a reply, which bound the time and the memory that it takes to read it
 _PROCESSES = 32  # processes and threads
-_NOBODY = 65534
-_FOLDER = "r1jax-sandbox-"  # and the id of the worker
-_FIRST_USER = 100_000_000  # above the ids of a usual system
-_counter = itertools.count()
 
 
 class SandboxError(Exception):
@@ -55,23 +47,19 @@ class Sandbox:
     def __init__(self, level: Level, config: CodeConfig, seconds: float, keep_errors: bool = False) -> None:
         _compile_guest()
         self.level = level
-        self._user = None
-        if os.geteuid() == 0:  # a user of its own for each, who owns nothing and whose processes are counted alone
-            self._user = _FIRST_USER + os.getpid() % 2**22 * 64 + next(_counter) % 64
+        self._user = users.new_user()
         if level == "rlimits" and self._user is None:
             hide_process()
         self._folder = None
         if level == "rlimits":
-            _remove_stale_folders()
-            self._folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
-        if self._folder and self._user is not None:
-            self._user = _give(self._folder, self._user)
+            folders.remove_stale()
+            self._folder = folders.make(self._user)
         options = {
             "user": self._user,
             "folder": self._folder or "/tmp",
             "seconds": seconds or config.seconds,
             "memory": config.memory * MEGABYTE,
-            "processes": _PROCESSES + (_own_threads() if level == "rlimits" and self._user is None else 0),
+            "processes": _PROCESSES + (users.most_threads() if self._user is None else 0),
             "output": OUTPUT,
         }
         self._process = subprocess.Popen(
@@ -162,14 +150,14 @@ class Sandbox:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         if self.level == "rlimits" and self._user is not None:
-            _kill_user(self._user)
+            users.kill_user(self._user)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         if self._folder:
-            _remove(self._folder)
+            folders.remove(self._folder)
 
     def _read(self, size: int, until: float) -> bytes:
         parts = []
@@ -233,78 +221,6 @@ class Sandboxes:
 
 
 @functools.cache
-def _remove_stale_folders() -> None:
-    """Removes the folders of sandboxes whose worker was killed before it could do so."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        worker = path.name.removeprefix(_FOLDER).partition("-")[0]
-        if worker.isdigit() and not _exists(int(worker)):
-            _remove(str(path))
-
-
-def _remove(folder: str) -> None:
-    """Removes the folder of a sandbox, in the background if a program left something in it, which may be a lot."""
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        threading.Thread(target=_empty, args=(folder,)).start()
-
-
-def _empty(folder: str) -> None:
-    """Removes a folder that a program filled, however deep it is nested and whatever its permissions are."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-    new_names = (f"{secrets.token_hex(8)}-{i}" for i in itertools.count())
-    with contextlib.suppress(OSError):
-        if not os.path.islink(folder):
-            os.chmod(folder, 0o700)
-        top = os.open(folder, flags)
-        try:
-            while names := os.listdir(top):
-                for name in names:
-                    try:
-                        os.unlink(name, dir_fd=top)
-                        continue
-                    except (IsADirectoryError, PermissionError):  # macOS raises the second for a folder
-                        os.chmod(name, 0o700, dir_fd=top)
-                    inner = os.open(name, flags, dir_fd=top)
-                    try:
-                        for child, new in zip(os.listdir(inner), new_names, strict=False):
-                            _move(child, inner, new, top)  # up, so that no folder is deeper than two
-                    finally:
-                        os.close(inner)
-                    os.rmdir(name, dir_fd=top)
-        finally:
-            os.close(top)
-        os.rmdir(folder)
-
-
-def _move(name: str, source: int, new: str, target: int) -> None:
-    try:
-        os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
-    except PermissionError:  # a folder that its owner may not write to
-        os.chmod(name, 0o700, dir_fd=source)
-        os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # of another user
-    return True
-
-
-def _give(folder: str, user: int) -> int:
-    """Gives a folder to a user, or to nobody if this system, such as a container, does not have the user."""
-    for one in (user, _NOBODY):
-        with contextlib.suppress(OSError):
-            os.chown(folder, one, one)
-            return one
-    return user
-
-
-@functools.cache
 def _compile_guest() -> None:
     """Leaves the guest's modules compiled, since a sandbox cannot write the compiled files itself."""
     with contextlib.suppress(OSError):
@@ -316,28 +232,3 @@ def hide_process() -> None:
     """Keeps the memory and the environment of this process from others of its user, which may be candidates."""
     if sys.platform == "linux":
         system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
-
-
-def _own_threads() -> int:
-    """The number of threads of this user, which count towards the limit of a sandbox without a user of its own."""
-    count = 0
-    with contextlib.suppress(OSError):
-        for name in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.geteuid():
-                    count += len(os.listdir(f"/proc/{name}/task"))
-    return count if sys.platform == "linux" else 2**12
-
-
-def _kill_user(user: int) -> None:
-    """Kills all processes of a user until none is left."""
-    for _ in range(100):
-        found = False
-        for name in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
-                    with open(f"/proc/{name}/stat") as file:
-                        found |= file.read().rpartition(")")[2].split()[0] != "Z"
-                    os.kill(int(name), signal.SIGKILL)
-        if not found:
-            return

@@ -16,17 +16,23 @@ _TCP, _SCOPES = 3, 3  # bind and connect; abstract sockets and signals
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
+def version() -> int:
+    """The version of Landlock in the kernel; 0 if there is none."""
+    try:
+        return _call(_CREATE, None, 0, _VERSION)
+    except OSError:
+        return 0
+
+
 def make_rules(readable: list[str], folder: str) -> int | None:
     """Rules as a file descriptor, for restrict; None if the kernel has no Landlock.
 
     readable: folders to read, with /proc and some devices; all else except ``folder`` cannot be opened.
     """
-    try:
-        version = _call(_CREATE, None, 0, _VERSION)
-    except OSError:
+    if not (found := version()):
         return None
-    rights = _BASIC | (version >= 2) * _REFER | (version >= 3) * _TRUNCATE | (version >= 5) * _DEVICE
-    fields = [rights, *[_TCP] * (version >= 4), *[_SCOPES] * (version >= 6)]
+    rights = _BASIC | (found >= 2) * _REFER | (found >= 3) * _TRUNCATE | (found >= 5) * _DEVICE
+    fields = [rights, *[_TCP] * (found >= 4), *[_SCOPES] * (found >= 6)]
     attributes = struct.pack(f"{len(fields)}Q", *fields)
     rules = _call(_CREATE, attributes, len(attributes), 0)
     allowed = {path: _EXECUTE | _READ | _LIST for path in [*readable, "/proc"]}

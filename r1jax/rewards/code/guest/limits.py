@@ -8,16 +8,10 @@ import sys
 
 
 def drop_privileges(user: int) -> None:
-    """Becomes another user without groups and capabilities; a user that the system does not map becomes nobody."""
-    for one in (user, 65534):
-        try:
-            os.setgroups([])
-            os.setresgid(one, one, one)
-            os.setresuid(one, one, one)
-            return
-        except OSError:
-            if one == 65534:
-                raise
+    """Becomes another user without groups and capabilities."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
 
 
 def set_limits(seconds: float, memory: int, processes: int) -> None:
