@@ -149,9 +149,9 @@ class Sandbox:
         # With namespaces, the group holds the parent of process 1, whose end ends all.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
         if self.level == "rlimits" and self._user is not None:
             users.kill_user(self._user)
-        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -60,14 +60,15 @@ def most_threads() -> int:
 
 def _processes_of(user: int) -> Iterator[tuple[int, str]]:
     """The processes of a user and their states."""
-    owner = f"\nUid:\t{user}\t"
+    owner = b"\nUid:\t%d\t" % user
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):
             # The files of a process that hides its memory belong to root.
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid in (0, user):
-                status = Path(f"/proc/{name}/status").read_text()
+                with open(f"/proc/{name}/status", "rb", 0) as file:
+                    status = file.read(2**10)
                 if owner in status:
-                    yield int(name), status.partition("\nState:\t")[2][:1]
+                    yield int(name), status.partition(b"\nState:\t")[2][:1].decode()
 
 
 def _within(inner: range, outer: range) -> bool:

@@ -107,7 +107,8 @@ def items(n): yield from range(n)
 def numbers(n): return range(n)
 def queue(n): return deque(range(n))
 def nested(n): return [nested(n - 1)] if n else []
-def same(x): return x
+class Solution:
+    def items(self): return []
 """
 ASSERTS = [
     "assert counted('aab') == {'a': 2, 'b': 1}",

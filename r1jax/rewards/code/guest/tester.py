@@ -27,11 +27,11 @@ class Handle:
 
     def __iter__(self) -> Iterator[Any]:
         """The items, of which the other sandbox makes a list."""
-        return iter(_call(self._channel, "list", (self,), {}))
+        return iter(_call(self._channel, "builtins.list", (self,), {}))
 
     def __len__(self) -> int:
         """The length, as the other sandbox computes it."""
-        return _call(self._channel, "len", (self,), {})
+        return _call(self._channel, "builtins.len", (self,), {})
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Calls the object in its own sandbox."""
