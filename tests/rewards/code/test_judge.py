@@ -225,9 +225,11 @@ def test_settings_of_the_code_reward_change_results() -> None:
             scores = pool.score([DOUBLE] * 2, [slow, large])
             np.testing.assert_array_equal(scores.values[:, 0], expected)
             assert scores.timeouts == 0
-            (worker,) = psutil.Process().children()
-        left = Path(tempfile.gettempdir()).glob(f"r1jax-sandbox-{worker.pid}-*")
-        assert not list(left)  # the worker removed the folders of the sandboxes that were ahead
+            children = psutil.Process().children()
+        # The worker removed the folders of the sandboxes that were ahead.
+        assert not [
+            one for child in children for one in Path(tempfile.gettempdir()).glob(f"r1jax-sandbox-{child.pid}-*")
+        ]
 
 
 @pytest.mark.parametrize(
