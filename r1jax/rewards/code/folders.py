@@ -47,16 +47,15 @@ def _remove_filled(folder: str) -> None:
     """Removes a folder that a program filled, however deep it is nested and whatever its permissions are."""
     names = (f"{secrets.token_hex(8)}-{i}" for i in itertools.count())
     with contextlib.suppress(OSError):
-        if not os.path.islink(folder):
-            os.chmod(folder, 0o700)
-        top = os.open(folder, _FOLDER)
+        top = _open(folder, None)
         try:
             while found := os.listdir(top):
                 for name in found:
-                    try:
-                        os.unlink(name, dir_fd=top)
-                    except (IsADirectoryError, PermissionError):  # macOS raises the second for a folder
-                        _flatten(name, top, names)
+                    with contextlib.suppress(FileNotFoundError):  # another worker removes it, too
+                        try:
+                            os.unlink(name, dir_fd=top)
+                        except (IsADirectoryError, PermissionError):  # macOS raises the second for a folder
+                            _flatten(name, top, names)
         finally:
             os.close(top)
         os.rmdir(folder)
@@ -64,8 +63,7 @@ def _remove_filled(folder: str) -> None:
 
 def _flatten(name: str, top: int, names: Iterator[str]) -> None:
     """Moves what a folder holds to the folder above it, under new names, and removes it."""
-    os.chmod(name, 0o700, dir_fd=top)
-    inner = os.open(name, _FOLDER, dir_fd=top)
+    inner = _open(name, top)
     try:
         for child in os.listdir(inner):
             new = next(names)
@@ -77,6 +75,18 @@ def _flatten(name: str, top: int, names: Iterator[str]) -> None:
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=top)
+
+
+def _open(name: str, above: int | None) -> int:
+    """A folder that this process may change. Root needs no permission, and follows no link for it."""
+    try:
+        fd = os.open(name, _FOLDER, dir_fd=above)
+        if os.geteuid() != 0:
+            os.fchmod(fd, 0o700)
+        return fd
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=above)
+        return os.open(name, _FOLDER, dir_fd=above)
 
 
 def _exists(process: int) -> bool:

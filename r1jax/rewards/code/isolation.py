@@ -12,7 +12,7 @@ from typing import Any
 
 from r1jax.errors import UserError
 from r1jax.rewards.code.config import LEVELS, CodeConfig, Level
-from r1jax.rewards.code.guest import namespaces
+from r1jax.rewards.code.guest import file_access, namespaces
 
 GUEST = Path(__file__).parent / "guest"
 _INSIDE = "/sandbox"  # the folder that holds the guest in a sandbox with a root of its own
@@ -40,8 +40,9 @@ def choose_level(config: CodeConfig) -> Level:
         if not (reason := missing(level)):
             if level == "rlimits":
                 why = "; ".join(f"{name}: {reasons[name]}" for name in reasons)
+                left = "processes" if file_access.version() else "files and processes"
                 warnings.warn(
-                    "candidate programs run under limits alone, which leave this user's files and processes readable "
+                    f"candidate programs run under limits alone, which leave this user's {left} readable "
                     f"({why}): install bubblewrap, or demand a level with --code.isolation",
                     stacklevel=2,
                 )
