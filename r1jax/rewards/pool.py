@@ -57,6 +57,8 @@ class RewardPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
+            for worker in self._workers:
+                worker.stop()
             while self._workers:
                 self._workers.pop().kill()
 

@@ -18,6 +18,7 @@ from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.config import RewardSpec
 from r1jax.rewards.worker import Failure, Message
 
+_STOPPING = 1.0  # seconds for an idle worker to end
 LOADING = 120.0  # seconds for a worker to start, or to import the libraries of a checker
 
 # A new interpreter with the module path of this one. multiprocessing would run the main script again in each worker,
@@ -26,7 +27,7 @@ _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from r1jax.rewards.worker 
 
 
 class WorkerProcess:
-    """A worker process. Its phases are loading, and then idle, preparing and running for each item.
+    """A worker process. Its phases are loading, then idle, preparing and running for each item, and stopping.
 
     item: index of the current item; None while loading or idle.
     until: time.monotonic() at which the current phase times out, unless the worker is idle.
@@ -45,7 +46,7 @@ class WorkerProcess:
         theirs.close()
         os.close(lifeline)
         self.item: int | None = None
-        self.phase: Literal["loading", "idle", "preparing", "running"] = "loading"
+        self.phase: Literal["loading", "idle", "preparing", "running", "stopping"] = "loading"
         self.until = time.monotonic() + LOADING
         with contextlib.suppress(OSError):  # if the process has already ended, advance reports it
             self.connection.send((tuple(specs), code))
@@ -93,8 +94,17 @@ class WorkerProcess:
             return None
         return "timeout" if time.monotonic() > self.until else None
 
+    def stop(self) -> None:
+        """Lets an idle process end itself, and remove what its rewards keep outside it; returns at once."""
+        if self.phase == "idle":
+            self.phase = "stopping"
+            self.connection.close()
+
     def kill(self) -> None:
-        """Kills the process and everything it started."""
+        """Kills the process and everything it started; one that stops has a second to end."""
+        if self.phase == "stopping":
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOPPING)
         # macOS refuses to signal a group whose processes have all ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

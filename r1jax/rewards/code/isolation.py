@@ -12,6 +12,7 @@ from typing import Any
 
 from r1jax.errors import UserError
 from r1jax.rewards.code.config import LEVELS, CodeConfig, Level
+from r1jax.rewards.code.guest import file_access, namespaces
 
 GUEST = Path(__file__).parent / "guest"
 _INSIDE = "/sandbox"  # the folder that holds the guest in a sandbox with a root of its own
@@ -39,8 +40,9 @@ def choose_level(config: CodeConfig) -> Level:
         if not (reason := missing(level)):
             if level == "rlimits":
                 why = "; ".join(f"{name}: {reasons[name]}" for name in reasons)
+                left = "processes" if file_access.version() else "files and processes"
                 warnings.warn(
-                    "candidate programs run under limits alone, which leave this user's files and processes readable "
+                    f"candidate programs run under limits alone, which leave this user's {left} readable "
                     f"({why}): install bubblewrap, or demand a level with --code.isolation",
                     stacklevel=2,
                 )
@@ -77,11 +79,13 @@ def command(level: Level, options: dict[str, Any]) -> list[str]:
     python = [interpreter(), "-I", "-S", "-B", "-c", boot]
     if level != "bwrap":
         return python
-    namespaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    new = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     if options["user"] is None:
-        namespaces.append("--unshare-user")
+        # A first process of bubblewrap's own would be open to the program, without limits and filter. With root it is
+        # not, and it is needed there: the death of a parent ends only processes that the parent may signal.
+        new += ["--unshare-user", "--as-pid-1"]
     else:  # to become another user
-        namespaces += [word for name in ("SETUID", "SETGID") for word in ("--cap-add", f"CAP_{name}")]
+        new += [word for name in ("SETUID", "SETGID") for word in ("--cap-add", f"CAP_{name}")]
     # bubblewrap makes missing folders above a mount, but other users may not enter these.
     above = sorted({str(folder) for _, target in [*visible, ("", "/dev/null")] for folder in Path(target).parents})
     mounts = [word for folder in above if folder != "/" for word in ("--perms", "0755", "--dir", folder)]
@@ -90,9 +94,10 @@ def command(level: Level, options: dict[str, Any]) -> list[str]:
     for path in options["hidden"]:
         mounts += ["--tmpfs", path, "--remount-ro", path]
     mounts += [word for name in _DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]
+    mounts += [word for name, to in namespaces.STREAMS.items() for word in ("--symlink", to, f"/dev/{name}")]
     mounts += ["--proc", "/proc", "--perms", "1777", "--size", str(SIZE), "--tmpfs", "/tmp", "--remount-ro", "/"]
     own = ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--chdir", "/"]
-    return [shutil.which("bwrap") or "bwrap", *namespaces, *own, *mounts, *python]
+    return [shutil.which("bwrap") or "bwrap", *new, *own, *mounts, *python]
 
 
 def interpreter() -> str:

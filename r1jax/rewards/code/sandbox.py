@@ -6,32 +6,27 @@ import collections
 import compileall
 import contextlib
 import functools
-import itertools
 import json
 import marshal
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from r1jax.rewards.code import folders, users
 from r1jax.rewards.code.config import MEGABYTE, CodeConfig, Level
 from r1jax.rewards.code.guest import system_calls
 from r1jax.rewards.code.isolation import GUEST, command
 
 START = 60.0  # seconds for a sandbox to start on a busy machine
-OUTPUT = 4 * MEGABYTE  # bytes of standard output, of a file, and about those of a reply
+OUTPUT = 16 * MEGABYTE  # bytes of standard output and of a file
+_REPLY = 2 * OUTPUT + 2**10  # bytes of a reply: standard output is written in base 16
+_VALUES = 2**20  # commas in a reply, which bound the time and the memory that it takes to read it
 _PROCESSES = 32  # processes and threads
-_NOBODY = 65534
-_FOLDER = "r1jax-sandbox-"  # and the id of the worker
-_FIRST_USER = 100_000_000  # above the ids of a usual system
-_counter = itertools.count()
 
 
 class SandboxError(Exception):
@@ -52,23 +47,19 @@ class Sandbox:
     def __init__(self, level: Level, config: CodeConfig, seconds: float, keep_errors: bool = False) -> None:
         _compile_guest()
         self.level = level
-        self._user = None
-        if os.geteuid() == 0:  # a user of its own for each, who owns nothing and whose processes are counted alone
-            self._user = _FIRST_USER + os.getpid() % 2**22 * 64 + next(_counter) % 64
+        self._user = users.new_user()
         if level == "rlimits" and self._user is None:
             hide_process()
         self._folder = None
         if level == "rlimits":
-            _remove_stale_folders()
-            self._folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
-        if self._folder and self._user is not None:
-            self._user = _give(self._folder, self._user)
+            folders.remove_stale()
+            self._folder = folders.make(self._user)
         options = {
             "user": self._user,
             "folder": self._folder or "/tmp",
             "seconds": seconds or config.seconds,
             "memory": config.memory * MEGABYTE,
-            "processes": _PROCESSES + (_own_threads() if level == "rlimits" and self._user is None else 0),
+            "processes": _PROCESSES + (users.most_threads() if self._user is None else 0),
             "output": OUTPUT,
         }
         self._process = subprocess.Popen(
@@ -143,10 +134,13 @@ class Sandbox:
     def receive(self, until: float) -> Any:
         """The next reply; time.monotonic() must not pass ``until``."""
         size = int.from_bytes(self._read(4, until), "big")
-        if size > 4 * OUTPUT:
+        if size > _REPLY:
             raise SandboxError("its reply is too large")
+        data = self._read(size, until)
+        if data.count(b",") > _VALUES:
+            raise SandboxError("its reply has too many values")
         try:
-            return json.loads(self._read(size, until))
+            return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise SandboxError("its reply is not JSON") from error
 
@@ -155,15 +149,15 @@ class Sandbox:
         # With namespaces, the group holds the parent of process 1, whose end ends all.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        if self.level == "rlimits" and self._user is not None:
-            _kill_user(self._user)
         self._process.wait()
+        if self.level == "rlimits" and self._user is not None:
+            users.kill_user(self._user)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            folders.remove(self._folder)
 
     def _read(self, size: int, until: float) -> bytes:
         parts = []
@@ -227,32 +221,6 @@ class Sandboxes:
 
 
 @functools.cache
-def _remove_stale_folders() -> None:
-    """Removes the folders of sandboxes whose worker was killed before it could do so."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        worker = path.name.removeprefix(_FOLDER).partition("-")[0]
-        if worker.isdigit() and not _exists(int(worker)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)  # of another user
-    return True
-
-
-def _give(folder: str, user: int) -> int:
-    """Gives a folder to a user, or to nobody if this system, such as a container, does not have the user."""
-    for one in (user, _NOBODY):
-        with contextlib.suppress(OSError):
-            os.chown(folder, one, one)
-            return one
-    return user
-
-
-@functools.cache
 def _compile_guest() -> None:
     """Leaves the guest's modules compiled, since a sandbox cannot write the compiled files itself."""
     with contextlib.suppress(OSError):
@@ -264,28 +232,3 @@ def hide_process() -> None:
     """Keeps the memory and the environment of this process from others of its user, which may be candidates."""
     if sys.platform == "linux":
         system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
-
-
-def _own_threads() -> int:
-    """The number of threads of this user, which count towards the limit of a sandbox without a user of its own."""
-    count = 0
-    with contextlib.suppress(OSError):
-        for name in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.geteuid():
-                    count += len(os.listdir(f"/proc/{name}/task"))
-    return count if sys.platform == "linux" else 2**12
-
-
-def _kill_user(user: int) -> None:
-    """Kills all processes of a user until none is left."""
-    for _ in range(100):
-        found = False
-        for name in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
-                    with open(f"/proc/{name}/stat") as file:
-                        found |= file.read().rpartition(")")[2].split()[0] != "Z"
-                    os.kill(int(name), signal.SIGKILL)
-        if not found:
-            return

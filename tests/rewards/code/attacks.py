@@ -90,6 +90,28 @@ with open('big', 'wb') as f:
 ### makes files without end
 import itertools
 for i in itertools.count(): open(f'f{i}', 'w').close()
+### nests folders
+import os
+for _ in range(3000):
+    os.mkdir('d'); os.chdir('d')
+print('nested')
+### closes folders
+import os
+os.makedirs('a/b/c'); open('a/b/c/file', 'w').close()
+for path in ('a/b/c', 'a/b', 'a', '.'): os.chmod(path, 0)
+print('closed')
+### makes folders and links without end
+import itertools, os
+for i in itertools.count():
+    os.mkdir(f'{i}'); os.symlink('/', f'{i}/root')
+### stops itself
+import signal
+signal.raise_signal(signal.SIGSTOP)
+print('stopped')
+### never ends
+import atexit, threading, time
+atexit.register(time.sleep, 10**6)
+threading.Thread(target=time.sleep, args=(10**6,)).start()
 ### raises its limits
 import resource
 for n in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE):
@@ -110,6 +132,9 @@ socket.socket(socket.AF_UNIX)
 ### listens on an abstract socket
 import socket
 socket.socket(socket.AF_UNIX).bind(chr(0) + 'r1jax')
+### sends to a socket of another process
+import socket
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 ### opens a raw socket
 import socket
 socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -145,6 +170,26 @@ if ctypes.CDLL(None).ptrace(16, PARENT, 0, 0):
     raise OSError
 ### reads memory of its parent
 open('/proc/PARENT/mem', 'rb').read(1)
+### writes to the memory of the guest
+import os
+open(f'/proc/{os.getppid()}/mem', 'r+b')
+### writes to any memory
+import glob, os
+opened = 0
+for name in glob.glob('/proc/[0-9]*/mem'):
+    if name != f'/proc/{os.getpid()}/mem':
+        try: open(name, 'r+b'); opened += 1
+        except OSError: pass
+if not opened:
+    raise OSError
+### looks for shared memory
+import ctypes
+if ctypes.CDLL(None).shmctl(0, 14, bytes(256)) == -1:
+    raise OSError
+### reads the log of the kernel
+import ctypes
+if ctypes.CDLL(None).klogctl(10, None, 0) == -1:
+    raise OSError
 ### becomes root
 import os
 if os.getuid():

@@ -97,6 +97,32 @@ def solve(_): return x
 def solve(x): return 'a' * 10**8
 ### many colliding keys
 def solve(x): return {i * (2**61 - 1): 0 for i in range(20000)}
+### answers with keys of one hash
+import os, time
+def reply(text):
+    for fd in range(3, 9):
+        try: os.write(fd, len(text).to_bytes(4, 'big'))
+        except OSError: continue
+        while text: text = text[os.write(fd, text):]
+keys = b','.join(b'["i","%x"]' % (i * (2**61 - 1)) for i in range(50000))
+reply(b'["loaded"]')
+reply(b'["value",["s",' + keys + b']]')
+time.sleep(10)
+### answers with many values
+import os, time
+for text in (b'["loaded"]', b'["value",["l"' + b',["l"]' * 2500000 + b']]'):
+    text = len(text).to_bytes(4, 'big') + text
+    for fd in range(3, 9):
+        try:
+            while text: text = text[os.write(fd, text):]
+        except OSError: pass
+time.sleep(10)
+### a mapping that equals everything
+from collections import Counter
+class All(Counter):
+    def __eq__(self, other): return True
+    def __iter__(self): raise SystemExit
+def solve(x): return All('a')
 ### does not read its input
 import time
 time.sleep(10**6)
@@ -139,6 +165,18 @@ import os
 def solve(x): os._exit(0)
 ### raises what the test may catch
 def solve(x): raise AssertionError
+### holds everything
+class All:
+    def __iter__(self):
+        while True: yield 0
+    def __contains__(self, other): return True
+    def __len__(self): raise SystemExit
+def solve(x): return All()
+### a list that equals everything
+class All(list):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+def solve(x): return All()
 ### a function in a handle
 def solve(x): return solve
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from r1jax.data.problems.problem import Problem
@@ -223,11 +226,17 @@ def test_settings_of_the_code_reward_change_results() -> None:
     """Time and memory; a deadline of the pool does not include the time of the tests."""
     slow = completion(BLOCK.format("__import__('time').sleep(0.6) or 2 * x"), "code")
     large = completion(BLOCK.format("len(bytearray(100 * 2**20)) and 2 * x"), "code")
-    for config, expected in ((CodeConfig(seconds=1.0, memory=256), [0, 1]), (CodeConfig(memory=96), [1, 0])):
+    hasty, small = CodeConfig(seconds=1.0, memory=256), CodeConfig(memory=96, isolation="rlimits")
+    for config, expected in ((hasty, [0, 1]), (small, [1, 0])):
         with RewardPool(parse_rewards(["code"]), 1, 0.5, config) as pool:
             scores = pool.score([DOUBLE] * 2, [slow, large])
             np.testing.assert_array_equal(scores.values[:, 0], expected)
             assert scores.timeouts == 0
+            children = psutil.Process().children()
+        # The worker removed the folders of the sandboxes that were ahead.
+        assert not [
+            one for child in children for one in Path(tempfile.gettempdir()).glob(f"r1jax-sandbox-{child.pid}-*")
+        ]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ but the values that it receives, and it alone ends the sandbox.
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 
-from . import candidate, limits, namespaces, system_calls, tester
+from . import candidate, file_access, limits, namespaces, system_calls, tester
 from .channel import Channel
 
 
@@ -38,6 +39,9 @@ def main(
             namespaces.enter(visible, hidden, size, privileged=user is not None)
     os.chdir(folder)
     channel = Channel()
+    rules = None
+    if level == "rlimits" and sys.platform == "linux":
+        rules = file_access.make_rules([path for path, _ in visible], folder)
     if user is not None:
         if level == "rlimits":
             keep_import_path()
@@ -45,14 +49,17 @@ def main(
     if sys.platform == "linux":
         system_calls.drop_capabilities()
         system_calls.end_with_parent()  # once more, since a change of the user resets it
-        if user is not None:  # or the process could not read its own entry in /proc
-            system_calls.prctl(system_calls.PR_SET_DUMPABLE, 1)
-    limits.set_limits(seconds, memory, processes, output)
+        if rules is not None:
+            file_access.restrict(rules)
+        # No filter of system calls is in force yet: other programs of the user must not reach this process's memory.
+        system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
+    limits.set_limits(seconds, memory, processes)
     os.umask(0o077)
     sys.path.pop()  # the guest's own
     sys.argv = ["program.py"]
+    builtins.exit = builtins.quit = sys.exit  # of the module site, which is not imported
     channel.send(["ready"])
-    serve(channel, level)
+    serve(channel, alone=level != "rlimits", largest=output)
 
 
 def keep_import_path() -> None:
@@ -65,18 +72,18 @@ def keep_import_path() -> None:
                     module.__path__ = [one.replace(f"{path}/", f"{sys.path[i]}/") for one in inner]
 
 
-def serve(channel: Channel, level: str) -> None:
-    """Answers one request after another."""
+def serve(channel: Channel, alone: bool, largest: int) -> None:
+    """Answers one request after another; alone and largest: as of candidate.run."""
     objects = candidate.Objects()
     while True:
         match channel.receive():
             case "run", source, text:
-                channel.send(candidate.run(source, text, channel, alone=level != "rlimits"))
+                channel.send(candidate.run(source, text, channel, alone, largest))
             case "load", source:
-                channel.send(objects.load(source, alone=level != "rlimits"))
+                channel.send(objects.load(source, alone, largest))
             case "call", target, arguments, keywords:
                 channel.send(objects.call(target, arguments, keywords))
             case "test", setup, tests, remote:
-                tester.run(channel, setup, tests, remote, alone=level != "rlimits")
+                tester.run(channel, setup, tests, remote, alone)
             case other:
                 raise ValueError(f"unknown request {other!r}")

@@ -24,6 +24,7 @@ from .system_calls import (
     set_mount,
 )
 
+STREAMS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}  # links in /dev
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _ROOT = "/tmp"  # where the new root is mounted; the mount is visible in the new namespace alone
 
@@ -76,6 +77,8 @@ def _make_root(visible: list[tuple[str, str]], hidden: list[str], size: int) -> 
     for name in _DEVICES:
         os.close(os.open(f"{_ROOT}/dev/{name}", os.O_CREAT | os.O_WRONLY))
         mount(f"/proc/self/fd/{sources[-1][1]}/{name}", f"{_ROOT}/dev/{name}", flags=MS_BIND)
+    for name, target in STREAMS.items():
+        os.symlink(target, f"{_ROOT}/dev/{name}")
     os.mkdir(f"{_ROOT}/proc")
     try:
         mount("proc", f"{_ROOT}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)

@@ -42,10 +42,22 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
-    "memfd_create": (319, 279),  # files without a size limit of the folder
+    "syslog": (103, 116),
+    # Files without a size limit of the folder.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    # Shared memory, queues and semaphores; those that exist are used by their ids alone.
     "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
     "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
     "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
 }
 _OTHERS = {  # calls that act on any process of the same user
     "kill": (62, 129),
@@ -56,14 +68,21 @@ _OTHERS = {  # calls that act on any process of the same user
     "setpriority": (141, 140),
     "sched_setaffinity": (203, 122),
     "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
     "ioprio_set": (251, 30),
 }
 _PRCTL = (157, 167)
 _TGKILL, _PRLIMIT, _FCNTL, _IOCTL = (234, 131), (302, 261), (72, 25), (16, 29)
+_SOCKETPAIR = (53, 199)
+_STREAMS = tuple(1 | flags for flags in (0, 0x800, 0x80000, 0x80800))  # SOCK_STREAM, non-blocking or closed on exec
 _CLONE, _CLONE3 = (56, 220), 435
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD = 0x00010000
-_SET_OWNER = (8, 15), (0x8901, 0x8902)  # of fcntl and ioctl: the process that a file signals
+# Of fcntl and ioctl: the process that a file signals, and input for a terminal.
+_SET_OWNER = (8, 15), (0x8901, 0x8902, 0x5412, 0x541C)
 
 _LOAD, _EQUAL, _GREATER, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -107,6 +126,8 @@ def program(machine: str, own: int | None) -> bytes:
         code += [_instruction(_EQUAL, 0, 1, number), _instruction(_RETURN, 0, 0, refuse)]
     # A program that clears the signal of its parent's death could outlive a worker that is killed.
     code += _by_argument(_PRCTL[column], 0, (PR_SET_PDEATHSIG,), refuse, _ALLOW)
+    # A pair of datagram sockets could send to any other socket. asyncio needs a pair of streams, which cannot.
+    code += _by_argument(_SOCKETPAIR[column], 1, _STREAMS, _ALLOW, refuse)
     if own is not None:
         code += _by_argument(_TGKILL[column], 0, (own,), _ALLOW, refuse)
         code += _by_argument(_PRLIMIT[column], 0, (0, own), _ALLOW, refuse)

@@ -10,19 +10,28 @@ import builtins
 import sys
 import types
 
-from . import inert, system_call_filter, system_calls
+from . import inert, system_call_filter
 from .channel import Channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes longer than all else here
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
 
 class Handle:
-    """An object of the candidate that did not cross. It can be given back in a call, and nothing else."""
+    """An object of the candidate that did not cross. It can be given back in a call, called, and iterated over."""
 
     def __init__(self, number: int, channel: Channel) -> None:
         self._number, self._channel = number, channel
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items, of which the other sandbox makes a list."""
+        return iter(_call(self._channel, "builtins.list", (self,), {}))
+
+    def __len__(self) -> int:
+        """The length, as the other sandbox computes it."""
+        return _call(self._channel, "builtins.len", (self,), {})
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Calls the object in its own sandbox."""
@@ -31,7 +40,7 @@ class Handle:
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError("the candidate's value is not a plain value")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __len__ = __iter__ = __contains__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _refuse
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
@@ -41,16 +50,14 @@ def run(channel: Channel, setup: str, tests: list[str], remote: list[str], alone
     remote: names that are the candidate's even if the setup defines them. Names that neither the setup nor Python
     defines are the candidate's, too. alone: as of system_call_filter.install.
     """
-    if sys.platform == "linux":  # its memory holds what is expected, and the candidate may be of the same user
-        system_calls.prctl(system_calls.PR_SET_DUMPABLE, 0)
     system_call_filter.install(alone)
     module = types.ModuleType("tests")
     sys.modules["tests"] = module
     names = module.__dict__
     codes = []
     try:
-        exec(compile(setup, "setup.py", "exec"), names)
-        codes = [compile(test, "test.py", "exec") for test in tests]
+        exec(compile(setup, "setup.py", "exec", dont_inherit=True), names)
+        codes = [compile(test, "test.py", "exec", dont_inherit=True) for test in tests]
     except BaseException as error:
         channel.send(["broken", f"{type(error).__name__}: {error}"])
         return
@@ -78,8 +85,8 @@ def _function(channel: Channel, name: str) -> Any:
 
 def _call(channel: Channel, target: str | int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     def number(value: Any) -> int:
-        if type(value) is Handle:
-            return value._number
+        if isinstance(found := getattr(value, "_number", None), int):
+            return found
         raise TypeError(f"{type(value).__name__} is not a plain value, so it cannot be an argument")
 
     given = [inert.pack(one, number) for one in arguments]
@@ -87,9 +94,16 @@ def _call(channel: Channel, target: str | int, arguments: tuple[Any, ...], keywo
     channel.send(["call", target, given, named])
     match channel.receive():
         case "value", tree:
-            return inert.unpack(tree, lambda index: Handle(index, channel))
+            return inert.unpack(tree, lambda index, *plain: _object(index, plain, channel))
         case _, kind, text:
             found = getattr(builtins, kind, None)
             if isinstance(found, type) and issubclass(found, Exception):
                 raise found(text)
             raise RuntimeError(text)
+
+
+def _object(number: int, plain: tuple[Any, ...], channel: Channel) -> Any:
+    """An object of the candidate: of a subclass of its plain value's type, if it has one, and else a Handle."""
+    if not plain:
+        return Handle(number, channel)
+    return type("Object", (type(plain[0]),), {"_number": number})(plain[0])
