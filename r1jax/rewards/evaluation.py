@@ -16,6 +16,7 @@ from r1jax.rewards.values import INFINITY, PI, Apply, E, Expr, I, Number, Symbol
 
 _DIGITS = 50  # compared beyond the span from the largest to the smallest intermediate value
 _MAX_SPAN = 2500  # digits; a wider span is not evaluated
+_MAX_WORK = 100_000  # span in digits, times the number of values that are computed
 _SPARE = 20  # last digits that rounding may change
 _SHIFT = 40  # further digits of the second evaluation, which tells zero from a tiny value
 _FAR = 1e-4  # relative difference of values that no rounding explains
@@ -104,7 +105,7 @@ def _same_at(one: Expr, other: Expr, point: Mapping[str, Fraction]) -> bool | No
         if any(not isinstance(value, Fraction) and mpmath.isinf(value) for value in pair):
             return pair[0] == pair[1]
         digits = _DIGITS + int(max(spans, default=0) - min(spans, default=0))
-        if digits > _DIGITS + _MAX_SPAN:
+        if digits > _DIGITS + _MAX_SPAN or (digits - _DIGITS) * len(spans) > _MAX_WORK:
             raise TooLargeError
         if digits < _DIGITS + _SPARE // 2 and (real(pair[0]) is None) == (real(pair[1]) is None):
             with mpmath.workdps(_DIGITS):

@@ -100,8 +100,8 @@ def _integers(function: Callable[..., int]) -> Callable[..., Fraction | None]:
 
 
 EXACT: dict[str, Callable[..., Fraction | None]] = {
-    "+": lambda *values: _bounded(sum(values, Fraction(0))),
-    "*": lambda *values: _bounded(math.prod(values, start=Fraction(1))),
+    "+": lambda *values: functools.reduce(lambda a, b: _bounded(a + b), values),
+    "*": lambda *values: functools.reduce(lambda a, b: _bounded(a * b), values),
     "/": _divide,
     "neg": lambda value: -value,
     "^": _power,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from fractions import Fraction
 
@@ -39,6 +40,7 @@ _FUNCTION_NAMES = frozenset("fghFGHPuv")
 _RANGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)-([0-9]+(?:\.[0-9]+)?)")
 
 
+@functools.lru_cache(maxsize=256)
 def parse_value(text: str) -> Value | None:
     """The typed value of a formula without markup, or None if it is not in the grammar."""
     if (match := _RANGE.fullmatch(text)) and Fraction(match[1]) < Fraction(match[2]):

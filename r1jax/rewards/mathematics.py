@@ -26,7 +26,9 @@ _VECTOR = r"\\(?:vec|overline|overrightarrow|mathbf|boldsymbol|bm) ?\{[A-Za-z]{1
 # A name before "=": a word, a command, a vector, the length of a vector or the modulus of z, an angle, a value of f.
 _NAMED = re.compile(
     rf"(?:(?!(?:not|ln|log|lg|exp|sqrt)\b)[A-Za-z]+|(?!\\(?:ln|log|lg|exp|sqrt|pm|mp|lnot|neg)\b)\\[a-z]+|{_VECTOR}"
-    rf"|\\text ?\{{[^{{}}]*\}}|\\?\|(?:z|[A-Z]{{2}}|{_VECTOR})\\?\||\\\|[a-z]\\\||\\angle ?[A-Z]{{1,3}})"
+    rf"|\\text ?\{{[^{{}}]*\}}"
+    r"|\\?(?:sin|cos|tan) ?(?:\\[a-z]+|[A-Za-z]|\([^()=]*\))|[PE]\([^()]*\)"
+    rf"|\\?\|(?:z|[A-Z]{{2}}|{_VECTOR})\\?\||\\\|[a-z]\\\||\\angle ?[A-Z]{{1,3}})"
     r"(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z0-9]\))? ?= ?([^=]+)"
 )
 # The domain of a parameter after a formula: 2k\pi, k \in \mathbb{Z}.
@@ -47,7 +49,7 @@ _CHANGES = re.compile(
 # Nouns after a number, which a count may have or not.
 _COUNTED = re.compile(
     r"(?<=[0-9)}]) *(?:\\text ?\{ *([A-Za-z]+(?: [A-Za-z]+){0,2}) *\}|\\mathrm ?\{[ ~]*([A-Za-z]{2,}(?:/[A-Za-z]+)?)\}"
-    r"|((?: (?:of|[a-z]{3,})){1,3}))\Z"
+    r"|((?: (?:of|in|[a-z]{3,})){1,3}))\Z"
 )
 _BEYOND = re.compile(r"\\(?:sum|prod|int|lim)(?![A-Za-z])")  # operators that typed values do not have
 _CHOICE = re.compile(r"\(([A-J])\)")
@@ -173,7 +175,8 @@ def _same(one: str, other: str) -> bool:
     if set(_CHANGES.findall(one.casefold())) != set(_CHANGES.findall(other.casefold())):
         return False
     counted = [_COUNTED.search(text) for text in (one, other)]
-    if counted[0] and counted[1] and counted[0][0].strip() != counted[1][0].strip() and not all(loose):
+    nouns = [next(filter(None, match.groups()), "").strip() if match else "" for match in counted]
+    if all(nouns) and nouns[0] != nouns[1] and not all(loose):
         return False
     first, second = (parse_value(_COUNTED.sub("", text)) for text in (one, other))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 from r1jax.data.text.numbers import DASHES, POWERS, read_number, unit_of
@@ -109,10 +110,10 @@ _UNIT = re.compile(
 _LEAD = re.compile(
     r"(?:.*\b)?(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
     r"(?:(?:answer|result|solution|option|choice)s?(?: is:?| are:?|:)|option|choice) +(?:\} *)?"
-    r"|(?:there|it|the (?:[a-z]+ ){1,3})(?<! )? ?(?:is|are) (?:exactly )?(?=[-$\\£€0-9])"
-    r"|(?:.*[,.，。\s])?(?:答案|故选|应选|选)(?:[是为选])?[: ]*",
+    r"|(?:there |it |the (?:[a-z]+ ){1,3})(?:is|are) (?:exactly )?(?=[-$\\£€0-9])",
     re.I | re.S,
 )
+_CHINESE_LEAD = re.compile(r"(?:.*[,.\s])?(?:答案|故选|应选|选)[是为选]?[: ]*", re.S)
 _LEADING_SIGN = re.compile(r"(?:=|\\approx(?![a-z])|≈) *(?=[^=])")
 _CURRENCY = re.compile(r"[-+]? ?(?:\\?([$€£¥])|(USD|EUR|GBP)) ?[-+]?[.0-9]")
 _CURRENCY_SIGNS = re.compile(r"(?<![0-9])\\?[$€£¥]|\\?[$€£¥](?![0-9])|\b(?:USD|EUR|GBP) (?=[-+.0-9])")
@@ -123,8 +124,9 @@ _BASES = {
 }
 _HALF_DAY = re.compile(r"([0-9:]+) ?(?:\\text ?\{ ?)?\\?([ap])\.? ?m\.?(?: ?\})?", re.I)
 _CHOICE = re.compile(
-    rf"(?:{_UPRIGHT[:-3]}|textbf|mathbf) ?\{{)?(?:(\([A-J]\))|([A-J])[).:])(?: ?\}} ?|\\[;, ] ?| |(?=[0-9])|\Z)"
-    r"(?!(?:\\text ?\{ *)?(?:is|or|and|not)\b)(?!\(?[A-J]\)?[.,;:]*\Z)[^()]*"
+    r"(?:\\(?:text|textbf|textrm|mathrm|mathbf|mbox) ?\{)?(?:(\([A-J]\))|([A-J])[).:])"
+    r"(?: ?\} ?|\\[;, ] ?| |(?=[0-9])|\Z)"
+    r"(?!(?:\\text ?\{ *)?(?:is|or|and|not)\b)(?!(?:\(?[A-J]\)?[.,;: ]*)+\Z)[^()]*"
 )
 _COUNTED = re.compile(r"(?<=[0-9]) +([a-z]{3,})\Z")
 _DEGREES = re.compile(r"([0-9.]+) ?\^ ?\{? ?\\circ ?\}?")
@@ -144,13 +146,14 @@ class Answer:
     letter: str = ""
 
 
+@functools.lru_cache(maxsize=256)  # a group of completions is compared with one expected answer
 def read_answer(text: str) -> Answer:
     """The formula and the unit of an answer, without markup and surrounding words that do not change its value."""
     formula = answer_text(text).translate(_CHARACTERS)
     for pattern, to in _MARKUP:
         formula = pattern.sub(to, formula)
     formula = _stripped(formula)
-    if match := _LEAD.match(formula):
+    if match := _LEAD.match(formula) or (re.search("[答选]", formula) and _CHINESE_LEAD.match(formula)):
         formula = formula[match.end() :]
     if match := _LEADING_SIGN.match(formula):
         formula = formula[match.end() :]

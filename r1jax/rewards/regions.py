@@ -42,6 +42,7 @@ class End:
         return bool(self.value < other.value)
 
 
+_MOST_PIECES = 30  # of a region, so that the time is bounded
 Region = tuple[tuple[End, End], ...]  # pieces from a first to a last member, in order, with gaps between them
 
 _LOWEST, _HIGHEST = (
@@ -73,6 +74,13 @@ def variables(value: Value) -> frozenset[str]:
 
 def region(value: Value) -> Region | None:
     """The set of real numbers that a value describes; None if it describes none, or if it cannot be computed."""
+    if isinstance(value, Group) and len(value.items) > _MOST_PIECES:
+        return None
+    found = _region(value)
+    return None if found is not None and len(found) > _MOST_PIECES else found
+
+
+def _region(value: Value) -> Region | None:
     match value:
         case Symbol() if value == REALS:
             return _ALL
