@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 from r1jax.rewards import evaluation
-from r1jax.rewards.regions import region, same_region
+from r1jax.rewards.definitions import UNKNOWNS, definition, name_of
+from r1jax.rewards.regions import region, same_region, variables
 from r1jax.rewards.values import (
     REALS,
     Apply,
@@ -40,9 +41,9 @@ def same(one: Value, other: Value) -> Verdict:
         return _same_equation(one, other)  # pyright: ignore[reportArgumentType]
     if any(equations):
         named, bare = (one, other) if equations[0] else (other, one)
-        definition = _definition(named)  # pyright: ignore[reportArgumentType]
-        if definition is not None and not (isinstance(bare, Relation) and "=" not in bare.signs):
-            return same(definition[1], bare)
+        defined = definition(named)  # pyright: ignore[reportArgumentType]
+        if defined is not None and not (isinstance(bare, Relation) and "=" not in bare.signs):
+            return same(defined[1], bare)
     kinds = _kinds(one), _kinds(other)
     for name, compare in _KINDS.items():
         if name in kinds[0] and name in kinds[1]:
@@ -91,8 +92,6 @@ def _kinds(value: Value) -> dict[str, Any]:
             return ratio
         case Relation(parts, ("in",)):
             return {"set": parts[1]}
-        case Relation(parts, ("~",)):
-            return _kinds(parts[1] if isinstance(parts[0], Symbol) else parts[0])
         case Relation():
             return {"set": value, "inequality": value}
         case SetOperation():
@@ -104,12 +103,12 @@ def _kinds(value: Value) -> dict[str, Any]:
 def _list_kinds(value: Group, items: Sequence[Value]) -> dict[str, Any]:
     """Kinds of a list without brackets, whose members may have names: x = 1, y = 2."""
     values = [_last_of_chain(item) for item in items]
-    pairs = [(_name(v.parts[0]), v.parts[-1]) for v in values if isinstance(v, Relation) and v.signs == ("=",)]
+    pairs = [(name_of(v.parts[0]), v.parts[-1]) for v in values if isinstance(v, Relation) and v.signs == ("=",)]
     if any(isinstance(v, Relation) and not {"=", ":"} & set(v.signs) for v in values):
         return {"set": value}
     if pairs and len(pairs) == len(values) and None not in (names := [name for name, _ in pairs]):
         bases = {re.sub(r"_\w+\Z", "", name or "") for name in names}
-        if len(bases) == 1:
+        if len(bases) == 1 and (bases <= UNKNOWNS or len(set(names)) < len(names)):
             return _bare_kinds([part for _, part in pairs], ordered=False)
         if len(set(names)) == len(names):
             ordered = sorted(pairs, key=lambda pair: pair[0] or "")
@@ -153,7 +152,10 @@ def _same_collection(one: Sequence[Value], other: Sequence[Value]) -> Verdict:
 
 
 def _same_set(one: Value, other: Value) -> Verdict:
-    regions = region(one), region(other)
+    names = variables(one), variables(other)
+    if names[0] and names[1] and names[0] != names[1]:
+        return False
+    regions = (region(one), region(other)) if len(names[0] | names[1]) < 2 else (None, None)
     if regions[0] is not None and regions[1] is not None:
         return same_region(regions[0], regions[1])
     members = _members(one), _members(other)
@@ -161,7 +163,7 @@ def _same_set(one: Value, other: Value) -> Verdict:
         return _same_collection(_distinct(members[0]), _distinct(members[1]))
     if isinstance(one, Group) and isinstance(other, Group) and None is members[0] is members[1]:
         brackets = (one.opening, one.closing) == (other.opening, other.closing)
-        return brackets and _same_members(one.items, other.items)
+        return brackets and {one.link, other.link} != {"and", "or"} and _same_members(one.items, other.items)
     if isinstance(one, SetOperation) and isinstance(other, SetOperation) and one.name == other.name:
         straight = _all((_same_set(one.left, other.left), _same_set(one.right, other.right)))
         if straight is True or one.name == "setminus":
@@ -188,6 +190,8 @@ def _members(value: Value) -> tuple[Value, ...] | None:
 
 def _distinct(members: Sequence[Value]) -> list[Value]:
     found: list[Value] = []
+    if len(members) > _LONGEST:
+        return list(members)
     for member in members:
         if not any(same(member, other) is True for other in found):
             found.append(member)
@@ -240,7 +244,7 @@ def _positive_difference(relation: Relation) -> tuple[Expr, str] | None:
 
 def _same_equation(one: Relation, other: Relation) -> Verdict:
     """True if two equations are the same up to a constant factor, denominators, and the side of each term."""
-    first, second = _definition(one), _definition(other)
+    first, second = definition(one), definition(other)
     if first is not None and second is not None and (first[0] == second[0] or {first[0], second[0]} == {"y", "f(x)"}):
         verdict = same(first[1], second[1])
         if verdict is True or not isinstance(first[1], Expr) or not isinstance(second[1], Expr):
@@ -282,10 +286,17 @@ def _last_of_chain(value: Value) -> Value:
     """A chain of equal parts by its last: x = 2 + 3 = 5 as x = 5, 2 + 3 = 5 as 5, and "1/4 or 0.25" as 1/4."""
     if isinstance(value, Group) and value.link == "or" and all(isinstance(item, Expr) for item in value.items):
         return value.items[0] if all(same(item, value.items[0]) is True for item in value.items[1:]) else value
+    if isinstance(value, Relation) and value.signs[-1] == "~" and "~" not in value.signs[:-1]:
+        exact, approximate = value.parts[-2:]
+        if len(value.parts) == 2 and isinstance(exact, Expr) and symbols(exact):
+            return approximate
+        if not _is_near(exact, approximate):
+            return value
+        value = Relation(value.parts[:-1], value.signs[:-1]) if len(value.parts) > 2 else exact
     if not isinstance(value, Relation) or set(value.signs) != {"="}:
         return value
     first, *rest = value.parts
-    if _name(first) is None and not (isinstance(first, Expr) and symbols(first)):
+    if name_of(first) is None and not (isinstance(first, Expr) and symbols(first)):
         rest = [first, *rest]
     if all(same(part, rest[-1]) is True for part in rest[:-1]):
         if len(rest) == len(value.parts):
@@ -294,25 +305,12 @@ def _last_of_chain(value: Value) -> Value:
     return value
 
 
-def _name(value: Value) -> str | None:
-    """The name that an equation defines: of a variable, of f(x), of a point (x, y); None for other values."""
-    match value:
-        case Symbol(name) if symbols(value):
-            return name
-        case Apply(name, args) if name.startswith("call ") and all(isinstance(part, Symbol) for part in args):
-            return f"{name[5:]}({','.join(part.name for part in args)})"  # pyright: ignore[reportAttributeAccessIssue]
-        case Group("(", ")", items) if all(map(_name, items)):
-            return f"({','.join(map(str, map(_name, items)))})"
-        case _:
-            return None
-
-
-def _definition(equation: Relation) -> tuple[str, Value] | None:
-    """The name that an equation defines, on either side, and its value; None for another equation."""
-    left, right = equation.parts
-    if (name := _name(left)) is not None:
-        return name, right
-    return None if (name := _name(right)) is None else (name, left)
+def _is_near(exact: Value, approximate: Value) -> bool:
+    """True if a value without variables differs by at most 5% from an approximation."""
+    if not isinstance(exact, Expr) or not isinstance(approximate, Expr):
+        return False
+    one, other = evaluation.number(exact), evaluation.number(approximate)
+    return one is not None and other is not None and bool(abs(one - other) <= abs(one) / 20)
 
 
 def _all(verdicts: Any) -> Verdict:

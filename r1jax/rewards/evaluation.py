@@ -12,12 +12,16 @@ from fractions import Fraction
 from typing import Any
 
 from r1jax.rewards.functions import EXACT, TooLargeError, UndefinedError, numeric, numeric_result
-from r1jax.rewards.values import INFINITY, PI, Apply, E, Expr, I, Number, Symbol, symbols
+from r1jax.rewards.values import INFINITY, PI, Apply, E, Expr, I, Number, Symbol, contains, symbols
 
 _DIGITS = 50  # compared beyond the span from the largest to the smallest intermediate value
 _MAX_SPAN = 2500  # digits; a wider span is not evaluated
+_MAX_WORK = 100_000  # span in digits, times the number of values that are computed
 _SPARE = 20  # last digits that rounding may change
 _SHIFT = 40  # further digits of the second evaluation, which tells zero from a tiny value
+_FAR = 1e-4  # relative difference of values that no rounding explains
+_OF_INTEGERS = frozenset(("floor", "ceil", "double factorial"))
+_WHOLE = frozenset("jklmnN")  # letters that stand for integers in expressions with these functions
 _PLACES = 6  # digits after the point, and significant digits, from which a decimal may stand for another value
 
 
@@ -34,7 +38,8 @@ def same_value(one: Expr, other: Expr) -> bool | None:
     names = sorted(symbols(one) | symbols(other))
     compared = 0
     try:
-        for point in _points(names):
+        integers = bool(names) and (contains(one, _OF_INTEGERS) or contains(other, _OF_INTEGERS))
+        for point in _points_with_integers(names) if integers else _points(names):
             verdict = _same_at(one, other, point)
             if verdict is False:
                 return False
@@ -78,6 +83,16 @@ def _points(names: list[str]) -> list[dict[str, Fraction]]:
     return [*points, {name: Fraction(5 + 2 * i, -9 if i % 2 else 9) * Fraction(17, 8) for i, name in enumerate(names)}]
 
 
+def _points_with_integers(names: list[str]) -> list[dict[str, Fraction]]:
+    """Integers for all variables, and then other values for those that do not stand for integers."""
+    whole = [{name: Fraction(start + 5 * i) for i, name in enumerate(names)} for start in (4, 7, 9, 10, 11, 8, 12)]
+    mixed = [*_points(names), {name: Fraction(19 + 3 * i, 5) for i, name in enumerate(names)}]
+    return whole + [
+        {name: integers[name] if name[0] in _WHOLE else point[name] for name in names}
+        for integers, point in zip(whole, mixed, strict=False)
+    ]
+
+
 def _same_at(one: Expr, other: Expr, point: Mapping[str, Fraction]) -> bool | None:
     """True if two expressions have one value at a point; None if one is undefined there, or only one is real."""
     import mpmath
@@ -90,8 +105,14 @@ def _same_at(one: Expr, other: Expr, point: Mapping[str, Fraction]) -> bool | No
         if any(not isinstance(value, Fraction) and mpmath.isinf(value) for value in pair):
             return pair[0] == pair[1]
         digits = _DIGITS + int(max(spans, default=0) - min(spans, default=0))
-        if digits > _DIGITS + _MAX_SPAN:
+        if digits > _DIGITS + _MAX_SPAN or (digits - _DIGITS) * len(spans) > _MAX_WORK:
             raise TooLargeError
+        if digits < _DIGITS + _SPARE // 2 and (real(pair[0]) is None) == (real(pair[1]) is None):
+            with mpmath.workdps(_DIGITS):
+                sizes = [abs(numeric(value)) for value in pair]
+                noise = mpmath.mpf(10) ** (max([0.0, *spans]) - _SPARE)
+                if abs(numeric(pair[0]) - numeric(pair[1])) > max(max(sizes) * _FAR, noise):
+                    return False
         first, second = ([evaluate(each, point, digits + more) for each in (one, other)] for more in (0, _SHIFT))
     except UndefinedError:
         return None
@@ -103,7 +124,7 @@ def _same_at(one: Expr, other: Expr, point: Mapping[str, Fraction]) -> bool | No
         size = max(abs(numeric(value)) for value in second)
         last = mpmath.mpf(10) ** (_SPARE - digits - _SHIFT)
         vanishes = gaps[1] <= gaps[0] * mpmath.mpf(10) ** (-_SHIFT // 2)
-        if gaps[1] <= size * last or (vanishes and gaps[1] <= last * mpmath.mpf(10) ** max(0.0, *spans)):
+        if gaps[1] <= size * last or (vanishes and gaps[1] <= last * mpmath.mpf(10) ** max([0.0, *spans])):
             return True
         return any(
             value is not None and _rounds(each, value)

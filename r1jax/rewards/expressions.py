@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 _LARGEST = 70_000  # bits; formulas with larger numbers are not evaluated
+_MOST_DIGITS = 2500
 _DIGITS, _SPARE_DIGITS = 60, 20  # digits to evaluate beyond those of the largest number, and last digits to ignore
 _ERRORS = (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError, RecursionError)
 
@@ -64,6 +65,13 @@ def _same_values(one: Any, other: Any, digits: int) -> bool:
         if first is None or second is None:
             continue
         with mpmath.workdps(digits + 10):
+            size = max(abs(first), abs(second))
+            more = int(mpmath.log10(size)) if size > 1 else 0
+        if more > digits - _SPARE_DIGITS - _DIGITS // 2:  # the last digit before the point has to be compared, too
+            if more > _MOST_DIGITS:
+                return False
+            return _same_values(one, other, _DIGITS + more)
+        with mpmath.workdps(digits + 10):
             compared = True
             if abs(first - second) > max(abs(first), abs(second)) * mpmath.mpf(10) ** (_SPARE_DIGITS - digits):
                 return False
@@ -71,14 +79,20 @@ def _same_values(one: Any, other: Any, digits: int) -> bool:
 
 
 def _value(expression: Any, digits: int) -> Any:
-    """The value of an expression without symbols as an mpmath number; None if it has no finite value."""
+    """The value of an expression without symbols as an mpmath number; None if it has no finite value.
+
+    Also None for a sum, product or integral of which sympy finds no digit, which it reports as zero.
+    """
     import mpmath
     from sympy import Float, N
+    from sympy.concrete.expr_with_limits import ExprWithLimits
 
     def known(part: Any) -> Any:
         if not part.is_Number or not part.is_finite:
             return None
         # sympy gives a precision of one bit to a value whose digits all cancel, such as sin(pi).
+        if isinstance(part, Float) and part._prec == 1 and expression.has(ExprWithLimits):
+            return None
         return 0 if isinstance(part, Float) and part._prec == 1 else part._to_mpmath(4 * digits)
 
     parts = [known(part) for part in N(expression, digits).as_real_imag()]

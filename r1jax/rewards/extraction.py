@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from r1jax.data.text.boxes import find_boxes
 from r1jax.data.text.numbers import unit_of
 
-_BOX = re.compile(r"\\(?:boxed|fbox) ?\{")
 _FORMULA = re.compile(
     r"\$\$([^$]+)\$\$|(?<!\\)\$(?!\s)([^$]*[^$\s\\])\$(?![0-9])|\\\(([^()]*|.*?)\\\)|\\\[(.*?)\\\]", re.S
 )
@@ -18,18 +18,34 @@ _AFTER = re.compile(
     rf"[\s$~]*(?:\\[,; )\]])*((?:{_UPRIGHT}|[A-Za-z ]+)?(?:\^\{{?[23]\}}?)?|\\?%|\^?\{{?\\circ\}}?)"
     r"[\s$.]*(?:\\[)\]])?[\s.]*"
 )
+# Words beside a formula that change what it says.
+_CHANGED_BEFORE = re.compile(
+    r"\b(not|least|most|than|about|approximately|around|roughly|nearly|almost|over|under|below|above|minus|negative"
+    r"|plus|times)[\s*]+\Z",
+    re.I,
+)
+_CHANGED_AFTER = re.compile(
+    r"[\s$*]*(?:\\[)\]])?[\s*]*\b(dozen|hundred|thousand|million|billion|trillion|hal(?:f|ves)|thirds?|squared|cubed"
+    r"|factorial|or (?:more|less|fewer|greater|higher|lower|so))\b"
+)
 
 
 def answer_text(text: str) -> str:
-    """The content of the last box, else the last formula in prose, else the text without formula delimiters.
+    """The content of the last box that ends, else the last formula in prose, else the text without formula delimiters.
 
     Boxes and formulas that only commas, "and" or "or" separate are one answer. A unit that follows belongs to it.
     """
-    boxes = _boxes(text)
-    if boxes:
-        found = _joined(text, boxes)
-        return answer_text(found) if _BOX.search(found) else _without_delimiters(found)
-    return _without_delimiters(text.rpartition("####")[2])
+    boxes = find_boxes(text)
+    if not boxes:
+        return _without_delimiters(text.rpartition("####")[2])
+    outer: list[tuple[int, int, str]] = []
+    for box in boxes:
+        if box.end is not None and (not outer or box.start >= outer[-1][1]):
+            outer.append((box.start, box.end + 1, text[box.inside : box.end]))
+    if not outer:
+        return ""  # a box that does not end may be cut inside its answer
+    found = _joined(text, outer)
+    return answer_text(found) if find_boxes(found) else _without_delimiters(found)
 
 
 def _without_delimiters(text: str) -> str:
@@ -40,21 +56,8 @@ def _without_delimiters(text: str) -> str:
     outside = _FORMULA.sub("", text)
     if _NO_PROSE.fullmatch(outside):
         return _FORMULA.sub(lambda match: next(filter(None, match.groups()), ""), text)
-    return _joined(text, formulas)
-
-
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of each box that is in no other box; a box that does not end is open to the end."""
-    found: list[tuple[int, int, str]] = []
-    at = 0
-    while match := _BOX.search(text, at):
-        end, depth = match.end(), 1
-        while end < len(text) and depth:
-            depth += (text[end] == "{") - (text[end] == "}")
-            end += 1
-        found.append((match.start(), end, text[match.end() : end if depth else end - 1]))
-        at = end
-    return found
+    before = _CHANGED_BEFORE.search(text, 0, formulas[-1][0])
+    return f"{before[1]} {formulas[-1][2]}" if before else _joined(text, formulas)
 
 
 def _joined(text: str, parts: list[tuple[int, int, str]]) -> str:
@@ -65,6 +68,8 @@ def _joined(text: str, parts: list[tuple[int, int, str]]) -> str:
     joined = parts[first][2]
     for (_, end, _), (start, _, content) in zip(parts[first:], parts[first + 1 :], strict=False):
         joined += (" or " if re.search(r"\bor\b", text[end:start]) else ", ") + content
+    if changed := _CHANGED_AFTER.match(text, parts[-1][1]):
+        return f"{joined} {changed[1]}"
     after = _AFTER.fullmatch(text, parts[-1][1])
     unit = re.sub(r"\\(?:text|textrm|mathrm|mbox)|[{}]", "", after[1] or "").strip() if after else ""
     return f"{joined} {after[1]}" if after and (unit_of(unit) or "circ" in unit or unit in (r"\%", "%")) else joined

@@ -69,6 +69,15 @@ def _factorial(n: Fraction) -> Fraction | None:
     return Fraction(math.factorial(int(n)))
 
 
+def _double_factorial(n: Fraction) -> Fraction | None:
+    """The product of n, n - 2, n - 4 and so on, down to 1 or 2."""
+    if n.denominator != 1 or n < 0:
+        return None
+    if n > _MAX_FACTORIAL:
+        raise TooLargeError
+    return Fraction(math.prod(range(int(n), 0, -2)))
+
+
 def _binomial(n: Fraction, k: Fraction) -> Fraction | None:
     if n.denominator != 1 or k.denominator != 1 or n < 0 or k < 0:
         return None
@@ -91,8 +100,8 @@ def _integers(function: Callable[..., int]) -> Callable[..., Fraction | None]:
 
 
 EXACT: dict[str, Callable[..., Fraction | None]] = {
-    "+": lambda *values: _bounded(sum(values, Fraction(0))),
-    "*": lambda *values: _bounded(math.prod(values, start=Fraction(1))),
+    "+": lambda *values: functools.reduce(lambda a, b: _bounded(a + b), values),
+    "*": lambda *values: functools.reduce(lambda a, b: _bounded(a * b), values),
     "/": _divide,
     "neg": lambda value: -value,
     "^": _power,
@@ -101,6 +110,7 @@ EXACT: dict[str, Callable[..., Fraction | None]] = {
     "floor": lambda value: Fraction(math.floor(value)),
     "ceil": lambda value: Fraction(math.ceil(value)),
     "factorial": _factorial,
+    "double factorial": _double_factorial,
     "binom": _binomial,
     "gcd": _integers(math.gcd),
     "lcm": _integers(math.lcm),
@@ -132,6 +142,7 @@ def _functions() -> dict[str, Callable[..., Any]]:
         "abs": abs,
         "log": lambda value, base: mpmath.log(value) / mpmath.log(base),
         "factorial": mpmath.factorial,
+        "double factorial": mpmath.fac2,
         "binom": mpmath.binomial,
         "max": max,
         "min": min,
@@ -156,6 +167,9 @@ def numeric_result(name: str, values: list[Any]) -> Any:
         base, exponent = (values[0], values[1]) if name == "^" else (mpmath.e * 1, values[0])
         if base and abs(exponent) * (abs(mpmath.log(base)) + 1) > MAX_BITS:
             raise TooLargeError
-    elif name in ("factorial", "binom", "sinh", "cosh", "tanh") and max(map(abs, values)) > _MAX_FACTORIAL:
+    elif (
+        name in ("factorial", "double factorial", "binom", "sinh", "cosh", "tanh")
+        and max(map(abs, values)) > _MAX_FACTORIAL
+    ):
         raise TooLargeError
     return _functions()[name](*values)

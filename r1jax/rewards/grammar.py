@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 from fractions import Fraction
 
-from r1jax.rewards.lexer import Token, tokens
+from r1jax.rewards.lexer import Token, TokenReader, tokens
 from r1jax.rewards.numerals import canonical_numerals
 from r1jax.rewards.values import (
     EMPTY_SET,
     INFINITY,
+    PI,
+    Apply,
+    E,
     Group,
+    I,
     Matrix,
     Number,
     Relation,
@@ -34,6 +40,7 @@ _FUNCTION_NAMES = frozenset("fghFGHPuv")
 _RANGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)-([0-9]+(?:\.[0-9]+)?)")
 
 
+@functools.lru_cache(maxsize=256)
 def parse_value(text: str) -> Value | None:
     """The typed value of a formula without markup, or None if it is not in the grammar."""
     if (match := _RANGE.fullmatch(text)) and Fraction(match[1]) < Fraction(match[2]):
@@ -44,33 +51,12 @@ def parse_value(text: str) -> Value | None:
         return None
 
 
-class _Parser:
+class _Parser(TokenReader):
     """Reads values from tokens; every method starts at the current token and leaves the next one current."""
 
     def __init__(self, found: list[Token]) -> None:
-        self.tokens = found
-        self.at = 0
+        super().__init__(found)
         self.bars = 0  # vertical bars that are open
-
-    def peek(self) -> str:
-        """The text of a sign, a link or a command; "" for other tokens and at the end."""
-        if self.at >= len(self.tokens):
-            return ""
-        token = self.tokens[self.at]
-        return token.text if token.kind in ("sign", "command", "link", "row") else ""
-
-    def take(self, *texts: str) -> bool:
-        if self.peek() in texts:
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, *texts: str) -> str:
-        found = self.peek()
-        if found not in texts or not found:
-            raise UntypedError(f"{texts} expected")
-        self.at += 1
-        return found
 
     def whole(self) -> Value:
         items, link = self.items()
@@ -116,7 +102,7 @@ class _Parser:
         left = self.signed()
         while self.peek() in ("+", "-", "pm", "mp"):
             sign = self.expect("+", "-", "pm", "mp")
-            right = self.product()
+            right = self.signed()
             left = combine("+", left, combine("neg", right)) if sign == "-" else combine(sign, left, right)
         return left
 
@@ -162,7 +148,9 @@ class _Parser:
         base = self.primary()
         while True:
             if self.take("!"):
-                base = combine("factorial", base)
+                base = combine("double factorial" if self.take("!") else "factorial", base)
+                if isinstance(base, Apply) and base.name == "double factorial" and self.peek() == "!":
+                    raise UntypedError("three factorial signs")
             elif self.take("%"):
                 base = combine("/", base, Number(Fraction(100)))
             elif self.take("^"):
@@ -214,12 +202,21 @@ class _Parser:
             name += "_" + self.subscript()
         while self.take("'"):
             name += "'"
-        if name.rstrip("'") in _FUNCTION_NAMES and self.peek() == "(":
+        if self.peek() == "(" and (name.rstrip("'") in _FUNCTION_NAMES or self.at_value(name)):
             self.at += 1
             items, _ = self.items(alternatives=False)
             self.expect(")")
             return combine(f"call {name}", *items)
         return Symbol(name)
+
+    def at_value(self, name: str) -> bool:
+        """True if a numeral in parentheses is next, which is the argument of a name: I(0) is not 0."""
+        after = self.tokens[self.at + 1 : self.at + 3]
+        return (
+            Symbol(name) not in (PI, E, I)
+            and [token.kind for token in after] == ["number", "sign"]
+            and (after[1].text == ")")
+        )
 
     def subscript(self) -> str:
         """The text of a subscript: in braces, or one token."""
@@ -310,6 +307,7 @@ class _Parser:
         start = self.at
         if not (self.at < len(self.tokens) and self.tokens[self.at].kind == "symbol"):
             return None
+        name = self.tokens[self.at].text
         self.at += 1
         if self.take("in"):
             if self.at >= len(self.tokens) or self.tokens[self.at].text != r"\mathbb{R}":
@@ -321,6 +319,7 @@ class _Parser:
             return None
         items, link = self.items()
         self.expect(r"\}")
+        items = [dataclasses.replace(item, bound=name) if isinstance(item, Relation) else item for item in items]
         return items[0] if len(items) == 1 else Group("", "", tuple(items), link)
 
     def matrix(self, name: str) -> Value:

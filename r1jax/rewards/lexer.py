@@ -63,6 +63,36 @@ class Token:
     spaced: bool = False  # white space stands before it
 
 
+class TokenReader:
+    """A list of tokens and the place of the current one."""
+
+    def __init__(self, found: list[Token]) -> None:
+        self.tokens = found
+        self.at = 0
+
+    def peek(self) -> str:
+        """The text of a sign, a link or a command; "" for other tokens and at the end."""
+        if self.at >= len(self.tokens):
+            return ""
+        token = self.tokens[self.at]
+        return token.text if token.kind in ("sign", "command", "link", "row") else ""
+
+    def take(self, *texts: str) -> bool:
+        """True if the current token has one of the texts; then the next one is current."""
+        if self.peek() in texts:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, *texts: str) -> str:
+        """The text of the current token, one of the texts; raises UntypedError for another one."""
+        found = self.peek()
+        if found not in texts or not found:
+            raise UntypedError(f"{texts} expected")
+        self.at += 1
+        return found
+
+
 def tokens(text: str) -> list[Token]:
     """The tokens of a formula.
 
@@ -141,7 +171,7 @@ def _letters(run: str) -> list[Token]:
         return [Token("sign", "in") if run.casefold() == "in" else Token("link", run.casefold())]
     if inner := re.fullmatch(r"(sin|cos|tan|ln|log)([a-z])", run):
         return [Token("function", inner[1]), Token("symbol", inner[2])]
-    if is_word(run) and run.isascii():
+    if is_word(run) and run.isascii() and not re.fullmatch("[B-DF-HJ-NP-TV-Z]{2,3}", run):  # as in RC and GM
         raise UntypedError(run)
     return [Token("symbol", letter) for letter in run]
 

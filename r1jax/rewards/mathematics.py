@@ -22,20 +22,35 @@ from r1jax.rewards.values import EMPTY_SET, REALS, Expr
 _LONGEST = 2000  # characters; longer answers are not parsed and are equal only as texts
 _DEEPEST = 10  # nested brackets or powers; deeper answers can take minutes to parse and are equal only as texts
 
+_VECTOR = r"\\(?:vec|overline|overrightarrow|mathbf|boldsymbol|bm) ?\{[A-Za-z]{1,3}\}"
+# A name before "=": a word, a command, a vector, the length of a vector or the modulus of z, an angle, a value of f.
 _NAMED = re.compile(
-    r"(?:[A-Za-z]+|\\[a-z]+|\\text ?\{[^{}]*\}|\\angle ?[A-Z]{1,3})(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))? ?= ?([^=]+)"
+    rf"(?:(?!(?:not|ln|log|lg|exp|sqrt)\b)[A-Za-z]+|(?!\\(?:ln|log|lg|exp|sqrt|pm|mp|lnot|neg)\b)\\[a-z]+|{_VECTOR}"
+    rf"|\\text ?\{{[^{{}}]*\}}"
+    r"|\\?(?:sin|cos|tan) ?(?:\\[a-z]+|[A-Za-z]|\([^()=]*\))|[PE]\([^()]*\)"
+    rf"|\\?\|(?:z|[A-Z]{{2}}|{_VECTOR})\\?\||\\\|[a-z]\\\||\\angle ?[A-Z]{{1,3}})"
+    r"(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z0-9]\))? ?= ?([^=]+)"
 )
-
+# The domain of a parameter after a formula: 2k\pi, k \in \mathbb{Z}.
+_DOMAIN = re.compile(
+    r"(?:[,;]| where| for| with|\\text ?\{ *,? *(?:where|for|with) *\}|\()"
+    r" ?([a-z]) ?\\in ?(?:\\mathbb ?\{?)([ZNQRC])\}?\)?\Z"
+)
+_ROMAN = re.compile(r"\(?([ivx]{2,})\)?")
 
 _LINKS = word_set("and or if for when where with the are answer result")
 # Words that change the value of the number next to them.
-_CHANGES = word_set(
-    "not no more less least most over under above below greater fewer than plus minus times squared cubed "
-    "factorial half halves third thirds quarter quarters fifths sixths eighths tenths hundredths thousandths "
-    "dozen hundred thousand million billion trillion"
+_CHANGES = re.compile(
+    r"(?<![a-z\\])(?:not?|more|less|least|most|over|under|above|below|greater|fewer|than|plus|minus|negative|times"
+    r"|squared|cubed|doubled|tripled|factorial|modulo|mod|wrong|incorrect|false|hal(?:f|ves)|quarters?"
+    r"|(?:third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|[a-z]+(?:teen|tie)|hundred|thousand|million|billion)th)s?"
+    r"|(?:dozen|hundred|thousand|million|billion|trillion)s?)(?![a-z])"
 )
 # Nouns after a number, which a count may have or not.
-_COUNTED = re.compile(r"(?<=[0-9)}]) *(?:\\text ?\{ *[A-Za-z]+(?: [A-Za-z]+){0,2} *\}|(?: [a-z]{3,}){1,2})\Z")
+_COUNTED = re.compile(
+    r"(?<=[0-9)}]) *(?:\\text ?\{ *([A-Za-z]+(?: [A-Za-z]+){0,2}) *\}|\\mathrm ?\{[ ~]*([A-Za-z]{2,}(?:/[A-Za-z]+)?)\}"
+    r"|((?: (?:of|in|[a-z]{3,})){1,3}))\Z"
+)
 _BEYOND = re.compile(r"\\(?:sum|prod|int|lim)(?![A-Za-z])")  # operators that typed values do not have
 _CHOICE = re.compile(r"\(([A-J])\)")
 _SYNONYMS = {
@@ -63,7 +78,13 @@ def equivalent(expected: str, given: str) -> bool:
         return False
     if _is_deep(one.formula) or _is_deep(other.formula):
         return one == other
+    if one.letter and not other.unit:
+        one = Answer(f"{one.formula} {one.letter}", "")
+    if other.letter and not one.unit:
+        other = Answer(f"{other.formula} {other.letter}", "")
     units = {one.unit, other.unit} - {""}
+    if len(units) == 1 and _COUNTED.search((other if one.unit else one).formula) and one.unit != other.unit:
+        return False  # a unit and a counted noun
     if units & {"am", "pm"}:
         return len(units) == 1 and _same_time(one, other)
     if (choice := _CHOICE.fullmatch(one.formula)) and other.formula.strip("()").upper() == choice[1]:
@@ -104,8 +125,11 @@ def _same_converted(one: Answer, other: Answer) -> bool:
     if {one.unit, other.unit} == {"°", "rad"}:
         return _same_angle(one, other)
     factor = ratio(one.unit, other.unit)
-    return factor is not None and _same(
-        rf"({one.formula})\frac{{{factor.numerator}}}{{{factor.denominator}}}", other.formula
+    if factor is None:
+        return False
+    above, below = factor.numerator, factor.denominator
+    return _same(rf"({one.formula})\frac{{{above}}}{{{below}}}", other.formula) or _same(
+        one.formula, rf"({other.formula})\frac{{{below}}}{{{above}}}"
     )
 
 
@@ -132,17 +156,27 @@ def _in_base(answer: Answer) -> int | None:
 
 def _same(one: str, other: str) -> bool:
     """True if two formulas without units are equal."""
+    roman = _ROMAN.fullmatch(one), _ROMAN.fullmatch(other)
+    if roman[0] and roman[1]:
+        return roman[0][1] == roman[1][1]
     words = _words(one), _words(other)
     if words[0] or words[1]:
         return _meaning(words[0]) == _meaning(words[1]) if all(words) else _same_named_set(*words, one, other)
+    domains = [_DOMAIN.search(text) for text in (one, other)]
+    if domains[0] and domains[1] and domains[0][2] != domains[1][2]:
+        return False
+    one, other = (text[: m.start()] if m else text for m, text in zip(domains, (one, other), strict=True))
     named = [_NAMED.fullmatch(text) for text in (one, other)]
     if bool(named[0]) != bool(named[1]) and not ("=" in one and "=" in other):
         one, other = (match[1].strip() if match else text for match, text in zip(named, (one, other), strict=True))
     loose = [_loose_words(text) for text in (one, other)]
     if all(loose) and loose[0] != loose[1]:
         return False
-    changes = [_CHANGES & set(re.findall(r"(?<![a-z\\])[a-z]+", text.casefold())) for text in (one, other)]
-    if changes[0] != changes[1]:
+    if set(_CHANGES.findall(one.casefold())) != set(_CHANGES.findall(other.casefold())):
+        return False
+    counted = [_COUNTED.search(text) for text in (one, other)]
+    nouns = [next(filter(None, match.groups()), "").strip() if match else "" for match in counted]
+    if all(nouns) and nouns[0] != nouns[1] and not all(loose):
         return False
     first, second = (parse_value(_COUNTED.sub("", text)) for text in (one, other))
     try:

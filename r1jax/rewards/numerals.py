@@ -19,6 +19,7 @@ _DOTTED = re.compile(
 _SPACED = re.compile(r"[-+]?[1-9][0-9]{0,2}(?: [0-9]{3})+(?:\.[0-9]+)?")
 _REVERSED = re.compile(r"([\[\]])([^\[\]();]+[,;][^\[\](),;]+)([\[\]])")
 _CASES = re.compile(r"\\(?:begin|end) ?\{(?:cases|aligned)\}")
+_SYSTEM = re.compile(r"\\\{ ?\\begin ?\{array\} ?\{[lcr]+\}(.*)\\end ?\{array\}(?! ?\\\})")  # an open brace
 
 
 def canonical_numerals(text: str) -> str:
@@ -29,7 +30,7 @@ def canonical_numerals(text: str) -> str:
         text = pattern.sub(to, text)
     text = _MIXED.sub(_sum_of_parts, text)
     text = _DOTTED.sub(lambda match: match[0].replace(".", "").replace(",", "."), text)
-    text = _REVERSED.sub(_usual_brackets, _CASES.sub("", text))
+    text = _REVERSED.sub(_usual_brackets, _SYSTEM.sub(r"\1", _CASES.sub("", text)))
     spaced = re.search(r", |;", text) is not None
 
     def without_commas(match: re.Match[str]) -> str:

@@ -35,11 +35,14 @@ class End:
 
     def before(self, other: End) -> bool:
         """True if this end lies before another one."""
+        if abs(self.value - other.value) > 1e-4 * max(abs(self.value), abs(other.value)):  # more than rounding
+            return bool(self.value < other.value)
         if evaluation.same_value(self.expression, other.expression):
             return self.side < other.side
         return bool(self.value < other.value)
 
 
+_MOST_PIECES = 30  # of a region, so that the time is bounded
 Region = tuple[tuple[End, End], ...]  # pieces from a first to a last member, in order, with gaps between them
 
 _LOWEST, _HIGHEST = (
@@ -55,8 +58,29 @@ def same_region(one: Region, other: Region) -> bool:
     )
 
 
+def variables(value: Value) -> frozenset[str]:
+    """The variables of the relations that a set is described by."""
+    match value:
+        case Relation(parts, signs, bound):
+            described = parts[:1] if signs == ("in",) else parts
+            return frozenset().union(*(symbols(part) for part in described if isinstance(part, Expr))) - {bound}
+        case Group("" | "{", _, items):
+            return frozenset().union(*map(variables, items))
+        case SetOperation(_, left, right):
+            return variables(left) | variables(right)
+        case _:
+            return frozenset()
+
+
 def region(value: Value) -> Region | None:
     """The set of real numbers that a value describes; None if it describes none, or if it cannot be computed."""
+    if isinstance(value, Group) and len(value.items) > _MOST_PIECES:
+        return None
+    found = _region(value)
+    return None if found is not None and len(found) > _MOST_PIECES else found
+
+
+def _region(value: Value) -> Region | None:
     match value:
         case Symbol() if value == REALS:
             return _ALL
@@ -67,6 +91,8 @@ def region(value: Value) -> Region | None:
             first, last = _end(low, opening == "(", 1), _end(high, closing == ")", -1)
             if first is None or last is None or last.value < first.value:
                 return None
+            if (first == _LOWEST and opening == "[") or (last == _HIGHEST and closing == "]"):
+                return None  # infinity is no member
             return _normal([(first, last)])
         case Group("", "", items, link):
             parts = [region(item) for item in items]
@@ -77,8 +103,8 @@ def region(value: Value) -> Region | None:
                 common = known[0]
                 for part in known[1:]:
                     common = _intersection(common, part)
-                if common:
-                    return common
+                if common or link == "and":
+                    return common or None
             return _normal([piece for part in known for piece in part])
         case SetOperation(name, left, right):
             one, other = region(left), region(right)
@@ -130,13 +156,13 @@ def _solutions(left: Value, sign: str, right: Value) -> Region | None:
     name = next(iter(names))
     difference = Apply("+", (left, Apply("neg", (right,))))
     try:
-        at = [evaluation.evaluate(difference, {name: Fraction(n)}, 50) for n in (0, 1, 2, -3)]
+        at = [evaluation.evaluate(difference, {name: Fraction(n)}, 50) for n in (0, 1, 2, Fraction(-10, 3))]
     except (UndefinedError, TooLargeError):
         return None
     slope = at[1] - at[0]
     if not all(isinstance(value, Fraction) for value in at) or slope == 0 or at[0] + 2 * slope != at[2]:
         return None
-    if at[0] - 3 * slope != at[3]:
+    if at[0] - slope * Fraction(10, 3) != at[3]:
         return None
     return _half_line(sign if slope > 0 else _FLIPPED[sign], Number(-at[0] / slope))
 

@@ -65,10 +65,14 @@ class Matrix:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """A chain of n + 1 parts with n signs, each of = != < > <= >= in ~ and : for a ratio."""
+    """A chain of n + 1 parts with n signs, each of = != < > <= >= in ~ and : for a ratio.
+
+    bound: the variable of a set such as {x | x > 2}, whose name has no meaning outside; "" for other relations.
+    """
 
     parts: tuple[Value, ...]
     signs: tuple[str, ...]
+    bound: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +123,8 @@ def choose_sign(value: Value, sign: str) -> Value:
             return combine("+", chosen[0], last) if len(chosen) == 2 else last
         case Group(opening, closing, items, link):
             return Group(opening, closing, tuple(choose_sign(part, sign) for part in items), link)
-        case Relation(parts, signs):
-            return Relation(tuple(choose_sign(part, sign) for part in parts), signs)
+        case Relation(parts, signs, bound):
+            return Relation(tuple(choose_sign(part, sign) for part in parts), signs, bound)
         case _:
             return value
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "cases"
-FILES = ("table", "more", "fresh", "held_out")
+FILES = ("table", "more", "fresh", "held_out", "datasets", "probes", "unseen")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@ r"""The contents of ``\boxed{}`` in a text."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
@@ -13,12 +14,26 @@ def boxed(text: str) -> list[str | None]:
 
     None for a box whose braces are not balanced. A box inside another one has its own place in the list.
     """
-    places = {match.end(): number for number, match in enumerate(_BOX.finditer(text))}
-    found: list[str | None] = [None] * len(places)
+    return [None if box.end is None else text[box.inside : box.end].strip() for box in find_boxes(text)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """The positions of a box's command, of its content and of its closing brace; end is None without that brace."""
+
+    start: int
+    inside: int
+    end: int | None
+
+
+def find_boxes(text: str) -> list[Box]:
+    r"""Each ``\boxed{}`` or ``\fbox{}`` in the order in which they open."""
+    opening = {match.end(): match.start() for match in _BOX.finditer(text)}
+    ends: dict[int, int] = {}
     opened: list[int] = []
-    for brace in _BRACE.finditer(text) if places else ():  # one pass: completions may have many open boxes
+    for brace in _BRACE.finditer(text) if opening else ():  # one pass: completions may have many open boxes
         if brace[0] == "{":
             opened.append(brace.start())
-        elif opened and (start := opened.pop()) in places:
-            found[places[start]] = text[start + 1 : brace.start()].strip()
-    return found
+        elif opened:
+            ends[opened.pop()] = brace.start()
+    return [Box(start, inside + 1, ends.get(inside)) for inside, start in opening.items()]
