@@ -31,10 +31,11 @@ _NAMED = re.compile(
     rf"|\\?\|(?:z|[A-Z]{{2}}|{_VECTOR})\\?\||\\\|[a-z]\\\||\\angle ?[A-Z]{{1,3}})"
     r"(?:_(?:\w|\{[^{}]*\}))?(?:\([a-z0-9]\))? ?= ?([^=]+)"
 )
-# The domain of a parameter after a formula: 2k\pi, k \in \mathbb{Z}.
+# The domain of a parameter after a formula: 2k\pi, k \in \mathbb{Z}. After an inequality it would be a condition.
 _DOMAIN = re.compile(
-    r"(?:[,;]| where| for| with|\\text ?\{ *,? *(?:where|for|with) *\}|\()"
-    r" ?([a-z]) ?\\in ?(?:\\mathbb ?\{?)([ZNQRC])\}?\)?\Z"
+    r"\A(?!.*(?:[<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq|leqslant|geqslant)(?![a-z])|\\in\b.*\\in\b)).*?"
+    r"(?P<at>(?:[,;]| where| for| with|\\text ?\{ *,? *(?:where|for|with) *\}|\()"
+    r" ?([a-z]) ?\\in ?(?:\\mathbb ?\{?)(?P<set>[ZNQRC])\}?\)?)\Z"
 )
 _ROMAN = re.compile(r"\(?([ivx]{2,})\)?")
 
@@ -162,10 +163,10 @@ def _same(one: str, other: str) -> bool:
     words = _words(one), _words(other)
     if words[0] or words[1]:
         return _meaning(words[0]) == _meaning(words[1]) if all(words) else _same_named_set(*words, one, other)
-    domains = [_DOMAIN.search(text) for text in (one, other)]
-    if domains[0] and domains[1] and domains[0][2] != domains[1][2]:
+    domains = [_DOMAIN.match(text) if r"\in" in text else None for text in (one, other)]
+    if domains[0] and domains[1] and domains[0]["set"] != domains[1]["set"]:
         return False
-    one, other = (text[: m.start()] if m else text for m, text in zip(domains, (one, other), strict=True))
+    one, other = (text[: m.start("at")] if m else text for m, text in zip(domains, (one, other), strict=True))
     named = [_NAMED.fullmatch(text) for text in (one, other)]
     if bool(named[0]) != bool(named[1]) and not ("=" in one and "=" in other):
         one, other = (match[1].strip() if match else text for match, text in zip(named, (one, other), strict=True))

@@ -210,6 +210,8 @@ DIFFERENT = [
     ("x^2 = 4", "x = 2"),
     ("(x, y) = (1, 2)", "(x, y) = (2, 1)"),
     ("x > 3", r"[3, \infty)"),
+    ("x > 3", r"x > 3, x \in \mathbb{Z}"),
+    (r"k\pi, k \in \mathbb{Z}", r"k\pi, k \in \mathbb{N}"),
     # math-verify's expressions: sums beyond 60 digits, and integrals of which sympy finds no digit.
     (r"\prod_{k=1}^{100} k", r"\prod_{k=1}^{100} k + 1"),
     (r"\sum_{k=1}^{100} 10^k", r"\sum_{k=1}^{100} 10^k + 1"),
