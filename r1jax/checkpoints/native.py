@@ -25,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from r1jax.disk import sync, write_whole
 from r1jax.errors import UserError
-from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig, RopeScaling
+from r1jax.models.config import COMPUTE_OPTIONS, Experts, Latent, ModelConfig, RopeScaling, Yarn
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, param_shapes
 from r1jax.tokenizer import Tokenizer, load_tokenizer
@@ -53,6 +53,8 @@ def _without_repeats(report: Any) -> Any:
 
 sys.unraisablehook = _without_repeats(sys.unraisablehook)
 
+# The parts of a config and their classes, which differ in the names of their fields.
+_PARTS: dict[str, tuple[Any, ...]] = {"rope_scaling": (RopeScaling, Yarn), "latent": (Latent,), "experts": (Experts,)}
 _DELETED = ".deleted"  # steps are moved here before removal, so that a partly removed step is not listed
 _LATE_SECONDS = 1.0
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -79,9 +81,12 @@ def read_config(folder: Path) -> ModelConfig:
     """Reads the config that write_model wrote."""
     try:
         fields = json.loads((folder / MODEL_FILE).read_text())
-        scaling = fields.pop("rope_scaling", None)
-        return ModelConfig(**fields, rope_scaling=RopeScaling(**scaling) if scaling else None)
-    except (OSError, ValueError, TypeError) as error:
+        for name, kinds in _PARTS.items():
+            if part := fields.get(name):
+                kind = next(kind for kind in kinds if set(part) <= {field.name for field in dataclasses.fields(kind)})
+                fields[name] = kind(**part)
+        return ModelConfig(**fields)
+    except (OSError, ValueError, TypeError, StopIteration) as error:
         raise UserError(f"{folder / MODEL_FILE} is not a valid model config: {error}") from error
 
 

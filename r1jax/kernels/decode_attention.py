@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from r1jax.kernels.platform import LEAST, has_kernels, triton
-from r1jax.models import cache
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.rotary import rotate
 
+RING_CHUNK = 512  # entries of a long ring that plain JAX processes at a time
 BLOCK = 32  # keys that a program of the kernel reads per iteration
 WARPS, STAGES = 2, 3  # per program
 PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys of one pair
@@ -117,7 +117,7 @@ def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, context: Co
 
 
 def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Array, age: jax.Array) -> _Partial:
-    length, chunk = keys.shape[2], cache.RING_CHUNK
+    length, chunk = keys.shape[2], RING_CHUNK
 
     def valid(entries: jax.Array) -> jax.Array:  # the distance from the newest entry is at most the age
         return (entry - entries) % length <= age[:, None]

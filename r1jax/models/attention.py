@@ -1,18 +1,23 @@
-"""Grouped-query attention: projections, and causal attention for training and prefill."""
+"""Grouped-query attention (arXiv 2305.13245): over whole sequences, and of one new token per slot."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
+from r1jax.kernels.decode_attention import Context, decode_attention, has_kernel
 from r1jax.models.config import ComputeOptions, ModelConfig
+from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
-from r1jax.sharding import ParamSpec, compiler_mesh, constrain, partition
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, partition
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -101,3 +106,81 @@ def _split_unequally(heads: int, kv_heads: int) -> bool:
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any) -> jax.Array:
     mask = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, T, T]
     return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=kernel)
+
+
+def _cache(config: ModelConfig) -> tuple[CacheShape, ...]:
+    return (CacheShape(config.num_kv_heads, config.head_dim),) * 2  # keys, values
+
+
+def _attend_sequences(
+    h: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig, segments: jax.Array | None
+) -> tuple[jax.Array, Cached]:
+    q, k, v = project(h, weights, *rotation, config)
+    y = causal_attention(q, k, v, config, segments)
+    return merge_heads(y, weights, config), (k, v)
+
+
+def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
+    """Joins matrices with the same input: "qkv" [D, G (H/G + 2) K] holds the queries, key and value of each group.
+
+    "qkv_bias" is [G, H/G + 2, K]. All other weights are as in ``specs``.
+    """
+    D, G = config.hidden_size, config.num_kv_heads
+
+    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], 2 x [..., G, K]
+        queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
+        return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
+
+    qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, "kv_heads", None, None)
+    kept = {name: w for name, w in weights.items() if name.startswith("output") or name.endswith("norm")}
+    joined = {"qkv": qkv.reshape(D, -1), **kept}
+    if config.attention_bias:
+        joined["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
+    return joined
+
+
+def _decode(
+    h: jax.Array,
+    weights: Params,
+    rotation: Rotation,
+    prefix: Cached,
+    ring: Cached,
+    context: Context,
+    entry: jax.Array,
+    config: ModelConfig,
+) -> tuple[jax.Array, Cached]:
+    qkv = (h @ weights["qkv"]).reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
+    bias = weights.get("qkv_bias")
+    if config.qk_norm:
+        qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights, config), None
+    y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
+    return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
+
+
+def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    q = rms_norm(qkv[:, :, :-2], weights["query_norm"], config.norm_eps)
+    k = rms_norm(qkv[:, :, -2:-1], weights["key_norm"], config.norm_eps)
+    return jnp.concatenate([q, k, qkv[:, :, -1:]], axis=2)
+
+
+def _kernel(config: ModelConfig) -> Callable[..., Any]:
+    """decode_attention on the current mesh. The compiler does not partition kernels, so each shard runs its own."""
+    attend = partial(decode_attention, kernel=has_kernel(config))
+    mesh = compiler_mesh()
+    if not has_kernel(config) or mesh is None or mesh.size == 1:
+        return attend
+
+    def on_shards(qkv, bias, rotation, prefix, ring, context, entry):
+        slots, heads = partition(qkv.shape[:2], ("slots", "kv_heads"), mesh)
+        S, SG, prompts = P(slots), P(slots, heads), P(None, heads)
+        return jax.shard_map(
+            attend,
+            in_specs=(SG, P(heads), (S, S), (prompts, prompts), (SG, SG), S, P()),
+            out_specs=(SG, (SG, SG)),
+            check_vma=False,
+        )(qkv, bias, rotation, prefix, ring, context, entry)
+
+    return on_shards
+
+
+GROUPED = Attention(specs, _cache, _attend_sequences, _decoding_weights, _decode)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from r1jax.settings import may_change
 
-Architecture = Literal["llama", "qwen2", "qwen3"]
+Architecture = Literal["llama", "qwen2", "qwen3", "mixtral", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3"]
 
 
 def check_whole(name: str, value: Any) -> int:
@@ -52,6 +52,101 @@ class RopeScaling:
                 f"rope scaling low_freq_factor {self.low_freq_factor} must be below high_freq_factor "
                 f"{self.high_freq_factor}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Yarn:
+    """YaRN scaling of rotary frequencies (arXiv 2309.00071), with the temperature of DeepSeek-V2.
+
+    Pairs that turn at least ``beta_fast`` times over the original context keep their frequency, those that turn at most
+    ``beta_slow`` times are divided by ``factor``, and those between are interpolated. The rotated parts are multiplied
+    by m(mscale) / m(mscale_all_dim) and the scores by m(mscale_all_dim)^2, where m(x) = 1 + 0.1 x ln(factor).
+    """
+
+    factor: float = 40.0
+    original_context: int = 4096
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "beta_fast", "beta_slow"):
+            check_positive(f"rope scaling {name}", getattr(self, name))
+        check_whole("rope scaling original_context", self.original_context)
+        if self.factor < 1:
+            raise ValueError(f"rope scaling factor {self.factor} must be at least 1")
+        if self.beta_slow >= self.beta_fast:
+            raise ValueError(f"rope scaling beta_slow {self.beta_slow} must be below beta_fast {self.beta_fast}")
+        for name in ("mscale", "mscale_all_dim"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"rope scaling {name} is {getattr(self, name)} and must be finite and at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention (arXiv 2405.04434): the keys and values of all heads come from one vector per token.
+
+    The key of a head is ``nope_dim`` numbers computed from the compressed vector of ``kv_rank``, and ``rope_dim``
+    rotated numbers that all heads share. Decoding keeps only the compressed vector and the rotated part.
+    """
+
+    kv_rank: int = 512
+    nope_dim: int = 128  # of a query or key of a head, without position
+    rope_dim: int = 64  # of a query or key of a head, with rotary position
+    value_dim: int = 128  # of a head
+    query_rank: int = 0  # of the compressed queries; 0: queries are computed from the hidden states
+
+    def __post_init__(self) -> None:
+        for name in ("kv_rank", "nope_dim", "rope_dim", "value_dim"):
+            check_whole(name, getattr(self, name))
+        if self.query_rank:
+            check_whole("query_rank", self.query_rank)
+        if self.rope_dim % 2:
+            raise ValueError(f"rope_dim {self.rope_dim} is odd: rotary embeddings rotate pairs of dimensions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experts:
+    """Routed experts in place of the feed-forward block, of which each token uses a few, and shared experts.
+
+    With a score s_e for each expert, the sigmoid or the softmax over experts of the router's output, the choice is the
+    ``active`` experts with the highest s_e, plus the bias if there is one, among the ``active_groups`` best groups. The
+    weight of a chosen expert is s_e without the bias, divided by their sum (normalise), times ``scale``.
+    """
+
+    number: int = 8  # routed experts
+    active: int = 2  # experts of a token
+    width: int = 64  # hidden size of an expert
+    shared_width: int = 0  # hidden size of the shared experts together
+    dense_layers: int = 0  # leading layers with a dense feed-forward block of intermediate_size
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    active_groups: int = 1
+    group_score: Literal["highest", "two highest"] = "highest"  # of a group: its best score, or the sum of its best two
+    bias: bool = False  # on the scores, for the choice alone; it balances the load (arXiv 2408.15664)
+
+    def __post_init__(self) -> None:
+        for name in ("number", "active", "width", "groups", "active_groups"):
+            check_whole(f"experts: {name}", getattr(self, name))
+        for name in ("shared_width", "dense_layers"):
+            if getattr(self, name):
+                check_whole(f"experts: {name}", getattr(self, name))
+        check_positive("experts: scale", self.scale)
+        if self.number % self.groups:
+            raise ValueError(f"{self.number} experts do not divide into {self.groups} groups")
+        if self.active_groups > self.groups:
+            raise ValueError(f"{self.active_groups} active groups of experts, but there are only {self.groups} groups")
+        size = self.number // self.groups
+        if self.active > self.active_groups * size:
+            raise ValueError(
+                f"{self.active} active experts, but {self.active_groups} groups of {size} have only "
+                f"{self.active_groups * size}"
+            )
+        if self.group_score == "two highest" and size < 2:
+            raise ValueError(f"groups of {size} expert have no two highest scores")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +193,7 @@ class ModelConfig(ComputeOptions):
     head_dim: int = 16
     context_length: int = 256  # tokens
     rope_theta: float = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: RopeScaling | Yarn | None = None
     norm_eps: float = 1e-6
     attention_bias: bool = False  # on query, key and value
     output_bias: bool = False  # on the attention's output projection
@@ -106,6 +201,8 @@ class ModelConfig(ComputeOptions):
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
     tie_embeddings: bool = True
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number per position (reward models)
+    latent: Latent | None = None  # latent attention, whose head_dim is nope_dim + rope_dim
+    experts: Experts | None = None
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -116,6 +213,20 @@ class ModelConfig(ComputeOptions):
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary embeddings rotate pairs of dimensions")
+        if (latent := self.latent) is not None:
+            if self.head_dim != latent.nope_dim + latent.rope_dim:
+                raise ValueError(
+                    f"head_dim {self.head_dim} is not nope_dim + rope_dim, {latent.nope_dim} + {latent.rope_dim}"
+                )
+            if self.num_kv_heads != self.num_heads:
+                raise ValueError(f"latent attention has keys of {self.num_heads} heads, not of {self.num_kv_heads}")
+        if self.experts is not None and self.experts.dense_layers >= self.num_layers:
+            raise ValueError(f"{self.experts.dense_layers} dense layers of {self.num_layers} leave none with experts")
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a query or key that are rotated."""
+        return self.head_dim if self.latent is None else self.latent.rope_dim
 
 
 def with_compute_options(config: ModelConfig, options: ComputeOptions) -> ModelConfig:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
+from r1jax.models.kinds import FeedForward
 from r1jax.models.precision import add_bias
-from r1jax.sharding import ParamSpec
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -39,3 +40,39 @@ def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax
         gate, up = add_bias(gate, weights["gate_bias"]), add_bias(up, weights["up_bias"])
     y = jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])
     return add_bias(y, weights["down_bias"]) if config.mlp_bias else y
+
+
+def _apply(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
+    return mlp(h, weights, config), None
+
+
+def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
+    """Joins "gate_up" [D, 2 F], for each shard of the model axis its part of gate and of up; "gate_up_bias" [2 F]."""
+
+    def halves(*names: str) -> jax.Array:  # two [..., F] -> [..., 2 F]
+        split = [weights[name].reshape(*weights[name].shape[:-1], _model_shards(config), -1) for name in names]
+        both = jnp.stack(split, axis=-2).reshape(*weights[names[0]].shape[:-1], -1)
+        return constrain(both, *[None] * (both.ndim - 1), "mlp")
+
+    joined = {"gate_up": halves("gate", "up"), "down": weights["down"]}
+    if config.mlp_bias:
+        joined |= {"gate_up_bias": halves("gate_bias", "up_bias"), "down_bias": weights["down_bias"]}
+    return joined
+
+
+def _model_shards(config: ModelConfig) -> int:
+    mesh = compiler_mesh()
+    shards = 1 if mesh is None else mesh.shape["model"]
+    return 1 if config.intermediate_size % shards else shards
+
+
+def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
+    gate_up = h @ weights["gate_up"]
+    if config.mlp_bias:
+        gate_up = gate_up + weights["gate_up_bias"]
+    gate_up = gate_up.reshape(h.shape[0], _model_shards(config), 2, -1)
+    y = gated(gate_up[:, :, 0], gate_up[:, :, 1]).reshape(h.shape[0], -1) @ weights["down"]
+    return (y + weights["down_bias"] if config.mlp_bias else y), None
+
+
+DENSE = FeedForward(specs, _apply, _decoding_weights, _decode)

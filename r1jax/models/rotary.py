@@ -17,7 +17,7 @@ def frequencies(config: ModelConfig) -> np.ndarray:
     Wavelengths longer than original_context / low_freq_factor are divided by factor, those shorter than
     original_context / high_freq_factor are kept, and those between are interpolated linearly (arXiv 2407.21783).
     """
-    half = config.head_dim // 2
+    half = config.rotary_dim // 2
     freq = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
     if (scaling := config.rope_scaling) is not None:
         turns = scaling.original_context * freq / (2 * math.pi)  # rotations over the original context

@@ -7,12 +7,15 @@ from functools import partial
 from typing import Any
 
 import chex
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
-from r1jax.models import attention, mlp, rotary
+from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
+from r1jax.models.kinds import Cached, Rotation
+from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, gather_over_data, map_specs, param_count
@@ -21,21 +24,23 @@ GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, 
 
 
 def param_specs(config: ModelConfig) -> dict[str, Any]:
-    """Tree of ParamSpec of all weights; blocks are stacked on a leading axis of size num_layers for scan."""
+    """Tree of ParamSpec of all weights; the layers of a run are stacked on a leading axis for scan."""
     V, D = config.vocab_size, config.hidden_size
-    block = {
-        "attention_norm": ParamSpec((D,), (None,), init="ones"),
-        "attention": attention.specs(config),
-        "mlp_norm": ParamSpec((D,), (None,), init="ones"),
-        "mlp": mlp.specs(config),
-    }
 
-    def stack(spec: ParamSpec) -> ParamSpec:
-        return dataclasses.replace(spec, shape=(config.num_layers, *spec.shape), axes=("layers", *spec.axes))
+    def stacked(run: Run) -> dict[str, Any]:
+        layer = {
+            "attention_norm": ParamSpec((D,), (None,), init="ones"),
+            "attention": run.attention.specs(config),
+            "mlp_norm": ParamSpec((D,), (None,), init="ones"),
+            "mlp": run.feed_forward.specs(config),
+        }
+        return map_specs(
+            lambda s: dataclasses.replace(s, shape=(run.layers, *s.shape), axes=("layers", *s.axes)), layer
+        )
 
     tree: dict[str, Any] = {
         "embedding": ParamSpec((V, D), ("vocab", "embed")),
-        "layers": map_specs(stack, block),
+        **{run.name: stacked(run) for run in runs(config)},
         "final_norm": ParamSpec((D,), (None,), init="ones"),
     }
     if config.head == "scalar":
@@ -112,28 +117,30 @@ def unembedding(params: Params, config: ModelConfig) -> jax.Array:
     return params["embedding"].T if config.tie_embeddings else params["unembedding"]
 
 
+@flax.struct.dataclass
+class Extras:
+    """What a forward pass computes besides the final states, for each run of layers."""
+
+    cache: tuple[Cached | None, ...]  # arrays [L, B, T, heads, width] for decoding, if asked for
+    routing: tuple[Any, ...]  # the routing of the tokens in each layer; None for a run without experts
+
+
 def block(
-    x: jax.Array,
-    weights: Params,
-    cos: jax.Array,
-    sin: jax.Array,
-    config: ModelConfig,
-    segments: jax.Array | None = None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """One decoder block over whole sequences: returns x [B, T, D], and keys and values [B, T, G, K]."""
+    x: jax.Array, weights: Params, rotation: Rotation, run: Run, config: ModelConfig, segments: jax.Array | None = None
+) -> tuple[jax.Array, Cached, Any]:
+    """One decoder block over whole sequences: x [B, T, D], what is cached of each token, and the routing."""
     h = _normed(x, weights["attention_norm"], config)
-    q, k, v = attention.project(h, weights["attention"], cos, sin, config)
-    y = attention.causal_attention(q, k, v, config, segments)
-    x = constrain(x + attention.merge_heads(y, weights["attention"], config), "batch", None, None)
+    y, cached = run.attention.attend(h, weights["attention"], rotation, config, segments)
+    x = constrain(x + y, "batch", None, None)
     h = _normed(x, weights["mlp_norm"], config)
-    x = constrain(x + mlp.mlp(h, weights["mlp"], config), "batch", None, None)
-    return x, (k, v)
+    y, routing = run.feed_forward.apply(h, weights["mlp"], config)
+    return constrain(x + y, "batch", None, None), cached, routing
 
 
 def hidden_states(
     params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False, segments: jax.Array | None = None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-    """Final normalised states [B, T, D] of tokens [B, T]; with_cache also returns keys and values [L, B, T, G, K].
+) -> tuple[jax.Array, Extras]:
+    """Final normalised states [B, T, D] of tokens [B, T]; with_cache also returns what decoding keeps of each token.
 
     Attention is causal, so padding must be on the right, where no token attends to it. If rows hold several texts,
     segments [B, T] int32 numbers them, and each token attends only to its own text. Positions continue from text to
@@ -141,19 +148,23 @@ def hidden_states(
     """
     chex.assert_rank(tokens, 2)
     params = cast(params, config)
-    cos, sin = rotary.tables(jnp.arange(tokens.shape[1]), config)
+    rotation = rotary.tables(jnp.arange(tokens.shape[1]), config)
     x = embed(params, tokens, config)
+    cache, routing = [], []
+    for run in runs(config):
 
-    def body(x: jax.Array, weights: Params) -> tuple[jax.Array, Any]:
-        x, kv = block(x, weights, cos, sin, config, segments)
-        return x, kv if with_cache else None
+        def body(x: jax.Array, weights: Params, run: Run = run) -> tuple[jax.Array, Any]:
+            x, cached, routed = block(x, weights, rotation, run, config, segments)
+            return x, (cached if with_cache else None, routed)
 
-    if config.remat == "block":
-        body = jax.checkpoint(body)
-    elif config.remat == "dots":
-        body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    x, cache = jax.lax.scan(body, x, params["layers"], unroll=config.unroll)
-    return _normed(x, params["final_norm"], config), cache
+        if config.remat == "block":
+            body = jax.checkpoint(body)
+        elif config.remat == "dots":
+            body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+        x, (cached, routed) = jax.lax.scan(body, x, params[run.name], unroll=config.unroll)
+        cache.append(cached)
+        routing.append(routed)
+    return _normed(x, params["final_norm"], config), Extras(tuple(cache), tuple(routing))
 
 
 def _normed(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:

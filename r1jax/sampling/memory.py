@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import psutil
 
 from r1jax.errors import UserError
-from r1jax.kernels.decode_attention import has_kernel
+from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
 from r1jax.models.attention import implementation
-from r1jax.models.cache import RING_CHUNK, ring_length
+from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import cache_entry_bytes
 from r1jax.models.transformer import param_specs

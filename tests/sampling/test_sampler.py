@@ -11,7 +11,7 @@ import pytest
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.errors import UserError
-from r1jax.models import cache
+from r1jax.kernels import decode_attention
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
@@ -195,7 +195,7 @@ def test_greedy_equals_repeated_forward(sharp, tiny_config):
 def test_long_outputs_walk_the_ring_in_chunks(sharp, tiny_config, monkeypatch):
     """With chunks of 4, the ring of 20 is processed in 5 chunks; nothing else may change."""
     plain = jax.device_get(run(sharp, tiny_config, slots=3))
-    monkeypatch.setattr(cache, "RING_CHUNK", 4)
+    monkeypatch.setattr(decode_attention, "RING_CHUNK", 4)
     # The chunk is a constant of the compiled program, and an equal config would find the one with a chunk of 512.
     other = dataclasses.replace(tiny_config, context_length=tiny_config.context_length + 1)
     walked = jax.device_get(run(sharp, other, slots=3))

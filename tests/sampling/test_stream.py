@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
-from r1jax.models import cache
+from r1jax.kernels import decode_attention
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sampling.stream import CHUNK, decode_chunk, padded_width, start, stream, stream_weights
@@ -66,7 +66,7 @@ def test_a_completion_ends_at_an_end_token_or_at_its_limit(sharp, weights, tiny_
 
 def test_a_long_ring_is_read_in_chunks(sharp, weights, tiny_config, monkeypatch):
     """The cache of a long completion has several chunks, as a ring of more than 512 entries has."""
-    monkeypatch.setattr(cache, "RING_CHUNK", 16)
+    monkeypatch.setattr(decode_attention, "RING_CHUNK", 16)
     config = dataclasses.replace(tiny_config, unroll=True)  # another config: a program with the small chunks
     sampling = Sampling(max_tokens=MOST)
     assert streamed(weights, config, 1, sampling) == sampled(sharp, config, 1, sampling)
