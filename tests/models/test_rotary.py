@@ -14,9 +14,9 @@ YARN = Yarn(factor=4.0, original_context=200, beta_fast=4.0, beta_slow=1.0)
 
 
 def test_yarn_by_hand():
-    """Over 200 tokens, the pair 0.9007 would turn 4 times and the pair 1.5028 once."""
+    """Over 200 tokens, the pair 0.9008 would turn 4 times and the pair 1.5029 once."""
     first, last = (8 * np.log(200 / (2 * np.pi * turns)) / (2 * np.log(1e4)) for turns in (4, 1))
-    assert (round(first, 4), round(last, 4)) == (0.9007, 1.5028)
+    assert (round(first, 4), round(last, 4)) == (0.9008, 1.5029)
 
     def scaled(**options):
         return rotary.frequencies(dataclasses.replace(BARE, rope_scaling=dataclasses.replace(YARN, **options)))
@@ -46,7 +46,7 @@ PUBLISHED = [
         1.13862944,
         1.0,
     ),
-    # The interpolated pairs lie before the first one.
+    # Both limits are rounded to the first pair, which alone is kept.
     (
         {"factor": 8.0, "original_context": 200, "beta_fast": 33.0, "beta_slow": 32.0},
         [0.0125, 0.003952847, 0.00125, 0.0003952847, 0.000125],
