@@ -16,9 +16,11 @@ import pytest
 from r1jax.checkpoints.fp8 import dequantise
 from r1jax.checkpoints.gguf import load_gguf
 from r1jax.checkpoints.huggingface import config_json, load_huggingface, read_config
+from r1jax.checkpoints.layout import stored_arrays
 from r1jax.errors import UserError
 from r1jax.models.config import Experts, ModelConfig, Yarn
-from r1jax.models.transformer import hidden_states, unembedding
+from r1jax.models.transformer import hidden_states, param_specs, unembedding
+from r1jax.sharding import param_count
 from r1jax.tokenizer import ByteTokenizer
 from tests.checkpoints.expert_files import fp8_copy, fused_copy, write_expert_gguf, write_safetensors
 from tests.checkpoints.helpers import EXPERTS, copy_of, edit_weights, weights_of
@@ -204,6 +206,63 @@ def test_every_field_of_the_experts_is_read() -> None:
     assert v3.latent is not None
     assert dataclasses.astuple(v3.latent) == (12, 10, 8, 6, 16)
     assert (v3.head_dim, v3.rotary_dim) == (18, 8)
+
+
+def test_the_published_config_of_deepseek_v3_gives_its_number_of_parameters(tmp_path: Path) -> None:
+    published = {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "attention_bias": False,
+        "ep_size": 1,
+        "first_k_dense_replace": 3,
+        "hidden_act": "silu",
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "kv_lora_rank": 512,
+        "max_position_embeddings": 163840,
+        "moe_intermediate_size": 2048,
+        "moe_layer_freq": 1,
+        "n_group": 8,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "norm_topk_prob": True,
+        "num_attention_heads": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 61,
+        "num_key_value_heads": 128,
+        "num_nextn_predict_layers": 1,
+        "q_lora_rank": 1536,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "quantization_config": {"fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]},
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": {
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "factor": 40,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 4096,
+            "type": "yarn",
+        },
+        "rope_theta": 10000,
+        "routed_scaling_factor": 2.5,
+        "scoring_func": "sigmoid",
+        "tie_word_embeddings": False,
+        "topk_group": 4,
+        "topk_method": "noaux_tc",
+        "v_head_dim": 128,
+        "vocab_size": 129280,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    config = read_config(tmp_path)
+    assert param_count(param_specs(config)) == 671_026_419_200
+    arrays = {array.name: array.shape for array in stored_arrays(config, "huggingface")}
+    assert len(arrays) == 61 * 9 + 3 * 3 + 58 * (2 + 3 + 3 * 256) + 3
+    assert arrays["model.layers.60.mlp.experts.255.down_proj.weight"] == (7168, 2048)
+    assert arrays["model.layers.2.mlp.gate_proj.weight"] == (18432, 7168)
+    assert arrays["model.layers.3.mlp.gate.e_score_correction_bias"] == (256,)
+    assert arrays["model.layers.0.self_attn.kv_a_proj_with_mqa.weight"] == (576, 7168)
+    assert arrays["model.layers.0.self_attn.kv_b_proj.weight"] == (32768, 512)
 
 
 @pytest.mark.parametrize(
