@@ -156,6 +156,8 @@ def apply_updates(params: Params, updates: Params, opt_state: Any) -> Params:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 9), count)
 
     def move(path: Any, weight: jax.Array, update: jax.Array) -> jax.Array:
+        if weight.dtype != jnp.bfloat16:
+            return weight + update
         own = named_key(key, jax.tree_util.keystr(path))
         return round_stochastically(weight.astype(jnp.float32) + update.astype(jnp.float32), own)
 
