@@ -202,6 +202,10 @@ def scores(params: Params, tokens: jax.Array, lengths: jax.Array, config: ModelC
 
     Tokens beyond the length are ignored. config.head must be "scalar".
     """
-    x, _ = hidden_states(params, tokens, config)
-    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return scores_of_states(params, hidden_states(params, tokens, config)[0], lengths, config)
+
+
+def scores_of_states(params: Params, h: jax.Array, lengths: jax.Array, config: ModelConfig) -> jax.Array:
+    """``scores`` of sequences with final states h [B, T, D]."""
+    last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
     return einsum_f32("bd,do->bo", last, params["score"].astype(config.dtype))[:, 0]

@@ -198,7 +198,7 @@ def pretrain(
         began = time.perf_counter()
         picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
         batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
-        state, metrics = language_model_update(state, batch, optimizer, model)
+        state, metrics = language_model_update(state, batch, optimizer, model, balance=config.balance)
         row = reduce_metrics(metrics)
         learned = float(mask[picked].sum())
         return state, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}
