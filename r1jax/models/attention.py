@@ -72,16 +72,22 @@ def implementation(config: ModelConfig) -> str:
     """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise."""
     if config.attention != "auto":
         return config.attention
-    fits = config.dtype == "bfloat16" and config.head_dim % 8 == 0 and config.head_dim <= 128
+    size = config.head_dim if config.latent is None else max(config.head_dim, config.latent.value_dim)
+    fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= 128
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 
 def causal_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig, segments: jax.Array | None = None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    config: ModelConfig,
+    segments: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
+    """softmax(scale q k^T) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
 
-    With segments [B, T] int32, only positions in the segment of the query count.
+    With segments [B, T] int32, only positions in the segment of the query count. The scale is 1 / sqrt(K) if not given.
     """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
@@ -93,8 +99,8 @@ def causal_attention(
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
         segments = None if segments is None else jnp.pad(segments, ((0, 0), (0, 1)), constant_values=-1)
-        return _attend(q, k, v, segments, kernel)[:, :-1]
-    return _attend(q, k, v, segments, kernel)
+        return _attend(q, k, v, segments, kernel, scale)[:, :-1]
+    return _attend(q, k, v, segments, kernel, scale)
 
 
 def _split_unequally(heads: int, kv_heads: int) -> bool:
@@ -103,9 +109,11 @@ def _split_unequally(heads: int, kv_heads: int) -> bool:
     return mesh is not None and partition((heads,), ("heads",), mesh) != partition((kv_heads,), ("kv_heads",), mesh)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any) -> jax.Array:
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any, scale: float | None
+) -> jax.Array:
     mask = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, T, T]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=kernel)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=True, implementation=kernel)
 
 
 def _cache(config: ModelConfig) -> tuple[CacheShape, ...]:
