@@ -11,7 +11,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
+from r1jax.checkpoints.assemble import assemble
+from r1jax.checkpoints.layout import Stored, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
@@ -56,10 +57,6 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
             raise UserError(
                 f"{path}: tensor {array.name} is of type {tensor.tensor_type.name}, which gguf cannot dequantise"
             ) from error
-        if config.architecture == "llama" and array.path[-1] in ("query", "key", "query_bias", "key_bias"):
-            # For this architecture llama.cpp rotates neighbouring pairs, so GGUF files interleave the two halves.
-            pairs = values.reshape(-1, config.head_dim // 2, 2, *values.shape[1:])
-            values = pairs.swapaxes(1, 2).reshape(array.shape)
         return values
 
     tokenizer = read_vocabulary(metadata, path)

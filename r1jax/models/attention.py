@@ -36,8 +36,9 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     if config.output_bias:
         tree["output_bias"] = ParamSpec((D,), (None,), init="zeros")
     if config.qk_norm:
-        tree["query_norm"] = ParamSpec((K,), (None,), init="ones")
-        tree["key_norm"] = ParamSpec((K,), (None,), init="ones")
+        for name, heads in (("query_norm", H), ("key_norm", G)):
+            joint = config.qk_norm_joint
+            tree[name] = ParamSpec((heads, K) if joint else (K,), (None,) * (1 + joint), init="ones")
     return tree
 
 
@@ -51,9 +52,16 @@ def project(
     if config.attention_bias:
         q, k, v = (add_bias(x, weights[f"{name}_bias"]) for x, name in ((q, "query"), (k, "key"), (v, "value")))
     if config.qk_norm:
-        q = rms_norm(q, weights["query_norm"], config.norm_eps)
-        k = rms_norm(k, weights["key_norm"], config.norm_eps)
+        q = _norm_heads(q, weights["query_norm"], config)
+        k = _norm_heads(k, weights["key_norm"], config)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+
+def _norm_heads(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:
+    """RMS norm of x [..., heads, K], of each head (weight [K]) or of all together (weight [heads, K])."""
+    if not config.qk_norm_joint:
+        return rms_norm(x, weight, config.norm_eps)
+    return rms_norm(x.reshape(*x.shape[:-2], -1), weight.reshape(-1), config.norm_eps).reshape(x.shape)
 
 
 def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
@@ -160,15 +168,16 @@ def _decode(
     qkv = (h @ weights["qkv"]).reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
     bias = weights.get("qkv_bias")
     if config.qk_norm:
-        qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights, config), None
+        qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
 
-def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
-    q = rms_norm(qkv[:, :, :-2], weights["query_norm"], config.norm_eps)
-    k = rms_norm(qkv[:, :, -2:-1], weights["key_norm"], config.norm_eps)
-    return jnp.concatenate([q, k, qkv[:, :, -1:]], axis=2)
+def _norm_groups(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    q, k, v = qkv[:, :, :-2], qkv[:, :, -2], qkv[:, :, -1:]  # [S, G, H/G, K], [S, G, K], [S, G, 1, K]
+    q = _norm_heads(q.reshape(q.shape[0], -1, q.shape[-1]), weights["query_norm"], config).reshape(q.shape)
+    k = _norm_heads(k, weights["key_norm"], config)
+    return jnp.concatenate([q, k[:, :, None], v], axis=2)
 
 
 def _kernel(config: ModelConfig) -> Callable[..., Any]:

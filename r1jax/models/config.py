@@ -204,6 +204,7 @@ class ModelConfig(ComputeOptions):
     output_bias: bool = False  # on the attention's output projection
     mlp_bias: bool = False  # on gate, up and down
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
+    qk_norm_joint: bool = False  # with qk_norm: one RMS norm over all heads together (OLMoE)
     tie_embeddings: bool = True
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number per position (reward models)
     latent: Latent | None = None  # latent attention, whose head_dim is nope_dim + rope_dim
