@@ -52,7 +52,7 @@ def _take_forward(x: jax.Array, index: jax.Array, back: jax.Array, copies: int) 
 
 def _take_backward(copies: int, back: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
     # A gather: the scatter of the derived rule adds in the type of the rows, in an order that may vary on a GPU.
-    taken = gradient[back]
+    taken: jax.Array = gradient[back]
     if copies > 1:
         taken = taken.reshape(-1, copies, gradient.shape[1]).sum(axis=1, dtype=jnp.float32).astype(gradient.dtype)
     return taken, None, None

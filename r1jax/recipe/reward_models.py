@@ -134,7 +134,7 @@ def judgement_sums(
     sums = merge([*metrics, {"loss": (loss, count), "accuracy": ((right & counts).sum().astype(jnp.float32), count)}])
     if enabled(balance.loss_weight):
         loss = loss + jnp.where(counts, balanced, 0.0).sum()
-    return loss, (count, (sums, None if config.experts is None else sum(loads)))
+    return loss, (count, (sums, None if config.experts is None else jnp.stack(loads).sum(axis=0)))
 
 
 @partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "balance"), donate_argnames="state")
