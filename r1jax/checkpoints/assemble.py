@@ -20,7 +20,7 @@ Box = tuple[tuple[int, int], ...]  # first and last + 1 on each axis
 
 
 def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype: str, shardings: Any | None) -> Params:
-    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype``.
+    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype`` where their specs have none.
 
     Beyond what the devices hold, the host needs less than twice the memory of the largest array in ``dtype``: weights
     larger than it are built on the devices, array by array. With shardings, each device receives only its part, and
@@ -34,7 +34,7 @@ def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype
     params = {}
     for path, arrays in grouped.items():
         build = _on_host if math.prod(arrays[0].weight) <= largest else _on_devices
-        params[path] = build(arrays, read, dtype, placements.get(path))
+        params[path] = build(arrays, read, arrays[0].dtype or dtype, placements.get(path))
     return flax.traverse_util.unflatten_dict(params)
 
 

@@ -58,6 +58,13 @@ def test_logits_are_those_of_transformers_even_near_ties(name: str) -> None:
         assert (np.argmax(order, axis=-1) != np.argmax(ranked(routing.scores, 0.0, own), axis=-1)).any()
 
 
+def test_the_bias_of_routers_is_not_rounded() -> None:
+    params = load_huggingface(FIXTURES / "deepseek_v3", "bfloat16").params
+    stored = weights_of("deepseek_v3")["model.layers.2.mlp.gate.e_score_correction_bias"]
+    np.testing.assert_array_equal(params["layers"]["mlp"]["router_bias"][1], stored)
+    assert params["layers"]["mlp"]["router"].dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("name", ["deepseek_v3", "mixtral"])
 def test_experts_in_one_array_are_those_in_many(name: str, tmp_path: Path) -> None:
     fused = load_huggingface(fused_copy(name, tmp_path / "model"))
