@@ -108,7 +108,7 @@ def read_yarn(keys: Keys) -> Yarn:
         original_context=keys.whole("rope.scaling.original_context_length"),
         beta_fast=keys.positive("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=keys.positive("rope.scaling.yarn_beta_slow", 1.0),
-        mscale=everywhere,
+        mscale=everywhere or 1.0,
         mscale_all_dim=everywhere,
         attention_factor=None if everywhere else 1.0,
     )

@@ -16,15 +16,19 @@ import pytest
 from r1jax.checkpoints.fp8 import dequantise
 from r1jax.checkpoints.gguf import load_gguf
 from r1jax.checkpoints.huggingface import config_json, load_huggingface, read_config
+from r1jax.checkpoints.huggingface_config import config_of
 from r1jax.checkpoints.layout import stored_arrays
 from r1jax.errors import UserError
 from r1jax.models.config import Experts, ModelConfig, Yarn
+from r1jax.models.rotary import score_factor, table_factor
 from r1jax.models.transformer import hidden_states, param_specs, unembedding
 from r1jax.sharding import param_count
 from r1jax.tokenizer import ByteTokenizer
 from tests.checkpoints.expert_files import fp8_copy, fused_copy, write_expert_gguf, write_safetensors
 from tests.checkpoints.helpers import EXPERTS, copy_of, edit_weights, weights_of
 from tests.helpers.paths import FIXTURES
+
+TOKENS = ByteTokenizer()
 
 
 def ranked(scores: np.ndarray, bias: np.ndarray | float, own: Experts) -> np.ndarray:
@@ -89,6 +93,12 @@ def test_a_gguf_file_without_groups_is_read_with_a_warning(tmp_path: Path) -> No
         config = load_gguf(path).config
     assert config.experts is not None
     assert (config.experts.groups, config.experts.group_score) == (1, "highest")
+
+
+def test_without_a_multiplier_in_a_gguf_file_yarn_has_no_factors(tmp_path: Path) -> None:
+    absent = {"deepseek2__rope__scaling__yarn_log_multiplier": None}
+    config = load_gguf(write_expert_gguf("deepseek_v3", tmp_path / "model.gguf", **absent)).config
+    assert (table_factor(config), score_factor(config)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -311,21 +321,24 @@ def test_leading_dense_layers_of_qwen(tmp_path: Path) -> None:
     config = read_config(copy_of("qwen3_moe", tmp_path / "model", mlp_only_layers=[0], num_hidden_layers=3))
     assert config.experts is not None
     assert config.experts.dense_layers == 1
-    assert config_json(config, "float32", ByteTokenizer())["mlp_only_layers"] == [0]
+    assert config_json(config, "float32", TOKENS)["mlp_only_layers"] == [0]
 
 
-def test_export_refuses_what_the_architecture_cannot_hold() -> None:
+def test_export_keeps_a_config_or_refuses_it() -> None:
     def refused(name: str, message: str, **changes: Any) -> None:
         config = read_config(FIXTURES / name)
         assert config.experts is not None
         experts = dataclasses.replace(config.experts, **changes)
         with pytest.raises(UserError, match=message):
-            config_json(dataclasses.replace(config, experts=experts), "float32", ByteTokenizer())
+            config_json(dataclasses.replace(config, experts=experts), "float32", TOKENS)
 
+    yarn = Yarn(attention_factor=1.0, truncate=False)  # as from a GGUF file without yarn_log_multiplier
+    config = dataclasses.replace(read_config(FIXTURES / "deepseek_v2"), rope_scaling=yarn)
+    assert config_of(config_json(config, "float32", TOKENS)).rope_scaling == yarn
     refused("mixtral", "MixtralForCausalLM does not support experts=", scores="sigmoid")
     refused("deepseek_v3", "DeepseekV3ForCausalLM does not support experts=", bias=False)
     refused("deepseek_v2", "DeepseekV2ForCausalLM does not support .*norm_topk_prob", normalise=True)
     refused("deepseek_v3", "DeepseekV3ForCausalLM needs shared experts", shared_width=0)
     dense = ModelConfig(architecture="deepseek_v3", num_kv_heads=4)
     with pytest.raises(UserError, match="DeepseekV3ForCausalLM does not support this config"):
-        config_json(dense, "float32", ByteTokenizer())
+        config_json(dense, "float32", TOKENS)
