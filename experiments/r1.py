@@ -19,7 +19,7 @@ from rich.console import Console
 
 from r1jax import cli
 from r1jax.algorithms.grpo import GRPO
-from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer
 from r1jax.data.formats.conversations import read_conversations
 from r1jax.data.formats.preferences import read_labelled, read_pairs
 from r1jax.data.problems.dataset import ProblemsConfig, check_problems, load_problems
@@ -30,7 +30,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import call_and_exit, run_experiment
-from r1jax.recipe.base_model import PRETRAIN, base_description, base_title
+from r1jax.recipe.base_model import PRETRAIN, base_description, base_title, run_name
 from r1jax.recipe.config import PUBLISHED_RL, RecipeConfig
 from r1jax.recipe.judge import JUDGES
 from r1jax.recipe.judged_samples import SelectConfig
@@ -58,6 +58,10 @@ _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning
 
 PRESETS = {
     "tiny": ("a small pretrained bilingual model; minutes on two CPU cores", RecipeConfig()),
+    "tiny-moe": (
+        "a small pretrained model like DeepSeek-V3, with experts and latent attention, for the rest as tiny",
+        RecipeConfig(pretrain=dataclasses.replace(RecipeConfig().pretrain, architecture="deepseek_v3")),
+    ),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and stories; minutes on one GPU",
         RecipeConfig(
@@ -193,7 +197,7 @@ def _check_given(config: RecipeConfig) -> None:
 def main() -> None:
     """Runs the recipe that the command line asks for."""
     config = cli.parse(PRESETS, "tiny", prog="r1.py", description=(__doc__ or "").splitlines()[0])
-    out = config.out or Path("runs") / f"r1-{short_name(config.base)}-seed{config.seed}"
+    out = config.out or Path("runs") / f"r1-{run_name(config.base, config.pretrain)}-seed{config.seed}"
     check(config)
     if not config.dry_run:
         check_attention(config)

@@ -23,7 +23,7 @@ import jax
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_tokenizer, short_name
+from r1jax.checkpoints.load import read_tokenizer
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.dataset import ProblemsConfig, ProblemSet, check_problems, load_problems
 from r1jax.data.text.template import find_template
@@ -36,7 +36,7 @@ from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled,
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Figures, Stage
-from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input, base_title
+from r1jax.recipe.base_model import PRETRAIN, base_config, base_description, base_input, base_title, run_name
 from r1jax.recipe.config import PUBLISHED_RL
 from r1jax.recipe.evaluation import EvaluationSettings, evaluation_stage
 from r1jax.recipe.export import ExportSettings, export_stage
@@ -91,6 +91,10 @@ class Config(ComputeOptions, PipelineConfig):
 
 PRESETS = {
     "tiny": ("a small pretrained model on two-digit sums and differences; minutes on two CPU cores", Config()),
+    "tiny-moe": (
+        "a small pretrained model like DeepSeek-V3, with experts and latent attention, on the problems of tiny",
+        Config(pretrain=PretrainConfig(architecture="deepseek_v3")),
+    ),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and products; minutes on one GPU",
         Config(
@@ -283,7 +287,7 @@ def main() -> None:
     config = cli.parse(
         PRESETS, default_preset(sys.argv[1:]), prog="r1_zero.py", description=(__doc__ or "").splitlines()[0]
     )
-    out = config.out or Path("runs") / f"r1-zero-{short_name(config.base)}-seed{config.seed}"
+    out = config.out or Path("runs") / f"r1-zero-{run_name(config.base, config.pretrain)}-seed{config.seed}"
     reward_specs(config)
     check(config)
     problems = load_problems(config.problems)

@@ -57,13 +57,15 @@ _enough_threads()  # on import: the thread pool is created with the backend of J
 class ParamSpec:
     """Shape, logical axes and initialisation of one weight.
 
-    ``init`` is "normal" (standard deviation ``scale``), "zeros" or "ones".
+    ``init`` is "normal" (standard deviation ``scale``), "zeros" or "ones". A weight with a ``dtype`` is stored in this
+    type, whatever the type of the others.
     """
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     init: str = "normal"
     scale: float = 0.02
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.axes):
@@ -151,7 +153,7 @@ def param_shapes(specs: Any, dtype: Any, mesh: Mesh | None = None) -> Any:
 
     def shape(s: ParamSpec) -> jax.ShapeDtypeStruct:
         sharding = NamedSharding(mesh, partition_param(s, mesh)) if mesh else None
-        return jax.ShapeDtypeStruct(s.shape, dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(s.shape, s.dtype or dtype, sharding=sharding)
 
     return map_specs(shape, specs)
 
@@ -166,12 +168,13 @@ def init_params(specs: Any, key: jax.Array, dtype: Any = jnp.float32) -> Params:
     leaves, tree = jax.tree_util.tree_flatten_with_path(specs, is_leaf=is_spec)
 
     def draw(path: Any, spec: ParamSpec) -> jax.Array:
+        stored = spec.dtype or dtype
         if spec.init == "zeros":
-            return jnp.zeros(spec.shape, dtype)
+            return jnp.zeros(spec.shape, stored)
         if spec.init == "ones":
-            return jnp.ones(spec.shape, dtype)
+            return jnp.ones(spec.shape, stored)
         own = named_key(key, jax.tree_util.keystr(path))
-        return (spec.scale * jax.random.normal(own, spec.shape)).astype(dtype)
+        return (spec.scale * jax.random.normal(own, spec.shape)).astype(stored)
 
     return jax.tree.unflatten(tree, [draw(p, s) for p, s in leaves])
 

@@ -18,14 +18,25 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save_file
 
-from r1jax.checkpoints.huggingface_config import CAUSAL, FAMILIES, SCALAR, parse_config
-from r1jax.checkpoints.layout import Stored, assemble, check_arrays, stored_arrays
+from r1jax.checkpoints import fp8
+from r1jax.checkpoints.assemble import assemble
+from r1jax.checkpoints.huggingface_config import (
+    CAUSAL,
+    FAMILIES,
+    SCALAR,
+    Storage,
+    config_of,
+    parse_config,
+    parse_storage,
+)
+from r1jax.checkpoints.huggingface_experts import written_parts, written_rope
+from r1jax.checkpoints.layout import Stored, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.shards import Tensor, opened_tensors
 from r1jax.disk import sync
 from r1jax.errors import UserError
 from r1jax.hub import INDEX, SINGLE
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ModelConfig, Yarn
 from r1jax.tokenizer import Tokenizer, load_tokenizer
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
@@ -68,7 +79,9 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
             f"mlp_bias={config.mlp_bias}, qk_norm={config.qk_norm}: change ModelConfig.architecture"
         )
     scaling = None
-    if (own := config.rope_scaling) is not None:
+    if isinstance(own := config.rope_scaling, Yarn):
+        scaling = written_rope(own)
+    elif own is not None:
         scaling = {
             "rope_type": "llama3",
             "factor": own.factor,
@@ -78,7 +91,7 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
         }
     eos = tokenizer.eos_ids
     scalar = config.head == "scalar"
-    return {
+    entries = {
         "architectures": [family.name.replace(CAUSAL, SCALAR) if scalar else family.name],
         **({"id2label": {"0": "score"}, "label2id": {"score": 0}} if scalar else {}),
         "model_type": config.architecture,
@@ -105,30 +118,76 @@ def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[s
         "pad_token_id": tokenizer.pad_id,
         "torch_dtype": dtype,
         "dtype": dtype,
+        **written_parts(config),
     }
+    _check_round_trip(entries, config)
+    return entries
+
+
+def _check_round_trip(entries: dict[str, Any], config: ModelConfig) -> None:
+    """Raises UserError for parts of the config that the architecture does not support."""
+    name = entries["architectures"][0]
+    try:
+        again = config_of(entries)
+    except (KeyError, ValueError, UserError) as error:
+        raise UserError(f"{name} does not support this config ({error}): change ModelConfig.architecture") from error
+    for part in ("experts", "latent", "rope_scaling", "qk_norm_joint"):
+        if getattr(again, part) != getattr(config, part):
+            raise UserError(
+                f"{name} does not support {part}={getattr(config, part)}: it would be read as {getattr(again, part)}; "
+                "change ModelConfig.architecture"
+            )
+    if config.latent is not None and config.experts is not None and not config.experts.shared_width:
+        raise UserError(f"{name} needs shared experts: set Experts.shared_width")
 
 
 def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any | None = None) -> Model:
-    """Loads a folder with config.json, safetensors and tokenizer files of a Llama, Qwen2 or Qwen3 model.
+    """Loads a folder with config.json, safetensors and tokenizer files of an architecture of FAMILIES.
 
-    Parameters are cast to ``dtype`` ("float32" or "bfloat16"). ``shardings``, if given, is a tree of NamedSharding with
-    the structure of the parameters.
+    Each expert may be stored alone or, as transformers holds them in memory, with all others of its layer. Parameters
+    are cast to ``dtype`` ("float32" or "bfloat16"); ``shardings``, if given, is a tree of NamedSharding with their
+    structure.
 
     Raises UserError if a file is missing, damaged or not supported, or if a tensor is missing or has the wrong shape.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config, storage = read_config(folder), parse_storage(folder / "config.json")
     tokenizer = load_tokenizer(folder)
-    expected = list(stored_arrays(config, "huggingface"))
     with opened_tensors(folder) as tensors:
-        used = _without_redundant(tensors, config)
+        used = _without_redundant(_without_predicting(tensors, config, storage, folder), config)
         _check_output(used, config, folder)
+        scales = fp8.check_scales(used, folder) if storage.fp8 else {}
+        apart = {tensor.name for tensor in scales.values()}
+        used = {name: tensor for name, tensor in used.items() if name not in apart}
+        fused = any(name.endswith(".mlp.experts.gate_up_proj") for name in used)
+        expected = list(stored_arrays(config, "fused" if fused else "huggingface", storage.interleaved))
         check_arrays(expected, {name: tensor.shape for name, tensor in used.items()}, folder)
         for name, tensor in used.items():
-            if (kind := tensor.dtype) not in ("F32", "F16", "BF16"):
+            if (kind := tensor.dtype) not in ("F32", "F16", "BF16") and name not in scales:
                 raise UserError(f"{folder}: tensor {name} is of type {kind}; F32, F16 and BF16 are supported")
-        params = assemble(expected, lambda array: used[array.name].read(), dtype, shardings)
+
+        def read(array: Stored) -> np.ndarray:
+            values = used[array.name].read(array.part)
+            return fp8.dequantise(values, scales[array.name].read()) if array.name in scales else values
+
+        params = assemble(expected, read, dtype, shardings)
     return Model(config, params, tokenizer)
+
+
+def _without_predicting(
+    tensors: Mapping[str, Tensor], config: ModelConfig, storage: Storage, folder: Path
+) -> Mapping[str, Tensor]:
+    """The tensors without the layers of multi-token prediction, with a warning if there are any."""
+    last = config.num_layers + storage.predicting_layers
+    prefixes = tuple(f"model.layers.{layer}." for layer in range(config.num_layers, last))
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
+    if skipped := len(tensors) - len(kept):
+        warnings.warn(
+            f"{folder}: the layers of multi-token prediction ({skipped} tensors from {prefixes[0][:-1]} on) are not "
+            "read",
+            stacklevel=1,
+        )
+    return kept
 
 
 def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -195,12 +254,12 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
         leaf = model.params
         for key in array.path:
             leaf = leaf[key]
-        return leaf if array.layer is None else leaf[array.layer]
+        return leaf
 
     shards: list[list[Stored]] = [[]]
     sizes = [0]
     for array in stored_arrays(model.config, "huggingface"):
-        size = math.prod(array.shape) * jax.tree.leaves(model.params)[0].dtype.itemsize
+        size = math.prod(array.shape) * weight(array).dtype.itemsize
         if shards[-1] and sizes[-1] + size > shard_bytes:
             shards.append([])
             sizes.append(0)
@@ -211,7 +270,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
     for i, shard in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         # transformers refuses files without this metadata.
-        arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
+        arrays = {array.name: array.from_own(np.asarray(weight(array)[array.index])) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
         shutil.copymode(folder / "config.json", folder / file)  # safetensors makes the file readable only by its owner
         names |= dict.fromkeys(arrays, file)

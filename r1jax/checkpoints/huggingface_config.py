@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from r1jax.checkpoints.fp8 import BLOCK
+from r1jax.checkpoints.huggingface_experts import LATENT, ROUTED, read_experts, read_latent, read_yarn
 from r1jax.errors import UserError
-from r1jax.models.config import Architecture, ModelConfig, RopeScaling, check_positive, check_whole
+from r1jax.models.config import Architecture, ModelConfig, RopeScaling, Yarn, check_positive, check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,9 @@ class Family:
     mlp_bias: bool  # allowed
     qk_norm: bool
     head_dim: int | None  # default if config.json has none; None: hidden_size / heads
+    qk_norm_joint: bool = False
+    rope_theta: float = 10_000.0  # default
+    norm_eps: float = 1e-6  # default
 
 
 CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
@@ -29,18 +34,59 @@ FAMILIES: dict[Architecture, Family] = {
     "llama": Family("LlamaForCausalLM", ((False, False), (True, True)), mlp_bias=True, qk_norm=False, head_dim=None),
     "qwen2": Family("Qwen2ForCausalLM", ((True, False),), mlp_bias=False, qk_norm=False, head_dim=None),
     "qwen3": Family("Qwen3ForCausalLM", ((False, False), (True, True)), mlp_bias=False, qk_norm=True, head_dim=128),
+    "mixtral": Family(
+        "MixtralForCausalLM",
+        ((False, False),),
+        mlp_bias=False,
+        qk_norm=False,
+        head_dim=None,
+        rope_theta=1e6,
+        norm_eps=1e-5,
+    ),
+    "qwen3_moe": Family(
+        "Qwen3MoeForCausalLM", ((False, False), (True, True)), mlp_bias=False, qk_norm=True, head_dim=None
+    ),
+    "olmoe": Family(
+        "OlmoeForCausalLM",
+        ((False, False), (True, True)),
+        mlp_bias=False,
+        qk_norm=True,
+        head_dim=None,
+        qk_norm_joint=True,
+        norm_eps=1e-5,
+    ),
+    "deepseek_v2": Family("DeepseekV2ForCausalLM", ((False, False),), mlp_bias=False, qk_norm=False, head_dim=None),
+    "deepseek_v3": Family("DeepseekV3ForCausalLM", ((False, False),), mlp_bias=False, qk_norm=False, head_dim=None),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How a folder stores the weights, where folders of one architecture differ."""
+
+    interleaved: bool  # rotary pairs are neighbours, not two halves
+    fp8: bool  # some weights are in fp8, with a scale for each block of fp8.BLOCK
+    predicting_layers: int  # layers after the last of the decoder, for multi-token prediction
 
 
 def parse_config(file: Path) -> ModelConfig:
     """Reads a config.json; raises UserError, which names the file, if it is not valid or not supported."""
+    return _parsed(file, config_of)
+
+
+def parse_storage(file: Path) -> Storage:
+    """Reads from a config.json how the weights are stored; raises as parse_config."""
+    return _parsed(file, _storage_of)
+
+
+def _parsed(file: Path, read: Callable[[Any], Any]) -> Any:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file} cannot be read ({reason}): a Hugging Face folder needs a valid config.json") from error
     try:
-        return _config_of(raw)
+        return read(raw)
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing: add it as in the published model") from error
     except ValueError as error:
@@ -49,7 +95,19 @@ def parse_config(file: Path) -> ModelConfig:
         raise UserError(f"{file}: {error}") from error
 
 
-def _config_of(raw: Any) -> ModelConfig:
+def _storage_of(raw: Mapping[str, Any]) -> Storage:
+    architecture, _ = _read_architecture(raw)
+    layers = raw.get("num_nextn_predict_layers") or 0
+    return Storage(
+        # transformers reads rope_interleave for DeepSeek-V3 only.
+        interleaved=architecture == "deepseek_v2"
+        or (architecture == "deepseek_v3" and raw.get("rope_interleave") is not False),
+        fp8=_object(raw, "quantization_config").get("quant_method") == "fp8",
+        predicting_layers=check_whole("num_nextn_predict_layers", layers) if layers else 0,
+    )
+
+
+def config_of(raw: Any) -> ModelConfig:
     """Converts the parsed config.json.
 
     Raises KeyError for a missing key, ValueError for an invalid value, and UserError for an unsupported one.
@@ -58,7 +116,7 @@ def _config_of(raw: Any) -> ModelConfig:
         raise ValueError(f"contains {type(raw).__name__} instead of an object")
     architecture, scalar = _read_architecture(raw)
     family = FAMILIES[architecture]
-    _refuse_unsupported(raw)
+    _refuse_unsupported(raw, architecture)
 
     def whole(key: str, default: int | None = None) -> int:
         value = default if raw.get(key) is None else raw[key]
@@ -67,15 +125,19 @@ def _config_of(raw: Any) -> ModelConfig:
         return check_whole(key, value)
 
     heads, hidden_size = whole("num_attention_heads"), whole("hidden_size")
-    head_dim = family.head_dim
-    if raw.get("head_dim") is None and head_dim is None:
+    latent = read_latent(raw) if architecture in LATENT else None
+    if latent is not None:  # transformers writes the rotated part as head_dim
+        head_dim = latent.nope_dim + latent.rope_dim
+    elif raw.get("head_dim") is None and family.head_dim is None:
         head_dim, rest = divmod(hidden_size, heads)
         if rest:
             raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}")
+    else:
+        head_dim = whole("head_dim", family.head_dim)
     asked = _flag(raw, "attention_bias")
     output_bias = dict(family.biases)
     attention_bias = asked if asked in output_bias else not asked  # Qwen2 always has these biases
-    theta, scaling = _read_rope(raw)
+    theta, scaling = _read_rope(raw, architecture)
     return ModelConfig(
         architecture=architecture,
         vocab_size=whole("vocab_size"),
@@ -84,17 +146,20 @@ def _config_of(raw: Any) -> ModelConfig:
         num_layers=whole("num_hidden_layers"),
         num_heads=heads,
         num_kv_heads=whole("num_key_value_heads", heads),
-        head_dim=whole("head_dim", head_dim),
+        head_dim=head_dim,
         context_length=whole("max_position_embeddings"),
         rope_theta=theta,
         rope_scaling=scaling,
-        norm_eps=check_positive("rms_norm_eps", raw.get("rms_norm_eps", 1e-6)),
+        norm_eps=check_positive("rms_norm_eps", raw.get("rms_norm_eps", family.norm_eps)),
         attention_bias=attention_bias,
         output_bias=output_bias[attention_bias],
         mlp_bias=family.mlp_bias and _flag(raw, "mlp_bias"),  # Qwen never has these biases
         qk_norm=family.qk_norm,
+        qk_norm_joint=family.qk_norm_joint,
         tie_embeddings=_flag(raw, "tie_word_embeddings"),
         head="scalar" if scalar else "vocabulary",
+        latent=latent,
+        experts=read_experts(raw, architecture) if architecture in ROUTED else None,
     )
 
 
@@ -131,17 +196,24 @@ def _object(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value or {}
 
 
-def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
+def _refuse_unsupported(raw: Mapping[str, Any], architecture: Architecture) -> None:
     if (activation := raw.get("hidden_act", "silu")) not in ("silu", "swish"):  # two names of one function
         raise UserError(f"hidden_act {activation} is not supported, only silu")
     if quantisation := _object(raw, "quantization_config"):
         kind = quantisation.get("quant_method", "unknown")
-        raise UserError(f"weights quantised by {kind} are not supported: use the 16-bit release or a GGUF file")
+        if kind != "fp8":
+            raise UserError(f"weights quantised by {kind} are not supported: use the 16-bit release or a GGUF file")
+        if (block := quantisation.get("weight_block_size")) != list(BLOCK):
+            raise UserError(f"fp8 weights with weight_block_size {block} are not supported, only {list(BLOCK)}")
+    if (clip := raw.get("clip_qkv")) is not None:
+        raise UserError(f"clip_qkv {clip} is not supported")
     layers = raw.get("layer_types")
     if not isinstance(layers, list | None):
         raise ValueError(f"layer_types is {layers!r} and must be a list of names")
     if others := [kind for kind in layers or () if kind not in ("full_attention", "sliding_attention")]:
         raise UserError(f"layers of type {others[0]} (layer_types) are not supported")
+    if architecture == "mixtral" and raw.get("sliding_window") is not None:
+        raise UserError(f"sliding_window {raw['sliding_window']} is not supported")
     if not _flag(raw, "use_sliding_window") or raw.get("sliding_window", 4096) is None:
         return
     check_whole("sliding_window", raw.get("sliding_window", 4096))
@@ -149,22 +221,27 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     number = check_whole("num_hidden_layers", raw.get("num_hidden_layers"))
     if full != 0:
         check_whole("max_window_layers", full)
-    if full < number if layers is None else "sliding_attention" in layers:
+    if architecture == "qwen3_moe" or (full < number if layers is None else "sliding_attention" in layers):
         raise UserError("sliding-window attention (use_sliding_window) is not supported")
 
 
-def _read_rope(raw: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
+def _read_rope(raw: Mapping[str, Any], architecture: Architecture) -> tuple[float, RopeScaling | Yarn | None]:
     rope = {**_object(raw, "rope_scaling"), **_object(raw, "rope_parameters")}
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    theta = check_positive("rope_theta", rope.get("rope_theta", raw.get("rope_theta", 10_000.0)))
+    theta = check_positive(
+        "rope_theta", rope.get("rope_theta", raw.get("rope_theta", FAMILIES[architecture].rope_theta))
+    )
     if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor")) not in (None, 1.0):
         raise UserError("partial_rotary_factor is not supported: all dimensions of a head are rotated")
     if nested := [key for key, value in rope.items() if isinstance(value, dict)]:
         raise UserError(f"separate rope_parameters for {nested[0]} are not supported")
     if kind == "default":
         return theta, None
-    if kind != "llama3":
-        raise UserError(f"rope type {kind} is not supported; supported: default, llama3")
+    if kind == "yarn" and architecture in LATENT:
+        return theta, read_yarn(rope, raw["max_position_embeddings"])
+    if kind != "llama3" or architecture in LATENT:
+        supported = "yarn" if architecture in LATENT else "llama3"
+        raise UserError(f"rope type {kind} is not supported; supported: default, {supported}")
     context = rope.get("original_max_position_embeddings") or raw["max_position_embeddings"]
     return theta, RopeScaling(
         factor=check_positive("rope factor", rope["factor"]),

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal, cast
 
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
+from r1jax.models.layers import runs
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import Params, ParamSpec
+from r1jax.sharding import ParamSpec
 
 TreePath = tuple[str, ...]  # path of a weight in the parameter tree
+Axes = tuple[tuple[int, ...], ...]
+Style = Literal["huggingface", "fused", "gguf", "gguf split"]
+"""The names: of Hugging Face, with an array for each expert or one for all experts of a layer ("fused"); of GGUF, with
+latent attention's keys and values in one array or in two ("gguf split")."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """Names and layout of one weight in Hugging Face and GGUF files.
+    """Name and layout of a weight of one layer, or of a part of it, in a file.
 
     ``axes`` lists, for each axis of the stored array, the axes of the parameter tree that it flattens: ((1, 2), (0,))
     stores [D, H, K] as [H*K, D]. Both formats store matrices as [out, in].
     """
 
-    huggingface: str  # name, with {} for the layer index
-    gguf: str
-    axes: tuple[tuple[int, ...], ...]
+    name: str  # with {} for the layer index, and for the expert index if each expert is stored alone
+    axes: Axes
+    stacked: bool = False  # the stored array has a leading axis over all experts
+    rows: tuple[int, int] = (0, 1)  # (k, n): the k-th of n equal parts of the first axis after that of the experts
+    columns: Literal["all", "keys", "values"] = "all"  # of latent attention's kv_up, whose last axis has both
 
 
 _VECTOR = ((0,),)
@@ -41,79 +45,194 @@ _HEADS_OUT = ((1, 2), (0,))  # [D, H, K], stored [H*K, D]
 _HEADS_IN = ((2,), (0, 1))  # [H, K, D], stored [D, H*K]
 _HEADS_BIAS = ((0, 1),)  # [H, K], stored [H*K]
 
-TABLE: dict[TreePath, Foreign] = {
-    ("embedding",): Foreign("model.embed_tokens.weight", "token_embd.weight", ((0,), (1,))),
-    ("final_norm",): Foreign("model.norm.weight", "output_norm.weight", _VECTOR),
-    ("unembedding",): Foreign("lm_head.weight", "output.weight", _MATRIX),
-    ("score",): Foreign("score.weight", "cls.output.weight", _MATRIX),
-} | {
-    ("layers", *path.split(".")): Foreign(f"model.layers.{{}}.{huggingface}", f"blk.{{}}.{gguf}", axes)
-    for path, huggingface, gguf, axes in (
-        ("attention_norm", "input_layernorm.weight", "attn_norm.weight", _VECTOR),
-        ("attention.query", "self_attn.q_proj.weight", "attn_q.weight", _HEADS_OUT),
-        ("attention.key", "self_attn.k_proj.weight", "attn_k.weight", _HEADS_OUT),
-        ("attention.value", "self_attn.v_proj.weight", "attn_v.weight", _HEADS_OUT),
-        ("attention.output", "self_attn.o_proj.weight", "attn_output.weight", _HEADS_IN),
-        ("attention.query_bias", "self_attn.q_proj.bias", "attn_q.bias", _HEADS_BIAS),
-        ("attention.key_bias", "self_attn.k_proj.bias", "attn_k.bias", _HEADS_BIAS),
-        ("attention.value_bias", "self_attn.v_proj.bias", "attn_v.bias", _HEADS_BIAS),
-        ("attention.output_bias", "self_attn.o_proj.bias", "attn_output.bias", _VECTOR),
-        ("attention.query_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", _VECTOR),
-        ("attention.key_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", _VECTOR),
-        ("mlp_norm", "post_attention_layernorm.weight", "ffn_norm.weight", _VECTOR),
-        ("mlp.gate", "mlp.gate_proj.weight", "ffn_gate.weight", _MATRIX),
-        ("mlp.up", "mlp.up_proj.weight", "ffn_up.weight", _MATRIX),
-        ("mlp.down", "mlp.down_proj.weight", "ffn_down.weight", _MATRIX),
-        ("mlp.gate_bias", "mlp.gate_proj.bias", "ffn_gate.bias", _VECTOR),
-        ("mlp.up_bias", "mlp.up_proj.bias", "ffn_up.bias", _VECTOR),
-        ("mlp.down_bias", "mlp.down_proj.bias", "ffn_down.bias", _VECTOR),
-    )
+_Row = tuple[str, str, Axes]  # name in Hugging Face files, name in GGUF files, axes
+
+_WHOLE: dict[str, _Row] = {
+    "embedding": ("model.embed_tokens.weight", "token_embd.weight", ((0,), (1,))),
+    "final_norm": ("model.norm.weight", "output_norm.weight", _VECTOR),
+    "unembedding": ("lm_head.weight", "output.weight", _MATRIX),
+    "score": ("score.weight", "cls.output.weight", _MATRIX),
 }
+_GROUPED: dict[str, _Row] = {
+    "attention.query": ("self_attn.q_proj.weight", "attn_q.weight", _HEADS_OUT),
+    "attention.key": ("self_attn.k_proj.weight", "attn_k.weight", _HEADS_OUT),
+    "attention.value": ("self_attn.v_proj.weight", "attn_v.weight", _HEADS_OUT),
+    "attention.output": ("self_attn.o_proj.weight", "attn_output.weight", _HEADS_IN),
+    "attention.query_bias": ("self_attn.q_proj.bias", "attn_q.bias", _HEADS_BIAS),
+    "attention.key_bias": ("self_attn.k_proj.bias", "attn_k.bias", _HEADS_BIAS),
+    "attention.value_bias": ("self_attn.v_proj.bias", "attn_v.bias", _HEADS_BIAS),
+    "attention.output_bias": ("self_attn.o_proj.bias", "attn_output.bias", _VECTOR),
+    "attention.query_norm": ("self_attn.q_norm.weight", "attn_q_norm.weight", _VECTOR),
+    "attention.key_norm": ("self_attn.k_norm.weight", "attn_k_norm.weight", _VECTOR),
+}
+_LATENT: dict[str, _Row] = {
+    "attention.query": _GROUPED["attention.query"],
+    "attention.query_down": ("self_attn.q_a_proj.weight", "attn_q_a.weight", _MATRIX),
+    "attention.query_norm": ("self_attn.q_a_layernorm.weight", "attn_q_a_norm.weight", _VECTOR),
+    "attention.query_up": ("self_attn.q_b_proj.weight", "attn_q_b.weight", _HEADS_OUT),
+    "attention.kv_down": ("self_attn.kv_a_proj_with_mqa.weight", "attn_kv_a_mqa.weight", _MATRIX),
+    "attention.kv_norm": ("self_attn.kv_a_layernorm.weight", "attn_kv_a_norm.weight", _VECTOR),
+    "attention.kv_up": ("self_attn.kv_b_proj.weight", "attn_kv_b.weight", _HEADS_OUT),
+    "attention.output": _GROUPED["attention.output"],
+}
+_BLOCK: dict[str, _Row] = {
+    "attention_norm": ("input_layernorm.weight", "attn_norm.weight", _VECTOR),
+    "mlp_norm": ("post_attention_layernorm.weight", "ffn_norm.weight", _VECTOR),
+    "mlp.gate": ("mlp.gate_proj.weight", "ffn_gate.weight", _MATRIX),
+    "mlp.up": ("mlp.up_proj.weight", "ffn_up.weight", _MATRIX),
+    "mlp.down": ("mlp.down_proj.weight", "ffn_down.weight", _MATRIX),
+    "mlp.gate_bias": ("mlp.gate_proj.bias", "ffn_gate.bias", _VECTOR),
+    "mlp.up_bias": ("mlp.up_proj.bias", "ffn_up.bias", _VECTOR),
+    "mlp.down_bias": ("mlp.down_proj.bias", "ffn_down.bias", _VECTOR),
+    "mlp.router": ("mlp.gate.weight", "ffn_gate_inp.weight", _MATRIX),
+    "mlp.router_bias": ("mlp.gate.e_score_correction_bias", "exp_probs_b.bias", _VECTOR),
+    "mlp.shared_gate": ("mlp.shared_experts.gate_proj.weight", "ffn_gate_shexp.weight", _MATRIX),
+    "mlp.shared_up": ("mlp.shared_experts.up_proj.weight", "ffn_up_shexp.weight", _MATRIX),
+    "mlp.shared_down": ("mlp.shared_experts.down_proj.weight", "ffn_down_shexp.weight", _MATRIX),
+}
+_EXPERT = ("gate", "up", "down")
+_MIXTRAL = {"mlp.gate": "w1", "mlp.up": "w3", "mlp.down": "w2"}
+
+
+def _foreign(path: str, expert: bool, config: ModelConfig, style: Style) -> tuple[Foreign, ...]:
+    """The arrays of a file that hold the weight ``path`` of one layer, or of one of its experts."""
+    huggingface, gguf, axes = ((_GROUPED if config.latent is None else _LATENT) | _BLOCK)[path]
+    if path in ("attention.query_norm", "attention.key_norm") and config.qk_norm_joint:
+        axes = _HEADS_BIAS
+    if style in ("gguf", "gguf split"):
+        if path == "attention.kv_up" and style == "gguf split":
+            keys = Foreign("blk.{}.attn_k_b.weight", ((1,), (0,), (2,)), columns="keys")  # [H, R, nope]
+            return keys, Foreign("blk.{}.attn_v_b.weight", ((1,), (2,), (0,)), columns="values")  # [H, value, R]
+        name = gguf.replace(".weight", "_exps.weight") if expert else gguf
+        return (Foreign(f"blk.{{}}.{name}", axes, stacked=expert),)
+    own_names = style == "huggingface" and config.architecture == "mixtral"
+    if own_names and path == "mlp.router":
+        huggingface = "block_sparse_moe.gate.weight"
+    if expert and own_names:
+        huggingface = f"block_sparse_moe.experts.{{}}.{_MIXTRAL[path]}.weight"
+    elif expert and style == "huggingface":
+        huggingface = huggingface.replace("mlp.", "mlp.experts.{}.")
+    elif expert:
+        name = "down_proj" if path == "mlp.down" else "gate_up_proj"
+        rows = {"mlp.gate": (0, 2), "mlp.up": (1, 2), "mlp.down": (0, 1)}[path]
+        return (Foreign(f"model.layers.{{}}.mlp.experts.{name}", axes, stacked=True, rows=rows),)
+    return (Foreign(f"model.layers.{{}}.{huggingface}", axes),)
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """One array of a Hugging Face or GGUF file and its place in the parameter tree."""
+    """An array of a Hugging Face or GGUF file, or a part of one, and its place in the parameter tree."""
 
     name: str
+    shape: tuple[int, ...]  # of the whole array, as stored
+    part: tuple[int | slice, ...]  # index of the part in the array; () for all of it
     path: TreePath
-    layer: int | None  # index on the leading axis of the stacked weight
-    shape: tuple[int, ...]  # as stored
-    own_shape: tuple[int, ...]  # of one layer in the parameter tree
-    axes: tuple[tuple[int, ...], ...]
+    weight: tuple[int, ...]  # shape of the whole weight in the parameter tree
+    start: tuple[int, ...]  # where the part begins in the weight, whose leading axes are layer and expert
+    own_shape: tuple[int, ...]  # of the part in the parameter tree, without layer and expert
+    axes: Axes
+    pairs: int  # numbers at the end of the last axis that the file stores as neighbouring pairs
+    dtype: str | None  # of the weight in the parameter tree, if it is not that of the others
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """Layer and expert in the weight of the parameter tree."""
+        return self.start[: len(self.weight) - len(self.own_shape)]
 
     def to_own(self, array: np.ndarray) -> np.ndarray:
-        """Converts a stored array to the layout of the parameter tree."""
+        """Converts a stored part to the layout of the parameter tree."""
         order = [i for group in self.axes for i in group]
-        return array.reshape([self.own_shape[i] for i in order]).transpose(np.argsort(order))
+        own = array.reshape([self.own_shape[i] for i in order]).transpose(np.argsort(order))
+        if not self.pairs:
+            return own
+        kept, turned = np.split(own, [own.shape[-1] - self.pairs], axis=-1)
+        return np.concatenate([kept, turned[..., 0::2], turned[..., 1::2]], axis=-1)
 
     def from_own(self, array: np.ndarray) -> np.ndarray:
-        """Converts the weight of one layer to the stored layout, contiguous."""
+        """Converts the part of one layer, and of one expert, to the stored layout, contiguous."""
+        if self.pairs:
+            kept, turned = np.split(array, [array.shape[-1] - self.pairs], axis=-1)
+            halves = np.stack(np.split(turned, 2, axis=-1), axis=-1)  # [..., pairs / 2, 2]
+            array = np.concatenate([kept, halves.reshape(turned.shape)], axis=-1)
         order = [i for group in self.axes for i in group]
-        return np.ascontiguousarray(array.transpose(order).reshape(self.shape))
+        stored = array.transpose(order)
+        return np.ascontiguousarray(stored.reshape([math.prod(array.shape[i] for i in group) for group in self.axes]))
 
 
-def stored_arrays(config: ModelConfig, style: str) -> Iterator[Stored]:
-    """All arrays of a checkpoint of this config; ``style`` ("huggingface" or "gguf") selects the names."""
+def stored_arrays(config: ModelConfig, style: Style, interleaved: bool | None = None) -> Iterator[Stored]:
+    """All arrays of a checkpoint of this config, in the order of the parameter tree.
+
+    ``interleaved``: rotary pairs are stored as neighbours, not as two halves; by default as Hugging Face and llama.cpp
+    store this architecture.
+    """
+    if interleaved is None:
+        interleaved = config.latent is not None or (style == "gguf" and config.architecture == "llama")
+    first = {}  # the index in the decoder of the first layer of a run
+    for run in runs(config):
+        first[run.name] = sum(earlier.layers for earlier in runs(config)[: len(first)])
     specs = cast(dict[TreePath, ParamSpec], flax.traverse_util.flatten_dict(param_specs(config)))
     for path, spec in specs.items():
-        entry = TABLE[path]
-        stacked = spec.axes[0] == "layers"
-        shape = spec.shape[1:] if stacked else spec.shape
-        stored_shape = tuple(math.prod(shape[i] for i in group) for group in entry.axes)
-        for layer in range(spec.shape[0]) if stacked else (None,):
-            name = getattr(entry, style).format(layer)
-            yield Stored(name, path, layer, stored_shape, shape, entry.axes)
+        if path[0] not in first:
+            huggingface, gguf, axes = _WHOLE[path[0]]
+            name = huggingface if style in ("huggingface", "fused") else gguf
+            yield _place(Foreign(name, axes), path, spec, (), (), 0, config)
+            continue
+        pairs = _pairs(path, config) if interleaved else 0
+        expert = spec.axes[1] == "experts" and path[-1] in _EXPERT
+        places = _foreign(".".join(path[1:]), expert, config, style)
+        for layer in range(spec.shape[0]):
+            for index in ((layer, e) for e in range(spec.shape[1])) if expert else ((layer,),):
+                numbers = (first[path[0]] + layer, *index[1:])
+                for foreign in places:
+                    yield _place(foreign, path, spec, index, numbers, pairs, config)
+
+
+def _pairs(path: TreePath, config: ModelConfig) -> int:
+    rotated = ("query", "query_up", "kv_down") if config.latent else ("query", "key", "query_bias", "key_bias")
+    return config.rotary_dim if path[1] == "attention" and path[-1] in rotated else 0
+
+
+def _place(
+    foreign: Foreign,
+    path: TreePath,
+    spec: ParamSpec,
+    index: tuple[int, ...],
+    numbers: tuple[int, ...],
+    pairs: int,
+    config: ModelConfig,
+) -> Stored:
+    own_shape, begin = spec.shape[len(index) :], 0
+    if foreign.columns != "all":
+        assert config.latent is not None
+        begin = 0 if foreign.columns == "keys" else config.latent.nope_dim
+        width = config.latent.nope_dim if foreign.columns == "keys" else config.latent.value_dim
+        own_shape = (*own_shape[:-1], width)
+    shape = tuple(math.prod(own_shape[i] for i in group) for group in foreign.axes)
+    part: tuple[int | slice, ...] = ()
+    if foreign.stacked:
+        k, n = foreign.rows
+        part = (index[1], slice(k * shape[0], (k + 1) * shape[0]))
+        shape = (spec.shape[1], n * shape[0], *shape[1:])
+    start = (*index, *[0] * (len(own_shape) - 1), begin)
+    name = foreign.name.format(*numbers)
+    return Stored(name, shape, part, path, spec.shape, start, own_shape, foreign.axes, pairs, spec.dtype)
+
+
+def _experts(arrays: list[Stored]) -> int:
+    """The number of experts in all layers."""
+    return len({array.index for array in arrays if len(array.index) == 2})
 
 
 def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], source: Path) -> None:
     """Raises UserError for the first array of ``source`` that is missing, unknown or of the wrong shape."""
+    if missing := [array for array in expected if array.name not in found]:
+        experts = _experts(missing)
+        incomplete = f"; {experts} expert{'s' * (experts > 1)} of {_experts(expected)} incomplete" if experts else ""
+        raise UserError(
+            f"{source}: tensor {missing[0].name} of shape {missing[0].shape} is missing{incomplete}: the file is "
+            "incomplete, or its config describes another model"
+        )
     for array in expected:
-        if array.name not in found:
-            raise UserError(
-                f"{source}: tensor {array.name} of shape {array.shape} is missing: the file is incomplete, or its "
-                "config describes another model"
-            )
         if tuple(found[array.name]) != array.shape:
             raise UserError(
                 f"{source}: tensor {array.name} has shape {tuple(found[array.name])} but the config expects "
@@ -125,26 +244,3 @@ def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], s
             f"{source}: tensor {unknown[0]}{more} is not part of this architecture, whose results would differ "
             "without it"
         )
-
-
-def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype: str, shardings: Any | None) -> Params:
-    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype``.
-
-    Stacked weights are built on the host and moved to their shardings, if given, one at a time. The host needs memory
-    for one weight beside the model.
-    """
-    placements = cast(dict[TreePath, NamedSharding], flax.traverse_util.flatten_dict(shardings or {}))
-    params: dict[TreePath, jax.Array] = {}
-    for path in dict.fromkeys(array.path for array in expected):
-        layers = [array for array in expected if array.path == path]
-        stacked = layers[0].layer is not None
-        own_shape = layers[0].own_shape
-        weight = np.empty((len(layers), *own_shape) if stacked else own_shape, jnp.dtype(dtype))
-        for array in layers:
-            weight[... if array.layer is None else array.layer] = array.to_own(read(array))
-        if not placements:
-            params[path] = jnp.asarray(weight)
-        else:
-            # Each device takes its part of the host array.
-            params[path] = jax.make_array_from_callback(weight.shape, placements[path], weight.__getitem__)
-    return flax.traverse_util.unflatten_dict(params)

@@ -36,8 +36,11 @@ class Context:
 
 
 def has_kernel(config: ModelConfig) -> bool:
-    """True if the kernel supports the model on this platform: bfloat16, head size a power of two, a GPU, not "xla"."""
-    fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256)
+    """True if the kernel supports the model on this platform.
+
+    It needs a GPU, bfloat16, attention that is not latent, a head size that is a power of two, and not "xla".
+    """
+    fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256) and config.latent is None
     return fits and config.attention != "xla" and has_kernels()
 
 
@@ -76,17 +79,44 @@ def decode_attention(
     q, k = turned[:, :, :-1], turned[:, :, -1]
     keys = jax.lax.dynamic_update_slice_in_dim(ring[0], k[:, :, None], entry, axis=2)
     values = jax.lax.dynamic_update_slice_in_dim(ring[1], v[:, :, None], entry, axis=2)
-    part = _join(_attend_prefix(q, *prefix, context), _attend_ring(q, keys, values, entry, context.age))
-    return _normalise(part).astype(q.dtype), (keys, values)
+    ring = (keys, values)
+    return attend_cached(q, prefix, ring, context, entry, q.shape[-1] ** -0.5), ring
+
+
+def attend_cached(
+    q: jax.Array,
+    prefix: tuple[jax.Array, ...],
+    ring: tuple[jax.Array, ...],
+    context: Context,
+    entry: jax.Array,
+    scale: float,
+) -> jax.Array:
+    """softmax(scale q k^T) v over the prefix of the prompt and the tokens of the sequence, in plain JAX.
+
+    Args:
+      q: [S, G, R, K] queries of each group, rotated.
+      prefix: keys and values [P, G, Tp, K] of the prompts; a single array is both.
+      ring: keys and values [S, G, R, K] of new tokens, or a single array, with the new token at ``entry``.
+      context: prompt and sequence of each slot.
+      entry: [] int32, the ring entry of the new token.
+      scale: factor on the scores.
+
+    Returns:
+      [S, G, R, K] in the type of q.
+    """
+    part = _join(_attend_prefix(q, prefix, context, scale), _attend_ring(q, ring, entry, context.age, scale))
+    return _normalise(part).astype(q.dtype)
 
 
 # A partial softmax: weighted values, sum of weights, and the maximum that both are relative to. Partial results over
 # disjoint keys can be combined exactly, so prefix and ring need not be one array.
 _Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S, G, R], float32
+_Arrays = tuple[jax.Array, ...]  # keys and values, or one array that is both
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> _Partial:
-    scores = _scores(q, k) * q.shape[-1] ** -0.5
+def _attend(q: jax.Array, cached: _Arrays, valid: jax.Array, scale: float) -> _Partial:
+    k, v = cached[0], cached[-1]
+    scores = _scores(q, k) * scale
     scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
     top = jnp.maximum(scores.max(axis=-1), LEAST)
     weights = jnp.exp(scores - top[..., None])
@@ -111,19 +141,19 @@ def _normalise(part: _Partial) -> jax.Array:
     return part[0] / part[1][..., None]
 
 
-def _attend_prefix(q: jax.Array, keys: jax.Array, values: jax.Array, context: Context) -> _Partial:
-    valid = jnp.arange(keys.shape[2]) < context.prefix_length[:, None]
-    return _attend(q, keys[context.prompt], values[context.prompt], valid)
+def _attend_prefix(q: jax.Array, prefix: _Arrays, context: Context, scale: float) -> _Partial:
+    valid = jnp.arange(prefix[0].shape[2]) < context.prefix_length[:, None]
+    return _attend(q, tuple(x[context.prompt] for x in prefix), valid, scale)
 
 
-def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Array, age: jax.Array) -> _Partial:
-    length, chunk = keys.shape[2], RING_CHUNK
+def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, scale: float) -> _Partial:
+    length, chunk = ring[0].shape[2], RING_CHUNK
 
     def valid(entries: jax.Array) -> jax.Array:  # the distance from the newest entry is at most the age
         return (entry - entries) % length <= age[:, None]
 
     if length <= chunk:
-        return _attend(q, keys, values, valid(jnp.arange(length)))
+        return _attend(q, ring, valid(jnp.arange(length)), scale)
 
     # Iterate from the newest chunk back to the oldest that any slot needs.
     newest = entry // chunk
@@ -131,9 +161,8 @@ def _attend_ring(q: jax.Array, keys: jax.Array, values: jax.Array, entry: jax.Ar
 
     def one(i: jax.Array, part: _Partial) -> _Partial:
         start = ((newest - i) % (length // chunk)) * chunk
-        k = jax.lax.dynamic_slice_in_dim(keys, start, chunk, axis=2)
-        v = jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=2)
-        return _join(part, _attend(q, k, v, valid(start + jnp.arange(chunk))))
+        read = tuple(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=2) for x in ring)
+        return _join(part, _attend(q, read, valid(start + jnp.arange(chunk)), scale))
 
     shape = q.shape[:-1]
     nothing = (jnp.zeros(q.shape, jnp.float32), jnp.zeros(shape), jnp.full(shape, LEAST))

@@ -36,8 +36,9 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     if config.output_bias:
         tree["output_bias"] = ParamSpec((D,), (None,), init="zeros")
     if config.qk_norm:
-        tree["query_norm"] = ParamSpec((K,), (None,), init="ones")
-        tree["key_norm"] = ParamSpec((K,), (None,), init="ones")
+        for name, heads in (("query_norm", H), ("key_norm", G)):
+            joint = config.qk_norm_joint
+            tree[name] = ParamSpec((heads, K) if joint else (K,), (None,) * (1 + joint), init="ones")
     return tree
 
 
@@ -51,9 +52,16 @@ def project(
     if config.attention_bias:
         q, k, v = (add_bias(x, weights[f"{name}_bias"]) for x, name in ((q, "query"), (k, "key"), (v, "value")))
     if config.qk_norm:
-        q = rms_norm(q, weights["query_norm"], config.norm_eps)
-        k = rms_norm(k, weights["key_norm"], config.norm_eps)
+        q = _norm_heads(q, weights["query_norm"], config)
+        k = _norm_heads(k, weights["key_norm"], config)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+
+def _norm_heads(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:
+    """RMS norm of x [..., heads, K], of each head (weight [K]) or of all together (weight [heads, K])."""
+    if not config.qk_norm_joint:
+        return rms_norm(x, weight, config.norm_eps)
+    return rms_norm(x.reshape(*x.shape[:-2], -1), weight.reshape(-1), config.norm_eps).reshape(x.shape)
 
 
 def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
@@ -72,16 +80,22 @@ def implementation(config: ModelConfig) -> str:
     """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise."""
     if config.attention != "auto":
         return config.attention
-    fits = config.dtype == "bfloat16" and config.head_dim % 8 == 0 and config.head_dim <= 128
+    size = config.head_dim if config.latent is None else max(config.head_dim, config.latent.value_dim)
+    fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= 128
     return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
 
 
 def causal_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, config: ModelConfig, segments: jax.Array | None = None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    config: ModelConfig,
+    segments: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
+    """softmax(scale q k^T) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
 
-    With segments [B, T] int32, only positions in the segment of the query count.
+    With segments [B, T] int32, only positions in the segment of the query count. The scale is 1 / sqrt(K) if not given.
     """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
@@ -93,8 +107,8 @@ def causal_attention(
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
         segments = None if segments is None else jnp.pad(segments, ((0, 0), (0, 1)), constant_values=-1)
-        return _attend(q, k, v, segments, kernel)[:, :-1]
-    return _attend(q, k, v, segments, kernel)
+        return _attend(q, k, v, segments, kernel, scale)[:, :-1]
+    return _attend(q, k, v, segments, kernel, scale)
 
 
 def _split_unequally(heads: int, kv_heads: int) -> bool:
@@ -103,9 +117,11 @@ def _split_unequally(heads: int, kv_heads: int) -> bool:
     return mesh is not None and partition((heads,), ("heads",), mesh) != partition((kv_heads,), ("kv_heads",), mesh)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any) -> jax.Array:
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array | None, kernel: Any, scale: float | None
+) -> jax.Array:
     mask = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]  # [B, 1, T, T]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=kernel)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale, is_causal=True, implementation=kernel)
 
 
 def _cache(config: ModelConfig) -> tuple[CacheShape, ...]:
@@ -152,15 +168,16 @@ def _decode(
     qkv = (h @ weights["qkv"]).reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
     bias = weights.get("qkv_bias")
     if config.qk_norm:
-        qkv, bias = _norm_heads(qkv if bias is None else qkv + bias, weights, config), None
+        qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
 
-def _norm_heads(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
-    q = rms_norm(qkv[:, :, :-2], weights["query_norm"], config.norm_eps)
-    k = rms_norm(qkv[:, :, -2:-1], weights["key_norm"], config.norm_eps)
-    return jnp.concatenate([q, k, qkv[:, :, -1:]], axis=2)
+def _norm_groups(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    q, k, v = qkv[:, :, :-2], qkv[:, :, -2], qkv[:, :, -1:]  # [S, G, H/G, K], [S, G, K], [S, G, 1, K]
+    q = _norm_heads(q.reshape(q.shape[0], -1, q.shape[-1]), weights["query_norm"], config).reshape(q.shape)
+    k = _norm_heads(k, weights["key_norm"], config)
+    return jnp.concatenate([q, k[:, :, None], v], axis=2)
 
 
 def _kernel(config: ModelConfig) -> Callable[..., Any]:

@@ -56,11 +56,12 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class Yarn:
-    """YaRN scaling of rotary frequencies (arXiv 2309.00071), with the temperature of DeepSeek-V2.
+    """YaRN scaling of rotary frequencies (arXiv 2309.00071), with the temperature of DeepSeek-V2 (arXiv 2405.04434).
 
     Pairs that turn at least ``beta_fast`` times over the original context keep their frequency, those that turn at most
-    ``beta_slow`` times are divided by ``factor``, and those between are interpolated. The rotated parts are multiplied
-    by m(mscale) / m(mscale_all_dim) and the scores by m(mscale_all_dim)^2, where m(x) = 1 + 0.1 x ln(factor).
+    ``beta_slow`` times are divided by ``factor``, and those between are interpolated. With m(x) = 1 + 0.1 x ln(factor),
+    the rotated parts are multiplied by m(mscale) / m(mscale_all_dim), or by m(1) if one of the two is 0, and the scores
+    of latent attention by m(mscale_all_dim)^2.
     """
 
     factor: float = 40.0
@@ -69,6 +70,8 @@ class Yarn:
     beta_slow: float = 1.0
     mscale: float = 1.0
     mscale_all_dim: float = 0.0
+    attention_factor: float | None = None  # on the rotated parts, in place of the one computed from mscale
+    truncate: bool = True  # round the limits of the interpolated pairs outwards to whole pairs
 
     def __post_init__(self) -> None:
         for name in ("factor", "beta_fast", "beta_slow"):
@@ -81,6 +84,8 @@ class Yarn:
         for name in ("mscale", "mscale_all_dim"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"rope scaling {name} is {getattr(self, name)} and must be finite and at least 0")
+        if self.attention_factor is not None:
+            check_positive("rope scaling attention_factor", self.attention_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +204,7 @@ class ModelConfig(ComputeOptions):
     output_bias: bool = False  # on the attention's output projection
     mlp_bias: bool = False  # on gate, up and down
     qk_norm: bool = False  # RMS norm of each query and key head (Qwen3)
+    qk_norm_joint: bool = False  # with qk_norm: one RMS norm over all heads together (OLMoE)
     tie_embeddings: bool = True
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number per position (reward models)
     latent: Latent | None = None  # latent attention, whose head_dim is nope_dim + rope_dim
@@ -209,6 +215,8 @@ class ModelConfig(ComputeOptions):
             check_whole(name, getattr(self, name))
         for name in ("rope_theta", "norm_eps"):
             check_positive(name, getattr(self, name))
+        if isinstance(self.rope_scaling, Yarn) and self.rope_theta <= 1:
+            raise ValueError(f"rope_theta is {self.rope_theta} and must be above 1 for YaRN")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim % 2:

@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import Experts, ModelConfig
+from r1jax.models.grouped_products import from_groups, grouped_product, order_by_group, to_groups
 from r1jax.models.kinds import FeedForward
 from r1jax.models.mlp import gated
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, partition
+
+ROUTER_BIAS = "router_bias"  # float32 always: it moves in steps of 0.001, which bfloat16 rounds away from 0.5 on
 
 
 @flax.struct.dataclass
 class Routing:
-    """The choice of the experts of each token."""
+    """The experts of each token."""
 
-    experts: jax.Array  # [..., k] int32, from the highest score to the lowest
+    experts: jax.Array  # [..., k] int32, those that are used
+    chosen: jax.Array  # [..., k] int32, those that the scores choose, from the highest to the lowest
     scores: jax.Array  # [..., E] float32, of all experts, without the bias
 
 
@@ -38,7 +42,7 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
         "down": ParamSpec((E, F, D), ("experts", "mlp", "embed"), scale=scale),
     }
     if own.bias:
-        tree["router_bias"] = ParamSpec((E,), (None,), init="zeros")
+        tree[ROUTER_BIAS] = ParamSpec((E,), (None,), init="zeros", dtype="float32")
     if shared:
         tree["shared_gate"] = ParamSpec((D, shared), ("embed", "mlp"))
         tree["shared_up"] = ParamSpec((D, shared), ("embed", "mlp"))
@@ -46,12 +50,28 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
     return tree
 
 
-def route(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[Routing, jax.Array]:
-    """The routing of h [..., D] and the weights [..., k] float32 of the chosen experts."""
+def route(
+    h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None = None
+) -> tuple[Routing, jax.Array]:
+    """The routing of h [..., D] and the weights [..., k] float32 of the chosen experts.
+
+    The router's sums, its scores and the choice are in float32, whatever the type of h: its logits are not rounded.
+    DeepSeek-V2 and V3 do the same; Mixtral, Qwen3-MoE and OLMoE round the logits to the type of h. Equal scores rank by
+    the lower index. Groups that are not chosen are excluded, as in DeepSeek's inference code; transformers sets their
+    scores to 0, which differs if a bias makes all other scores negative.
+
+    Args:
+      h: [..., D].
+      weights: of one layer.
+      config: the model.
+      replay: [..., k] integers; the experts to use in place of those that the scores choose.
+    """
     own = _experts(config)
     logits = einsum_f32("...d,de->...e", h, weights["router"])
     scores = jax.nn.sigmoid(logits) if own.scores == "sigmoid" else jax.nn.softmax(logits, axis=-1)
-    ranked = scores + weights["router_bias"].astype(jnp.float32) if own.bias else scores
+    ranked = jax.lax.stop_gradient(scores)
+    if own.bias:
+        ranked = ranked + jax.lax.stop_gradient(weights[ROUTER_BIAS]).astype(jnp.float32)
     if own.groups > 1:
         grouped = ranked.reshape(*ranked.shape[:-1], own.groups, -1)
         best = jax.lax.top_k(grouped, 2 if own.group_score == "two highest" else 1)[0].sum(axis=-1)
@@ -59,30 +79,61 @@ def route(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[Routing, 
         allowed = jax.nn.one_hot(kept, own.groups, dtype=bool).any(axis=-2)
         ranked = jnp.where(allowed[..., None], grouped, -jnp.inf).reshape(ranked.shape)
     chosen = jax.lax.top_k(ranked, own.active)[1]
-    share = jnp.take_along_axis(scores, chosen, axis=-1)
+    used = chosen if replay is None else replay.astype(jnp.int32)
+    share = jnp.take_along_axis(scores, used, axis=-1)
     if own.normalise:
-        share = share / share.sum(axis=-1, keepdims=True)
-    return Routing(chosen, scores), share * own.scale
+        share = share / (share.sum(axis=-1, keepdims=True) + 1e-20)  # sigmoids of very low logits are 0 in float32
+    return Routing(used, chosen, scores), share * own.scale
 
 
-def _apply(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, Routing]:
-    """Each expert over all tokens, which is exact and simple; the unused products are multiplied by 0."""
-    routing, share = route(h, weights, config)
-    used = (jax.nn.one_hot(routing.experts, _experts(config).number) * share[..., None]).sum(axis=-2)  # [..., E]
-    gate = jnp.einsum("...d,edf->...ef", h, weights["gate"])
-    up = jnp.einsum("...d,edf->...ef", h, weights["up"])
-    y = jnp.einsum("...ef,efd->...ed", gated(gate, up), weights["down"])
-    y = einsum_f32("...ed,...e->...d", y, used).astype(h.dtype)
+def _apply(
+    h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None = None
+) -> tuple[jax.Array, Routing]:
+    routing, share = route(h, weights, config, replay)
+    y = _routed(h, routing.experts, share, weights, config).astype(h.dtype)
     if _experts(config).shared_width:
-        shared = gated(
-            jnp.einsum("...d,df->...f", h, weights["shared_gate"]), jnp.einsum("...d,df->...f", h, weights["shared_up"])
-        )
-        y = y + jnp.einsum("...f,fd->...d", shared, weights["shared_down"])
+        gate = jnp.einsum("...d,df->...f", h, weights["shared_gate"])
+        up = jnp.einsum("...d,df->...f", h, weights["shared_up"])
+        y = y + jnp.einsum("...f,fd->...d", gated(gate, up), weights["shared_down"])
     return y, routing
+
+
+def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    """The sum of the experts [..., k] of h [..., D], times their ``share`` [..., k]: [..., D] float32.
+
+    Each device sorts its own tokens by expert. The hidden units of all experts are split over the model axis.
+    """
+    names, mesh = ("gate", "up", "down"), compiler_mesh()
+    matrices = [weights[name] for name in names]
+    if mesh is None:
+        return _sum_of_experts(h, experts, share, *matrices)
+    kinds = specs(config)
+    split = [decoding_partition(kinds[name], mesh) for name in names]
+    tokens = partition(h.shape, ("batch", *[None] * (h.ndim - 1)), mesh)
+
+    def on_device(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array) -> jax.Array:
+        y = _sum_of_experts(h, experts, share, *matrices)
+        return jax.lax.psum(y, "model") if "model" in split[0] else y
+
+    shards = jax.shard_map(
+        on_device, mesh=mesh, in_specs=(tokens, tokens, tokens, *split), out_specs=tokens, check_vma=False
+    )
+    return shards(h, experts, share, *matrices)
+
+
+def _sum_of_experts(
+    h: jax.Array, experts: jax.Array, share: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array
+) -> jax.Array:
+    k = experts.shape[-1]
+    order = order_by_group(experts.reshape(-1, k), gate.shape[0])
+    x = to_groups(h.reshape(-1, h.shape[-1]), order)
+    hidden = gated(grouped_product(x, gate, order.sizes), grouped_product(x, up, order.sizes))
+    y = from_groups(grouped_product(hidden, down, order.sizes), order, k)
+    return einsum_f32("nkd,nk->nd", y, share.reshape(-1, k)).reshape(h.shape)
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
     return weights
 
 
-ROUTED = FeedForward(specs, _apply, _decoding_weights, _apply)
+ROUTED = FeedForward(specs, _apply, _decoding_weights, _apply, routed=True)

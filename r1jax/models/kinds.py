@@ -52,9 +52,14 @@ class FeedForward:
 
     specs: Callable[[ModelConfig], dict[str, ParamSpec]]
     """Parameter specs of one layer."""
-    apply: Callable[[jax.Array, Params, ModelConfig], tuple[jax.Array, Any]]
-    """(h [B, T, D], weights, config) -> y [B, T, D], and the routing of the tokens; None without experts."""
+    apply: Callable[[jax.Array, Params, ModelConfig, jax.Array | None], tuple[jax.Array, Any]]
+    """(h [B, T, D], weights, config, replay) -> y [B, T, D], and the routing of the tokens; None without experts.
+
+    replay: [B, T, k], the experts to use in place of the router's choice; None: the choice.
+    """
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[[jax.Array, Params, ModelConfig], tuple[jax.Array, Any]]
     """(h [S, D], decoding weights, config) -> y [S, D], and the routing of the tokens; None without experts."""
+    routed: bool = False
+    """True if the tokens have a routing."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.decode_attention import Context, attend_cached
 from r1jax.models.attention import causal_attention
 from r1jax.models.config import Latent, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
-from r1jax.models.rotary import rotate
-from r1jax.sharding import Params, ParamSpec
+from r1jax.models.rotary import rotate, score_factor
+from r1jax.sharding import Params, ParamSpec, constrain
 
 
 def _latent(config: ModelConfig) -> Latent:
@@ -50,44 +50,70 @@ def _cache(config: ModelConfig) -> tuple[CacheShape, ...]:
     return (CacheShape(1, _latent(config).kv_rank + _latent(config).rope_dim),)  # compressed vector, rotated key
 
 
-def _queries(h: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    """Queries [..., H, nope] and rotated queries [..., H, rope] of h [..., D]."""
+def _scale(config: ModelConfig) -> float:
+    """Factor on the scores: 1 / sqrt(nope + rope), times that of YaRN."""
+    return config.head_dim**-0.5 * score_factor(config)
+
+
+def _queries(x: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Queries [..., H, nope] and rotated queries [..., H, rope].
+
+    x is [..., Rq], the compressed queries before their norm, or [..., D] without compression.
+    """
     own = _latent(config)
     if own.query_rank:
-        h = rms_norm(jnp.einsum("...d,dr->...r", h, weights["query_down"]), weights["query_norm"], config.norm_eps)
-        q = jnp.einsum("...r,rhk->...hk", h, weights["query_up"])
-    else:
-        q = jnp.einsum("...d,dhk->...hk", h, weights["query"])
+        x = rms_norm(x, weights["query_norm"], config.norm_eps)
+    q = jnp.einsum("...r,rhk->...hk", x, weights["query_up" if own.query_rank else "query"])
     plain, turned = jnp.split(q, [own.nope_dim], axis=-1)
     return plain, rotate(turned, *rotation)
 
 
-def _compressed(h: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> jax.Array:
-    """What is cached of h [..., D]: the normalised compressed vector and the rotated key, [..., 1, R + rope]."""
-    x = jnp.einsum("...d,dr->...r", h, weights["kv_down"])
-    vector, key = jnp.split(x, [_latent(config).kv_rank], axis=-1)
-    vector = rms_norm(vector, weights["kv_norm"], config.norm_eps)[..., None, :]
-    return jnp.concatenate([vector, rotate(key[..., None, :], *rotation)], axis=-1)
+def _kept(x: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> jax.Array:
+    """What is cached of a token: its compressed vector, normalised, and its rotated key, [..., 1, R + rope].
+
+    x is [..., R + rope], the product with "kv_down".
+    """
+    vector, key = jnp.split(x[..., None, :], [_latent(config).kv_rank], axis=-1)
+    return jnp.concatenate([rms_norm(vector, weights["kv_norm"], config.norm_eps), rotate(key, *rotation)], axis=-1)
 
 
 def _attend(
     h: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig, segments: jax.Array | None
 ) -> tuple[jax.Array, Cached]:
     own, H = _latent(config), config.num_heads
-    q = jnp.concatenate(_queries(h, weights, rotation, config), axis=-1)
-    cached = _compressed(h, weights, rotation, config)
-    vector, key = jnp.split(cached, [own.kv_rank], axis=-1)
+
+    def down(name: str) -> jax.Array:  # the same on all devices of the model axis: all heads read all of it
+        return constrain(jnp.einsum("...d,dr->...r", h, weights[name]), "batch", None, None)
+
+    q = jnp.concatenate(_queries(down("query_down") if own.query_rank else h, weights, rotation, config), axis=-1)
+    kept = _kept(down("kv_down"), weights, rotation, config)
+    vector, key = jnp.split(kept, [own.kv_rank], axis=-1)
     up = jnp.einsum("...r,rhk->...hk", vector[..., 0, :], weights["kv_up"])
     k, v = jnp.split(up, [own.nope_dim], axis=-1)
     k = jnp.concatenate([k, jnp.broadcast_to(key, (*key.shape[:-2], H, own.rope_dim))], axis=-1)
-    # The kernels take values of the size of the keys.
-    v = jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, max(0, k.shape[-1] - own.value_dim))])
-    y = causal_attention(q, k, v, config, segments)[..., : own.value_dim]
-    return jnp.einsum("...hk,hkd->...d", y, weights["output"]), (cached,)
+    # The kernels take keys and values of one size. Zeros at the end of queries and keys add nothing to the scores.
+    size = max(config.head_dim, own.value_dim)
+    q, k, v = (jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, size - a.shape[-1])]) for a in (q, k, v))
+    y = causal_attention(q, k, v, config, segments, _scale(config))[..., : own.value_dim]
+    return jnp.einsum("...hk,hkd->...d", y, weights["output"]), (kept,)
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
-    return weights
+    """Splits "kv_up" into "key_up" [H, nope, R] and "value_up" [H, R, value], which decode absorbs.
+
+    If queries are compressed, "down" [D, Rq + R + rope] joins "query_down" and "kv_down", which have the same input.
+    All other weights are as in ``specs``.
+    """
+    own = _latent(config)
+    key_up, value_up = jnp.split(weights["kv_up"], [own.nope_dim], axis=-1)
+    split = {
+        "key_up": constrain(key_up.transpose(1, 2, 0), "heads", None, None),
+        "value_up": constrain(value_up.transpose(1, 0, 2), "heads", None, None),
+    }
+    if own.query_rank:
+        split["down"] = jnp.concatenate([weights["query_down"], weights["kv_down"]], axis=-1)
+    replaced = ("kv_up", "query_down", "kv_down") if own.query_rank else ("kv_up",)
+    return {name: w for name, w in weights.items() if name not in replaced} | split
 
 
 def _decode(
@@ -100,7 +126,23 @@ def _decode(
     entry: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
-    raise NotImplementedError
+    """Attention with one key head, whose values are the first R numbers of the keys.
+
+    With kv_up = (W_k, W_v), q . (W_k c) = (W_k^T q) . c, and the sum of w_t W_v c_t is W_v applied to that of w_t c_t.
+    """
+    own = _latent(config)
+    if own.query_rank:
+        x, kept = jnp.split(h @ weights["down"], [own.query_rank], axis=-1)
+    else:
+        x, kept = h, h @ weights["kv_down"]
+    plain, turned = _queries(x, weights, rotation, config)
+    q = jnp.concatenate([jnp.einsum("shk,hkr->shr", plain, weights["key_up"]), turned], axis=-1)
+    kept = _kept(kept, weights, rotation, config)
+    ring = (jax.lax.dynamic_update_slice_in_dim(ring[0], kept[:, :, None], entry, axis=2),)
+    # The weighted sum of the whole keys costs rope / R more than that of the values, which would be copied.
+    y = attend_cached(q[:, None], prefix, ring, context, entry, _scale(config))[:, 0, :, : own.kv_rank]
+    y = jnp.einsum("shr,hrk->shk", y, weights["value_up"])
+    return jnp.einsum("shk,hkd->sd", y, weights["output"]), ring
 
 
 LATENT = Attention(specs, _cache, _attend, _decoding_weights, _decode)

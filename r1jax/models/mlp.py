@@ -42,7 +42,7 @@ def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax
     return add_bias(y, weights["down_bias"]) if config.mlp_bias else y
 
 
-def _apply(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
+def _apply(h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None) -> tuple[jax.Array, None]:
     return mlp(h, weights, config), None
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
+from r1jax.models.experts import ROUTER_BIAS
 from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
@@ -60,8 +61,12 @@ def with_scalar_head(params: Params, config: ModelConfig) -> tuple[Params, Model
 
 
 def cast(params: Params, config: ModelConfig) -> Params:
-    """Casts the parameters to config.dtype, the type of matrix products."""
-    return jax.tree.map(lambda w: w.astype(config.dtype), params)
+    """Casts the parameters to config.dtype, the type of matrix products, but not the bias of routers."""
+
+    def one(path: Any, weight: jax.Array) -> jax.Array:
+        return weight if path[-1].key == ROUTER_BIAS else weight.astype(config.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def prepare(params: Params, config: ModelConfig) -> Params:
@@ -126,25 +131,38 @@ class Extras:
 
 
 def block(
-    x: jax.Array, weights: Params, rotation: Rotation, run: Run, config: ModelConfig, segments: jax.Array | None = None
+    x: jax.Array,
+    weights: Params,
+    rotation: Rotation,
+    run: Run,
+    config: ModelConfig,
+    segments: jax.Array | None = None,
+    replay: jax.Array | None = None,
 ) -> tuple[jax.Array, Cached, Any]:
     """One decoder block over whole sequences: x [B, T, D], what is cached of each token, and the routing."""
     h = _normed(x, weights["attention_norm"], config)
     y, cached = run.attention.attend(h, weights["attention"], rotation, config, segments)
     x = constrain(x + y, "batch", None, None)
     h = _normed(x, weights["mlp_norm"], config)
-    y, routing = run.feed_forward.apply(h, weights["mlp"], config)
+    y, routing = run.feed_forward.apply(h, weights["mlp"], config, replay)
     return constrain(x + y, "batch", None, None), cached, routing
 
 
 def hidden_states(
-    params: Params, tokens: jax.Array, config: ModelConfig, with_cache: bool = False, segments: jax.Array | None = None
+    params: Params,
+    tokens: jax.Array,
+    config: ModelConfig,
+    with_cache: bool = False,
+    segments: jax.Array | None = None,
+    replay: jax.Array | None = None,
 ) -> tuple[jax.Array, Extras]:
     """Final normalised states [B, T, D] of tokens [B, T]; with_cache also returns what decoding keeps of each token.
 
     Attention is causal, so padding must be on the right, where no token attends to it. If rows hold several texts,
     segments [B, T] int32 numbers them, and each token attends only to its own text. Positions continue from text to
     text, since rotary attention depends only on the distance between tokens.
+
+    replay: [B, T, L, k], the experts of each token in the L layers with experts; None: the routers choose.
     """
     chex.assert_rank(tokens, 2)
     params = cast(params, config)
@@ -152,16 +170,17 @@ def hidden_states(
     x = embed(params, tokens, config)
     cache, routing = [], []
     for run in runs(config):
+        replayed = None if replay is None or not run.feed_forward.routed else jnp.moveaxis(replay, 2, 0)
 
-        def body(x: jax.Array, weights: Params, run: Run = run) -> tuple[jax.Array, Any]:
-            x, cached, routed = block(x, weights, rotation, run, config, segments)
+        def body(x: jax.Array, layer: tuple[Params, jax.Array | None], run: Run = run) -> tuple[jax.Array, Any]:
+            x, cached, routed = block(x, layer[0], rotation, run, config, segments, layer[1])
             return x, (cached if with_cache else None, routed)
 
         if config.remat == "block":
             body = jax.checkpoint(body)
         elif config.remat == "dots":
             body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        x, (cached, routed) = jax.lax.scan(body, x, params[run.name], unroll=config.unroll)
+        x, (cached, routed) = jax.lax.scan(body, x, (params[run.name], replayed), unroll=config.unroll)
         cache.append(cached)
         routing.append(routed)
     return _normed(x, params["final_norm"], config), Extras(tuple(cache), tuple(routing))
@@ -183,6 +202,10 @@ def scores(params: Params, tokens: jax.Array, lengths: jax.Array, config: ModelC
 
     Tokens beyond the length are ignored. config.head must be "scalar".
     """
-    x, _ = hidden_states(params, tokens, config)
-    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return scores_of_states(params, hidden_states(params, tokens, config)[0], lengths, config)
+
+
+def scores_of_states(params: Params, h: jax.Array, lengths: jax.Array, config: ModelConfig) -> jax.Array:
+    """``scores`` of sequences with final states h [B, T, D]."""
+    last = jnp.take_along_axis(h, (lengths - 1)[:, None, None], axis=1)[:, 0]
     return einsum_f32("bd,do->bo", last, params["score"].astype(config.dtype))[:, 0]

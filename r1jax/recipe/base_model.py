@@ -43,6 +43,12 @@ def base_title(base: str) -> str:
     return hub.describe(resolve(base)[0]) if base != PRETRAIN and hub.parse_name(base) else short_name(base)
 
 
+def run_name(base: str, pretrain: PretrainConfig) -> str:
+    """The name of the base model in the default output folder, with the architecture of a pretrained one."""
+    other = base == PRETRAIN and pretrain.architecture != PretrainConfig().architecture
+    return f"{short_name(base)}-{pretrain.architecture}" if other else short_name(base)
+
+
 def small_base_stage(steps: int = 900, seed: int = 0) -> Stage:
     """The stage that pretrains a small model on two-digit sums and differences, as experiments/r1_zero.py does.
 

@@ -33,6 +33,7 @@ from r1jax.settings import may_change
 from r1jax.sharding import Params, entered_mesh
 from r1jax.tokenizer import Tokenizer
 from r1jax.tokenizer.base import same_vocabulary
+from r1jax.training.balance import expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.metrics import Metrics, reduce_metrics, totals
@@ -105,10 +106,14 @@ def match_sums(
     configs: tuple[ModelConfig, ModelConfig],
     config: MatchConfig,
     temperature: float,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """KL divergence summed over the completion tokens, and their count. configs: the student's, the teacher's."""
+) -> tuple[jax.Array, tuple[jax.Array, Metrics, jax.Array | None]]:
+    """KL divergence summed over the completion tokens; their count, metrics, and the load of the student's experts.
+
+    The sum includes the balance loss of experts, if it has a weight; the metric "kl" does not.
+    configs: the student's, the teacher's.
+    """
     tokens, mask = batch
-    own, _ = hidden_states(params, tokens[:, :-1], configs[0])
+    own, extras = hidden_states(params, tokens[:, :-1], configs[0])
     other, _ = hidden_states(teacher, tokens[:, :-1], configs[1])
     # A model may have more rows of embeddings than the tokenizer has ids.
     size = min(configs[0].vocab_size, configs[1].vocab_size)
@@ -117,7 +122,12 @@ def match_sums(
         for h, w, c in ((own, params, configs[0]), (other, teacher, configs[1]))
     ]
     total = kl_sum(pair[0], pair[1], mask, config.direction, temperature, config.logprob_chunk)
-    return total, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(total))
+    balanced, metrics = with_balance_loss(jnp.zeros(mask.shape), extras, mask, configs[0], config.balance)
+    count = mask.sum().astype(jnp.float32)
+    metrics |= {"kl": (jax.lax.stop_gradient(total), count)}
+    if config.balance_loss:
+        total = total + jnp.where(mask, balanced, 0.0).sum()
+    return total, (count, metrics, expert_load(extras, mask, configs[0]))
 
 
 @partial(
@@ -139,9 +149,10 @@ def _update(
     def part_gradient(params: Params, part: Any) -> Any:
         return gradient(params, part, teacher, configs, config, temperature)
 
-    (grads, count), (sums,) = accumulate(part_gradient, params, batch, microbatches)
-    state, metrics = apply_gradients(state, grads, count, optimizer, configs[0])
-    return state, {"kl": (sums.sum(), count)} | metrics
+    (grads, count), found = accumulate(part_gradient, params, batch, microbatches)
+    sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
+    state, metrics = apply_gradients(state, grads, count, optimizer, configs[0], load, config.router_bias_speed)
+    return state, sums | metrics
 
 
 def match(

@@ -20,7 +20,7 @@ from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig, bilingual_do
 from r1jax.data.text.corpus import CorpusConfig, documents
 from r1jax.data.text.template import TAGS, Template, find_template
 from r1jax.errors import UserError
-from r1jax.models.config import Architecture, ModelConfig
+from r1jax.models.config import Architecture, Experts, Latent, ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.stage import Figures, Inputs
 from r1jax.seeds import stage_key, stage_seed
@@ -59,8 +59,9 @@ class PretrainConfig(OptimizerConfig):
     warmup_steps: int = 30
     schedule: Schedule = "cosine"
     weight_decay: float = 0.1
+    router_bias_speed: float = 1e-3
     architecture: Architecture = "llama"
-    """The architecture of the decoder: llama, qwen2 or qwen3."""
+    """The architecture of the decoder: llama, qwen2, qwen3, or deepseek_v3 (latent attention and experts)."""
     corpus: CorpusConfig | BilingualCorpusConfig = CorpusConfig()
 
     def __post_init__(self) -> None:
@@ -69,6 +70,11 @@ class PretrainConfig(OptimizerConfig):
             raise UserError("pretrain: steps, batch and num-layers must be at least 1 and width at least 8")
         if self.hidden_size % 64:
             raise UserError(f"pretrain: hidden-size {self.hidden_size} must be a multiple of 64, two heads of 32")
+        known = ("llama", "qwen2", "qwen3", "deepseek_v3")
+        if self.architecture not in known:
+            raise UserError(f"pretrain: architecture {self.architecture} is not one of {', '.join(known)}")
+        if self.architecture == "deepseek_v3" and self.num_layers < 2:
+            raise UserError("pretrain: num-layers must be at least 2 for deepseek_v3, whose first layer is dense")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,8 +150,13 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Tokenizer:
 
 
 def model_config(config: PretrainConfig, vocab_size: int, context: int) -> ModelConfig:
-    """A small decoder with heads of size 32 and two query heads per key/value head."""
-    return ModelConfig(
+    """A small decoder with heads of size 32 and two query heads per key/value head.
+
+    The architecture deepseek_v3 has latent attention and, after a dense layer, a shared expert and 8 routed ones in 4
+    groups. A token uses as many feed-forward weights as in the other architectures.
+    """
+    heads = config.hidden_size // 32
+    model = ModelConfig(
         architecture=config.architecture,
         attention_bias=config.architecture == "qwen2",
         qk_norm=config.architecture == "qwen3",
@@ -153,10 +164,30 @@ def model_config(config: PretrainConfig, vocab_size: int, context: int) -> Model
         hidden_size=config.hidden_size,
         intermediate_size=3 * config.hidden_size,
         num_layers=config.num_layers,
-        num_heads=config.hidden_size // 32,
-        num_kv_heads=config.hidden_size // 64,
+        num_heads=heads,
+        num_kv_heads=heads // 2,
         head_dim=32,
         context_length=context,
+    )
+    if config.architecture != "deepseek_v3":
+        return model
+    return dataclasses.replace(
+        model,
+        num_kv_heads=heads,
+        latent=Latent(kv_rank=32, nope_dim=16, rope_dim=16, value_dim=32, query_rank=config.hidden_size // 2),
+        experts=Experts(
+            number=8,
+            active=2,
+            width=config.hidden_size,
+            shared_width=config.hidden_size,
+            dense_layers=1,
+            scores="sigmoid",
+            scale=2.5,
+            groups=4,
+            active_groups=2,
+            group_score="two highest",
+            bias=True,
+        ),
     )
 
 
@@ -198,7 +229,7 @@ def pretrain(
         began = time.perf_counter()
         picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
         batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
-        state, metrics = language_model_update(state, batch, optimizer, model)
+        state, metrics = language_model_update(state, batch, optimizer, model, balance=config.balance)
         row = reduce_metrics(metrics)
         learned = float(mask[picked].sum())
         return state, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}

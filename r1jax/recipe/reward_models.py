@@ -31,9 +31,11 @@ from r1jax.rewards.model import pad_rows
 from r1jax.seeds import stage_seed
 from r1jax.settings import may_change
 from r1jax.sharding import Params, batch_sharding, data_devices, entered_mesh
+from r1jax.traced import enabled
+from r1jax.training.balance import OFF, Balance, expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate, check_microbatch
 from r1jax.training.loop import SaveConfig, TrainingLoop
-from r1jax.training.metrics import Metrics, reduce_metrics, totals
+from r1jax.training.metrics import Metrics, merge, reduce_metrics, totals
 from r1jax.training.optimizer import OptimizerConfig, make_optimizer, warn_of_rounding
 from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
 
@@ -100,36 +102,61 @@ def check_reward_model(config: RewardModelConfig, data_axis: int) -> None:
     check_microbatch(config.microbatch_size, "judgements", data_axis, settings)
 
 
-def judgement_sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Sum of the losses of a batch, the number of judgements that count, and the number that the model gets right.
+def judgement_sums(
+    params: Params, batch: Batch, config: ModelConfig, balance: Balance = OFF
+) -> tuple[jax.Array, tuple[jax.Array, tuple[Metrics, jax.Array | None]]]:
+    """Sum of the losses of a batch, the number of judgements that count, metrics, and the load of experts.
+
+    The sum includes the balance loss of experts, if it has a weight; the metrics "loss" and "accuracy" do not.
 
     batch: "counts" [B] bool; "tokens" [B, T] int32 and "lengths" [B] int32 of the response or, for pairs, of the chosen
     reply; for pairs "other_tokens" and "other_lengths" of the rejected reply; else "safe" [B] bool.
     """
-    s = transformer.scores(params, batch["tokens"], batch["lengths"], config)
     counts = batch["counts"]
+    balanced, metrics, loads = jnp.zeros(counts.shape), [], []  # of each pass
+
+    def scores(tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        nonlocal balanced
+        h, extras = transformer.hidden_states(params, tokens, config)
+        mask = (jnp.arange(tokens.shape[1]) < lengths[:, None]) & counts[:, None]
+        balanced, found = with_balance_loss(balanced, extras, mask, config, balance)
+        metrics.append(found)
+        loads.append(expert_load(extras, mask, config))
+        return transformer.scores_of_states(params, h, lengths, config)
+
+    s = scores(batch["tokens"], batch["lengths"])
     if "other_tokens" in batch:
-        worse = transformer.scores(params, batch["other_tokens"], batch["other_lengths"], config)
+        worse = scores(batch["other_tokens"], batch["other_lengths"])
         loss, right = pairwise_loss(s, worse, counts), s > worse
     else:
         # A score of exactly 0 predicts neither label, so it counts as wrong.
         loss, right = pointwise_loss(s, batch["safe"], counts), jnp.where(batch["safe"], s > 0, s < 0)
-    return loss, (counts.sum().astype(jnp.float32), (right & counts).sum().astype(jnp.float32))
+    count = counts.sum().astype(jnp.float32)
+    sums = merge([*metrics, {"loss": (loss, count), "accuracy": ((right & counts).sum().astype(jnp.float32), count)}])
+    if enabled(balance.loss_weight):
+        loss = loss + jnp.where(counts, balanced, 0.0).sum()
+    return loss, (count, (sums, None if config.experts is None else jnp.stack(loads).sum(axis=0)))
 
 
-@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "balance"), donate_argnames="state")
 def _update(
-    state: TrainState, batch: Batch, optimizer: optax.GradientTransformation, config: ModelConfig, microbatches: int
+    state: TrainState,
+    batch: Batch,
+    optimizer: optax.GradientTransformation,
+    config: ModelConfig,
+    microbatches: int,
+    balance: Balance,
 ) -> tuple[TrainState, Metrics]:
-    def gradient(params: Params, part: Batch) -> tuple[Params, tuple[jax.Array, jax.Array, jax.Array]]:
-        (loss, (count, right)), grads = jax.value_and_grad(judgement_sums, has_aux=True)(params, part, config)
-        return grads, (count, loss, right)
-
-    params = transformer.prepare(state.params, config)
-    (grads, count), sums = accumulate(gradient, params, batch, microbatches)
-    loss, right = (x.sum() for x in sums)
-    state, metrics = apply_gradients(state, grads, count, optimizer, config)
-    return state, {"loss": (loss, count), "accuracy": (right, count)} | metrics
+    gradient = jax.grad(judgement_sums, has_aux=True)
+    (grads, count), (found,) = accumulate(
+        lambda params, part: gradient(params, part, config, balance),
+        transformer.prepare(state.params, config),
+        batch,
+        microbatches,
+    )
+    sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
+    state, metrics = apply_gradients(state, grads, count, optimizer, config, load, balance.bias_speed)
+    return state, sums | metrics
 
 
 _sums = jax.jit(judgement_sums, static_argnames="config")
@@ -182,14 +209,16 @@ def train_reward_model(
         start = epoch * len(learned)
         places = range(start + part * config.batch, min(start + (part + 1) * config.batch, start + len(learned)))
         items = [learned[cast(int, order[i])] for i in places]
-        state, metrics = _update(state, batch_of(items, config.batch), optimizer, settings, config.batch // rows)
+        state, metrics = _update(
+            state, batch_of(items, config.batch), optimizer, settings, config.batch // rows, config.balance
+        )
         return state, reduce_metrics(metrics)
 
     with TrainingLoop(folder, name, updates, save) as loop:
         state = loop.start(shapes, lambda: init_state(model.params, optimizer, shapes), model.params)
         state = loop.fit(state, step_fn)
     parts = [held_out[i : i + rows] for i in range(0, len(held_out), rows)]
-    right = sum(float(_sums(state.params, batch_of(part, rows), settings)[1][1]) for part in parts)
+    right = sum(float(_sums(state.params, batch_of(part, rows), settings)[1][1][0]["accuracy"][0]) for part in parts)
     figures = {
         "judgements": len(learned),
         "held_out": len(held_out),

@@ -160,7 +160,9 @@ def sft(
             current = (epoch, epoch_batches(epoch))
         part = current[1][step - starts[epoch]]
         batch = jax.device_put(part, batch_sharding())
-        state, metrics = language_model_update(state, batch, optimizer, settings, microbatches, config.logprob_chunk)
+        state, metrics = language_model_update(
+            state, batch, optimizer, settings, microbatches, config.logprob_chunk, config.balance
+        )
         row |= reduce_metrics(metrics)
         row["tokens"] = float(part["mask"].sum())
         row["tokens_per_second"] = row["tokens"] / (time.perf_counter() - began)

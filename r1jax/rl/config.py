@@ -16,6 +16,7 @@ from r1jax.cli import Named
 from r1jax.errors import UserError
 from r1jax.sampling.processors import Sampling
 from r1jax.settings import may_change, may_rise
+from r1jax.training.balance import Balance
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.optimizer import OptimizerConfig
 
@@ -30,6 +31,7 @@ class UpdateContext:
     max_tokens: int = 128  # of a completion
     on_policy: bool = False  # one update a rollout: the old policy is the current one
     chunk: int = 2048  # tokens whose logits are in memory at one time
+    balance: Balance = Balance()  # of the policy's experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,11 @@ class RLConfig(OptimizerConfig):
     def context(self, sampling: Sampling) -> UpdateContext:
         """What the updates need to know of the step."""
         return UpdateContext(
-            sampling.policy_temperature, sampling.max_tokens, on_policy=self.updates == 1, chunk=self.logprob_chunk
+            sampling.policy_temperature,
+            sampling.max_tokens,
+            on_policy=self.updates == 1,
+            chunk=self.logprob_chunk,
+            balance=self.balance,
         )
 
 

@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 from r1jax.algorithms.interface import Algorithm, RolloutTokens, Values
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import hidden_states, prepare, with_scalar_head
+from r1jax.models.transformer import Extras, hidden_states, prepare, with_scalar_head
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import RLConfig, UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
 from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, constrain
 from r1jax.traced import holds_arrays, program, replace
+from r1jax.training.balance import expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate, split_microbatches
 from r1jax.training.metrics import Metrics
 from r1jax.training.optimizer import OptimizerConfig, build_optimizer, make_optimizer
@@ -68,13 +69,16 @@ def init_learner(policy: Params, learner: Learner, mesh: Mesh, start: Params | N
     return init_state(start, learner.optimizer, learner_shapes(learner, mesh))
 
 
-def _output(params: Params, tokens: jax.Array, learner: Learner, context: UpdateContext, first: int) -> jax.Array:
+def _output(
+    params: Params, tokens: jax.Array, learner: Learner, context: UpdateContext, first: int
+) -> tuple[jax.Array, Extras]:
     """[B, T] float32 for tokens [B, T + 1]; the value at position t is of the text before tokens[:, t + 1]."""
     config = learner.config
     if config.head != "scalar":
-        return completion_logprobs(params, tokens, config, context.temperature, context.chunk, first)[0]
-    h, _ = hidden_states(params, tokens[:, :-1], config)
-    return einsum_f32("btd,do->bto", h, params["score"].astype(config.dtype))[..., 0]
+        logp, _, extras = completion_logprobs(params, tokens, config, context.temperature, context.chunk, first)
+        return logp, extras
+    h, extras = hidden_states(params, tokens[:, :-1], config)
+    return einsum_f32("btd,do->bto", h, params["score"].astype(config.dtype))[..., 0], extras
 
 
 @program(static_argnames=("learner", "context", "microbatches"))
@@ -85,7 +89,7 @@ def learner_output(
     params = prepare(params, learner.config)
 
     def one(rows: jax.Array) -> jax.Array:
-        return _output(params, rows, learner, context, batch.first)
+        return _output(params, rows, learner, context, batch.first)[0]
 
     parts = jax.lax.map(one, split_microbatches(batch.tokens, microbatches))  # [n, B/n, T]
     return jnp.where(batch.mask, jnp.swapaxes(parts, 0, 1).reshape(batch.mask.shape), 0.0)
@@ -133,15 +137,23 @@ def update_learner(
 ) -> tuple[TrainState, Metrics]:
     """The state of a learned model after one update on a minibatch, whose loss is divided by its own count."""
 
-    def sums(params: Params, part: Batch) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        output = jnp.where(part.mask, _output(params, part.tokens, learner, context, part.first), 0.0)
-        loss, count, metrics = algorithm.learned_loss(learner.name, output, part.mask, part.targets[learner.name])
-        return loss, (count, metrics | {"loss": (loss, count)})
+    config, balance = learner.config, learner.settings.balance
 
-    params = prepare(state.params, learner.config)
-    (grads, count), (parts,) = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
-    state, metrics = apply_gradients(state, grads, count, learner.optimizer, learner.config)
-    metrics = jax.tree.map(lambda x: x.sum(axis=0), parts) | metrics
+    def sums(params: Params, part: Batch) -> tuple[jax.Array, tuple[jax.Array, Metrics, jax.Array | None]]:
+        output, extras = _output(params, part.tokens, learner, context, part.first)
+        output = jnp.where(part.mask, output, 0.0)
+        loss, count, metrics = algorithm.learned_loss(learner.name, output, part.mask, part.targets[learner.name])
+        metrics = metrics | {"loss": (loss, count)}
+        _, balanced = with_balance_loss(jnp.zeros(len(part.mask)), extras, part.mask, config, balance)
+        for total, rows in balanced.values():  # the mean over rows, with the weight that the microbatch has
+            loss = loss + count * total / jnp.maximum(rows, 1.0)
+        return loss, (count, metrics | balanced, expert_load(extras, part.mask, config))
+
+    params = prepare(state.params, config)
+    (grads, count), found = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
+    parts, load = jax.tree.map(lambda x: x.sum(axis=0), found)
+    state, metrics = apply_gradients(state, grads, count, learner.optimizer, config, load, balance.bias_speed)
+    metrics = parts | metrics
     return state, {f"{learner.name}_{name}": value for name, value in metrics.items()}
 
 

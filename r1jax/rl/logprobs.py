@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import hidden_states, prepare, unembedding
+from r1jax.models.transformer import Extras, hidden_states, prepare, unembedding
 from r1jax.sharding import Params
 from r1jax.traced import program
 from r1jax.training.gradients import split_microbatches
@@ -15,15 +15,17 @@ from r1jax.training.gradients import split_microbatches
 
 def completion_logprobs(
     params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
+
+    Also what the forward pass computes besides.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
-    h, _ = hidden_states(params, tokens[:, :-1], config)
+    h, extras = hidden_states(params, tokens[:, :-1], config)
     pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
-    return logp, entropy
+    return logp, entropy, extras
 
 
 @program(static_argnames=("config", "temperature", "microbatches", "chunk", "first"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -72,7 +73,9 @@ def rl_shapes(setup: StepSetup) -> RLState:
     reference = None
     if setup.config.algorithm.needs_reference:
         reference = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, jnp.dtype(model.dtype), sharding=s.sharding), policy.params
+            lambda s, stored: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=stored.sharding),
+            jax.eval_shape(partial(cast, config=model), policy.params),
+            policy.params,
         )
     return RLState(policy, reference, {name: learner_shapes(one, mesh) for name, one in setup.learners.items()})
 

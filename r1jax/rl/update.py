@@ -15,6 +15,7 @@ from r1jax.rl.logprobs import completion_logprobs
 from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
 from r1jax.traced import program
+from r1jax.training.balance import expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
@@ -22,9 +23,14 @@ from r1jax.training.state import TrainState, apply_gradients
 
 def policy_sums(
     params: Params, batch: Batch, algorithm: Algorithm, context: UpdateContext, config: ModelConfig
-) -> tuple[jax.Array, tuple[jax.Array, Metrics, Maxima]]:
-    """Sum of the algorithm's loss over a microbatch; its count, metrics as (sum, weight), and maxima."""
-    logp, entropy = completion_logprobs(params, batch.tokens, config, context.temperature, context.chunk, batch.first)
+) -> tuple[jax.Array, tuple[jax.Array, Metrics, Maxima, jax.Array | None]]:
+    """Sum of the algorithm's loss over a microbatch; its count, metrics as (sum, weight), maxima, and expert_load.
+
+    The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not.
+    """
+    logp, entropy, extras = completion_logprobs(
+        params, batch.tokens, config, context.temperature, context.chunk, batch.first
+    )
     mask = batch.mask
     logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities
     advantages = batch.advantages if batch.advantages.ndim == 2 else batch.advantages[:, None]
@@ -46,7 +52,11 @@ def policy_sums(
     weight = mask.sum().astype(jnp.float32)
     sums: Metrics = {name: (jnp.where(mask, x, 0.0).sum(), weight) for name, x in means.items()}
     sums["loss"] = (loss, count)
-    return loss, (count, sums, {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()})
+    balanced, balance_metrics = with_balance_loss(values, extras, mask, config, context.balance)
+    if balance_metrics:
+        loss, _ = algorithm.reduce(balanced, mask, context.max_tokens)
+    largest = {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()}
+    return loss, (count, sums | balance_metrics, largest, expert_load(extras, mask, config))
 
 
 @program(static_argnames=("algorithm", "context", "minibatches"))
@@ -82,13 +92,13 @@ def update(
     params = prepare(state.params, config)  # once, and not in every microbatch
     gradient = jax.grad(policy_sums, has_aux=True)
 
-    (grads, count), (sums, maxima) = accumulate(
+    (grads, count), (sums, maxima, load) = accumulate(
         lambda params, part: gradient(params, part, algorithm, context, config), params, batch, microbatches
     )
-    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    sums, load = jax.tree.map(lambda x: x.sum(axis=0), (sums, load))
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
 
     if divisor is not None:
         count = jnp.where(count > 0, divisor, 0.0)
-    state, metrics = apply_gradients(state, grads, count, optimizer, config)
+    state, metrics = apply_gradients(state, grads, count, optimizer, config, load, context.balance.bias_speed)
     return state, sums | metrics, maxima

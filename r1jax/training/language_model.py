@@ -13,27 +13,36 @@ from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sharding import Params
+from r1jax.training.balance import OFF, Balance, expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
 from r1jax.training.state import TrainState, apply_gradients
 
 
 def cross_entropy_sums(
-    params: Params, batch: dict[str, jax.Array], config: ModelConfig, chunk: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Sum of -log p(token) over the tokens of tokens[:, 1:] in the mask; their count, and the sum without gradient.
+    params: Params, batch: dict[str, jax.Array], config: ModelConfig, chunk: int, balance: Balance = OFF
+) -> tuple[jax.Array, tuple[jax.Array, tuple[Metrics, jax.Array | None]]]:
+    """Sum of -log p(token) over the tokens of tokens[:, 1:] in the mask; their count, metrics and load of experts.
+
+    The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not. The load is that of
+    balance.expert_load.
 
     batch: "tokens" [B, T + 1] int32, "mask" [B, T] bool and, if rows hold several texts, "segments" [B, T] int32, the
     text of each of tokens[:, :-1]. The first token of a text must not be in the mask, since nothing precedes it.
     """
     tokens, mask = batch["tokens"], batch["mask"]
-    h, _ = hidden_states(params, tokens[:, :-1], config, segments=batch.get("segments"))
+    h, extras = hidden_states(params, tokens[:, :-1], config, segments=batch.get("segments"))
     logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk)
     loss = -jnp.where(mask, logp, 0.0).sum()
-    return loss, (mask.sum().astype(jnp.float32), jax.lax.stop_gradient(loss))
+    count = mask.sum().astype(jnp.float32)
+    metrics: Metrics = {"loss": (jax.lax.stop_gradient(loss), count)}
+    balanced, found = with_balance_loss(-logp, extras, mask, config, balance)
+    if found:
+        loss = jnp.where(mask, balanced, 0.0).sum()
+    return loss, (count, (metrics | found, expert_load(extras, mask, config)))
 
 
-@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "chunk"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "chunk", "balance"), donate_argnames="state")
 def language_model_update(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -41,13 +50,15 @@ def language_model_update(
     config: ModelConfig,
     microbatches: int = 1,
     chunk: int = 2048,
+    balance: Balance = OFF,
 ) -> tuple[TrainState, Metrics]:
     """The state after one update on ``batch``; the loss in nats per token, and the metrics of apply_gradients."""
     gradient = jax.grad(cross_entropy_sums, has_aux=True)
 
     def part_gradient(params: Params, part: Any) -> Any:
-        return gradient(params, part, config, chunk)
+        return gradient(params, part, config, chunk, balance)
 
-    (grads, count), (losses,) = accumulate(part_gradient, prepare(state.params, config), batch, microbatches)
-    state, metrics = apply_gradients(state, grads, count, optimizer, config)
-    return state, {"loss": (losses.sum(), count)} | metrics
+    (grads, count), (found,) = accumulate(part_gradient, prepare(state.params, config), batch, microbatches)
+    sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
+    state, metrics = apply_gradients(state, grads, count, optimizer, config, load, balance.bias_speed)
+    return state, sums | metrics

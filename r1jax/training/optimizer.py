@@ -17,6 +17,7 @@ from r1jax.errors import UserError
 from r1jax.seeds import named_key
 from r1jax.sharding import Params
 from r1jax.traced import enabled, where_enabled
+from r1jax.training.balance import Balance
 
 Schedule = Literal["constant", "linear", "cosine"]
 Rounding = Literal["nearest", "stochastic"]
@@ -48,6 +49,12 @@ class OptimizerConfig:
     """Type of the stored weights and moments; float32 also works when the model computes in bfloat16."""
     rounding: Rounding = "nearest"
     """Rounding of bfloat16 weights after an update; stochastic rounds up or down at random, without bias."""
+    router_bias_speed: float = 0.0
+    """Change of the bias of each expert after an update, towards equal load (arXiv 2408.15664), if the model has such
+    biases. DeepSeek-V3 is pretrained with 0.001, and with 0 at the end."""
+    balance_loss: float = 0.0
+    """Weight of the sequence-wise loss that balances the load of experts, if the model has experts. DeepSeek-V3 is
+    pretrained with 0.0001 (arXiv 2412.19437)."""
 
     def __post_init__(self) -> None:
         known = {"schedule": Schedule, "param_dtype": Literal["float32", "bfloat16"], "rounding": Rounding}
@@ -65,8 +72,15 @@ class OptimizerConfig:
             raise UserError(f"learning-rate {self.learning_rate} must be at least 0")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"b1 {self.b1} and b2 {self.b2} must lie from 0 to below 1")
+        if self.router_bias_speed < 0 or self.balance_loss < 0:
+            raise UserError("router-bias-speed and balance-loss must be at least 0")
         if self.max_grad_norm < 0 or self.weight_decay < 0 or self.warmup_steps < 0 or self.eps <= 0:
             raise UserError("max-grad-norm, weight-decay and warmup-steps must be at least 0 and eps above 0")
+
+    @property
+    def balance(self) -> Balance:
+        """How updates balance the load of experts."""
+        return Balance(self.router_bias_speed, self.balance_loss)
 
 
 def learning_rate(config: OptimizerConfig, total_updates: int) -> optax.Schedule:
@@ -156,6 +170,8 @@ def apply_updates(params: Params, updates: Params, opt_state: Any) -> Params:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 9), count)
 
     def move(path: Any, weight: jax.Array, update: jax.Array) -> jax.Array:
+        if weight.dtype != jnp.bfloat16:
+            return weight + update
         own = named_key(key, jax.tree_util.keystr(path))
         return round_stochastically(weight.astype(jnp.float32) + update.astype(jnp.float32), own)
 

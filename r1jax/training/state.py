@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import Params, constrain_param, param_shapes, param_shardings
+from r1jax.training.balance import load_metrics, move_bias
 from r1jax.training.metrics import Metrics
 from r1jax.training.optimizer import OptimizerConfig, apply_updates
 
@@ -83,13 +84,22 @@ def _initial(optimizer: optax.GradientTransformation, tree: Any, leaves: tuple[A
 
 
 def apply_gradients(
-    state: TrainState, grads: Params, count: jax.Array, optimizer: optax.GradientTransformation, model: ModelConfig
+    state: TrainState,
+    grads: Params,
+    count: jax.Array,
+    optimizer: optax.GradientTransformation,
+    model: ModelConfig,
+    load: jax.Array | None = None,
+    bias_speed: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """The state after one update with the gradient ``grads / count`` (sums), and metrics of the update.
 
     A count of 0 means that nothing in the batch counts, and changes nothing: momentum, weight decay and the schedule
     would act without a gradient, too. A gradient that is not finite changes skipped_updates alone. The metrics are
     "gradient_norm" (of updates that count) and "empty_updates", the share of updates whose count is 0.
+
+    load: [L, E] of the batch from balance.expert_load; None without experts. It adds load_metrics, and moves the bias
+    of the routers by ``bias_speed``.
     """
     counted = count > 0
     grads = jax.tree.map(lambda g: g.astype(jnp.float32) / jnp.maximum(count, 1.0), grads)
@@ -104,11 +114,16 @@ def apply_gradients(
     )
     # Without constraints the compiler may choose other shardings for the results than for the arguments.
     specs = param_specs(model)
-    params = jax.tree.map(constrain_param, apply_updates(state.params, updates, opt_state), specs)
+    params = apply_updates(state.params, updates, opt_state)
+    if load is not None:
+        params = move_bias(params, load, model, bias_speed, counted & opt_state.last_finite)
+    params = jax.tree.map(constrain_param, params, specs)
     opt_state = optax.tree_utils.tree_map_params(optimizer, constrain_param, opt_state, specs)
     weight = counted.astype(jnp.float32)
     metrics: Metrics = {
         "gradient_norm": (jnp.where(counted, norm, 0.0), weight),
         "empty_updates": (1 - weight, jnp.ones(())),
     }
+    if load is not None:
+        metrics |= load_metrics(load, counted)
     return dataclasses.replace(state, params=params, opt_state=opt_state), metrics

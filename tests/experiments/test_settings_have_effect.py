@@ -92,6 +92,11 @@ def loss_program(config, tiny_config):
     return str(jax.make_jaxpr(lambda p, b: policy_sums(p, b, *static))(params, batch))
 
 
+def balance_of_experts(config):
+    """What updates get to know; tests/training/test_balance.py tests what they do with it."""
+    return config.rl.context(config.sampling).balance, config.pretrain.balance
+
+
 def forward_program(config, tiny_config):
     model = dataclasses.replace(tiny_config, dtype=config.dtype, remat=config.remat, unroll=config.unroll)
     params = jax.eval_shape(lambda: init_params(param_specs(model), jax.random.key(0)))
@@ -140,6 +145,7 @@ OBSERVERS = {
     optimiser_of("rl"): [f"rl.{n}" for n in ADAM.split()],
     optimiser_of("pretrain"): [f"pretrain.{n}" for n in ADAM.split()],
     loss_program: [f"rl.{n}" for n in LOSS.split()],
+    balance_of_experts: [f"{n}.{s}" for n in ["rl", "pretrain"] for s in ["router_bias_speed", "balance_loss"]],
     forward_program: ["dtype", "remat", "unroll"],
     kernel: ["attention"],
     base_model: [

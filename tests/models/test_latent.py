@@ -1,0 +1,166 @@
+"""Latent attention over whole sequences against loops in float64, and decoding against whole sequences."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.kernels.decode_attention import Context
+from r1jax.models import rotary
+from r1jax.models.latent import LATENT as KIND
+from r1jax.models.transformer import cast, forward, hidden_states, param_specs
+from r1jax.sharding import batch_sharding, make_mesh, param_shardings, place
+from r1jax.training.gradients import accumulate
+from r1jax.training.language_model import cross_entropy_sums
+from tests.helpers.latent import LATENT, PLAIN_QUERIES, sharp_params
+
+LENGTH = 13
+
+
+@pytest.fixture(scope="module")
+def params():
+    return {config: jax.device_get(sharp_params(config)) for config in (LATENT, PLAIN_QUERIES)}
+
+
+def norm(x, weight):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + LATENT.norm_eps) * weight
+
+
+def turned(x, angles, factor):
+    """The first half of the numbers are the real parts, the second half the imaginary parts."""
+    z = (x[: len(x) // 2] + 1j * x[len(x) // 2 :]) * factor * np.exp(1j * angles)
+    return np.concatenate([z.real, z.imag])
+
+
+def attended(h, weights, config):
+    """Head by head and token by token: h [T, D] -> [T, D]."""
+    own, frequencies, factor = config.latent, rotary.frequencies(config).astype(float), rotary.table_factor(config)
+    N, T, total = own.nope_dim, len(h), np.zeros_like(h)
+    down = h @ weights["kv_down"]
+    vectors = norm(down[:, : own.kv_rank], weights["kv_norm"])
+    shared = [turned(down[t, own.kv_rank :], t * frequencies, factor) for t in range(T)]
+    x, up = (norm(h @ weights["query_down"], weights["query_norm"]), "query_up") if own.query_rank else (h, "query")
+    for head in range(config.num_heads):
+        queries, ups = x @ weights[up][:, head], vectors @ weights["kv_up"][:, head]
+        for t in range(T):
+            rotated = turned(queries[t, N:], t * frequencies, factor)
+            scores = np.array([queries[t, :N] @ ups[s, :N] + rotated @ shared[s] for s in range(t + 1)])
+            shares = np.exp(scores * rotary.score_factor(config) / np.sqrt(N + own.rope_dim))
+            value = sum(share * ups[s, N:] for s, share in enumerate(shares / shares.sum()))
+            total[t] += value @ weights["output"][head]
+    return total
+
+
+def logits_of(params, tokens, config):
+    """Logits [T, V] in float64 of tokens [T]."""
+    params = jax.tree.map(lambda w: np.asarray(w, np.float64), params)
+    x = params["embedding"][tokens]
+    for layer in range(config.num_layers):
+        weights = jax.tree.map(lambda w, layer=layer: w[layer], params["layers"])
+        x = x + attended(norm(x, weights["attention_norm"]), weights["attention"], config)
+        h, mlp = norm(x, weights["mlp_norm"]), weights["mlp"]
+        gate = h @ mlp["gate"]
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ mlp["up"])) @ mlp["down"]
+    return norm(x, params["final_norm"]) @ params["unembedding"]
+
+
+compiled = jax.jit(forward, static_argnums=2)
+
+
+@pytest.mark.parametrize("config", [LATENT, PLAIN_QUERIES], ids=["compressed", "plain"])
+def test_logits_equal_loops_in_float64(params, config):
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, LENGTH))
+    got = compiled(params[config], tokens, config)
+    for row, want in zip(got, (logits_of(params[config], row, config) for row in tokens), strict=True):
+        assert want.std() > 0.9
+        np.testing.assert_allclose(row, want, atol=1e-5)
+
+
+def test_each_text_of_a_packed_row_is_computed_by_itself(params):
+    """The texts have 5 and 8 tokens; positions go on from the first to the second."""
+    tokens = np.random.default_rng(1).integers(0, LATENT.vocab_size, LENGTH)
+    segments = (np.arange(LENGTH) >= 5).astype(np.int32)
+    got = packed(params[LATENT], tokens[None], segments[None], LATENT)[0]
+    want = np.concatenate([logits_of(params[LATENT], text, LATENT) for text in (tokens[:5], tokens[5:])])
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@partial(jax.jit, static_argnums=3)
+def packed(params, tokens, segments, config):
+    return hidden_states(params, tokens, config, segments=segments)[0] @ params["unembedding"]
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def gradient(params, batch, config, microbatches=1):
+    """Of the cross-entropy, summed over a batch of 8 rows."""
+
+    def part(params, rows):
+        return jax.grad(lambda p: cross_entropy_sums(p, rows, config=config, chunk=64), has_aux=True)(params)
+
+    return accumulate(part, cast(params, config), batch, microbatches)[0][0]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    tokens = np.random.default_rng(2).integers(0, LATENT.vocab_size, (8, LENGTH + 1))
+    segments = np.broadcast_to(np.arange(LENGTH) >= 5, (8, LENGTH)).astype(np.int32)
+    return {"tokens": tokens, "mask": np.ones((8, LENGTH), bool), "segments": segments}
+
+
+@pytest.fixture(scope="module")
+def exact(params, batch):
+    return jax.device_get(gradient(params[LATENT], batch, LATENT))
+
+
+def farthest(got, want):
+    """The largest error of a weight's gradient, relative to the norm of that gradient."""
+    errors = jax.tree.map(lambda a, b: np.linalg.norm(np.float64(a) - b) / np.linalg.norm(b), got, want)
+    return max(jax.tree.leaves(errors))
+
+
+@pytest.mark.parametrize("mesh", ["2x2", "1x8"])
+def test_gradients_do_not_depend_on_the_mesh(params, batch, exact, mesh):
+    mesh = make_mesh(mesh)
+    with jax.set_mesh(mesh):
+        spread = place(params[LATENT], param_shardings(param_specs(LATENT), mesh))
+        got = jax.device_get(gradient(spread, jax.device_put(batch, batch_sharding()), LATENT))
+    assert farthest(got, exact) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "microbatches", "bound"),
+    [({"remat": "block"}, 1, 1e-5), ({"remat": "dots"}, 4, 1e-5), ({"dtype": "bfloat16"}, 1, 0.05)],
+)
+def test_gradients_do_not_depend_on_how_they_are_computed(params, batch, exact, options, microbatches, bound):
+    got = jax.device_get(gradient(params[LATENT], batch, dataclasses.replace(LATENT, **options), microbatches))
+    assert farthest(got, exact) < bound
+
+
+@pytest.mark.parametrize("config", [LATENT, PLAIN_QUERIES], ids=["compressed", "plain"])
+def test_decoding_equals_whole_sequences(params, config):
+    """One block: three slots with two prompts of unequal length, a ring of 6 that wraps, and old entries in it.
+
+    Slots 0 and 2 share the prompt of 5 tokens, of which slot 2 is refilled at the third step.
+    """
+    own = jax.tree.map(lambda w: w[0], params[config]["layers"]["attention"])
+    h = jax.random.normal(jax.random.key(0), (4, 5 + 6, config.hidden_size))  # three sequences, and that of the refill
+    h = h.at[2:, :5].set(h[0, :5])
+    attend = jax.jit(partial(KIND.attend, config=config, segments=None))
+    whole, (kept,) = attend(h, own, rotary.tables(jnp.arange(11), config))
+    assert kept.shape == (4, 11, 1, 12 + 4)
+    prefix = (kept[:2, :5].transpose(0, 2, 1, 3),)
+    ring = (jax.random.normal(jax.random.key(1), (3, 1, 6, 16)),)
+    weights = KIND.decoding_weights(own, config)
+    sequence, age, length = np.arange(3), np.zeros(3, int), np.array([5, 3, 5])
+    decode = jax.jit(partial(KIND.decode, config=config))
+    for step in range(6):
+        if step == 2:
+            sequence, age = np.array([0, 1, 3]), age * [1, 1, 0]
+        at = length + age
+        context = Context(np.array([0, 1, 0]), length, age)
+        y, ring = decode(h[sequence, at], weights, rotary.tables(at, config), prefix, ring, context, (4 + step) % 6)
+        np.testing.assert_allclose(y, whole[sequence, at], atol=1e-5)
+        age = age + 1

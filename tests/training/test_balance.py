@@ -1,0 +1,109 @@
+"""Load of experts, the bias of routers and the balance loss, against sums over tokens and experts in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.models.experts import Routing
+from r1jax.models.transformer import Extras, param_specs
+from r1jax.sharding import init_params
+from r1jax.training.balance import Balance, balance_loss, expert_load, load_metrics, move_bias
+from r1jax.training.language_model import cross_entropy_sums, language_model_update
+from r1jax.training.metrics import reduce_metrics
+from r1jax.training.optimizer import OptimizerConfig
+from tests.helpers.training import fresh
+from tests.models.helpers import with_experts
+
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    return with_experts(tiny_config)
+
+
+@pytest.fixture(scope="module")
+def params(config):
+    return init_params(param_specs(config), jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def extras(config):
+    """Random scores and choices of two layers."""
+    scores = jax.random.uniform(jax.random.key(0), (2, *MASK.shape, config.experts.number))
+    chosen = jax.lax.top_k(scores, config.experts.active)[1]
+    return Extras((None, None), (None, Routing(chosen, chosen, scores)))
+
+
+def test_load_counts_the_tokens_of_the_mask(extras, config):
+    load, experts = expert_load(extras, jnp.asarray(MASK), config), np.asarray(extras.routing[1].experts)
+    for layer in range(2):
+        assert load[layer].tolist() == np.bincount(experts[layer][MASK].ravel(), minlength=8).tolist()
+    metrics = reduce_metrics(load_metrics(load, jnp.array(True)))
+    assert metrics["load_violation"] == pytest.approx(float(max(row.max() / 2 for row in np.asarray(load)) - 1))
+    assert metrics["expert_load_3"] == pytest.approx(float(np.asarray(load)[:, 3].sum() / 4))
+    none = reduce_metrics(load_metrics(jnp.zeros_like(load), jnp.array(False)))
+    assert np.isnan(list(none.values())).all()
+
+
+def test_the_balance_loss_is_the_published_sum(extras, config):
+    got = balance_loss(extras, jnp.asarray(MASK), config)
+    routing, E, k = extras.routing[1], config.experts.number, config.experts.active
+    for row, mask in enumerate(MASK):
+        expected, n = 0.0, mask.sum()
+        for layer in range(2):
+            scores = np.asarray(routing.scores[layer, row], np.float64)[mask]
+            experts = np.asarray(routing.experts[layer, row])[mask]
+            for i in range(E if n else 0):
+                share = E / (k * n) * sum(i in of_token for of_token in experts)
+                expected += share * (scores[:, i] / scores.sum(axis=1)).mean()
+        assert got[row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_bias_moves_towards_equal_load(params, config):
+    load = jnp.array([[0.0, 9, 4, 4, 4, 4, 4, 3]])  # mean 4
+    moved = move_bias(params, load, config, 0.25, jnp.array(True))
+    assert moved["layers"]["mlp"]["router_bias"].tolist() == [[0.25, -0.25, 0, 0, 0, 0, 0, 0.25]]
+    assert moved["dense_layers"] is params["dense_layers"]
+    assert not move_bias(params, load, config, 0.25, jnp.array(False))["layers"]["mlp"]["router_bias"].any()
+
+
+@pytest.fixture(scope="module")
+def rows(config):
+    """Tokens, in rows of different lengths."""
+    tokens = jax.random.randint(jax.random.key(5), (4, 12), 0, config.vocab_size)
+    return {"tokens": tokens, "mask": jnp.arange(11) < jnp.array([11, 4, 7, 0])[:, None]}
+
+
+def test_an_update_moves_the_bias_alone_of_gradient_and_decay(params, config, rows):
+    """By the speed per update, in float32 although the weights are bfloat16; the first choices give its sign."""
+    stored = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+    settings = dict(learning_rate=0.1, weight_decay=0.5, param_dtype="bfloat16", rounding="stochastic")
+    state, optimizer, _ = fresh(stored, config, OptimizerConfig(**settings))
+    balance = Balance(bias_speed=0.001)
+    state, metrics = language_model_update(state, rows, optimizer, config, 2, balance=balance)
+    bias = state.params["layers"]["mlp"]["router_bias"]
+    assert bias.dtype == jnp.float32 and state.params["embedding"].dtype == jnp.bfloat16
+    loads = np.array([reduce_metrics(metrics)[f"expert_load_{i}"] for i in range(8)])
+    np.testing.assert_allclose(bias[0], 0.001 * np.sign(np.round(1 - loads, 6)), rtol=1e-6)
+    assert loads.sum() == pytest.approx(8) and loads.std() > 0
+
+
+def test_the_balance_loss_is_added_with_the_weight_of_a_rows_tokens(params, config, rows):
+    def sums(weight):
+        return cross_entropy_sums(params, rows, config, 16, Balance(loss_weight=weight))
+
+    (plain, (count, (metrics, _))), (total, (_, (balanced, _))) = jax.jit(lambda: (sums(0.0), sums(0.5)))()
+    assert "balance_loss" not in metrics
+    np.testing.assert_array_equal(metrics["loss"][0], plain)
+    np.testing.assert_array_equal(balanced["loss"][0], plain)
+    assert 0.5 < (total - plain) / count < 1.5  # 0.5 in perfect balance
+    value, number = balanced["balance_loss"]
+    assert number == 3 and 0.5 < value / number < 1.5
+
+
+def test_a_model_without_experts_has_no_metrics_of_load(tiny_params, tiny_config, rows):
+    both = Balance(0.001, 0.1)
+    _, (_, (metrics, load)) = jax.eval_shape(lambda: cross_entropy_sums(tiny_params, rows, tiny_config, 16, both))
+    assert set(metrics) == {"loss"} and load is None
