@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from r1jax.models.config import ModelConfig
+from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import param_count
 
@@ -44,8 +45,8 @@ def attention_flops(config: ModelConfig, keys: float) -> float:
 
 
 def cache_entry_bytes(config: ModelConfig, size: int) -> int:
-    """Bytes of keys and values of one token in all blocks, with ``size`` bytes per number."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * size
+    """Bytes of what is kept of one token in all blocks for decoding, with ``size`` bytes per number."""
+    return size * sum((shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer)
 
 
 def training_bytes(config: ModelConfig, stored: int, copies: int = 0, cached: int = 0) -> int:

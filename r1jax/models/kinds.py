@@ -20,9 +20,9 @@ Cached = tuple[jax.Array, ...]  # what a kind of attention keeps of each token
 
 @dataclasses.dataclass(frozen=True)
 class CacheShape:
-    """One of the arrays that a kind of attention keeps: ``heads`` rows of ``width`` numbers per token."""
+    """One of the arrays that a kind of attention keeps: ``width`` numbers per token and head."""
 
-    heads: int
+    heads: int | None  # None: all heads share the numbers, and the array has no axis of heads
     width: int
 
 
@@ -35,7 +35,10 @@ class Attention:
     cache: Callable[[ModelConfig], tuple[CacheShape, ...]]
     """What is kept of each token for later ones."""
     attend: Callable[[jax.Array, Params, Rotation, ModelConfig, jax.Array | None], tuple[jax.Array, Cached]]
-    """(h [B, T, D], weights, rotation, config, segments) -> y [B, T, D], and the cached arrays [B, T, heads, width]."""
+    """(h [B, T, D], weights, rotation, config, segments) -> y [B, T, D], and the cached arrays [B, T, heads, width].
+
+    All cached arrays are without the axis of heads if ``cache`` says so.
+    """
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[..., tuple[jax.Array, Cached]]
