@@ -33,12 +33,9 @@ class Attention:
     specs: Callable[[ModelConfig], dict[str, ParamSpec]]
     """Parameter specs of one layer."""
     cache: Callable[[ModelConfig], tuple[CacheShape, ...]]
-    """What is kept of each token for later ones."""
+    """What is kept of each token for later ones. An array that all heads share has no axis of heads below."""
     attend: Callable[[jax.Array, Params, Rotation, ModelConfig, jax.Array | None], tuple[jax.Array, Cached]]
-    """(h [B, T, D], weights, rotation, config, segments) -> y [B, T, D], and the cached arrays [B, T, heads, width].
-
-    All cached arrays are without the axis of heads if ``cache`` says so.
-    """
+    """(h [B, T, D], weights, rotation, config, segments) -> y [B, T, D], and the cached arrays [B, T, heads, width]."""
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[..., tuple[jax.Array, Cached]]
