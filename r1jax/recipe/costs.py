@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from r1jax.models.config import ModelConfig
-from r1jax.models.cost import logits_bytes, training_bytes
+from r1jax.models.cost import cache_entry_bytes, logits_bytes, training_bytes
 from r1jax.recipe.cold_start import ColdStartSettings
 from r1jax.recipe.distillation import MatchSettings
 from r1jax.recipe.judged_samples import SamplesSettings
@@ -25,8 +25,11 @@ def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
 
     def memory(dtype: str, chunk: int, copies: int = 0, cached: int = 0) -> str:
         data, tensor = parse_mesh(mesh)
-        split = training_bytes(model, 2 if dtype == "bfloat16" else 4, copies, cached) / data
-        return f"{(split + logits_bytes(model, chunk)) / tensor / 2**30:.2f} GiB"
+        size = 2 if dtype == "bfloat16" else 4
+        # The model axis splits the cache by heads, which share that of latent attention.
+        whole = cached * cache_entry_bytes(model, size) / data if model.latent else 0
+        split = training_bytes(model, size, copies, cached) / data - whole + logits_bytes(model, chunk)
+        return f"{(split / tensor + whole) / 2**30:.2f} GiB"
 
     match settings:
         case PretrainSettings(pretrain=config):

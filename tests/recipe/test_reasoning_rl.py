@@ -10,7 +10,7 @@ import pytest
 from r1jax.algorithms.prime import PRIME
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Latent, ModelConfig
 from r1jax.recipe import reasoning_rl
 from r1jax.recipe.costs import costs
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
@@ -61,6 +61,23 @@ def test_the_largest_number_of_tokens_has_all_attempts_at_sampling():
         rl = RLConfig(steps=3, prompts=2, group=5, algorithm=algorithm)
         settings = ReasoningRLSettings(rl=rl, **PLAIN | {"sampling": Sampling(max_tokens=7)}, rewards=("accuracy",))
         assert costs(settings, model, "1x1")["tokens"] == f"{attempts * 3 * 2 * 5 * 7} at most"
+
+
+@pytest.mark.parametrize(("latent", "devices"), [(None, 4), (Latent(kv_rank=14, nope_dim=6, rope_dim=2), 1)])
+def test_the_model_axis_splits_the_cache_by_heads_which_share_that_of_latent_attention(latent, devices):
+    """Growth of the memory with the tokens in the cache; all else is the same."""
+    model = ModelConfig(num_layers=1, num_heads=4, num_kv_heads=4, head_dim=8, latent=latent)
+    entry = 4 * (16 if latent else 2 * 4 * 8)  # bytes in float32
+    rl = RLConfig(prompts=2, group=512)
+
+    def memory(tokens):
+        settings = ReasoningRLSettings(
+            rl=rl, **PLAIN | {"sampling": Sampling(max_tokens=tokens)}, rewards=("accuracy",)
+        )
+        return float(costs(settings, model, "2x4")["memory"].removesuffix(" GiB"))
+
+    growth = 1024 * 100_000 * entry / 2 / devices / 2**30
+    assert memory(200_000) - memory(100_000) == pytest.approx(growth, abs=0.011)
 
 
 @pytest.mark.parametrize(
