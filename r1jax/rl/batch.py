@@ -28,6 +28,7 @@ class Batch:
     sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that the tokens were sampled from
     old_logprobs: jax.Array  # [B, T] float32, of the policy before the first update; zeros until known
     reference_logprobs: jax.Array  # [B, T] float32; zeros until known
+    experts: jax.Array | None = None  # [B, T, L, k], which each token used in sampling; None: not replayed
     targets: dict[str, Any] = flax.struct.field(default_factory=dict)  # of learned models: trees of [B, ...]
     first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in all rows
 
@@ -41,10 +42,25 @@ def width_bucket(width: int, longest: int) -> int:
     return -(-min(-(-width // quarter) * quarter, longest) // 8) * 8
 
 
-def token_rows(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> tuple[np.ndarray, int]:
-    """The ``tokens`` and ``first`` of build_batch, which no reward changes, on the host."""
-    tokens, _, _, first = _layout(prompts, samples, longest)
-    return tokens, first
+def token_rows(
+    prompts: Sequence[Sequence[int]], samples: Samples, longest: int
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """The ``tokens``, ``experts`` and ``first`` of build_batch, which no reward changes, on the host."""
+    tokens, within, _, first = _layout(prompts, samples, longest)
+    return tokens, _expert_rows(samples, within), first
+
+
+def _expert_rows(samples: Samples, within: np.ndarray) -> np.ndarray | None:
+    """samples.experts, cut or padded with zeros to the width of the batch, and 0 after each text."""
+    if samples.experts is None:
+        return None
+    experts = np.asarray(samples.experts)
+    width = min(experts.shape[1], within.shape[1])
+    rows = np.zeros((*within.shape, *experts.shape[2:]), experts.dtype)
+    rows[:, :width] = experts[:, :width]
+    last = within.shape[1] - np.argmax(within[:, ::-1], axis=1)  # tokens that are read
+    rows[np.arange(within.shape[1]) >= last[:, None]] = 0
+    return rows
 
 
 def build_batch(
@@ -79,6 +95,7 @@ def build_batch(
         "sampling_logprobs": laid_out(samples.sampling_logprobs),
         "old_logprobs": zeros,
         "reference_logprobs": zeros,
+        "experts": _expert_rows(samples, within),
     }
     return jax.device_put(Batch(**fields, first=first), batch_sharding())
 

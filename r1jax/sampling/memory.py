@@ -17,6 +17,7 @@ from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import cache_entry_bytes
+from r1jax.models.experts import index_type
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
@@ -35,6 +36,7 @@ class Request:
     prompts: int  # number of distinct prompts, all of which are cached
     width: int  # tokens of each padded prompt
     sequences: int  # rows of the result
+    keep_routing: bool = False  # with the experts of each token
 
 
 def device_queues(prompts: int, sequences: int) -> int:
@@ -77,6 +79,8 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + 3 * heads * config.head_dim
     scores = 2 * 4 * heads * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
+    if request.keep_routing:
+        row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
     return {
         "weights": _weight_bytes(request),
         "prompts": (computed + prompts) * width * _entry(config),
@@ -115,7 +119,14 @@ def free_bytes() -> int:
 
 
 def choose_slots(
-    config: ModelConfig, sampling: Sampling, params: Params, *, prompts: int, width: int, sequences: int
+    config: ModelConfig,
+    sampling: Sampling,
+    params: Params,
+    *,
+    prompts: int,
+    width: int,
+    sequences: int,
+    keep_routing: bool = False,
 ) -> int:
     """The configured number of slots, or as many as sequences and memory allow; equal on all devices of the data axis.
 
@@ -129,11 +140,12 @@ def choose_slots(
       prompts: number of distinct prompts.
       width: tokens of each padded prompt.
       sequences: rows of the result.
+      keep_routing: if the result has the experts of each token.
 
     Raises:
       UserError: with the numbers, if the configured slots, or a single slot, need more memory than is free.
     """
-    request = Request(config, sampling, params, prompts, width, sequences)
+    request = Request(config, sampling, params, prompts, width, sequences, keep_routing)
     devices, free = data_devices(), free_bytes()
     fixed = fixed_bytes(request)
     left = free - sum(fixed.values())
@@ -189,6 +201,14 @@ def _shard(size: int) -> int:
 def _entry(config: ModelConfig) -> int:
     """Bytes of the keys and values of one token in all layers on a device."""
     return cache_entry_bytes(config, _size(config)) // config.num_kv_heads * _shard(config.num_kv_heads)
+
+
+def _routing_bytes(config: ModelConfig) -> int:
+    """Bytes of the experts of a token in all layers with experts."""
+    own = config.experts
+    if own is None:
+        return 0
+    return (config.num_layers - own.dense_layers) * own.active * jnp.dtype(index_type(config)).itemsize
 
 
 def _weight_bytes(request: Request) -> int:
