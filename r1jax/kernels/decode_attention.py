@@ -94,15 +94,15 @@ def attend_cached(
     """softmax(scale q k^T) v over the prefix of the prompt and the tokens of the sequence, in plain JAX.
 
     Args:
-      q: [S, G, R, K] queries of each group, rotated.
-      prefix: keys and values [P, G, Tp, K] of the prompts; a single array is both.
-      ring: keys and values [S, G, R, K] of new tokens, or a single array, with the new token at ``entry``.
+      q: [S, G, H/G, K] queries of each group, rotated; [S, H, K] if all heads share keys and values.
+      prefix: keys and values [P, G, Tp, K] of the prompts, or [P, Tp, K]; a single array is both.
+      ring: keys and values [S, G, R, K] of new tokens, or [S, R, K], with the new token at ``entry``.
       context: prompt and sequence of each slot.
       entry: [] int32, the ring entry of the new token.
       scale: factor on the scores.
 
     Returns:
-      [S, G, R, K] in the type of q.
+      The shape and type of q.
     """
     part = _join(_attend_prefix(q, prefix, context, scale), _attend_ring(q, ring, entry, context.age, scale))
     return _normalise(part).astype(q.dtype)
@@ -110,25 +110,25 @@ def attend_cached(
 
 # A partial softmax: weighted values, sum of weights, and the maximum that both are relative to. Partial results over
 # disjoint keys can be combined exactly, so prefix and ring need not be one array.
-_Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, G, R, K], [S, G, R], [S, G, R], float32
+_Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, ..., K], [S, ...], [S, ...], float32
 _Arrays = tuple[jax.Array, ...]  # keys and values, or one array that is both
 
 
 def _attend(q: jax.Array, cached: _Arrays, valid: jax.Array, scale: float) -> _Partial:
     k, v = cached[0], cached[-1]
     scores = _scores(q, k) * scale
-    scores = jnp.where(valid[:, None, None, :], scores, -jnp.inf)
+    scores = jnp.where(jnp.expand_dims(valid, range(1, q.ndim - 1)), scores, -jnp.inf)
     top = jnp.maximum(scores.max(axis=-1), LEAST)
     weights = jnp.exp(scores - top[..., None])
-    return einsum_f32("sgrt,sgtk->sgrk", weights.astype(v.dtype), v), weights.sum(axis=-1), top
+    return einsum_f32("...rt,...tk->...rk", weights.astype(v.dtype), v), weights.sum(axis=-1), top
 
 
 def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
-    """q [S, G, R, K] times k [S, G, T, K]: [S, G, R, T] float32."""
+    """q [..., H, K] times k [..., T, K]: [..., H, T] float32."""
     if q.dtype == jnp.float32 and jax.default_backend() == "gpu":
         # XLA would join the products of q with prefix and ring into one, for which it copies the ring at each step.
-        return (q[:, :, :, None] * k[:, :, None]).sum(axis=-1)
-    return einsum_f32("sgrk,sgtk->sgrt", q, k)
+        return (q[..., :, None, :] * k[..., None, :, :]).sum(axis=-1)
+    return einsum_f32("...rk,...tk->...rt", q, k)
 
 
 def _join(a: _Partial, b: _Partial) -> _Partial:
@@ -142,12 +142,12 @@ def _normalise(part: _Partial) -> jax.Array:
 
 
 def _attend_prefix(q: jax.Array, prefix: _Arrays, context: Context, scale: float) -> _Partial:
-    valid = jnp.arange(prefix[0].shape[2]) < context.prefix_length[:, None]
+    valid = jnp.arange(prefix[0].shape[-2]) < context.prefix_length[:, None]
     return _attend(q, tuple(x[context.prompt] for x in prefix), valid, scale)
 
 
 def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, scale: float) -> _Partial:
-    length, chunk = ring[0].shape[2], RING_CHUNK
+    length, chunk = ring[0].shape[-2], RING_CHUNK
 
     def valid(entries: jax.Array) -> jax.Array:  # the distance from the newest entry is at most the age
         return (entry - entries) % length <= age[:, None]
@@ -161,7 +161,7 @@ def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, 
 
     def one(i: jax.Array, part: _Partial) -> _Partial:
         start = ((newest - i) % (length // chunk)) * chunk
-        read = tuple(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=2) for x in ring)
+        read = tuple(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=x.ndim - 2) for x in ring)
         return _join(part, _attend(q, read, valid(start + jnp.arange(chunk)), scale))
 
     shape = q.shape[:-1]

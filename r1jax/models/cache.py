@@ -18,7 +18,7 @@ from r1jax.sharding import Params, constrain
 class Prefix:
     """What is kept of the tokens of the prompts."""
 
-    layers: tuple[Cached, ...]  # L of [P, heads, Tp, width]
+    layers: tuple[Cached, ...]  # L of [P, heads, Tp, width], or [P, Tp, width] if all heads share them
     experts: jax.Array | None = None  # [P, Tp, L, k] int32 of the layers with experts, if asked for
 
 
@@ -31,7 +31,7 @@ class Ring:
     sequences that have ended.
     """
 
-    layers: tuple[Cached, ...]  # L of [S, heads, R, width]
+    layers: tuple[Cached, ...]  # L of [S, heads, R, width], or [S, R, width] if all heads share them
 
 
 def ring_length(length: int) -> int:
@@ -40,12 +40,17 @@ def ring_length(length: int) -> int:
     return length if length <= chunk else -(-length // chunk) * chunk
 
 
+def split_cache(x: jax.Array, rows: str | None) -> jax.Array:
+    """Constrains an array of a Prefix or Ring: its rows to the logical axis ``rows``, its heads to the model axis."""
+    return constrain(x, rows, *["kv_heads"] * (x.ndim - 3), None, None)
+
+
 def init_ring(slots: int, length: int, config: ModelConfig) -> Ring:
     """An empty ring for ``slots`` sequences of up to ``length`` tokens."""
 
     def empty(shape: CacheShape) -> jax.Array:
-        zeros = jnp.zeros((slots, shape.heads, ring_length(length), shape.width), config.dtype)
-        return constrain(zeros, "slots", "kv_heads", None, None)
+        heads = () if shape.heads is None else (shape.heads,)
+        return split_cache(jnp.zeros((slots, *heads, ring_length(length), shape.width), config.dtype), "slots")
 
     return Ring(tuple(tuple(empty(shape) for shape in layer) for layer in cache_shapes(config)))
 
@@ -64,10 +69,11 @@ def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int, k
         routing = routing_of_layers(extras) if keep_routing else None
         return extras.cache, None if routing is None else jnp.moveaxis(routing.experts, 0, 2)
 
-    def per_layer(x: jax.Array) -> list[jax.Array]:  # [n, L, rows, Tp, heads, width]
-        x = x.transpose(1, 0, 2, 4, 3, 5).reshape(x.shape[1], n * rows, *x.shape[4:5], T, x.shape[5])
+    def per_layer(x: jax.Array) -> list[jax.Array]:  # [n, L, rows, Tp, heads, width], or without heads
+        x = jnp.moveaxis(x, (0, 3), (1, -2))
+        x = x.reshape(x.shape[0], n * rows, *x.shape[3:])
         # Prompts are not split over the data axis: any slot may need any of them.
-        return [constrain(layer[:P], None, "kv_heads", None, None) for layer in x]
+        return [split_cache(layer[:P], None) for layer in x]
 
     layers: list[Cached] = []
     of_runs, experts = jax.lax.map(one, padded)

@@ -219,7 +219,7 @@ class ModelConfig(ComputeOptions):
             raise ValueError(f"rope_theta is {self.rope_theta} and must be above 1 for YaRN")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
-        if self.head_dim % 2:
+        if self.latent is None and self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary embeddings rotate pairs of dimensions")
         if (latent := self.latent) is not None:
             if self.head_dim != latent.nope_dim + latent.rope_dim:
@@ -228,6 +228,9 @@ class ModelConfig(ComputeOptions):
                 )
             if self.num_kv_heads != self.num_heads:
                 raise ValueError(f"latent attention has keys of {self.num_heads} heads, not of {self.num_kv_heads}")
+            for name in ("attention_bias", "output_bias", "qk_norm"):
+                if getattr(self, name):
+                    raise ValueError(f"latent attention has no {name}")
         if self.experts is not None and self.experts.dense_layers >= self.num_layers:
             raise ValueError(f"{self.experts.dense_layers} dense layers of {self.num_layers} leave none with experts")
 

@@ -20,9 +20,9 @@ Cached = tuple[jax.Array, ...]  # what a kind of attention keeps of each token
 
 @dataclasses.dataclass(frozen=True)
 class CacheShape:
-    """One of the arrays that a kind of attention keeps: ``heads`` rows of ``width`` numbers per token."""
+    """One of the arrays that a kind of attention keeps: ``width`` numbers per token and head."""
 
-    heads: int
+    heads: int | None  # None: all heads share the numbers, and the array has no axis of heads
     width: int
 
 
@@ -33,7 +33,7 @@ class Attention:
     specs: Callable[[ModelConfig], dict[str, ParamSpec]]
     """Parameter specs of one layer."""
     cache: Callable[[ModelConfig], tuple[CacheShape, ...]]
-    """What is kept of each token for later ones."""
+    """What is kept of each token for later ones. An array that all heads share has no axis of heads below."""
     attend: Callable[[jax.Array, Params, Rotation, ModelConfig, jax.Array | None], tuple[jax.Array, Cached]]
     """(h [B, T, D], weights, rotation, config, segments) -> y [B, T, D], and the cached arrays [B, T, heads, width]."""
     decoding_weights: Callable[[Params, ModelConfig], Params]

@@ -47,7 +47,7 @@ def specs(config: ModelConfig) -> dict[str, ParamSpec]:
 
 
 def _cache(config: ModelConfig) -> tuple[CacheShape, ...]:
-    return (CacheShape(1, _latent(config).kv_rank + _latent(config).rope_dim),)  # compressed vector, rotated key
+    return (CacheShape(None, _latent(config).kv_rank + _latent(config).rope_dim),)  # compressed vector, rotated key
 
 
 def _scale(config: ModelConfig) -> float:
@@ -69,12 +69,13 @@ def _queries(x: jax.Array, weights: Params, rotation: Rotation, config: ModelCon
 
 
 def _kept(x: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> jax.Array:
-    """What is cached of a token: its compressed vector, normalised, and its rotated key, [..., 1, R + rope].
+    """What is cached of a token: its compressed vector, normalised, and its rotated key, [..., R + rope].
 
     x is [..., R + rope], the product with "kv_down".
     """
-    vector, key = jnp.split(x[..., None, :], [_latent(config).kv_rank], axis=-1)
-    return jnp.concatenate([rms_norm(vector, weights["kv_norm"], config.norm_eps), rotate(key, *rotation)], axis=-1)
+    vector, key = jnp.split(x, [_latent(config).kv_rank], axis=-1)
+    vector = rms_norm(vector, weights["kv_norm"], config.norm_eps)
+    return jnp.concatenate([vector, rotate(key[..., None, :], *rotation)[..., 0, :]], axis=-1)
 
 
 def _attend(
@@ -88,9 +89,9 @@ def _attend(
     q = jnp.concatenate(_queries(down("query_down") if own.query_rank else h, weights, rotation, config), axis=-1)
     kept = _kept(down("kv_down"), weights, rotation, config)
     vector, key = jnp.split(kept, [own.kv_rank], axis=-1)
-    up = jnp.einsum("...r,rhk->...hk", vector[..., 0, :], weights["kv_up"])
-    k, v = jnp.split(up, [own.nope_dim], axis=-1)
-    k = jnp.concatenate([k, jnp.broadcast_to(key, (*key.shape[:-2], H, own.rope_dim))], axis=-1)
+    k, v = jnp.split(jnp.einsum("...r,rhk->...hk", vector, weights["kv_up"]), [own.nope_dim], axis=-1)
+    key = jnp.broadcast_to(key[..., None, :], (*key.shape[:-1], H, own.rope_dim))
+    k = jnp.concatenate([k, key], axis=-1)
     # The kernels take keys and values of one size. Zeros at the end of queries and keys add nothing to the scores.
     size = max(config.head_dim, own.value_dim)
     q, k, v = (jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, size - a.shape[-1])]) for a in (q, k, v))
@@ -138,9 +139,9 @@ def _decode(
     plain, turned = _queries(x, weights, rotation, config)
     q = jnp.concatenate([jnp.einsum("shk,hkr->shr", plain, weights["key_up"]), turned], axis=-1)
     kept = _kept(kept, weights, rotation, config)
-    ring = (jax.lax.dynamic_update_slice_in_dim(ring[0], kept[:, :, None], entry, axis=2),)
+    ring = (jax.lax.dynamic_update_slice_in_dim(ring[0], kept[:, None], entry, axis=1),)
     # The weighted sum of the whole keys costs rope / R more than that of the values, which would be copied.
-    y = attend_cached(q[:, None], prefix, ring, context, entry, _scale(config))[:, 0, :, : own.kv_rank]
+    y = attend_cached(q, prefix, ring, context, entry, _scale(config))[..., : own.kv_rank]
     y = jnp.einsum("shr,hrk->shk", y, weights["value_up"])
     return jnp.einsum("shk,hkd->sd", y, weights["output"]), ring
 

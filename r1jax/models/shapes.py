@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from r1jax.models.config import ModelConfig, RopeScaling
+import dataclasses
+
+from r1jax.models.config import Experts, Latent, ModelConfig, RopeScaling, Yarn
 
 SHAPES = {
     "tiny": ModelConfig(
@@ -81,4 +83,56 @@ SHAPES = {
         norm_eps=1e-5,
         tie_embeddings=False,
     ),
+    "moe-16b": ModelConfig(  # DeepSeek-V2-Lite
+        architecture="deepseek_v2",
+        vocab_size=102_400,
+        hidden_size=2048,
+        intermediate_size=10_944,
+        num_layers=27,
+        num_heads=16,
+        num_kv_heads=16,
+        head_dim=192,
+        context_length=163_840,
+        rope_scaling=Yarn(factor=40.0, original_context=4096, mscale=0.707, mscale_all_dim=0.707),
+        tie_embeddings=False,
+        latent=Latent(kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128),
+        experts=Experts(number=64, active=6, width=1408, shared_width=2 * 1408, dense_layers=1, normalise=False),
+    ),
+    "deepseek-v3": ModelConfig(
+        architecture="deepseek_v3",
+        vocab_size=129_280,
+        hidden_size=7168,
+        intermediate_size=18_432,
+        num_layers=61,
+        num_heads=128,
+        num_kv_heads=128,
+        head_dim=192,
+        context_length=163_840,
+        rope_scaling=Yarn(factor=40.0, original_context=4096, mscale=1.0, mscale_all_dim=1.0),
+        tie_embeddings=False,
+        latent=Latent(kv_rank=512, nope_dim=128, rope_dim=64, value_dim=128, query_rank=1536),
+        experts=Experts(
+            number=256,
+            active=8,
+            width=2048,
+            shared_width=2048,
+            dense_layers=3,
+            scores="sigmoid",
+            scale=2.5,
+            groups=8,
+            active_groups=4,
+            group_score="two highest",
+            bias=True,
+        ),
+    ),
 }
+
+
+def _first_layers(config: ModelConfig, dense: int, routed: int) -> ModelConfig:
+    """The config with only ``dense`` dense layers and ``routed`` layers with experts."""
+    assert config.experts is not None
+    experts = dataclasses.replace(config.experts, dense_layers=dense)
+    return dataclasses.replace(config, num_layers=dense + routed, experts=experts)
+
+
+SHAPES["deepseek-v3-2layers"] = _first_layers(SHAPES["deepseek-v3"], 1, 1)

@@ -126,7 +126,7 @@ def unembedding(params: Params, config: ModelConfig) -> jax.Array:
 class Extras:
     """What a forward pass computes besides the final states, for each run of layers."""
 
-    cache: tuple[Cached | None, ...]  # arrays [L, B, T, heads, width] for decoding, if asked for
+    cache: tuple[Cached | None, ...]  # arrays [L, B, T, heads, width], or without heads, for decoding, if asked for
     routing: tuple[Any, ...]  # the routing of the tokens in each layer; None for a run without experts
 
 

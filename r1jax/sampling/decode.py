@@ -68,7 +68,7 @@ def decode_step(
     rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
     normed = partial(add_norm, eps=config.norm_eps, kernel=has_kernel(config) and on_one_device())
-    entry = step % ring.layers[0][0].shape[2]
+    entry = step % ring.layers[0][0].shape[-2]
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]

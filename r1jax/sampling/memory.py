@@ -16,8 +16,8 @@ from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
 from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
-from r1jax.models.cost import cache_entry_bytes
 from r1jax.models.experts import index_type
+from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
@@ -75,9 +75,8 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     passes = -(-prompts // rows)
     computed = (passes + (passes > 1)) * rows  # the extra term is the current pass
     spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
-    heads = _shard(config.num_heads)
-    token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + 3 * heads * config.head_dim
-    scores = 2 * 4 * heads * width if implementation(config) == "xla" else 0
+    token = 6 * config.hidden_size + _feed_forward_numbers(config) + _attention_numbers(config)
+    scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
     if request.keep_routing:
         row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
@@ -93,18 +92,21 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     """Bytes for ``slots`` slots of a device, by purpose; monotonic in ``slots``.
 
     cache: the rings, and those of the next, narrower loop. logits: the logits, arrays computed from them, and
-    activations. attention: scores and gathered prompts of one layer, which plain JAX stores.
+    activations. attention: scores, gathered prompts and, with latent attention, results of one layer, which plain JAX
+    stores.
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens)
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
-    activations = size * (6 * config.hidden_size + 3 * _shard(config.intermediate_size))
+    activations = size * (6 * config.hidden_size + _feed_forward_numbers(config))
     gathered = 2 * request.width * _entry(config) // config.num_layers
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
+    wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
+    results = 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
     return {
         "cache": sum(phases(slots)[:2]) * ring * _entry(config),
         "logits": slots * (logits + activations),
-        "attention": 0 if has_kernel(config) else slots * (gathered + scores),
+        "attention": 0 if has_kernel(config) else slots * (gathered + scores + results),
     }
 
 
@@ -198,9 +200,30 @@ def _shard(size: int) -> int:
     return size if size % shards else size // shards
 
 
+def _feed_forward_numbers(config: ModelConfig) -> int:
+    """Numbers of one token that the feed-forward block of one layer has on a device."""
+    own, dense = config.experts, 3 * _shard(config.intermediate_size)
+    if own is None:
+        return dense
+    rows = own.active * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
+    routed = rows + 3 * _shard(own.shared_width) + 4 * own.number
+    return max(dense, routed) if own.dense_layers else routed
+
+
+def _attention_numbers(config: ModelConfig) -> int:
+    """Numbers of one token that attention in one layer of prefill has on a device: queries, keys and values."""
+    heads, own = _shard(config.num_heads), config.latent
+    if own is None:
+        return 3 * heads * config.head_dim
+    compressed = own.query_rank + own.kv_rank + own.rope_dim
+    return compressed + heads * (3 * max(config.head_dim, own.value_dim) + own.nope_dim + own.value_dim)
+
+
 def _entry(config: ModelConfig) -> int:
-    """Bytes of the keys and values of one token in all layers on a device."""
-    return cache_entry_bytes(config, _size(config)) // config.num_kv_heads * _shard(config.num_kv_heads)
+    """Bytes of what is kept of one token in all layers on a device."""
+    return _size(config) * sum(
+        _shard(shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer
+    )
 
 
 def _routing_bytes(config: ModelConfig) -> int:

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.models.cache import Prefix, Ring, init_ring, prefill
+from r1jax.models.cache import Prefix, Ring, init_ring, prefill, split_cache
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import index_type
 from r1jax.models.precision import einsum_f32
@@ -322,7 +322,7 @@ def _record(
 def _narrow(state: _State, width: int) -> _State:
     """Moves the live sequences, at most ``width``, to a state with ``width`` slots."""
     kept = jnp.argsort(state.sequence)[:width]  # idle slots sort last
-    ring = jax.tree.map(lambda x: constrain(x[kept], "slots", "kv_heads", None, None), state.ring)
+    ring = jax.tree.map(lambda x: split_cache(x[kept], "slots"), state.ring)
     return dataclasses.replace(
         state, sequence=state.sequence[kept], token=state.token[kept], age=state.age[kept], ring=ring
     )

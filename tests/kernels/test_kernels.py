@@ -11,8 +11,16 @@ from r1jax.kernels.add_norm import add_norm, add_norm_kernel
 from r1jax.kernels.block_sums import block_sums, block_sums_kernel
 from r1jax.kernels.decode_attention import Context, decode_attention, decode_attention_kernel
 from r1jax.models import rotary
-from r1jax.models.config import ModelConfig
-from r1jax.models.cost import Cost, forward_cost, logits_bytes, rollout_cost, training_bytes, update_cost
+from r1jax.models.config import Latent, ModelConfig
+from r1jax.models.cost import (
+    Cost,
+    cache_entry_bytes,
+    forward_cost,
+    logits_bytes,
+    rollout_cost,
+    training_bytes,
+    update_cost,
+)
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import param_count
@@ -121,6 +129,23 @@ def test_costs_by_hand():
     assert rollout.bytes == 2 * N + 3 * 2 * N + (own + 3 * 5) * entry
     prefill = forward_cost(model, 1, 5, 0).flops
     assert rollout.flops == prefill + 4 * (block + 88) + (own + 4 * 5) * 2 * 2 * 2 * 2 * 2
+
+
+@pytest.mark.parametrize(("query_rank", "queries"), [(0, 4 * 2 * 5), (6, 4 * 6 + 6 * 2 * 5)])
+def test_costs_of_latent_attention_by_hand(query_rank, queries):
+    """Two heads of 3 + 2 numbers and values of 4, from vectors of 7; the cache has 7 + 2 numbers for both heads."""
+    latent = Latent(kv_rank=7, nope_dim=3, rope_dim=2, value_dim=4, query_rank=query_rank)
+    options = {"vocab_size": 11, "hidden_size": 4, "intermediate_size": 6, "num_layers": 2}
+    model = ModelConfig(**options, num_heads=2, num_kv_heads=2, head_dim=5, latent=latent)
+    block = 2 * 2 * (queries + 4 * 9 + 7 * 2 * (3 + 4) + 2 * 4 * 4 + 72)
+    one = forward_cost(model, sequences=3, width=5, completion=0)
+    assert one.flops == 3 * 5 * block + 3 * 15 * 2 * 2 * 2 * (5 + 4)
+    rollout = rollout_cost(model, np.array([1, 3]), group=2, prompt=5)
+    own = 1 + (1 + 2 + 3)
+    # Absorbed, the products with kv_up cost the same, and a pair of query and key costs 9 numbers and 7.
+    assert rollout.flops == one.flops / 3 + 4 * (block + 88) + (own + 4 * 5) * 2 * 2 * 2 * (9 + 7)
+    assert rollout.bytes == 2 * param_count(param_specs(model)) * 4 + (own + 3 * 5) * 2 * 2 * 9
+    assert cache_entry_bytes(SHAPES["deepseek-v3"], 2) == 61 * 2 * (512 + 64)
 
 
 def test_the_floor_is_the_longer_of_the_two_times():

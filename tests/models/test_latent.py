@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.kernels.decode_attention import Context
+from r1jax.kernels import decode_attention
+from r1jax.kernels.decode_attention import Context, has_kernel
 from r1jax.models import rotary
+from r1jax.models.attention import implementation
+from r1jax.models.config import Latent
 from r1jax.models.latent import LATENT as KIND
 from r1jax.models.transformer import cast, forward, hidden_states, param_specs
 from r1jax.sharding import batch_sharding, make_mesh, param_shardings, place
@@ -18,6 +21,7 @@ from r1jax.training.language_model import cross_entropy_sums
 from tests.helpers.latent import LATENT, PLAIN_QUERIES, sharp_params
 
 LENGTH = 13
+LARGE_VALUES = dataclasses.replace(LATENT, latent=dataclasses.replace(LATENT.latent, value_dim=14))
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +71,12 @@ def logits_of(params, tokens, config):
     return norm(x, params["final_norm"]) @ params["unembedding"]
 
 
-compiled = jax.jit(forward, static_argnums=2)
-
-
-@pytest.mark.parametrize("config", [LATENT, PLAIN_QUERIES], ids=["compressed", "plain"])
-def test_logits_equal_loops_in_float64(params, config):
+@pytest.mark.parametrize("config", [LATENT, PLAIN_QUERIES, LARGE_VALUES], ids=["compressed", "plain", "large values"])
+def test_logits_equal_loops_in_float64(config):
+    params = jax.device_get(sharp_params(config))
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, LENGTH))
-    got = compiled(params[config], tokens, config)
-    for row, want in zip(got, (logits_of(params[config], row, config) for row in tokens), strict=True):
+    got = jax.jit(forward, static_argnums=2)(params, tokens, config)
+    for row, want in zip(got, (logits_of(params, row, config) for row in tokens), strict=True):
         assert want.std() > 0.9
         np.testing.assert_allclose(row, want, atol=1e-5)
 
@@ -150,9 +152,8 @@ def test_decoding_equals_whole_sequences(params, config):
     h = h.at[2:, :5].set(h[0, :5])
     attend = jax.jit(partial(KIND.attend, config=config, segments=None))
     whole, (kept,) = attend(h, own, rotary.tables(jnp.arange(11), config))
-    assert kept.shape == (4, 11, 1, 12 + 4)
-    prefix = (kept[:2, :5].transpose(0, 2, 1, 3),)
-    ring = (jax.random.normal(jax.random.key(1), (3, 1, 6, 16)),)
+    assert kept.shape == (4, 11, 12 + 4)
+    prefix, ring = (kept[:2, :5],), (jax.random.normal(jax.random.key(1), (3, 6, 16)),)
     weights = KIND.decoding_weights(own, config)
     sequence, age, length = np.arange(3), np.zeros(3, int), np.array([5, 3, 5])
     decode = jax.jit(partial(KIND.decode, config=config))
@@ -164,3 +165,30 @@ def test_decoding_equals_whole_sequences(params, config):
         y, ring = decode(h[sequence, at], weights, rotary.tables(at, config), prefix, ring, context, (4 + step) % 6)
         np.testing.assert_allclose(y, whole[sequence, at], atol=1e-5)
         age = age + 1
+
+
+def test_kernels_are_chosen_for_what_they_support(monkeypatch):
+    """On a GPU: no decoding kernel; cuDNN up to 128 numbers of a key or value, which DeepSeek-V3 exceeds."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(decode_attention, "has_kernels", lambda: True)
+
+    def config(nope_dim, value_dim):
+        latent = Latent(nope_dim=nope_dim, rope_dim=64, value_dim=value_dim)
+        return dataclasses.replace(LATENT, head_dim=nope_dim + 64, latent=latent, dtype="bfloat16")
+
+    assert [implementation(config(*sizes)) for sizes in ((128, 128), (64, 128), (64, 192))] == ["xla", "cudnn", "xla"]
+    assert not has_kernel(config(64, 128)) and has_kernel(dataclasses.replace(config(64, 128), latent=None))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_dim": 12}, r"head_dim 12 is not nope_dim \+ rope_dim, 6 \+ 4"),
+        ({"num_kv_heads": 4}, "keys of 8 heads, not of 4"),
+        ({"attention_bias": True}, "no attention_bias"),
+        ({"qk_norm": True}, "no qk_norm"),
+    ],
+)
+def test_impossible_configs_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(LATENT, **options)

@@ -46,6 +46,13 @@ PUBLISHED = [
         1.13862944,
         1.0,
     ),
+    # The pair that turns once would be 66 and is limited to 63, although there are only 32 pairs.
+    (
+        {"factor": 8.0, "original_context": 10**9, "beta_fast": 1e6},
+        [0.1, 0.03162278, 0.01, 0.002981822, 0.0008668479],
+        1.20794415,
+        1.0,
+    ),
     # Both limits are rounded to the first pair, which alone is kept.
     (
         {"factor": 8.0, "original_context": 200, "beta_fast": 33.0, "beta_slow": 32.0},

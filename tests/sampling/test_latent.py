@@ -79,7 +79,7 @@ def test_a_sample_does_not_depend_on_the_mesh(params, alone, mesh, slots):
 
 def test_the_cache_holds_the_compressed_vector_and_the_rotated_key_once():
     ring = jax.eval_shape(lambda: init_ring(3, 12, LATENT))
-    assert [tuple(x.shape for x in layer) for layer in ring.layers] == [((3, 1, 12, 12 + 4),)] * 2
+    assert [tuple(x.shape for x in layer) for layer in ring.layers] == [((3, 12, 12 + 4),)] * 2
 
 
 def test_streamed_tokens_are_those_of_the_sampler(params):

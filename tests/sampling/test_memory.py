@@ -12,7 +12,7 @@ from r1jax.benchmark.scaling import scaled_workload
 from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models import cache
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Latent, ModelConfig
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory
@@ -33,6 +33,9 @@ SMALL = ModelConfig(
     num_kv_heads=16,
     head_dim=16,
     context_length=1024,
+)
+COMPRESSED = dataclasses.replace(
+    SMALL, num_layers=3, head_dim=24, latent=Latent(kv_rank=64, nope_dim=16, rope_dim=8, value_dim=16)
 )
 
 
@@ -68,10 +71,18 @@ def free(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "stored", "prompts", "group"),
-    [("1x1", "bfloat16", 4, 8), ("8x1", "float32", 16, 16), ("4x2", "float32", 16, 8), ("1x8", "float32", 4, 16)],
+    ("config", "mesh", "stored", "prompts", "group"),
+    [
+        (SMALL, "1x1", "bfloat16", 4, 8),
+        (SMALL, "8x1", "float32", 16, 16),
+        (SMALL, "4x2", "float32", 16, 8),
+        (SMALL, "1x8", "float32", 4, 16),
+        (COMPRESSED, "1x1", "bfloat16", 4, 8),
+        (COMPRESSED, "1x8", "float32", 4, 16),
+    ],
+    ids=lambda value: "latent" if value is COMPRESSED else "grouped" if value is SMALL else str(value),
 )
-def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, group):
+def test_the_estimate_is_what_a_compiled_program_takes(config, mesh, stored, prompts, group):
     """Temporary and new output bytes of the sampler on one CPU device: the estimate is 10% below to 40% above."""
     width, sequences, sampling = 32, prompts * group, Sampling(max_tokens=512)
     mesh = make_mesh(mesh)
@@ -81,9 +92,9 @@ def test_the_estimate_is_what_a_compiled_program_takes(mesh, stored, prompts, gr
 
     queue = Queue(ints(prompts, width), ints(prompts), ints(sequences), ints(sequences), ints(sequences))
     with jax.set_mesh(mesh):
-        request = Request(SMALL, sampling, weights(SMALL, stored, mesh), prompts, width, sequences)
+        request = Request(config, sampling, weights(config, stored, mesh), prompts, width, sequences)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        program = sample_queue.lower(request.params, queue, key, SMALL, sampling, (), (sequences,)).compile()
+        program = sample_queue.lower(request.params, queue, key, config, sampling, (), (sequences,)).compile()
         counted = total(request, sequences // mesh.shape["data"])
     found = program.memory_analysis()
     taken = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
@@ -159,17 +170,19 @@ def test_more_slots_never_take_less(mesh):
     assert sizes[63] == 64 * sizes[0]  # each as much as the first, before a narrower loop follows
 
 
-def test_cache_bytes_are_those_of_the_rings():
-    request = Request(SMALL, Sampling(max_tokens=600), weights(SMALL), 1, 1, 256)
+@pytest.mark.parametrize(("config", "shares"), [(SMALL, 2), (COMPRESSED, 1)], ids=["grouped", "latent"])
+def test_cache_bytes_are_those_of_the_rings(config, shares):
+    """The model axis splits the heads of the cache, and leaves one that all heads share whole on each device."""
+    request = Request(config, Sampling(max_tokens=600), weights(config), 1, 1, 256)
 
     def nbytes(slots):
-        rings = [jax.eval_shape(lambda n=n: cache.init_ring(n, 600, SMALL)) for n in phases(slots)[:2]]
+        rings = [jax.eval_shape(lambda n=n: cache.init_ring(n, 600, config)) for n in phases(slots)[:2]]
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rings))
 
     for slots in (3, 128):
         assert slot_bytes(request, slots)["cache"] == nbytes(slots)
     with jax.set_mesh(make_mesh("4x2")):
-        assert slot_bytes(request, 3)["cache"] * 2 == nbytes(3)
+        assert slot_bytes(request, 3)["cache"] * shares == nbytes(3)
 
 
 def test_slots_are_as_many_as_fit_and_not_a_power_of_two(free):
