@@ -20,7 +20,7 @@ Box = tuple[tuple[int, int], ...]  # first and last + 1 on each axis
 
 
 def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype: str, shardings: Any | None) -> Params:
-    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype``.
+    """Builds the parameter tree from the arrays that ``read`` returns, cast to ``dtype`` where their specs have none.
 
     Beyond what the devices hold, the host needs less than twice the memory of the largest array in ``dtype``: weights
     larger than it are built on the devices, array by array. With shardings, each device receives only its part, and
@@ -34,7 +34,7 @@ def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype
     params = {}
     for path, arrays in grouped.items():
         build = _on_host if math.prod(arrays[0].weight) <= largest else _on_devices
-        params[path] = build(arrays, read, dtype, placements.get(path))
+        params[path] = build(arrays, read, arrays[0].dtype or dtype, placements.get(path))
     return flax.traverse_util.unflatten_dict(params)
 
 
@@ -47,7 +47,7 @@ def _on_host(arrays: list[Stored], read: Any, dtype: str, sharding: NamedShardin
             place = tuple(slice(*ends) for ends in _box(array))
             weight[place] = array.to_own(read(array)).reshape(weight[place].shape)
     if sharding is None:
-        return jax.device_put(weight, may_alias=False).astype(dtype)
+        return jax.device_put(weight).astype(dtype)
     # Each device receives its part of the host array.
     return jax.make_array_from_callback(weight.shape, sharding, weight.__getitem__).astype(dtype)
 
@@ -64,17 +64,22 @@ def _on_devices(arrays: list[Stored], read: Any, dtype: str, sharding: NamedShar
     for array in arrays:
         box = _box(array)
         shared = {d: common for d, part in parts.items() if (common := _intersection(box, part)) is not None}
-        if not shared:
-            continue
-        own = array.to_own(read(array)).reshape([end - begin for begin, end in box])
-        for device, common in shared.items():
-            piece = own[tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(common, box, strict=True))]
-            start = np.array([a - first for (a, _), (first, _) in zip(common, parts[device], strict=True)], np.int32)
-            buffers[device] = _insert(buffers[device], jax.device_put(piece, device), start)
-        jax.block_until_ready(list(buffers.values()))  # frees the array on the host before the next one is read
+        if shared:
+            own = array.to_own(read(array)).reshape([end - begin for begin, end in box])
+            buffers |= {d: _with(buffers[d], own, common, box, parts[d], d) for d, common in shared.items()}
+            # The array is freed on the host before the next one is read.
+            jax.block_until_ready([buffers[d] for d in shared])
+            del own
     if sharding is None:
         return buffers[None]
     return jax.make_array_from_single_device_arrays(shape, sharding, list(buffers.values()))
+
+
+def _with(buffer: jax.Array, own: np.ndarray, common: Box, box: Box, part: Box, device: Any) -> jax.Array:
+    """The buffer of ``part`` with the values in ``common`` of an array that fills ``box``."""
+    piece = own[tuple(slice(a - first, b - first) for (a, b), (first, _) in zip(common, box, strict=True))]
+    start = np.array([a - first for (a, _), (first, _) in zip(common, part, strict=True)], np.int32)
+    return _insert(buffer, jax.device_put(piece, device), start)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -12,15 +12,23 @@ import gguf
 import numpy as np
 
 from r1jax.checkpoints.assemble import assemble
+from r1jax.checkpoints.gguf_experts import KEY_UP, KV_UP, VALUE_UP, Keys, read_experts, read_latent, read_yarn
 from r1jax.checkpoints.layout import Stored, check_arrays, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models import rotary
-from r1jax.models.config import Architecture, ModelConfig, RopeScaling, check_positive, check_whole
+from r1jax.models.config import Architecture, ModelConfig, RopeScaling
 from r1jax.tokenizer import Tokenizer
 from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 
-ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "qwen3")
+# The names of GGUF files, and ours. A deepseek2 that scores experts with the softmax is deepseek_v2.
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3_moe",
+    "deepseek2": "deepseek_v3",
+}
 _ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -45,19 +53,20 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
     path = Path(path)
     metadata, tensors = _open(path)
     config = _config(metadata, tensors, path)
-    expected = list(stored_arrays(config, "gguf"))
-    shapes = {name: _shape(tensor) for name, tensor in tensors.items() if name != _ROPE_FACTORS}
+    split = config.latent is not None and f"blk.0.{KV_UP}" not in tensors
+    unused = (_ROPE_FACTORS,) if config.latent is None or split else (_ROPE_FACTORS, KEY_UP, VALUE_UP)
+    expected = list(stored_arrays(config, "gguf split" if split else "gguf"))
+    shapes = {name: _shape(tensor) for name, tensor in tensors.items() if not name.endswith(unused)}
     check_arrays(expected, shapes, path)
 
     def read(array: Stored) -> np.ndarray:
         tensor = tensors[array.name]
         try:
-            values = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(array.shape)
+            return gguf.dequantize(tensor.data[array.part], tensor.tensor_type)
         except NotImplementedError as error:
             raise UserError(
                 f"{path}: tensor {array.name} is of type {tensor.tensor_type.name}, which gguf cannot dequantise"
             ) from error
-        return values
 
     tokenizer = read_vocabulary(metadata, path)
     return Model(config, assemble(expected, read, dtype, shardings), tokenizer)
@@ -85,60 +94,57 @@ def _config(metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor
     if (parts := metadata.get("split.count", 1)) > 1:
         raise UserError(f"{path} is one of {parts} parts: join them with llama-gguf-split --merge")
     name = metadata.get("general.architecture")
-    architecture: Architecture | None = next((a for a in ARCHITECTURES if a == name), None)
-    if architecture is None:
+    if name not in ARCHITECTURES:
         raise UserError(f"{path}: architecture {name} is not supported; supported: {', '.join(ARCHITECTURES)}")
 
     try:
-        return _decoder(metadata, tensors, architecture, path)
+        return _decoder(Keys(metadata, name, path), tensors)
     except ValueError as error:
         raise UserError(f"{path}: {error}: convert the model again") from error
 
 
-def _decoder(
-    metadata: Mapping[str, Any], tensors: Mapping[str, gguf.ReaderTensor], architecture: Architecture, path: Path
-) -> ModelConfig:
-    """The config that the metadata of ``architecture`` and the names of the tensors describe."""
-
-    def value(key: str, default: Any = None) -> Any:
-        found = metadata.get(f"{architecture}.{key}", default)
-        if found is None:
-            raise UserError(f"{path}: key {architecture}.{key} is missing: convert the model again")
-        return found
-
-    def whole(key: str, default: int | None = None) -> int:
-        return check_whole(f"{architecture}.{key}", value(key, default))
-
-    def positive(key: str, default: float | None = None) -> float:
-        return check_positive(f"{architecture}.{key}", value(key, default))
-
-    if experts := value("expert_count", 0):
-        raise UserError(f"{path}: {architecture} with {experts} experts is not supported: take a dense model")
+def _decoder(keys: Keys, tensors: Mapping[str, gguf.ReaderTensor]) -> ModelConfig:
+    """The config that the metadata and the names of the tensors describe."""
+    name, path = keys.architecture, keys.path
+    latent = read_latent(keys) if name == "deepseek2" else None
+    if name in ("qwen3moe", "deepseek2"):
+        experts = read_experts(keys, tensors)
+    elif number := keys.value("expert_count", 0):
+        raise UserError(f"{path}: {name} with {number} experts is not supported: take a dense model")
+    else:
+        experts = None
     if "token_embd.weight" not in tensors:
         raise UserError(f"{path}: tensor token_embd.weight is missing: the file is incomplete")
-    heads = whole("attention.head_count")
-    head_dim = whole("attention.key_length", whole("embedding_length") // heads)
-    if value("rope.dimension_count", head_dim) != head_dim:
-        raise UserError(f"{path}: {architecture}.rope.dimension_count below the head size {head_dim} is not supported")
-    if (kind := value("rope.scaling.type", "none")) != "none":
-        raise UserError(f"{path}: rope type {kind} ({architecture}.rope.scaling.type) is not supported")
+    heads = keys.whole("attention.head_count")
+    if latent is not None:
+        head_dim = latent.nope_dim + latent.rope_dim
+    else:
+        head_dim = keys.whole("attention.key_length", keys.whole("embedding_length") // heads)
+    if latent is None and keys.value("rope.dimension_count", head_dim) != head_dim:
+        raise UserError(f"{path}: {name}.rope.dimension_count below the head size {head_dim} is not supported")
+    yarn = (kind := keys.value("rope.scaling.type", "none")) == "yarn" and latent is not None
+    if kind != "none" and not yarn:
+        raise UserError(f"{path}: rope type {kind} ({name}.rope.scaling.type) is not supported")
     config = ModelConfig(
-        architecture=architecture,
+        architecture="deepseek_v2" if latent and experts and experts.scores == "softmax" else ARCHITECTURES[name],
         vocab_size=_shape(tensors["token_embd.weight"])[0],
-        hidden_size=whole("embedding_length"),
-        intermediate_size=whole("feed_forward_length"),
-        num_layers=whole("block_count"),
+        hidden_size=keys.whole("embedding_length"),
+        intermediate_size=keys.whole("feed_forward_length"),
+        num_layers=keys.whole("block_count"),
         num_heads=heads,
-        num_kv_heads=whole("attention.head_count_kv", heads),
+        num_kv_heads=heads if latent else keys.whole("attention.head_count_kv", heads),
         head_dim=head_dim,
-        context_length=whole("context_length"),
-        rope_theta=positive("rope.freq_base", 10_000.0),
-        norm_eps=_decimal(positive("attention.layer_norm_rms_epsilon")),
+        context_length=keys.whole("context_length"),
+        rope_theta=keys.positive("rope.freq_base", 10_000.0),
+        rope_scaling=read_yarn(keys) if yarn else None,
+        norm_eps=keys.positive("attention.layer_norm_rms_epsilon"),
         attention_bias="blk.0.attn_q.bias" in tensors,
         output_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_gate.bias" in tensors,
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
         tie_embeddings="output.weight" not in tensors,
+        latent=latent,
+        experts=experts,
     )
     if (factors := tensors.get(_ROPE_FACTORS)) is None:
         return config
@@ -146,11 +152,6 @@ def _decoder(
     if scaling is None:
         raise UserError(f"{path}: tensor {_ROPE_FACTORS} is not a rotary scaling of Llama 3.1: not supported")
     return dataclasses.replace(config, rope_scaling=scaling)
-
-
-def _decimal(x: float) -> float:
-    """The shortest decimal of a float32: 1e-05 instead of 9.999999747378752e-06."""
-    return float(str(np.float32(x)))
 
 
 def recover_rope_scaling(factors: np.ndarray, config: ModelConfig) -> RopeScaling | None:

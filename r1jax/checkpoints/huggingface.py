@@ -254,12 +254,12 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
         leaf = model.params
         for key in array.path:
             leaf = leaf[key]
-        return leaf[array.index] if array.index else leaf
+        return leaf
 
     shards: list[list[Stored]] = [[]]
     sizes = [0]
     for array in stored_arrays(model.config, "huggingface"):
-        size = math.prod(array.shape) * jax.tree.leaves(model.params)[0].dtype.itemsize
+        size = math.prod(array.shape) * weight(array).dtype.itemsize
         if shards[-1] and sizes[-1] + size > shard_bytes:
             shards.append([])
             sizes.append(0)
@@ -270,7 +270,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
     for i, shard in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         # transformers refuses files without this metadata.
-        arrays = {array.name: array.from_own(np.asarray(weight(array))) for array in shard}
+        arrays = {array.name: array.from_own(np.asarray(weight(array)[array.index])) for array in shard}
         save_file(arrays, folder / file, metadata={"format": "pt"})
         shutil.copymode(folder / "config.json", folder / file)  # safetensors makes the file readable only by its owner
         names |= dict.fromkeys(arrays, file)

@@ -84,21 +84,28 @@ def _leading_dense(raw: Mapping[str, Any]) -> int:
 
 def read_yarn(rope: Mapping[str, Any], context: Any) -> Yarn:
     """Reads YaRN of DeepSeek; ``context`` is the default of original_max_position_embeddings."""
-    if rope.get("attention_factor") is not None or rope.get("truncate") is False:
-        raise UserError("attention_factor and truncate of rope type yarn are not supported")
-    mscale, everywhere = rope.get("mscale"), rope.get("mscale_all_dim")
-    if bool(mscale) != bool(everywhere) and not (mscale == 1 and not everywhere):
-        raise UserError("rope type yarn with only one of mscale and mscale_all_dim is not supported")
+    everywhere = _number(rope, "mscale_all_dim", 0.0)
+    factor, truncate = rope.get("attention_factor"), rope.get("truncate")
+    if not isinstance(truncate, bool | None):
+        raise ValueError(f"truncate is {truncate!r} and must be true or false")
     return Yarn(
         factor=check_positive("rope factor", rope["factor"]),
         original_context=check_whole(
             "original_max_position_embeddings", rope.get("original_max_position_embeddings") or context
         ),
-        beta_fast=check_positive("beta_fast", rope.get("beta_fast") or 32.0),
-        beta_slow=check_positive("beta_slow", rope.get("beta_slow") or 1.0),
-        mscale=check_positive("mscale", mscale or 1.0),
-        mscale_all_dim=check_positive("mscale_all_dim", everywhere) if everywhere else 0.0,
+        beta_fast=_number(rope, "beta_fast", 32.0),
+        beta_slow=_number(rope, "beta_slow", 1.0),
+        mscale=_number(rope, "mscale", 0.0 if everywhere else 1.0),
+        mscale_all_dim=everywhere,
+        attention_factor=None if factor is None else check_positive("attention_factor", factor),
+        truncate=truncate is not False,
     )
+
+
+def _number(rope: Mapping[str, Any], key: str, default: float) -> float:
+    """A number above 0, or the default, which null and 0 mean in transformers too."""
+    value = rope.get(key)
+    return default if value is None or (value == 0 and not isinstance(value, bool)) else check_positive(key, value)
 
 
 def _whole(raw: Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -122,6 +129,8 @@ def written_rope(own: Yarn) -> dict[str, Any]:
         "beta_slow": own.beta_slow,
         "mscale": own.mscale,
         "mscale_all_dim": own.mscale_all_dim,
+        **({} if own.attention_factor is None else {"attention_factor": own.attention_factor}),
+        **({} if own.truncate else {"truncate": False}),
     }
 
 

@@ -132,6 +132,7 @@ class Stored:
     own_shape: tuple[int, ...]  # of the part in the parameter tree, without layer and expert
     axes: Axes
     pairs: int  # numbers at the end of the last axis that the file stores as neighbouring pairs
+    dtype: str | None  # of the weight in the parameter tree, if it is not that of the others
 
     @property
     def index(self) -> tuple[int, ...]:
@@ -214,7 +215,7 @@ def _place(
         shape = (spec.shape[1], n * shape[0], *shape[1:])
     start = (*index, *[0] * (len(own_shape) - 1), begin)
     name = foreign.name.format(*numbers)
-    return Stored(name, shape, part, path, spec.shape, start, own_shape, foreign.axes, pairs)
+    return Stored(name, shape, part, path, spec.shape, start, own_shape, foreign.axes, pairs, spec.dtype)
 
 
 def _experts(arrays: list[Stored]) -> int:

@@ -27,6 +27,16 @@ _LLAMA3 = "|".join(
     )
 )
 _QWEN2 = _LLAMA3.replace("{1,3}", "")
+_DEEPSEEK3 = "|".join(
+    (
+        r"[!-/:-@\[-`{-~][A-Za-z]+",
+        r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+        r" ?[\p{P}\p{S}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
 
 # tokenizer.ggml.pre -> patterns that split the text into words, applied in order. The names are those of llama.cpp.
 PRE_TOKENIZERS = {
@@ -37,6 +47,7 @@ PRE_TOKENIZERS = {
     "llama3": (_LLAMA3,),
     "qwen2": (_QWEN2,),
     "deepseek-r1-qwen": (_QWEN2,),
+    "deepseek-v3": (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u30ff]+", _DEEPSEEK3),
 }
 
 

@@ -16,12 +16,13 @@ from gguf import TokenType
 from safetensors.numpy import load_file, save_file
 
 from r1jax.checkpoints.huggingface import read_config as read_huggingface_config
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.rotary import frequencies
 from r1jax.tokenizer.byte_level import byte_characters
 from tests.helpers.paths import FIXTURES
 
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]
+EXPERTS = ["deepseek_v3", "deepseek_v2", "deepseek_v2_lite", "mixtral", "qwen3_moe", "olmoe"]
 
 
 def copy_of(name: str, folder: Path, **config: Any) -> Path:
@@ -40,6 +41,8 @@ def edit_weights(folder: Path, **arrays: np.ndarray | None) -> None:
 
 
 ARCHS = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+ARCHS |= {"qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE}
+ARCHS |= dict.fromkeys(("deepseek_v2", "deepseek_v3"), gguf.MODEL_ARCH.DEEPSEEK2)
 
 
 def interleaved(array: np.ndarray, heads: int) -> np.ndarray:
@@ -77,7 +80,7 @@ def write_gguf(
         if config.architecture == "llama" and "k_proj" in key:
             array = interleaved(array, config.num_kv_heads)
         arrays[names.get_name(key, try_suffixes=(".weight", ".bias")) or key] = array
-    if config.rope_scaling is not None:
+    if isinstance(config.rope_scaling, RopeScaling):
         bare = frequencies(ModelConfig(head_dim=config.head_dim, rope_theta=config.rope_theta))
         arrays["rope_freqs.weight"] = bare / frequencies(config)
 
@@ -94,7 +97,8 @@ def write_gguf(
         "rope.freq_base": config.rope_theta,
         "attention.layer_norm_rms_epsilon": config.norm_eps,
     }
-    values = {f"{config.architecture}.{key}": value for key, value in values.items()}
+    architecture = gguf.MODEL_ARCH_NAMES[ARCHS[config.architecture]]
+    values = {f"{architecture}.{key}": value for key, value in values.items()}
     values |= {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
@@ -106,13 +110,14 @@ def write_gguf(
     }
     values |= {key.replace("__", "."): value for key, value in metadata.items()}
 
-    writer = gguf.GGUFWriter(path, values.pop("general.architecture", config.architecture))
+    writer = gguf.GGUFWriter(path, values.pop("general.architecture", architecture))
     add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32, list: writer.add_array}
+    add |= {bool: writer.add_bool}
     for key, value in values.items():
         if value is not None:
             add[type(value)](key, value)
     for key, array in arrays.items():
-        if array.ndim == 2:
+        if array.ndim > 1:
             writer.add_tensor(key, encode(array, kind), raw_dtype=kind)
         else:
             writer.add_tensor(key, array)

@@ -20,12 +20,13 @@ from r1jax.checkpoints.model import Model
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.tokenizer import ByteTokenizer
-from tests.checkpoints.helpers import NAMES
+from tests.checkpoints.helpers import EXPERTS, NAMES
 from tests.helpers.paths import FIXTURES
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "float32") for name in NAMES + EXPERTS), *((name, "bfloat16") for name in NAMES)]
+)
 def test_save_and_load_keep_everything(name: str, dtype: str, tmp_path: Path) -> None:
     model = load_huggingface(FIXTURES / name, dtype)
     save_huggingface(model, tmp_path / "export", shard_bytes=30_000)
@@ -36,7 +37,7 @@ def test_save_and_load_keep_everything(name: str, dtype: str, tmp_path: Path) ->
     assert again.tokenizer.eos_ids == model.tokenizer.eos_ids
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + EXPERTS)
 def test_exported_tensors_are_those_that_were_read(name: str, tmp_path: Path) -> None:
     def tensors(folder: Path) -> dict[str, np.ndarray]:
         found = {}
@@ -45,7 +46,7 @@ def test_exported_tensors_are_those_that_were_read(name: str, tmp_path: Path) ->
                 found |= {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         return found
 
-    dtype = "bfloat16" if name == "qwen2" else "float32"
+    dtype = "bfloat16" if name in ("qwen2", "deepseek_v2_lite") else "float32"
     save_huggingface(load_huggingface(FIXTURES / name, dtype), tmp_path / "export")
     expected, got = tensors(FIXTURES / name), tensors(tmp_path / "export")
     assert expected.keys() == got.keys()

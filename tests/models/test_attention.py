@@ -1,13 +1,16 @@
 """Attention of training and prefill on a mesh."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.models import attention
+from r1jax.kernels.decode_attention import Context
+from r1jax.models import attention, rotary
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import make_mesh
+from r1jax.sharding import ParamSpec, make_mesh, map_specs
 
 CONFIG = ModelConfig(hidden_size=64, num_heads=8, num_kv_heads=2, head_dim=8)
 
@@ -33,3 +36,28 @@ def test_cudnn_gets_heads_that_the_mesh_splits_equally(mesh, kv_heads, monkeypat
     assert shapes == [(8, kv_heads, kv_heads)]
     np.testing.assert_allclose(found, plain, atol=1e-6)
     assert jnp.isfinite(found).all()
+
+
+def test_joint_norms_of_queries_and_keys_in_training_and_decoding():
+    """One norm over all heads of a token, against numpy; decoding of the last token equals training."""
+    config = ModelConfig(hidden_size=12, num_heads=4, num_kv_heads=2, head_dim=6, qk_norm=True, qk_norm_joint=True)
+    rng = np.random.default_rng(0)
+
+    def draw(spec: ParamSpec) -> np.ndarray:
+        return rng.normal(size=spec.shape).astype(np.float32)
+
+    weights = map_specs(draw, attention.specs(config))
+    h = rng.normal(size=(1, 5, 12)).astype(np.float32)
+    tables = rotary.tables(jnp.arange(5), config)
+    y, (k, v) = jax.jit(partial(attention.GROUPED.attend, config=config, segments=None))(h, weights, tables)
+    x = np.einsum("btd,dgk->btgk", h, weights["key"])
+    expected = x / np.sqrt((x * x).mean((-2, -1), keepdims=True) + config.norm_eps) * weights["key_norm"]
+    np.testing.assert_allclose(k, rotary.rotate(jnp.asarray(expected), *tables), atol=1e-5)
+
+    prefix = tuple(jnp.swapaxes(x[:, :4], 1, 2) for x in (k, v))
+    ring = tuple(jnp.zeros((1, 2, 2, 6)) for _ in range(2))
+    context = Context(np.array([0]), np.array([4]), np.array([0]))
+    decode = jax.jit(partial(attention.GROUPED.decode, config=config))
+    last = rotary.tables(jnp.array([4]), config)
+    found, _ = decode(h[:, 4], attention.GROUPED.decoding_weights(weights, config), last, prefix, ring, context, 0)
+    np.testing.assert_allclose(found, y[:, 4], atol=1e-5)

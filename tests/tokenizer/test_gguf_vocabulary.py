@@ -59,6 +59,23 @@ def test_the_default_pre_tokenizer_cuts_digits_in_threes_and_punctuation_apart()
     assert pieces("default", "it's") == ["i", "t", "'", "s"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("12345 + 6", ["123", "45", " +", " ", "6"]),
+        ("it's (so) far", ["it", "'s", " (", "so", ")", " far"]),
+        ("x=$a\n\n b", ["x", "=$", "a", "\n\n", " b"]),
+        ("_name.py", ["_name", ".py"]),
+        ("数学 ひらカタ8", ["数学", " ", "ひらカタ", "8"]),
+        ("e\u0301te\u0301", ["e\u0301te\u0301"]),
+    ],
+)
+def test_the_words_of_deepseek_v3(text: str, words: list[str]) -> None:
+    backend = read_vocabulary(bpe_metadata("gpt-2", "deepseek-v3"), Path("model.gguf")).backend
+    cut = backend.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == words
+
+
 def test_ids_beyond_the_vocabulary_mean_none() -> None:
     none = {f"tokenizer.ggml.{name}_token_id": 2**32 - 1 for name in ("bos", "padding", "eot")}
     tokenizer = read_vocabulary(bpe_metadata("gpt-2", "llama-bpe") | none, Path())

@@ -37,6 +37,7 @@ def export(folder: Path) -> None:
     fixtures = Path(__file__).parents[1] / "fixtures"
     texts = json.loads((fixtures / "tokenizers" / "expected.json").read_text())["texts"]
     names = ("llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3", "reward")
+    names += ("deepseek_v3", "deepseek_v2", "deepseek_v2_lite", "mixtral", "qwen3_moe", "olmoe")
     models = {name: load_huggingface(fixtures / name) for name in names}
 
     config = ModelConfig(vocab_size=512)

@@ -6,6 +6,7 @@ It needs a separate environment, since this project does not depend on torch. Th
     python -m venv .venv-torch
     .venv-torch/bin/pip install torch==2.13.0 transformers==5.23.0 tokenizers==0.23.3
     .venv-torch/bin/python tests/tools/make_fixtures.py
+    .venv-torch/bin/python tests/tools/make_expert_fixtures.py
 
 Each checkpoint holds logits.npz: tokens [2, 24] int32 and logits [2, 24, 128] float32. The logits of the reward model
 are [2, 1], and its second row is padded.
