@@ -65,7 +65,8 @@ def rl_step(
     def start_logprobs(prompts: list[list[int]], samples: Samples) -> None:
         repeated = [prompt for prompt in prompts for _ in range(setup.config.group)]
         tokens, experts, first = token_rows(repeated, samples, setup.longest)
-        known.append(model_logprobs(state, *jax.device_put((tokens, experts), batch_sharding()), first, setup))
+        placed, replayed = jax.device_put((tokens, experts), batch_sharding())
+        known.append(model_logprobs(state, placed, replayed, first, setup))
 
     # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
     # they compute the log-probabilities while worker processes compute the rewards. An algorithm that keeps fewer
