@@ -71,7 +71,7 @@ def sample_together(
     def step(state: _State) -> _State:
         # The kernel reads ``age`` entries of the ring: none for a sequence that has ended.
         context = Context(prompt, last, jnp.where(state.live, state.step, 0))
-        hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
+        hidden, ring, _ = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = einsum_f32("sd,dv->sv", hidden, output)
         words = random_words(key, ids, jnp.full(N, state.step))
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)

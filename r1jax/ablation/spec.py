@@ -111,7 +111,13 @@ def _kind(spec: LoopSpec, name: str) -> type[Any]:
 
 
 def check_algorithm(spec: LoopSpec) -> None:
-    """Raises UserError if the algorithm reads a reward that is not given, or a model of it starts from a checkpoint."""
+    """Raises UserError for settings of reinforcement learning that an ablation cannot have.
+
+    These are an algorithm that reads a reward that is not given, a learned model that starts from a checkpoint, and the
+    replay of routing.
+    """
+    if spec.rl.replay_routing:
+        raise UserError("rl.replay-routing: not in an ablation: leave it out, or train with the ordinary loop")
     check_rules(spec.rl.algorithm, [reward.name for reward in spec.rewards])
     for name, model in spec.rl.algorithm.learned.items():
         if model.start:

@@ -10,7 +10,7 @@ from r1jax.kernels import decode_attention
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached, CacheShape
 from r1jax.models.layers import cache_shapes
-from r1jax.models.transformer import hidden_states
+from r1jax.models.transformer import hidden_states, routing_of_layers
 from r1jax.sharding import Params, constrain
 
 
@@ -19,6 +19,7 @@ class Prefix:
     """What is kept of the tokens of the prompts."""
 
     layers: tuple[Cached, ...]  # L of [P, heads, Tp, width], or [P, Tp, width] if all heads share them
+    experts: jax.Array | None = None  # [P, Tp, L, k] int32 of the layers with experts, if asked for
 
 
 @flax.struct.dataclass
@@ -54,14 +55,19 @@ def init_ring(slots: int, length: int, config: ModelConfig) -> Ring:
     return Ring(tuple(tuple(empty(shape) for shape in layer) for layer in cache_shapes(config)))
 
 
-def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int) -> Prefix:
-    """Computes the prefix of prompts [P, Tp], padded on the right, ``rows`` prompts at a time."""
+def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int, keep_routing: bool = False) -> Prefix:
+    """Computes the prefix of prompts [P, Tp], padded on the right, ``rows`` prompts at a time.
+
+    keep_routing: with the experts of each token, if the model has experts.
+    """
     P, T = tokens.shape
     n = -(-P // rows)
     padded = jnp.pad(tokens, ((0, n * rows - P), (0, 0))).reshape(n, rows, T)
 
-    def one(chunk: jax.Array) -> tuple[Cached | None, ...]:
-        return hidden_states(params, chunk, config, with_cache=True)[1].cache
+    def one(chunk: jax.Array) -> tuple[tuple[Cached | None, ...], jax.Array | None]:
+        extras = hidden_states(params, chunk, config, with_cache=True)[1]
+        routing = routing_of_layers(extras) if keep_routing else None
+        return extras.cache, None if routing is None else jnp.moveaxis(routing.experts, 0, 2)
 
     def per_layer(x: jax.Array) -> list[jax.Array]:  # [n, L, rows, Tp, heads, width], or without heads
         x = jnp.moveaxis(x, (0, 3), (1, -2))
@@ -70,6 +76,9 @@ def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int) -
         return [split_cache(layer[:P], None) for layer in x]
 
     layers: list[Cached] = []
-    for cached in jax.lax.map(one, padded):  # of each run
+    of_runs, experts = jax.lax.map(one, padded)
+    for cached in of_runs:
         layers += zip(*(per_layer(x) for x in cached), strict=True)
-    return Prefix(tuple(layers))
+    if experts is not None:
+        experts = experts.reshape(n * rows, T, *experts.shape[3:])[:P]
+    return Prefix(tuple(layers), experts)

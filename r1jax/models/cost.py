@@ -33,9 +33,28 @@ def head_flops(config: ModelConfig) -> float:
 
 
 def block_flops(config: ModelConfig) -> float:
-    """Operations of the weight products of all blocks for one token, without the products of attention."""
-    D, F = config.hidden_size, config.intermediate_size
-    return 2.0 * config.num_layers * (_attention_weights(config) + 3 * D * F)
+    """Operations of the weight products of all blocks for one token, without the products of attention.
+
+    Of the routed experts, only those that a token uses count.
+    """
+    D, F, own = config.hidden_size, config.intermediate_size, config.experts
+    routed = 0 if own is None else config.num_layers - own.dense_layers
+    weights = config.num_layers * _attention_weights(config) + (config.num_layers - routed) * 3 * D * F
+    if own is not None:
+        weights += routed * D * (own.number + 3 * (own.active * own.width + own.shared_width))
+    return 2.0 * weights
+
+
+def decoding_weights(config: ModelConfig, tokens: float) -> float:
+    """Numbers in the weights that a step of decoding with ``tokens`` tokens reads.
+
+    Of the routed experts, it is the expected number of those that some token uses if all are used alike.
+    """
+    weights, own = param_count(param_specs(config)), config.experts
+    if own is None:
+        return weights
+    routed = (config.num_layers - own.dense_layers) * own.number * 3 * config.hidden_size * own.width
+    return weights - routed * (1 - own.active / own.number) ** tokens
 
 
 def _attention_weights(config: ModelConfig) -> int:
@@ -108,7 +127,7 @@ def rollout_cost(config: ModelConfig, limits: np.ndarray, group: int, prompt: in
     limits = np.asarray(limits, np.float64)
     prompts = len(limits) // group
     entry = cache_entry_bytes(config, size)
-    weights = param_count(param_specs(config)) * size
+    weights = decoding_weights(config, len(limits)) * size
     own = (limits * (limits + 1) / 2).sum()
     shared = limits.reshape(prompts, group).max(axis=1).sum() * prompt
     decode_bytes = limits.max() * weights + (own + shared) * entry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,11 @@ class Routing:
     experts: jax.Array  # [..., k] int32, those that are used
     chosen: jax.Array  # [..., k] int32, those that the scores choose, from the highest to the lowest
     scores: jax.Array  # [..., E] float32, of all experts, without the bias
+
+
+def index_type(config: ModelConfig) -> Any:
+    """The smallest type of unsigned integers that holds the number of an expert."""
+    return jnp.uint8 if _experts(config).number <= 256 else jnp.uint16
 
 
 def _experts(config: ModelConfig) -> Experts:

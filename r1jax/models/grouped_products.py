@@ -37,7 +37,8 @@ def to_groups(x: jax.Array, order: Order) -> jax.Array:
 
 def from_groups(y: jax.Array, order: Order, copies: int) -> jax.Array:
     """The inverse of to_groups without the sum over copies: [N, k, D] of sorted y [N k, D]."""
-    return _take(y, order.places, order.sorted, 1).reshape(-1, copies, y.shape[1])
+    unsorted: jax.Array = _take(y, order.places, order.sorted, 1)
+    return unsorted.reshape(-1, copies, y.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

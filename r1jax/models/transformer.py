@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
-from r1jax.models.experts import ROUTER_BIAS
+from r1jax.models.experts import ROUTER_BIAS, Routing
 from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
@@ -128,6 +128,14 @@ class Extras:
 
     cache: tuple[Cached | None, ...]  # arrays [L, B, T, heads, width], or without heads, for decoding, if asked for
     routing: tuple[Any, ...]  # the routing of the tokens in each layer; None for a run without experts
+
+
+def routing_of_layers(extras: Extras) -> Routing | None:
+    """The routing of all layers with experts, arrays [L, B, T, ...]; None without experts."""
+    found = [routing for routing in extras.routing if routing is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
 
 
 def block(

@@ -127,7 +127,7 @@ def match_sums(
     metrics |= {"kl": (jax.lax.stop_gradient(total), count)}
     if config.balance_loss:
         total = total + jnp.where(mask, balanced, 0.0).sum()
-    return total, (count, metrics, expert_load(extras, mask, configs[0]))
+    return total, (count, metrics, expert_load(extras, mask))
 
 
 @partial(

@@ -121,7 +121,7 @@ def judgement_sums(
         mask = (jnp.arange(tokens.shape[1]) < lengths[:, None]) & counts[:, None]
         balanced, found = with_balance_loss(balanced, extras, mask, config, balance)
         metrics.append(found)
-        loads.append(expert_load(extras, mask, config))
+        loads.append(expert_load(extras, mask))
         return transformer.scores_of_states(params, h, lengths, config)
 
     s = scores(batch["tokens"], batch["lengths"])

@@ -12,7 +12,7 @@ from r1jax.errors import UserError
 from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig
 from r1jax.pipeline.stage import Inputs
 from r1jax.recipe.loading import load_model
-from r1jax.rl.config import RLConfig
+from r1jax.rl.config import RLConfig, check_routing
 from r1jax.sharding import Params
 from r1jax.tokenizer import Tokenizer
 from r1jax.tokenizer.base import same_vocabulary
@@ -38,10 +38,13 @@ def _checkpoint(name: str, model: LearnedModel) -> Path:
 
 
 def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None) -> None:
-    """Raises UserError for a checkpoint that a learned model cannot start from; reads no weights.
+    """Raises UserError for settings that do not fit the policy, or a checkpoint that no learned model can start from.
+
+    Reads no weights.
 
     tokenizer: of the policy. None: it does not exist yet and is not compared.
     """
+    check_routing(rl, policy)
     for name, one in rl.algorithm.learned.items():
         if not one.start:
             continue

@@ -29,6 +29,7 @@ class Batch:
     sampling_logprobs: jax.Array  # [B, T] float32, of the distribution that the tokens were sampled from
     old_logprobs: jax.Array  # [B, T] float32, of the policy before the first update; zeros until known
     reference_logprobs: jax.Array  # [B, T] float32; zeros until known
+    experts: jax.Array | None = None  # [B, T, L, k], which each token used in sampling; None: not replayed
     targets: dict[str, Any] = flax.struct.field(default_factory=dict)  # of learned models: trees of [B, ...]
     first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in all rows
 
@@ -47,6 +48,7 @@ class Layout:
     """The tokens of prompts and completions side by side, which no reward changes."""
 
     tokens: jax.Array  # [B, T + 1] int32 as in Batch, on the devices
+    experts: jax.Array | None  # [B, T, L, k] as in Batch, on the devices
     within: np.ndarray  # [B, T] bool: the tokens of completions
     sampled: np.ndarray  # [B, M] bool: the same tokens in arrays of samples
     first: int  # as in Batch
@@ -69,13 +71,27 @@ def lay_out(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) ->
     tokens[:, 1:] = _placed(samples.tokens, within, sampled)
     tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
     first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
-    return Layout(jax.device_put(tokens, batch_sharding()), within, sampled, first)
+    placed, experts = jax.device_put((tokens, _expert_rows(samples, within)), batch_sharding())
+    return Layout(placed, experts, within, sampled, first)
 
 
 def _placed(values: Any, within: np.ndarray, sampled: np.ndarray) -> np.ndarray:
     out = np.zeros(within.shape, values.dtype)
     out[within] = np.asarray(values)[sampled]
     return out
+
+
+def _expert_rows(samples: Samples, within: np.ndarray) -> np.ndarray | None:
+    """samples.experts, cut or padded with zeros to the width of the batch, and 0 after each text."""
+    if samples.experts is None:
+        return None
+    experts = np.asarray(samples.experts)
+    width = min(experts.shape[1], within.shape[1])
+    rows = np.zeros((*within.shape, *experts.shape[2:]), experts.dtype)
+    rows[:, :width] = experts[:, :width]
+    last = within.shape[1] - np.argmax(within[:, ::-1], axis=1)  # tokens that are read
+    rows[np.arange(within.shape[1]) >= last[:, None]] = 0
+    return rows
 
 
 def build_batch(
@@ -113,6 +129,7 @@ def build_batch(
         "sampling_logprobs": layout.place(samples.sampling_logprobs),
         "old_logprobs": zeros,
         "reference_logprobs": zeros,
+        "experts": layout.experts,
     }
     return jax.device_put(Batch(**fields, first=layout.first), batch_sharding())
 

@@ -14,6 +14,7 @@ from r1jax.algorithms.interface import Algorithm, NoEffect
 from r1jax.algorithms.table import ALGORITHMS, AnyAlgorithm
 from r1jax.cli import Named
 from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.settings import may_change, may_rise
 from r1jax.training.balance import Balance
@@ -54,6 +55,9 @@ class RLConfig(OptimizerConfig):
     """The policy replaces the reference after every this many steps; 0 keeps the first reference."""
     logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
+    replay_routing: bool = False
+    """Use in updates the experts that each token used in sampling, with weights from the updated model (routing replay,
+    arXiv 2510.11370). The metric router_disagreement is the share of choices of routers that would be others."""
     # No prefix on the command line: --rl.beta and not --rl.algorithm.beta.
     algorithm: Annotated[AnyAlgorithm, tyro.conf.arg(name=""), Named(tuple(ALGORITHMS.items()), _ALGORITHM)] = GRPO()
 
@@ -142,6 +146,12 @@ def warn_without_effect(config: RLConfig) -> None:
     """Warns of each line of without_effect."""
     for line in without_effect(config):
         warnings.warn(line, stacklevel=3)
+
+
+def check_routing(config: RLConfig, model: ModelConfig) -> None:
+    """Raises UserError if the routing of a model without experts is to be replayed."""
+    if config.replay_routing and model.experts is None:
+        raise UserError("rl.replay-routing: the model has no experts: leave it out, or choose a model with experts")
 
 
 def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:

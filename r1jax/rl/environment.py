@@ -78,6 +78,7 @@ def sample_groups(model: Model, environment: Environment, config: RLConfig) -> S
             samples_per_prompt=config.group,
             sequence_ids=np.arange(config.sequences) + attempt * config.sequences,
             prompt_width=environment.prompt_width,
+            keep_routing=config.replay_routing,
         )
         return prompts, jax.device_get(samples)
 

@@ -147,7 +147,7 @@ def update_learner(
         _, balanced = with_balance_loss(jnp.zeros(len(part.mask)), extras, part.mask, config, balance)
         for total, rows in balanced.values():  # the mean over rows, with the weight that the microbatch has
             loss = loss + count * total / jnp.maximum(rows, 1.0)
-        return loss, (count, metrics | balanced, expert_load(extras, part.mask, config))
+        return loss, (count, metrics | balanced, expert_load(extras, part.mask))
 
     params = prepare(state.params, config)
     (grads, count), found = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)

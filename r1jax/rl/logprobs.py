@@ -7,22 +7,28 @@ import jax.numpy as jnp
 
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import Extras, hidden_states, prepare, unembedding
+from r1jax.models.transformer import Extras, hidden_states, prepare, routing_of_layers, unembedding
 from r1jax.sharding import Params
 from r1jax.traced import program
 from r1jax.training.gradients import split_microbatches
 
 
 def completion_logprobs(
-    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, first: int
+    params: Params,
+    tokens: jax.Array,
+    config: ModelConfig,
+    temperature: float,
+    chunk: int,
+    first: int,
+    experts: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
 
-    Also what the forward pass computes besides.
+    Also what the forward pass computes besides. experts: [B, T, L, k] to use; None: the routers choose.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
-    h, extras = hidden_states(params, tokens[:, :-1], config)
+    h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
     pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
     return logp, entropy, extras
@@ -37,18 +43,32 @@ def batch_logprobs(
     microbatches: int,
     chunk: int,
     first: int = 0,
+    experts: jax.Array | None = None,
 ) -> jax.Array:
     """Log-probabilities [B, T] of tokens[:, 1:] without gradient, for the old policy and the reference.
 
-    Zero before position ``first``.
+    Zero before position ``first``. experts: as in completion_logprobs.
     """
     params = prepare(params, config)
 
-    def one(rows: jax.Array) -> jax.Array:
-        return completion_logprobs(params, rows, config, temperature, chunk, first)[0]
+    def one(part: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        return completion_logprobs(params, part[0], config, temperature, chunk, first, part[1])[0]
 
-    parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
+    parts = jax.lax.map(one, split_microbatches((tokens, experts), microbatches))  # [n, B/n, T]
     return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+
+
+def router_disagreement(extras: Extras, sampled: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sum and count of the choices of the routers whose set of experts differs from the sampled one: [] float32 each.
+
+    A choice is that of a layer for a token of the mask [B, T]. sampled: [B, T, L, k].
+    """
+    routing = routing_of_layers(extras)
+    assert routing is not None
+    own = jnp.moveaxis(jnp.sort(routing.chosen, axis=-1), 0, 2)
+    differs = (own != jnp.sort(sampled.astype(own.dtype), axis=-1)).any(axis=-1)  # [B, T, L]
+    weight = mask.sum().astype(jnp.float32) * differs.shape[-1]
+    return jnp.where(mask[..., None], differs, False).sum().astype(jnp.float32), weight
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import optax
 
 from r1jax.checkpoints.model import Model
 from r1jax.models.config import ModelConfig
-from r1jax.rl.config import RLConfig, UpdateContext
+from r1jax.rl.config import RLConfig, UpdateContext, check_routing
 from r1jax.rl.environment import Environment, SampleGroups, ScoreGroups, sample_groups, score_groups
 from r1jax.rl.learned import Learner, make_learners
 from r1jax.seeds import stage_seed
@@ -31,7 +31,11 @@ class StepSetup:
 
 
 def make_setup(model: Model, environment: Environment, config: RLConfig) -> StepSetup:
-    """The setup of a training of config.steps steps; the weights of ``model`` are not read."""
+    """The setup of a training of config.steps steps; the weights of ``model`` are not read.
+
+    Raises UserError if a setting does not fit the model.
+    """
+    check_routing(config, model.config)
     seed, stage = environment.seed, environment.stage
     return StepSetup(
         config=config,

@@ -65,7 +65,7 @@ def rl_step(
     def start_logprobs(prompts: list[list[int]], samples: Samples) -> None:
         repeated = [prompt for prompt in prompts for _ in range(setup.config.group)]
         layout = lay_out(repeated, samples, setup.longest)
-        known.append((layout, model_logprobs(state, layout.tokens, layout.first, setup)))
+        known.append((layout, model_logprobs(state, layout.tokens, layout.experts, layout.first, setup)))
 
     # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
     # they compute the log-probabilities while worker processes compute the rewards. An algorithm that keeps fewer
@@ -96,18 +96,22 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup, layout:
     )
 
 
-def model_logprobs(state: RLState, tokens: jax.Array, first: int, setup: StepSetup) -> ModelLogprobs:
+def model_logprobs(
+    state: RLState, tokens: jax.Array, experts: jax.Array | None, first: int, setup: StepSetup
+) -> ModelLogprobs:
     """The log-probabilities of the models that the updates need; the devices may still be computing them.
 
-    tokens: [B, T + 1] of a batch, and ``first`` of it.
+    tokens: [B, T + 1] of a batch, and ``experts`` and ``first`` of it. The experts are the policy's: the reference, a
+    model of its own, chooses others.
     """
     config, context = setup.config, setup.context
 
-    def one(params: Params) -> jax.Array:
-        return batch_logprobs(params, tokens, setup.model, context.temperature, config.passes, context.chunk, first)
+    def one(params: Params, experts: jax.Array | None) -> jax.Array:
+        rest = (context.temperature, config.passes, context.chunk, first, experts)
+        return batch_logprobs(params, tokens, setup.model, *rest)
 
-    reference = None if state.reference is None else one(state.reference)
-    return ModelLogprobs(reference, None if context.on_policy else one(state.policy.params))
+    reference = None if state.reference is None else one(state.reference, None)
+    return ModelLogprobs(reference, None if context.on_policy else one(state.policy.params, experts))
 
 
 def learn(
@@ -139,7 +143,7 @@ def run_updates(
         maxima.extend(largest for _, largest in found)
         return models
 
-    reference, old = known or model_logprobs(state, batch.tokens, batch.first, setup)
+    reference, old = known or model_logprobs(state, batch.tokens, batch.experts, batch.first, setup)
     if reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=jnp.where(batch.mask, reference, 0.0))
     if old is not None:

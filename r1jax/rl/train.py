@@ -70,6 +70,7 @@ def train_policy(
             prompts=config.prompts,
             width=environment.prompt_width,
             sequences=config.sequences,
+            keep_routing=config.replay_routing,
         )
         with_slots = dataclasses.replace(environment, sampling=dataclasses.replace(environment.sampling, slots=slots))
         watch = Stopwatch()

@@ -11,7 +11,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import prepare
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import UpdateContext
-from r1jax.rl.logprobs import completion_logprobs
+from r1jax.rl.logprobs import completion_logprobs, router_disagreement
 from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
 from r1jax.traced import program
@@ -29,7 +29,7 @@ def policy_sums(
     The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not.
     """
     logp, entropy, extras = completion_logprobs(
-        params, batch.tokens, config, context.temperature, context.chunk, batch.first
+        params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts
     )
     mask = batch.mask
     logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities
@@ -52,11 +52,13 @@ def policy_sums(
     weight = mask.sum().astype(jnp.float32)
     sums: Metrics = {name: (jnp.where(mask, x, 0.0).sum(), weight) for name, x in means.items()}
     sums["loss"] = (loss, count)
+    if batch.experts is not None:
+        sums["router_disagreement"] = router_disagreement(extras, batch.experts, mask)
     balanced, balance_metrics = with_balance_loss(values, extras, mask, config, context.balance)
     if balance_metrics:
         loss, _ = algorithm.reduce(balanced, mask, context.max_tokens)
     largest = {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()}
-    return loss, (count, sums | balance_metrics, largest, expert_load(extras, mask, config))
+    return loss, (count, sums | balance_metrics, largest, expert_load(extras, mask))
 
 
 @program(static_argnames=("algorithm", "context", "minibatches"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, has_kernel
@@ -47,7 +48,7 @@ def decode_step(
     context: Context,
     step: jax.Array,
     config: ModelConfig,
-) -> tuple[jax.Array, Ring]:
+) -> tuple[jax.Array, Ring, jax.Array | None]:
     """Decodes one token per slot.
 
     Args:
@@ -61,7 +62,8 @@ def decode_step(
       config: the model.
 
     Returns:
-      The final normalised states [S, D], and the ring with this token.
+      The final normalised states [S, D], the ring with this token, and the experts [S, L, k] of the token in the layers
+      with experts, or None.
     """
     rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
@@ -71,11 +73,14 @@ def decode_step(
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]
     written: list[Cached] = []
+    experts: list[jax.Array] = []
     for kind, weights, read, own, norm in zip(kinds, layers, prefix.layers, ring.layers, following, strict=True):
         y, own = kind.attention.decode(h, weights["attention"], rotation, read, own, context, entry, config)
         written.append(own)
         x, h = normed(x, y, weights["mlp_norm"])
-        y, _ = kind.feed_forward.decode(h, weights["mlp"], config)
+        y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
+        if routing is not None:
+            experts.append(routing.experts)
         x, h = normed(x, y, norm)
         x, h = constrain(x, "slots", None), constrain(h, "slots", None)
-    return h, Ring(tuple(written))
+    return h, Ring(tuple(written)), jnp.stack(experts, axis=1) if experts else None

@@ -16,6 +16,7 @@ from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
 from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
+from r1jax.models.experts import index_type
 from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
@@ -35,6 +36,7 @@ class Request:
     prompts: int  # number of distinct prompts, all of which are cached
     width: int  # tokens of each padded prompt
     sequences: int  # rows of the result
+    keep_routing: bool = False  # with the experts of each token
 
 
 def device_queues(prompts: int, sequences: int) -> int:
@@ -73,9 +75,11 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     passes = -(-prompts // rows)
     computed = (passes + (passes > 1)) * rows  # the extra term is the current pass
     spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
-    token = 6 * config.hidden_size + 3 * _shard(config.intermediate_size) + _attention_numbers(config)
+    token = 6 * config.hidden_size + _feed_forward_numbers(config) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
+    if request.keep_routing:
+        row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
     return {
         "weights": _weight_bytes(request),
         "prompts": (computed + prompts) * width * _entry(config),
@@ -94,7 +98,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens)
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
-    activations = size * (6 * config.hidden_size + 3 * _shard(config.intermediate_size))
+    activations = size * (6 * config.hidden_size + _feed_forward_numbers(config))
     gathered = 2 * request.width * _entry(config) // config.num_layers
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
@@ -117,7 +121,14 @@ def free_bytes() -> int:
 
 
 def choose_slots(
-    config: ModelConfig, sampling: Sampling, params: Params, *, prompts: int, width: int, sequences: int
+    config: ModelConfig,
+    sampling: Sampling,
+    params: Params,
+    *,
+    prompts: int,
+    width: int,
+    sequences: int,
+    keep_routing: bool = False,
 ) -> int:
     """The configured number of slots, or as many as sequences and memory allow; equal on all devices of the data axis.
 
@@ -131,11 +142,12 @@ def choose_slots(
       prompts: number of distinct prompts.
       width: tokens of each padded prompt.
       sequences: rows of the result.
+      keep_routing: if the result has the experts of each token.
 
     Raises:
       UserError: with the numbers, if the configured slots, or a single slot, need more memory than is free.
     """
-    request = Request(config, sampling, params, prompts, width, sequences)
+    request = Request(config, sampling, params, prompts, width, sequences, keep_routing)
     devices, free = data_devices(), free_bytes()
     fixed = fixed_bytes(request)
     left = free - sum(fixed.values())
@@ -188,6 +200,16 @@ def _shard(size: int) -> int:
     return size if size % shards else size // shards
 
 
+def _feed_forward_numbers(config: ModelConfig) -> int:
+    """Numbers of one token that the feed-forward block of one layer has on a device."""
+    own, dense = config.experts, 3 * _shard(config.intermediate_size)
+    if own is None:
+        return dense
+    rows = own.active * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
+    routed = rows + 3 * _shard(own.shared_width) + 4 * own.number
+    return max(dense, routed) if own.dense_layers else routed
+
+
 def _attention_numbers(config: ModelConfig) -> int:
     """Numbers of one token that attention in one layer of prefill has on a device: queries, keys and values."""
     heads, own = _shard(config.num_heads), config.latent
@@ -202,6 +224,14 @@ def _entry(config: ModelConfig) -> int:
     return _size(config) * sum(
         _shard(shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer
     )
+
+
+def _routing_bytes(config: ModelConfig) -> int:
+    """Bytes of the experts of a token in all layers with experts."""
+    own = config.experts
+    if own is None:
+        return 0
+    return (config.num_layers - own.dense_layers) * own.active * jnp.dtype(index_type(config)).itemsize
 
 
 def _weight_bytes(request: Request) -> int:

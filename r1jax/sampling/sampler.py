@@ -21,8 +21,9 @@ from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.models.cache import Ring, init_ring, prefill, split_cache
+from r1jax.models.cache import Prefix, Ring, init_ring, prefill, split_cache
 from r1jax.models.config import ModelConfig
+from r1jax.models.experts import index_type
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
@@ -43,6 +44,8 @@ class Samples:
     logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature), as in training
     sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution
     steps: jax.Array  # [] int32, decoding steps, maximum over devices
+    experts: jax.Array | None = None  # [N, Tp + M - 1, L, k] uint8 or uint16, if asked for; at position t of prompt and
+    # completion the experts of its token in the layers with experts, except that of the last token, which is not used
 
 
 @flax.struct.dataclass
@@ -79,6 +82,7 @@ def sample(
     limits: Sequence[int] | np.ndarray | None = None,
     sequence_ids: Sequence[int] | np.ndarray | None = None,
     prompt_width: int = 0,
+    keep_routing: bool = False,
 ) -> Samples:
     """Draws ``samples_per_prompt`` completions of each prompt; row p * samples_per_prompt + i is sample i of prompt p.
 
@@ -93,14 +97,19 @@ def sample(
       limits: maximum length of each completion, 1..M; max_tokens if not given.
       sequence_ids: N ids for the random keys; arange(N) if not given. Calls with distinct ids draw distinct samples.
       prompt_width: minimum padded length of prompts, so that calls with other prompts reuse the compiled program.
+      keep_routing: with the experts of each token, if the model has experts.
 
     Raises:
       UserError: if a prompt is empty, a prompt and its limit exceed the context, or memory does not suffice.
     """
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
-    slots = choose_slots(config, sampling, params, prompts=P, width=width, sequences=len(queue.limits))
-    return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), phases(slots, data_devices()))
+    keep_routing = keep_routing and config.experts is not None
+    slots = choose_slots(
+        config, sampling, params, prompts=P, width=width, sequences=len(queue.limits), keep_routing=keep_routing
+    )
+    widths = phases(slots, data_devices())
+    return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), widths, keep_routing)
 
 
 def make_queue(
@@ -153,7 +162,11 @@ def padded_prompts(prompts: Sequence[Sequence[int]], width: int) -> np.ndarray:
 DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 
 
-@partial(jax.jit, static_argnames=("config", "sampling", "end_tokens", "widths"), compiler_options=DECODING_OPTIONS)
+@partial(
+    jax.jit,
+    static_argnames=("config", "sampling", "end_tokens", "widths", "keep_routing"),
+    compiler_options=DECODING_OPTIONS,
+)
 def sample_queue(
     params: Params,
     queue: Queue,
@@ -162,6 +175,7 @@ def sample_queue(
     sampling: Sampling,
     end_tokens: tuple[int, ...],
     widths: tuple[int, ...],
+    keep_routing: bool = False,
 ) -> Samples:
     """Samples for every row of the queue, in one compiled program.
 
@@ -173,12 +187,13 @@ def sample_queue(
     params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
     data = device_queues(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
-        return _sample_queue(params, queue, key, config, sampling, end_tokens, widths)
+        return _sample_queue(params, queue, key, config, sampling, end_tokens, widths, keep_routing)
 
     def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
         first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
         own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
-        samples = _sample_queue(params, own, key, config, sampling, end_tokens, phases(-(-widths[0] // data)))
+        own_widths = phases(-(-widths[0] // data))
+        samples = _sample_queue(params, own, key, config, sampling, end_tokens, own_widths, keep_routing)
         return dataclasses.replace(samples, steps=samples.steps[None])
 
     split = jax.shard_map(
@@ -200,10 +215,11 @@ def _sample_queue(
     sampling: Sampling,
     end_tokens: tuple[int, ...],
     widths: tuple[int, ...],
+    keep_routing: bool,
 ) -> Samples:
     layers = decoding_layers(params, config)
     output = unembedding(params, config)
-    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape))
+    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape), keep_routing)
     N = queue.prompt_of.shape[0]
 
     def live(state: _State) -> jax.Array:
@@ -213,16 +229,22 @@ def _sample_queue(
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
-        hidden, ring = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
+        hidden, ring, experts = decode_step(
+            params, layers, state.token, prefix, state.ring, context, state.step, config
+        )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)
         ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = _record(state, token, logprob, sampling_logprob, done, ended)
+        if samples.experts is not None and experts is not None:
+            at = (state.sequence, context.prefix_length + state.age)
+            kept = samples.experts.at[at].set(experts.astype(samples.experts.dtype), mode="drop")
+            samples = dataclasses.replace(samples, experts=kept)
         return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
 
-    state = _start(queue, config, sampling, widths[0])
+    state = _start(queue, prefix, config, sampling, widths[0])
     for next_width in widths[1:]:
         state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
         state = _narrow(state, next_width)
@@ -251,12 +273,16 @@ def _last_token(queue: Queue, row: jax.Array) -> jax.Array:
     return queue.prompts[prompt, queue.prompt_lengths[prompt] - 1]
 
 
-def _start(queue: Queue, config: ModelConfig, sampling: Sampling, slots: int) -> _State:
+def _start(queue: Queue, prefix: Prefix, config: ModelConfig, sampling: Sampling, slots: int) -> _State:
     N, M = queue.prompt_of.shape[0], sampling.max_tokens
     first = jnp.arange(slots, dtype=jnp.int32)
     per_token = jnp.zeros((N, M), jnp.float32)
     per_sequence = jnp.zeros(N, jnp.int32)
     zero = jnp.zeros((), jnp.int32)
+    experts = None
+    if prefix.experts is not None:  # positions from the last token of a prompt on are replaced in decoding
+        of_prompts = prefix.experts.astype(index_type(config))[queue.prompt_of]
+        experts = jnp.pad(of_prompts, ((0, 0), (0, M - 1), (0, 0), (0, 0)))
     return _State(
         step=zero,
         next=jnp.int32(slots),
@@ -271,6 +297,7 @@ def _start(queue: Queue, config: ModelConfig, sampling: Sampling, slots: int) ->
             logprobs=per_token,
             sampling_logprobs=per_token,
             steps=zero,
+            experts=experts,
         ),
     )
 
@@ -281,7 +308,8 @@ def _record(
     old = state.samples
     at = (state.sequence, state.age)  # idle slots have row N, which mode="drop" ignores
     finished = jnp.where(done, state.sequence, old.lengths.shape[0])
-    return Samples(
+    return dataclasses.replace(
+        old,
         tokens=old.tokens.at[at].set(token, mode="drop"),
         logprobs=old.logprobs.at[at].set(logprob, mode="drop"),
         sampling_logprobs=old.sampling_logprobs.at[at].set(sampling_logprob, mode="drop"),

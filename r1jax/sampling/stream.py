@@ -172,7 +172,7 @@ def decode_chunk(
         old, chunk = carry
         zero = jnp.zeros(1, jnp.int32)
         context = Context(zero, prompt.length[None] - 1, old.age[None])
-        hidden, ring = decode_step(
+        hidden, ring, _ = decode_step(
             weights.params, weights.layers, old.token, prompt.prefix, old.ring, context, old.age, config
         )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, weights.output), "slots", "vocab")

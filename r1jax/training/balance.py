@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
-from r1jax.models.experts import ROUTER_BIAS, Routing
+from r1jax.models.experts import ROUTER_BIAS
 from r1jax.models.layers import Run, runs
-from r1jax.models.transformer import Extras
+from r1jax.models.transformer import Extras, routing_of_layers
 from r1jax.sharding import Params
 from r1jax.traced import enabled
 from r1jax.training.metrics import Metrics
@@ -32,19 +32,14 @@ def _routed(config: ModelConfig) -> list[Run]:
     return [run for run in runs(config) if run.feed_forward.routed]
 
 
-def _routing(extras: Extras) -> Routing:
-    """The routing of all layers with experts: arrays [L, B, T, ...]."""
-    found = [routing for routing in extras.routing if routing is not None]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found) if len(found) > 1 else found[0]
-
-
-def expert_load(extras: Extras, mask: jax.Array, config: ModelConfig) -> jax.Array | None:
+def expert_load(extras: Extras, mask: jax.Array) -> jax.Array | None:
     """How many tokens of the mask [B, T] use each expert of each layer: [L, E] float32; None without experts."""
-    if config.experts is None:
+    routing = routing_of_layers(extras)
+    if routing is None:
         return None
-    experts = _routing(extras).experts
-    counts = jnp.broadcast_to(mask[..., None], experts.shape[1:]).astype(jnp.float32)
-    return jax.vmap(lambda used: jnp.zeros(_number(config), jnp.float32).at[used].add(counts))(experts)
+    counts = jnp.broadcast_to(mask[..., None], routing.experts.shape[1:]).astype(jnp.float32)
+    number = routing.scores.shape[-1]
+    return jax.vmap(lambda used: jnp.zeros(number, jnp.float32).at[used].add(counts))(routing.experts)
 
 
 def balance_loss(extras: Extras, mask: jax.Array, config: ModelConfig) -> jax.Array:
@@ -55,8 +50,8 @@ def balance_loss(extras: Extras, mask: jax.Array, config: ModelConfig) -> jax.Ar
 
     mask: [B, T] bool. Returns [B] float32; 0 for rows without tokens.
     """
-    routing, own = _routing(extras), config.experts
-    assert own is not None
+    routing, own = routing_of_layers(extras), config.experts
+    assert own is not None and routing is not None
     tokens = jnp.maximum(mask.sum(axis=1), 1).astype(jnp.float32)
 
     def row(experts: jax.Array, scores: jax.Array, mask: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -116,8 +111,3 @@ def load_metrics(load: jax.Array, counted: jax.Array) -> Metrics:
         f"expert_load_{i}": (one, load.sum() / load.shape[1]) for i, one in enumerate(load.sum(axis=0))
     }
     return metrics | {"load_violation": (violation, weight)}
-
-
-def _number(config: ModelConfig) -> int:
-    assert config.experts is not None
-    return config.experts.number

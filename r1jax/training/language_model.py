@@ -39,7 +39,7 @@ def cross_entropy_sums(
     balanced, found = with_balance_loss(-logp, extras, mask, config, balance)
     if found:
         loss = jnp.where(mask, balanced, 0.0).sum()
-    return loss, (count, (metrics | found, expert_load(extras, mask, config)))
+    return loss, (count, (metrics | found, expert_load(extras, mask)))
 
 
 @partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "chunk", "balance"), donate_argnames="state")

@@ -166,6 +166,7 @@ BY_RUNNING = {
     "checkpoints/test_native.py": "save.keep_last save.keep_best",
     "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "rl/test_update.py": "rl.microbatch",
+    "rl/test_replay.py": "rl.replay_routing",
     "rl/test_rollouts.py": "rl.mask_truncated",
     "training/test_tracking.py": "track",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",

@@ -12,7 +12,7 @@ from r1jax.benchmark.scaling import scaled_workload
 from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models import cache
-from r1jax.models.config import Latent, ModelConfig
+from r1jax.models.config import Experts, Latent, ModelConfig
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory
@@ -37,6 +37,7 @@ SMALL = ModelConfig(
 COMPRESSED = dataclasses.replace(
     SMALL, num_layers=3, head_dim=24, latent=Latent(kv_rank=64, nope_dim=16, rope_dim=8, value_dim=16)
 )
+ROUTED = dataclasses.replace(SMALL, experts=Experts(number=8, active=4, width=256, shared_width=128))
 
 
 def weights(config, stored="float32", mesh=None):
@@ -77,10 +78,11 @@ def free(monkeypatch):
         (SMALL, "8x1", "float32", 16, 16),
         (SMALL, "4x2", "float32", 16, 8),
         (SMALL, "1x8", "float32", 4, 16),
+        (ROUTED, "1x1", "bfloat16", 4, 8),
         (COMPRESSED, "1x1", "bfloat16", 4, 8),
         (COMPRESSED, "1x8", "float32", 4, 16),
     ],
-    ids=lambda value: "latent" if value is COMPRESSED else "grouped" if value is SMALL else str(value),
+    ids=lambda value: {SMALL: "grouped", ROUTED: "experts", COMPRESSED: "latent"}.get(value, str(value)),
 )
 def test_the_estimate_is_what_a_compiled_program_takes(config, mesh, stored, prompts, group):
     """Temporary and new output bytes of the sampler on one CPU device: the estimate is 10% below to 40% above."""
