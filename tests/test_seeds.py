@@ -147,7 +147,7 @@ def test_data_comes_in_another_order_in_each_stage(module, monkeypatch, tmp_path
     def batches(name, folder):
         seen = []
 
-        def update(state, batch, *_):
+        def update(state, batch, *_, **__):
             seen.append((np.asarray(batch["tokens"]), np.asarray(state.params["embedding"])))
             return state, {}
 

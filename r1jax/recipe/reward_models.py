@@ -159,7 +159,11 @@ def _update(
     return state, sums | metrics
 
 
-_sums = jax.jit(judgement_sums, static_argnames="config")
+@partial(jax.jit, static_argnames="config")
+def _sums(params: Params, batch: Batch, config: ModelConfig) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The loss, the number of judgements that count, and of those that the model gets right."""
+    loss, (count, (metrics, _)) = judgement_sums(params, batch, config)
+    return loss, (count, metrics["accuracy"][0])
 
 
 def train_reward_model(
@@ -218,7 +222,7 @@ def train_reward_model(
         state = loop.start(shapes, lambda: init_state(model.params, optimizer, shapes), model.params)
         state = loop.fit(state, step_fn)
     parts = [held_out[i : i + rows] for i in range(0, len(held_out), rows)]
-    right = sum(float(_sums(state.params, batch_of(part, rows), settings)[1][1][0]["accuracy"][0]) for part in parts)
+    right = sum(float(_sums(state.params, batch_of(part, rows), settings)[1][1]) for part in parts)
     figures = {
         "judgements": len(learned),
         "held_out": len(held_out),

@@ -136,12 +136,15 @@ def test_rows_must_split_over_the_mesh():
         check_sft(SFTConfig(batch=8, microbatch=4), 8)
 
 
-@pytest.mark.parametrize("setting", ["epochs", "batch", "width", "microbatch", "evaluate_every", "logprob_chunk"])
+CHANGES = {"epochs": 1, "batch": 4, "width": 9, "microbatch": 1, "evaluate_every": 1, "logprob_chunk": 7}
+CHANGES |= {"router_bias_speed": 0.1, "balance_loss": 0.1}
+
+
+@pytest.mark.parametrize("setting", CHANGES)
 def test_every_setting_of_fine_tuning_is_read(setting, tmp_path, monkeypatch):
-    changes = {"epochs": 1, "batch": 4, "width": 9, "microbatch": 1, "evaluate_every": 1, "logprob_chunk": 7}
     seen = {}
 
-    def update(state, batch, optimizer, config, microbatches, chunk):
+    def update(state, batch, optimizer, config, microbatches, chunk, balance):
         return state, {"loss": (jnp.zeros(()), jnp.ones(()))}
 
     def record(name, config):
@@ -158,7 +161,7 @@ def test_every_setting_of_fine_tuning_is_read(setting, tmp_path, monkeypatch):
 
     base = dataclasses.replace(SFT, held_out_share=0.3)
     record("before", base)
-    record("after", dataclasses.replace(base, **{setting: changes[setting]}))
+    record("after", dataclasses.replace(base, **{setting: CHANGES[setting]}))
     assert seen["before"] != seen["after"]
 
 
