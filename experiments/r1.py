@@ -56,11 +56,18 @@ _PAPER_LATER = GRPO(beta=0.001, eps_low=10.0, eps_high=10.0)  # of reasoning RL 
 _PAPER_PROMPTS = 20_000  # 16 samples of each, at most 4 kept: the paper has 600,000 rows and names no number of prompts
 _PAPER_SFT = SFTConfig(epochs=2, batch=128, width=32_768, microbatch=8, learning_rate=5e-5)
 
+_TINY = RecipeConfig()
+
 PRESETS = {
-    "tiny": ("a small pretrained bilingual model; minutes on two CPU cores", RecipeConfig()),
+    "tiny": ("a small pretrained bilingual model; minutes on two CPU cores", _TINY),
     "tiny-moe": (
         "a small pretrained model like DeepSeek-V3, with experts and latent attention, for the rest as tiny",
-        RecipeConfig(pretrain=dataclasses.replace(RecipeConfig().pretrain, architecture="deepseek_v3")),
+        RecipeConfig(  # half the learning rates of tiny, as in r1_zero.py
+            pretrain=dataclasses.replace(_TINY.pretrain, architecture="deepseek_v3"),
+            zero=dataclasses.replace(_TINY.zero, learning_rate=2e-4),
+            reasoning_rl=dataclasses.replace(_TINY.reasoning_rl, learning_rate=2e-4),
+            final_rl=dataclasses.replace(_TINY.final_rl, learning_rate=1.5e-4),
+        ),
     ),
     "smollm2": (
         "SmolLM2-135M on one-digit sums and stories; minutes on one GPU",

@@ -19,6 +19,11 @@ SMALL = Experts(
 )
 
 
+def experts_alone(config):
+    """The config with one layer of experts as in DeepSeek-V3, which compiles sooner."""
+    return dataclasses.replace(config, num_layers=1, experts=dataclasses.replace(SMALL, dense_layers=0))
+
+
 def with_experts(config):
     """The config with a dense layer and a layer of experts as in DeepSeek-V3."""
     return dataclasses.replace(config, num_layers=2, experts=SMALL)

@@ -13,7 +13,7 @@ from r1jax.models.transformer import forward, hidden_states, param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
 from r1jax.sharding import init_params, make_mesh, param_shardings, place
-from tests.models.helpers import with_experts
+from tests.models.helpers import experts_alone, with_experts
 
 FAMILIES = {
     "deepseek_v3": Experts(
@@ -171,7 +171,7 @@ def loss_and_gradient(config, mesh, params, tokens):
 
 def test_a_mesh_gives_the_same_decoder(tiny_config):
     """Tokens split over the data axis, hidden units of the experts over the model axis; recomputed blocks too."""
-    config = with_experts(tiny_config)
+    config = experts_alone(tiny_config)
     params = init_params(param_specs(config), jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (4, 12), 0, config.vocab_size)
     (one, experts), gradient = loss_and_gradient(config, "1x1", params, tokens)
@@ -186,11 +186,26 @@ def test_decoding_equals_the_whole_sequence(tiny_config):
     """The sampler's log-probabilities, with a dense layer before the experts, equal those of the forward pass."""
     config = with_experts(tiny_config)
     params = jax.tree.map(lambda w: 4 * w if w.ndim > 2 else w, init_params(param_specs(config), jax.random.key(0)))
-    sampling = Sampling(max_tokens=6, temperature=1.0)
+    sampling = Sampling(max_tokens=4, temperature=1.0)
     with jax.set_mesh(make_mesh("2x2")):
         samples = sample(params, PROMPTS, config, jax.random.key(4), sampling=sampling, end_tokens=())
     whole = jax.jit(forward, static_argnums=2)
     for prompt, tokens, logprobs in zip(PROMPTS, samples.tokens, samples.logprobs, strict=True):
         text = jnp.array([[*prompt, *tokens.tolist()]])
         table = jax.nn.log_softmax(whole(params, text, config)[0], axis=-1)[len(prompt) - 1 : -1]
-        np.testing.assert_allclose(logprobs, table[np.arange(6), tokens], atol=1e-5)
+        np.testing.assert_allclose(logprobs, table[np.arange(4), tokens], atol=1e-5)
+
+
+def test_rows_and_hidden_units_need_not_divide_over_the_mesh():
+    """Then each device computes all of them; the gradients are not multiplied."""
+    config = config_of(dataclasses.replace(FAMILIES["mixtral"], width=7))
+    weights, h = draw(config)
+    h = jnp.concatenate([h, h[:1] + 1])
+
+    def gradient():
+        return jax.jit(jax.grad(lambda w, h: jnp.square(ROUTED.apply(h, w, config, None)[0]).sum(), argnums=(0, 1)))
+
+    alone = gradient()(weights, h)
+    with jax.set_mesh(make_mesh("2x2")):
+        split = gradient()(weights, h)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), alone, split)
