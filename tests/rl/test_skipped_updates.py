@@ -14,6 +14,7 @@ from r1jax.recipe import distillation as distill
 from r1jax.recipe import reward_models as reward_model
 from r1jax.rl.update import update
 from r1jax.sharding import init_params
+from r1jax.training.balance import OFF
 from r1jax.training.language_model import language_model_update
 from r1jax.training.metrics import reduce_metrics
 from r1jax.training.optimizer import OptimizerConfig
@@ -55,7 +56,7 @@ def empty_distillation(params, model, state, optimizer, samples):
 
 def empty_judgements(params, model, state, optimizer, samples):
     batch = {"tokens": jnp.ones((4, 6), jnp.int32), "lengths": jnp.full(4, 6), "safe": jnp.ones(4, bool)}
-    return reward_model._update(state, batch | {"counts": jnp.zeros(4, bool)}, optimizer, model, 2)
+    return reward_model._update(state, batch | {"counts": jnp.zeros(4, bool)}, optimizer, model, 2, OFF)
 
 
 @pytest.mark.parametrize("empty", [empty_rl, empty_text, empty_distillation, empty_judgements])
