@@ -104,6 +104,7 @@ def test_published_shapes_have_the_published_sizes():
     counts = {name: param_count(param_specs(config)) for name, config in SHAPES.items()}
     assert counts["qwen2.5-0.5b"] == 494_032_768 and counts["qwen2.5-1.5b"] == 1_543_714_304
     assert counts["qwen2.5-7b"] == 7_615_616_512 and counts["llama-3.1-8b"] == 8_030_261_248
+    assert counts["moe-16b"] == 15_706_484_224 and counts["deepseek-v3"] == 671_026_419_200  # 15.7 and 671 billion
     assert counts["smollm2"] == 134_515_008
 
 
