@@ -14,12 +14,21 @@ import jax.numpy as jnp
 from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
-from r1jax.models.experts import ROUTER_BIAS, Routing
+from r1jax.models.experts import Routing
 from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, gather_over_data, map_specs, param_count
+from r1jax.sharding import (
+    Params,
+    ParamSpec,
+    compiler_mesh,
+    constrain,
+    gather_over_data,
+    is_spec,
+    map_specs,
+    param_count,
+)
 
 GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
 
@@ -61,12 +70,12 @@ def with_scalar_head(params: Params, config: ModelConfig) -> tuple[Params, Model
 
 
 def cast(params: Params, config: ModelConfig) -> Params:
-    """Casts the parameters to config.dtype, the type of matrix products, but not the bias of routers."""
+    """Casts the parameters to config.dtype, the type of matrix products, but those whose specs have a type."""
 
-    def one(path: Any, weight: jax.Array) -> jax.Array:
-        return weight if path[-1].key == ROUTER_BIAS else weight.astype(config.dtype)
+    def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
+        return weight if spec.dtype else weight.astype(config.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree.map(one, param_specs(config), params, is_leaf=is_spec)
 
 
 def prepare(params: Params, config: ModelConfig) -> Params:
