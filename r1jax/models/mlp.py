@@ -32,18 +32,14 @@ def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
     return jax.nn.silu(gate) * up
 
 
-def mlp(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig) -> jax.Array:
+def _apply(x: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None) -> tuple[jax.Array, None]:
     """down(silu(gate x) * up x), each with a bias if config.mlp_bias: [..., D] (SwiGLU, arXiv 2002.05202)."""
     gate = jnp.einsum("...d,df->...f", x, weights["gate"])
     up = jnp.einsum("...d,df->...f", x, weights["up"])
     if config.mlp_bias:
         gate, up = add_bias(gate, weights["gate_bias"]), add_bias(up, weights["up_bias"])
     y = jnp.einsum("...f,fd->...d", gated(gate, up), weights["down"])
-    return add_bias(y, weights["down_bias"]) if config.mlp_bias else y
-
-
-def _apply(h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None) -> tuple[jax.Array, None]:
-    return mlp(h, weights, config), None
+    return (add_bias(y, weights["down_bias"]) if config.mlp_bias else y), None
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
