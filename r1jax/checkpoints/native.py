@@ -62,6 +62,11 @@ _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DAMAGED = ("NOT_FOUND", "OUT_OF_RANGE", "DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT")
 
 
+def _wait_for_late_writes() -> None:
+    """Lets the other writes of a failed save end, whose threads would abort the process in Python's finalization."""
+    time.sleep(_LATE_SECONDS)
+
+
 def write_model(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Writes the config and the tokenizer of the steps of a folder."""
     part = folder / "tokenizer.part"
@@ -83,10 +88,10 @@ def read_config(folder: Path) -> ModelConfig:
         fields = json.loads((folder / MODEL_FILE).read_text())
         for name, kinds in _PARTS.items():
             if part := fields.get(name):
-                kind = next(kind for kind in kinds if set(part) <= {field.name for field in dataclasses.fields(kind)})
+                kind = max(kinds, key=lambda kind: len({field.name for field in dataclasses.fields(kind)} & set(part)))
                 fields[name] = kind(**part)
         return ModelConfig(**fields)
-    except (OSError, ValueError, TypeError, StopIteration) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / MODEL_FILE} is not a valid model config: {error}") from error
 
 
@@ -134,8 +139,8 @@ class Checkpoints:
         try:
             return action(*args, **kwargs)
         except (OSError, ValueError, RuntimeError) as error:
-            # Other writes of the save end later, in threads that would abort the process during Python's finalization.
-            atexit.register(time.sleep, _LATE_SECONDS)
+            atexit.unregister(_wait_for_late_writes)  # once, also after several failures
+            atexit.register(_wait_for_late_writes)
             reason = str(error).splitlines()[0][:200]
             raise UserError(
                 f"cannot write a checkpoint in {self.folder} ({reason}): free some space and run the same command "

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from r1jax import load
-from r1jax.checkpoints.native import Checkpoints, read_config, write_model
+from r1jax.checkpoints.native import MODEL_FILE, Checkpoints, read_config, write_model
 from r1jax.errors import UserError
 from r1jax.models.config import RopeScaling
+from r1jax.models.shapes import SHAPES
 from r1jax.recipe.pretraining import train_tokenizer
+from r1jax.tokenizer import ByteTokenizer
 from tests.helpers.paths import ROOT
 from tests.helpers.snapshots import snapshots
 
@@ -320,3 +322,14 @@ def test_load_converts_to_the_type_asked_for(folder, tiny_params):
     model = load(folder, "bfloat16")
     assert model.config.dtype == "bfloat16"
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, (b * 2).astype(jnp.bfloat16)), model.params, tiny_params)
+
+
+def test_the_parts_of_a_config_are_read_back_and_an_unknown_field_is_named(tmp_path):
+    config = SHAPES["deepseek-v3"]
+    write_model(tmp_path, config, ByteTokenizer())
+    assert read_config(tmp_path) == config
+    fields = json.loads((tmp_path / MODEL_FILE).read_text())
+    fields["rope_scaling"]["beta"] = 1.0
+    (tmp_path / MODEL_FILE).write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"is not a valid model config: .*'beta'"):
+        read_config(tmp_path)
