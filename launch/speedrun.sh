@@ -27,6 +27,11 @@ flags_of() { # flags_of ENTRY
     clip-higher) echo --rl.minibatches=4 --rl.eps-high=0.28 ;;
     drop-groups) echo --rl.drop-equal-groups ;;
     batch-256) echo --rl.prompts=16 ;;
+    batch-128) echo --rl.prompts=8 ;;
+    batch-128-lr) echo --rl.prompts=8 --rl.learning-rate=6e-6 --every=20 ;;
+    batch-128-lr-1e-5) echo --rl.prompts=8 --rl.learning-rate=1e-5 --rl.warmup-steps=5 --every=20 ;;
+    batch-64-lr) echo --rl.prompts=4 --rl.learning-rate=6e-6 --every=20 ;;
+    batch-256-updates-2) echo --rl.prompts=16 --rl.minibatches=2 --rl.learning-rate=6e-6 ;;
     group-32) echo --rl.prompts=16 --rl.group=32 ;;
     length-256) echo --sampling.max-tokens=256 ;;
     kl) echo --rl.beta=0.001 ;;

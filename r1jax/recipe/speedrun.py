@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems import gym
@@ -198,6 +199,9 @@ def measure_stage(settings: MeasureSettings, inputs: Inputs, folder: Path) -> Fi
     interval of held-out pass@1 over templates instead of problems, or None without templates; and seconds.
     """
     began = time.perf_counter()
+    # The clock is stopped, so compiled programs of earlier processes may be used.
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()  # else jax keeps its decision not to use the cache
     model = load_model(inputs["policy"], settings, settings.weights)
     sets = {
         "held_out": load_problems(settings.problems).held_out,
