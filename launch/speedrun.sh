@@ -21,17 +21,15 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 flags_of() { # flags_of ENTRY
   case $1 in
     plain) ;;
-    lr) echo --rl.learning-rate=6e-6 ;;
+    lr) echo --rl.learning-rate=6e-6 --rl.warmup-steps=10 ;;
     updates-2) echo --rl.minibatches=2 ;;
     updates-4) echo --rl.minibatches=4 ;;
     clip-higher) echo --rl.minibatches=4 --rl.eps-high=0.28 ;;
     drop-groups) echo --rl.drop-equal-groups ;;
     batch-256) echo --rl.prompts=16 ;;
-    batch-128) echo --rl.prompts=8 ;;
-    batch-128-lr) echo --rl.prompts=8 --rl.learning-rate=6e-6 --every=20 ;;
-    batch-128-lr-1e-5) echo --rl.prompts=8 --rl.learning-rate=1e-5 --rl.warmup-steps=5 --every=20 ;;
-    batch-64-lr) echo --rl.prompts=4 --rl.learning-rate=6e-6 --every=20 ;;
-    batch-256-updates-2) echo --rl.prompts=16 --rl.minibatches=2 --rl.learning-rate=6e-6 ;;
+    batch-128) echo --rl.prompts=8 --every=20 ;;
+    batch-128-lr) echo --rl.prompts=8 --rl.learning-rate=6e-6 --rl.warmup-steps=20 --every=20 ;;
+    batch-256-updates-2) echo --rl.prompts=16 --rl.minibatches=2 ;;
     group-32) echo --rl.prompts=16 --rl.group=32 ;;
     length-256) echo --sampling.max-tokens=256 ;;
     kl) echo --rl.beta=0.001 ;;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,13 +73,22 @@ def load_gguf(path: str | Path, dtype: str = "float32", shardings: Any | None = 
     return Model(config, assemble(expected, read, dtype, shardings), tokenizer)
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
+def _open(path: Path) -> tuple[Mapping[str, Any], Mapping[str, gguf.ReaderTensor]]:
     """Metadata and memory-mapped tensors by name."""
+    try:
+        found = path.stat()
+        return _parse(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name a GGUF file") from error
+
+
+# A large vocabulary takes seconds to parse, and a command reads the config, the tokenizer and the weights apart.
+@functools.lru_cache(maxsize=2)
+def _parse(path: Path, size: int, modified: int) -> tuple[Mapping[str, Any], Mapping[str, gguf.ReaderTensor]]:
+    """What _open returns; ``size`` and ``modified`` identify the contents of the file."""
     try:
         reader = gguf.GGUFReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name a GGUF file") from error
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         # The reader defines no exception type: a truncated file fails in various ways.
         reason = " ".join(str(error).split())

@@ -6,6 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,8 @@ from r1jax.sharding import Params
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.optimizer import warn_of_rounding
 from r1jax.training.stopwatch import Stopwatch
+
+_FIRST_CHECKED = 16  # problems whose answers are checked while the first rollout is compiled
 
 
 def train_policy(
@@ -101,7 +104,11 @@ def train_policy(
                 "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
             }
 
-        state = loop.fit(state, step_fn, lambda state: ended(state.policy.params, int(state.step)))
+        # The first answer that a worker checks makes it load the checker's libraries, which takes seconds.
+        first = environment.problems[:_FIRST_CHECKED]
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(environment.pool.check, first, [problem.answer for problem in first])
+            state = loop.fit(state, step_fn, lambda state: ended(state.policy.params, int(state.step)))
     return dataclasses.replace(model, params=state.policy.params)
 
 
