@@ -95,7 +95,7 @@ class Config(ComputeOptions, PipelineConfig):
     """The output folder. None: runs/speedrun-ENTRY-seedSEED."""
     seed: int = 0
     """The random seed."""
-    target: float = 0.4
+    target: float = 0.17
     """Stop when the lower end of the 95% interval of held-out pass@1 is at least this."""
     minutes: float = 15.0
     """Stop after this many minutes on the clock, whether the target is reached or not."""

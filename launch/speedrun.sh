@@ -3,7 +3,7 @@
 # command again skips what is finished; a run that was stopped resumes, but is no record.
 #
 #   BASE=qwen.gguf launch/speedrun.sh                         all entries, seeds 0 1 2
-#   BASE=qwen.gguf ENTRIES="plain lr" SEEDS="3 4 5" TARGET=0.4 LIMIT=8 launch/speedrun.sh
+#   BASE=qwen.gguf ENTRIES="plain lr" SEEDS="3 4 5" TARGET=0.2 LIMIT=20 launch/speedrun.sh
 #   SMALL=1 launch/speedrun.sh                                the same commands with a small model, to test this script
 #   KEEP=1 RUNS=runs/speedrun RESULTS=RUNS/records PYTHON=python
 #
@@ -13,7 +13,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 ENTRIES=${ENTRIES:-plain lr updates-2 updates-4 clip-higher drop-groups batch-256 group-32 length-256 kl dr-grpo often combined}
-SEEDS=${SEEDS:-0 1 2} TARGET=${TARGET:-0.4} LIMIT=${LIMIT:-15} BASE=${BASE:-} SMALL=${SMALL:-} KEEP=${KEEP:-}
+SEEDS=${SEEDS:-0 1 2} TARGET=${TARGET:-0.17} LIMIT=${LIMIT:-15} BASE=${BASE:-} SMALL=${SMALL:-} KEEP=${KEEP:-}
 RUNS=${RUNS:-runs/speedrun} PYTHON=${PYTHON:-python} RESULTS=${RESULTS:-$RUNS/records}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 

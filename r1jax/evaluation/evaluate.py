@@ -100,7 +100,8 @@ def evaluate(
         well_formed=table(well_formed),
         readable=table(
             [
-                formed and fault(problem, template.reasoning(c.text), ReadabilityConfig()) is None
+                # A template for programs asks for no reasoning that could be read.
+                formed and (template.code or fault(problem, template.reasoning(c.text), ReadabilityConfig()) is None)
                 for problem, c, formed in zip(repeated, completions, well_formed, strict=True)
             ]
         ),
