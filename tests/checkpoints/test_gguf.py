@@ -41,6 +41,19 @@ def test_an_output_matrix_beside_a_tied_config_is_used(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits, expected["logits"][..., ::-1], atol=1e-4, rtol=0)
 
 
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    reader = gguf.GGUFReader
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: parsed.append(path) or reader(path))
+    path = write_fixture("qwen2", tmp_path / "model.gguf")
+    for _ in range(2):
+        assert read_config(path).architecture == "qwen2"
+        load_gguf(path)
+    assert parsed == [path]
+    write_fixture("llama_tied", path)
+    assert read_config(path).architecture == "llama" and len(parsed) == 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_config_is_that_of_the_huggingface_folder(name: str, tmp_path: Path) -> None:
     path = write_fixture(name, tmp_path / "model.gguf")
