@@ -87,7 +87,7 @@ def main() -> None:
     check_run(work.rl, work.sampling, data)
     console = Console()
     mesh = target_mesh(config.mesh, config.target) if config.target else mesh_of_devices(config.mesh)
-    console.print(f"compiling a step of {config.model} for {mesh.size} x {mesh.devices.flatten()[0].device_kind}")
+    console.print(f"compiling a step of {config.name} for {mesh.size} x {mesh.devices.flatten()[0].device_kind}")
     began = time.perf_counter()
     try:
         estimated = estimate(work, mesh)
@@ -97,7 +97,7 @@ def main() -> None:
         reason = str(error).splitlines()[0][:120]
         raise UserError(f"{reason}: try XLA_FLAGS=--xla_gpu_enable_triton_gemm=false") from error
     figures: dict[str, Any] = {
-        "model": config.model,
+        "model": config.name,
         "mesh": config.mesh,
         "scaling": config.scaling,
         "device": mesh.devices.flatten()[0].device_kind,
@@ -106,7 +106,7 @@ def main() -> None:
         "settings": json.loads(cli.to_json(config)),
         "versions": versions("jax", "jaxlib", "optax"),
     }
-    path = config.out / f"{config.model}-{config.scaling}-{config.mesh}.json"
+    path = config.out / f"{config.name}-{config.scaling}-{config.mesh}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(figures, indent=2) + "\n")
     show(figures, console)

@@ -8,12 +8,40 @@ import optax
 import pytest
 
 from r1jax.benchmark.mesh_estimate import abstract_state
-from r1jax.benchmark.workload import Bench
+from r1jax.benchmark.workload import Bench, Workload, small_workload
+from r1jax.checkpoints.load import read_config
 from r1jax.checkpoints.native import Checkpoints
+from r1jax.errors import UserError
 from r1jax.rl.state import RLState
 from r1jax.sharding import make_mesh
 from r1jax.training.loop import restore
 from tests.benchmark.helpers import WORK, Parity
+from tests.helpers.paths import FIXTURES
+
+
+def test_a_model_can_be_a_checkpoint_or_its_first_layers():
+    folder = FIXTURES / "deepseek_v3"
+    assert Workload(model=str(folder)).model_config().latent == read_config(folder).latent
+    work = Workload(model="moe-16b", layers=8)
+    config, whole = work.model_config(), Workload(model="moe-16b").model_config()
+    assert work.name == "moe-16b-8layers" and (config.num_layers, config.experts) == (8, whole.experts)
+    two = Workload(model="deepseek-v3", layers=2).model_config()
+    assert two == Workload(model="deepseek-v3-2layers").model_config() and two.experts.dense_layers == 1
+    assert Workload(model="qwen2.5-0.5b", layers=3).model_config().num_layers == 3
+    for layers in (-1, 28):
+        with pytest.raises(UserError, match="has 27 layers"):
+            Workload(model="moe-16b", layers=layers)
+
+
+def test_the_small_workload_has_experts_if_the_model_has():
+    works = [Workload(model=name, layers=2) for name in ("moe-16b", "qwen2.5-7b")]
+    assert [small_workload(work).name for work in works] == ["tiny-moe", "tiny"]
+
+
+def test_rollouts_need_no_moments():
+    with jax.set_mesh(make_mesh("1x1")):
+        bench = Bench(WORK, Parity(), training=False)
+    assert bench.state.reference is None and not jax.tree.leaves(bench.state.policy.opt_state)
 
 
 def one_step(mesh, gather="auto"):

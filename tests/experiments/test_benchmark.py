@@ -39,12 +39,13 @@ def test_each_part_counts_the_tokens_of_its_work(figures):
     }
 
 
-@pytest.mark.parametrize("tie", [True, False])
-def test_tokens_have_natural_frequencies(tie, monkeypatch):
+@pytest.mark.parametrize(("name", "tie"), [("tiny", True), ("tiny", False), ("tiny-moe", False)])
+def test_tokens_have_natural_frequencies(name, tie, monkeypatch):
     """Prompts and samples in bfloat16 follow 1 / (rank + 2.7): the first ids and each octave have their share."""
-    shape = dataclasses.replace(SHAPES["tiny"], tie_embeddings=tie)
-    monkeypatch.setitem(SHAPES, "tiny", shape)
-    work = Workload(**CPU_SETTINGS | {"dtype": "bfloat16", "prompt": 64, "tokens": 64, "prompts": 4, "group": 16})
+    shape = dataclasses.replace(SHAPES[name], tie_embeddings=tie)
+    monkeypatch.setitem(SHAPES, name, shape)
+    sizes = {"model": name, "dtype": "bfloat16", "prompt": 64, "tokens": 64, "prompts": 4, "group": 16}
+    work = Workload(**CPU_SETTINGS | sizes)
     with RewardPool(parse_rewards(["format"]), 1, 60.0) as pool, jax.set_mesh(make_mesh("1x1")):
         rollout = jax.device_get(Bench(work, pool).batch(0))
     below = np.cumsum([0.0, *(1 / (rank + 2.7) for rank in range(1, shape.vocab_size + 1))])
@@ -88,7 +89,9 @@ def test_limits_are_those_that_the_peers_were_given():
     assert np.median(limits) == pytest.approx(128, abs=14)
 
 
-@pytest.mark.parametrize("flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"]])
+@pytest.mark.parametrize(
+    "flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"], ["--layers=25"]]
+)
 def test_wrong_settings_end_in_one_line(flags, tmp_path):
     status, stdout, stderr = call("benchmark.py", *flags, f"--out={tmp_path}/out")
     assert status == 2 and not stdout
