@@ -151,7 +151,7 @@ def on_device(config: ModelConfig, mesh: AbstractMesh) -> ModelConfig:
 
 def _row_bytes(config: ModelConfig, length: int) -> int:
     """Bytes that the backward pass of the cross-entropy of a row of ``length`` tokens keeps, without weights."""
-    linear, square = _kept(dataclasses.replace(config, attention="xla", unroll=False))
+    linear, square = _kept(dataclasses.replace(config, attention="xla", unroll=False, gather="auto"))
     scores = 0.0 if implementation(config, "gpu") == "cudnn" else square * length**2
     return int(linear * length + scores)
 
@@ -160,25 +160,22 @@ def _row_bytes(config: ModelConfig, length: int) -> int:
 def _kept(config: ModelConfig) -> tuple[float, float]:
     """Bytes (a, b) of the arrays that the backward pass keeps of a row of T tokens: a T + b T^2.
 
-    They are traced for two lengths; arrays that do not grow are weights.
+    They are traced for a length that divides no other dimension: arrays without a multiple of it are weights.
     """
-    params = _params(config, config.dtype, None)
+    length = 10_007  # a prime
+    batch = {
+        "tokens": jax.ShapeDtypeStruct((1, length + 1), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
+    }
 
-    def traced(length: int) -> list[int]:
-        batch = {
-            "tokens": jax.ShapeDtypeStruct((1, length + 1), jnp.int32),
-            "mask": jax.ShapeDtypeStruct((1, length), jnp.bool_),
-        }
+    def backward(params: Any, batch: Any) -> Any:
+        return jax.vjp(lambda p: cross_entropy_sums(p, batch, config, chunk=length)[0], params)[1]
 
-        def backward(params: Any, batch: Any) -> Any:
-            return jax.vjp(lambda p: cross_entropy_sums(p, batch, config, chunk=length)[0], params)[1]
-
-        return [math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(jax.eval_shape(backward, params, batch))]
-
-    short = 16
-    pairs = list(zip(traced(short), traced(2 * short), strict=True))
-    linear = sum(one for one, two in pairs if two == 2 * one)
-    return linear / short, sum(one for one, two in pairs if two == 4 * one) / short**2
+    totals = [0.0, 0.0, 0.0]
+    for x in jax.tree.leaves(jax.eval_shape(backward, _params(config, config.dtype, None), batch)):
+        power = sum(size % length == 0 for size in x.shape)
+        totals[power] += math.prod(x.shape) * x.dtype.itemsize / length**power
+    return totals[1], totals[2]
 
 
 def _params(config: ModelConfig, dtype: str, mesh: Any) -> Any:
