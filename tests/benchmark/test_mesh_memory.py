@@ -122,3 +122,17 @@ def test_the_smallest_mesh_fits_and_no_smaller_one_does(stages, memory):
     assert smallest_mesh(SMALL, stages, 1e12) == (1, 1)
     assert smallest_mesh(SMALL, stages, 100.0) is None
     assert jax.sharding.get_abstract_mesh().empty
+
+
+def test_of_meshes_with_as_many_devices_the_largest_data_axis_is_taken():
+    assert fits((2, 1), ("SFT",), 3e6) and fits((1, 2), ("SFT",), 3e6)
+    assert smallest_mesh(SMALL, ("SFT",), 3e6) == (2, 1)
+
+
+def test_scores_count_if_no_kernel_of_a_gpu_computes_attention():
+    """For each pair of positions, head and layer, at least its softmax in float32 and in bfloat16."""
+    work = Workload(model="qwen2.5-0.5b", microbatch=4)
+    plain, fused = (needs(dataclasses.replace(work, attention=kind), ONE, 1e12) for kind in ("xla", "auto"))
+    pairs = 4 * (128 + 512 - 1) ** 2 * 14 * 24
+    assert 6 * pairs < plain["SFT"]["activations"] - fused["SFT"]["activations"] < 12 * pairs
+    assert plain["SFT"]["gradients"] == fused["SFT"]["gradients"]
