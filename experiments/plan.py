@@ -125,8 +125,8 @@ def show_memory(figures: dict[str, Any], limit: float, console: Console) -> None
     )
     for job, mesh in figures["smallest_mesh"].items():
         devices = math.prod(parse_mesh(mesh)) if mesh else 0
-        hosts = f", {-(-devices // HOST)} hosts" if devices > HOST else ""
-        console.print(f"  {job}: {mesh}, {devices} devices{hosts}" if mesh else f"  {job}: none up to {MOST} devices")
+        count = f"{devices} device{'s' * (devices > 1)}" + (f" of {devices // HOST} hosts" if devices > HOST else "")
+        console.print(f"  {job}: {mesh}, {count}" if mesh else f"  {job}: none of up to {MOST} devices")
 
 
 def compiled(config: Config, work: Workload, console: Console) -> dict[str, Any]:

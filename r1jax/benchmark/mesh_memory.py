@@ -114,13 +114,15 @@ def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -
 
 def _sampler_needs(work: Workload, config: ModelConfig, params: Any, free: float) -> Needs:
     """What sampling on the entered mesh has besides the stored weights, with one slot a device if not more fit."""
-    count, rows = work.rl.sequences, {"prompts": work.prompts, "width": work.prompt, "sequences": work.rl.sequences}
+    prompts, width, sequences = work.prompts, work.prompt, work.rl.sequences
     parts = batch_devices(jax.sharding.get_abstract_mesh())
     try:
-        slots = choose_slots(config, work.sampling, params, **rows, free=int(free))
+        slots = choose_slots(
+            config, work.sampling, params, prompts=prompts, width=width, sequences=sequences, free=int(free)
+        )
     except UserError:
-        slots = min(work.slots or parts, count)
-    request = Request(config, work.sampling, params, **rows)
+        slots = min(work.slots or parts, sequences)
+    request = Request(config, work.sampling, params, prompts, width, sequences)
     fixed, of_slots = fixed_bytes(request), slot_bytes(request, -(-slots // parts))
     return {
         "gathered": fixed["weights"],
