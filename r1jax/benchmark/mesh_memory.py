@@ -96,9 +96,8 @@ def _gathered_bytes(config: ModelConfig, mesh: AbstractMesh) -> int:
     specs, size = param_specs(config), jnp.dtype(config.dtype).itemsize
     if gathers_once(config):
         return size * sum(_copied(specs, mesh))
-    layers = [[copied // run.layers for copied in _copied(specs[run.name], mesh)] for run in runs(config)]
-    rest = _copied({name: spec for name, spec in specs.items() if is_spec(spec)}, mesh)
-    return size * sum(rest) + max(2 * size * sum(layer) + 4 * max(layer) for layer in layers)
+    layers = [[copied // run.layers for copied in _copied(specs.pop(run.name), mesh)] for run in runs(config)]
+    return size * sum(_copied(specs, mesh)) + max(2 * size * sum(layer) + 4 * max(layer) for layer in layers)
 
 
 def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -> int:
@@ -185,7 +184,7 @@ def _params(config: ModelConfig, dtype: str, mesh: Any) -> Any:
 
 
 def _copied(specs: Any, mesh: AbstractMesh) -> list[int]:
-    """Numbers on a device of each gathered weight; 0 if the device stores it like that."""
+    """Numbers on a device of each weight that is gathered over the data axis; 0 for weights that are not."""
 
     def one(spec: ParamSpec) -> int:
         stored = partition_param(spec, mesh)

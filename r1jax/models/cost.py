@@ -6,13 +6,15 @@ A product of [m, k] and [k, n] is 2 m k n operations. Norms, activations and sof
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import jax
 import numpy as np
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import param_count
+from r1jax.sharding import is_spec, param_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +64,8 @@ def decoding_weights(config: ModelConfig, tokens: float) -> float:
 
 def _expert_weights(config: ModelConfig) -> int:
     """Numbers in the matrices of all routed experts."""
-    own = config.experts
-    assert own is not None
-    return (config.num_layers - own.dense_layers) * own.number * 3 * config.hidden_size * own.width
+    specs = jax.tree.leaves(param_specs(config), is_leaf=is_spec)
+    return sum(math.prod(spec.shape) for spec in specs if "experts" in spec.axes)
 
 
 def _attention_weights(config: ModelConfig) -> int:
