@@ -100,10 +100,7 @@ def show_programs(figures: dict[str, Any], console: Console) -> None:
 def memory_of(config: Config, work: Workload, mesh: AbstractMesh) -> dict[str, Any]:
     """Bytes of a device by stage and kind, and the smallest mesh for each of JOBS, for the result file."""
     limit = config.memory * 1e9
-    smallest = {}
-    for job, stages in JOBS.items():
-        sizes = smallest_mesh(config, stages, limit)
-        smallest[job] = None if sizes is None else "x".join(map(str, sizes))
+    smallest = {job: smallest_mesh(config, stages, limit) for job, stages in JOBS.items()}
     return {"bytes_by_kind": needs(work, mesh, limit), "smallest_mesh": smallest}
 
 
@@ -149,7 +146,7 @@ def main() -> None:
     """Estimates the step for the mesh of the command line."""
     presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="plan.py", description=(__doc__ or "").splitlines()[0])
-    mesh = abstract_mesh(parse_mesh(config.mesh))
+    mesh = abstract_mesh(config.mesh)
     parts = batch_devices(mesh)
     work = scaled_workload(config, parts, config.scaling)
     check_run(work.rl, work.sampling, parts)

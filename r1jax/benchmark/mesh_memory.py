@@ -23,7 +23,7 @@ from r1jax.models.layers import runs
 from r1jax.models.shapes import first_layers
 from r1jax.models.transformer import gathers_once, param_specs
 from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, slot_bytes
-from r1jax.sharding import MESH_AXES, ParamSpec, is_spec, param_shapes, partition, partition_param
+from r1jax.sharding import MESH_AXES, RULES, ParamSpec, is_spec, param_shapes, parse_mesh, partition, partition_param
 from r1jax.training.language_model import cross_entropy_sums
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import state_shapes
@@ -36,9 +36,10 @@ MOST = 4096  # devices of the largest mesh that is tried
 Needs = dict[str, int]  # kind -> bytes of a device
 
 
-def abstract_mesh(sizes: tuple[int, ...]) -> AbstractMesh:
-    """A mesh of these sizes, by MESH_AXES, without devices."""
-    return AbstractMesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+def abstract_mesh(text: str) -> AbstractMesh:
+    """A mesh such as "8x32" without devices."""
+    sizes = dict(zip(("data", "model", "expert"), parse_mesh(text), strict=False))
+    return AbstractMesh(tuple(sizes[axis] for axis in MESH_AXES), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def batch_devices(mesh: AbstractMesh) -> int:
@@ -184,14 +185,20 @@ def _params(config: ModelConfig, dtype: str, mesh: Any) -> Any:
 
 
 def _copied(specs: Any, mesh: AbstractMesh) -> list[int]:
-    """Numbers on a device of each weight that is gathered over the data axis; 0 for weights that are not."""
+    """Numbers on a device of each weight that is gathered for its use; 0 for weights that are not.
+
+    Weights are gathered over the axes that split batches, except for experts over the axis that splits them by number.
+    """
+    rows = jax.tree.leaves(tuple(partition((mesh.size,), ("batch",), mesh)))
 
     def one(spec: ParamSpec) -> int:
-        stored = partition_param(spec, mesh)
-        kept = [tuple(axis for axis in jax.tree.leaves(axes) if axis != "data") or None for axes in stored]
-        if "data" not in jax.tree.leaves(tuple(stored)):
-            return 0
-        return math.prod(NamedSharding(mesh, PartitionSpec(*kept)).shard_shape(spec.shape))
+        stored = [jax.tree.leaves(axes) for axes in partition_param(spec, mesh)]
+        kept = [
+            [axis for axis in axes if axis not in rows or (name == "experts" and axis in RULES.get(name, ()))]
+            for axes, name in zip(stored, spec.axes, strict=False)
+        ]
+        whole = NamedSharding(mesh, PartitionSpec(*(tuple(axes) or None for axes in kept)))
+        return 0 if kept == stored else math.prod(whole.shard_shape(spec.shape))
 
     return [one(spec) for spec in jax.tree.leaves(specs, is_leaf=is_spec)]
 
@@ -211,8 +218,8 @@ def least(work: Workload, mesh: AbstractMesh) -> Workload:
     return scaled_workload(least, batch_devices(mesh), "strong")
 
 
-def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> tuple[int, ...] | None:
-    """Sizes, by MESH_AXES, of the mesh with the fewest devices on which ``least`` fits into ``memory`` bytes a device.
+def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> str | None:
+    """The mesh with the fewest devices on which ``least`` fits into ``memory`` bytes a device, such as "8x32".
 
     Meshes have a part of a host or whole hosts. With as many devices, the largest data axis is chosen. None if no mesh
     of up to MOST devices fits.
@@ -220,16 +227,17 @@ def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> tup
     stages: those of STAGES that must fit.
     """
 
-    def fitting(devices: int) -> tuple[int, ...] | None:
+    def fitting(devices: int) -> str | None:
         for sizes in sorted(_factors(devices, len(MESH_AXES)), reverse=True):
-            mesh = abstract_mesh(sizes)
+            text = "x".join(map(str, sizes))
+            mesh = abstract_mesh(text)
             parts = batch_devices(mesh)
             weights = shard_bytes(_params(work.model_config(), work.dtype, mesh))
             if weights > memory or work.rl.sequences % parts:
                 continue
             found = needs(least(work, mesh), mesh, memory)
             if all(sum(found[stage].values()) <= memory for stage in stages):
-                return sizes
+                return text
         return None
 
     below = 0

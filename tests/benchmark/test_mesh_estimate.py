@@ -83,5 +83,5 @@ def test_an_estimate_describes_the_arrays_of_a_step():
         assert narrow[name]["collectives"]["count"] == {}
         assert wide[name]["collectives"]["count"]["all-reduce"] > 0
         assert wide["peak_bytes"] >= held + wide[name]["temporary_bytes"]
-        counted = sum(needs(WORK, abstract_mesh((1, 1)), 1e12)[f"RL, {name}"].values())
+        counted = sum(needs(WORK, abstract_mesh("1x1"), 1e12)[f"RL, {name}"].values())
         assert counted == pytest.approx(narrow["resident_bytes"] + narrow[name]["temporary_bytes"], rel=0.05)
