@@ -221,15 +221,15 @@ def least(work: Workload, mesh: AbstractMesh) -> Workload:
 def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> str | None:
     """The mesh with the fewest devices on which ``least`` fits into ``memory`` bytes a device, such as "8x32".
 
-    Meshes have a part of a host or whole hosts. With as many devices, the largest data axis is chosen. None if no mesh
-    of up to MOST devices fits.
+    Meshes have a part of a host or whole hosts. Of those with as many devices, the one with the smallest model axis is
+    chosen, whose devices communicate most. None if no mesh of up to MOST devices fits.
 
     stages: those of STAGES that must fit.
     """
 
     def fitting(devices: int) -> str | None:
-        for sizes in sorted(_factors(devices, len(MESH_AXES)), reverse=True):
-            text = "x".join(map(str, sizes))
+        for sizes in sorted(_factors(devices, len(MESH_AXES)), key=lambda sizes: (sizes[1], -sizes[0])):
+            text = "x".join(str(size) for size in (*sizes[:2], *(size for size in sizes[2:] if size > 1)))
             mesh = abstract_mesh(text)
             parts = batch_devices(mesh)
             weights = shard_bytes(_params(work.model_config(), work.dtype, mesh))

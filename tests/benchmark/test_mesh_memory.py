@@ -123,7 +123,7 @@ def test_the_smallest_mesh_fits_and_no_smaller_one_does(stages, memory):
     assert jax.sharding.get_abstract_mesh().empty
 
 
-def test_of_meshes_with_as_many_devices_the_largest_data_axis_is_taken():
+def test_of_meshes_with_as_many_devices_the_smallest_model_axis_is_taken():
     assert fits("2x1", ("SFT",), 3e6) and fits("1x2", ("SFT",), 3e6)
     assert smallest_mesh(SMALL, ("SFT",), 3e6) == "2x1"
 
