@@ -2,6 +2,7 @@
 
     python experiments/benchmark.py --model qwen2.5-0.5b       32 prompts x 16, 128 + 512 tokens, on one GPU
     python experiments/benchmark.py --model qwen2.5-7b --mesh 4x2
+    python experiments/benchmark.py --model moe-16b --layers 8
     python experiments/benchmark.py --profile                  also records a trace
 
 Weights are random with real shapes and there is no end token, so nothing is downloaded and lengths are fixed. The same
@@ -29,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
-from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload, timed
+from r1jax.benchmark.workload import Bench, Workload, small_workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
-from r1jax.models.cost import Cost, forward_cost, rollout_cost, update_cost
+from r1jax.models.cost import Cost, active_count, forward_cost, rollout_cost, update_cost
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
@@ -67,9 +68,9 @@ class Config(Workload):
         if min(self.long_tokens, self.repeats) < 1:
             raise UserError("long-tokens and repeats must be at least 1")
 
-    def bench(self, pool: RewardPool) -> Bench:
+    def bench(self, pool: RewardPool, training: bool = True) -> Bench:
         """The workload on the current mesh, with a context for the longest case."""
-        return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens))
+        return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens), training)
 
 
 def chip_rates(small: bool) -> tuple[float, float]:
@@ -96,13 +97,14 @@ def variable_limits(count: int, longest: int) -> np.ndarray:
 
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:
     """Times rollouts, reference pass, update and whole step; ``keep`` stores each result at once."""
-    bench = config.bench(pool)
+    bench = config.bench(pool, "step" in config.cases)
     small = jax.default_backend() == "cpu"
     devices = len(bench.mesh.devices.flatten())
     flops, bandwidth = (rate * devices for rate in chip_rates(small))
     size = jnp.dtype(config.dtype).itemsize
-    keep(matrix_tflops=flops / 1e12, read_terabytes=bandwidth / 1e12)
     model, B, width = bench.model_config, config.prompts * config.group, config.width
+    keep(parameters=param_count(param_specs(model)), active_parameters=active_count(model))
+    keep(matrix_tflops=flops / 1e12, read_terabytes=bandwidth / 1e12)
     parts: dict[str, dict[str, float]] = {}
 
     def add(name: str, seconds: float, tokens: int, cost: Cost) -> None:
@@ -157,10 +159,11 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         costs = [parts[n] for n in names if n in parts]
         add("step", total, B * config.tokens, Cost(sum(c["flops"] for c in costs), sum(c["bytes"] for c in costs)))
         parts["step"] |= {"floor_seconds": floor, "times_floor": total / floor}
-        # Model FLOP: 6 N per token, with N including the embedding, as in the compared libraries.
-        model_flops = 6 * param_count(param_specs(model)) * B * width
+        # Model FLOP: 6 N per token, with N the active parameters and the embedding, as in the compared libraries.
+        model_flops = 6 * active_count(model) * B * width
         parts["update"]["mfu_6n"] = model_flops / parts["update"]["seconds"] / (989e12 * devices)
-        keep(parts=parts, **{name: rows[-1][name] for name in ("sampler_gap", "sampler_gap_max", "seconds_rewards")})
+        names = ("sampler_gap", "sampler_gap_max", "seconds_rewards", "load_violation")
+        keep(parts=parts, **{name: rows[-1][name] for name in names if name in rows[-1]})
 
 
 def parity(config: Config, pool: RewardPool) -> dict[str, float]:
@@ -241,12 +244,12 @@ def main() -> None:
     mesh = make_mesh(config.mesh)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **CPU_SETTINGS, long_tokens=128)
+        config = dataclasses.replace(small_workload(config), long_tokens=128)
         if not child:
             console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     devices = mesh.devices.flatten()
     figures: dict[str, Any] = {
-        "model": config.model,
+        "model": config.name,
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "parts": {},
         **first,
@@ -257,7 +260,7 @@ def main() -> None:
     def keep(**more: Any) -> None:
         figures.update(more)
         config.out.mkdir(parents=True, exist_ok=True)
-        write_whole(config.out / f"{config.model}.json", json.dumps(figures, indent=2) + "\n")
+        write_whole(config.out / f"{config.name}.json", json.dumps(figures, indent=2) + "\n")
 
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool, jax.set_mesh(mesh):
         if child:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from r1jax import cli
 from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, scaled_workload
-from r1jax.benchmark.workload import CPU_SETTINGS, Workload
+from r1jax.benchmark.workload import Workload, small_workload
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.pipeline.command import keep_compiled
@@ -86,8 +86,8 @@ def results_of(config: Config) -> Results:
     for name in ("meshes", "scalings", "out"):  # these may differ between commands with the same result file
         del settings[name]
     device = jax.devices()[0].device_kind
-    header = {"model": config.model, "device": device, "settings": settings}
-    return Results(config.out / f"{config.model}.json", header | {"versions": versions("jax", "jaxlib", "optax")})
+    header = {"model": config.name, "device": device, "settings": settings}
+    return Results(config.out / f"{config.name}.json", header | {"versions": versions("jax", "jaxlib", "optax")})
 
 
 def show(runs: list[dict[str, Any]], title: str, console: Console) -> None:
@@ -135,7 +135,7 @@ def main() -> None:
     meshes = meshes_here(config, console)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(config, **CPU_SETTINGS)
+        config = small_workload(config)
         console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     keep_compiled()
     results = results_of(config)
@@ -159,7 +159,7 @@ def main() -> None:
             outcome = figures.get("error") or f"step {figures['step']['seconds']:.3f} s"
             console.print(f"{scaling} {mesh}: {outcome}", style="dim", highlight=False)
             jax.clear_caches()  # programs of one mesh are not reused for another, and occupy device memory
-    show(results.runs(), f"{config.model} on {results.header['device']}", console)
+    show(results.runs(), f"{config.name} on {results.header['device']}", console)
     console.print(f"{results.path}", highlight=False)
 
 

@@ -10,19 +10,22 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.checkpoints.load import read_config, short_name
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions, ModelConfig, with_compute_options
-from r1jax.models.shapes import SHAPES
+from r1jax.models.layers import runs
+from r1jax.models.shapes import SHAPES, first_layers
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.scores import Scorer
 from r1jax.rl.batch import Batch
@@ -46,8 +49,11 @@ from r1jax.training.stopwatch import Stopwatch
 class Workload(ComputeOptions):
     """Model, batch and compute options of a GRPO step."""
 
-    model: Literal["tiny", "smollm2", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "llama-3.1-8b"] = "qwen2.5-0.5b"
-    """Use a model of this architecture with random weights."""
+    model: str = "qwen2.5-0.5b"
+    """Use a model of this architecture with random weights: tiny, tiny-moe, smollm2, qwen2.5-0.5b, qwen2.5-1.5b,
+    qwen2.5-7b, llama-3.1-8b, moe-16b, deepseek-v3, deepseek-v3-2layers, or that of a checkpoint at this path."""
+    layers: int = 0
+    """Keep only the first layers of the model, at least one of them with experts if it has any; 0 keeps all."""
     prompts: int = 32
     """Ask this many questions per rollout."""
     group: int = 16
@@ -70,6 +76,15 @@ class Workload(ComputeOptions):
     def __post_init__(self) -> None:
         if min(self.prompts, self.prompt, self.tokens, self.microbatch) < 1:
             raise UserError("prompts, prompt, tokens and microbatch must be at least 1")
+        if self.model not in SHAPES and not Path(self.model).exists():
+            raise UserError(f"model={self.model} is no path of a checkpoint, and none of {', '.join(SHAPES)}")
+        if self.layers:
+            self.model_config()  # raises UserError if there are not so many
+
+    @property
+    def name(self) -> str:
+        """Name of the model in files and titles."""
+        return short_name(self.model) + (f"-{self.layers}layers" if self.layers else "")
 
     @property
     def rl(self) -> RLConfig:
@@ -95,12 +110,14 @@ class Workload(ComputeOptions):
 
     def model_config(self, context: int = 0) -> ModelConfig:
         """The model config, with a context for this work and for sequences of ``context`` tokens."""
-        shape = SHAPES[self.model]
+        shape = SHAPES.get(self.model) or read_config(self.model)
+        if self.layers:
+            shape = first_layers(shape, self.layers)
         longest = max(shape.context_length, self.width, context)
         return with_compute_options(dataclasses.replace(shape, context_length=longest), self)
 
 
-# Settings that replace the requested work on a CPU.
+# Settings of small_workload.
 CPU_SETTINGS: dict[str, Any] = {
     "model": "tiny",
     "prompts": 4,
@@ -110,6 +127,15 @@ CPU_SETTINGS: dict[str, Any] = {
     "dtype": "float32",
     "microbatch": 8,
 }
+
+
+AnyWorkload = TypeVar("AnyWorkload", bound=Workload)
+
+
+def small_workload(work: AnyWorkload) -> AnyWorkload:
+    """The work that replaces ``work`` on a CPU, with experts if its model has some."""
+    model = "tiny" if work.model_config().experts is None else "tiny-moe"
+    return dataclasses.replace(work, **CPU_SETTINGS | {"model": model, "layers": 0})
 
 
 def frequencies(vocab_size: int) -> np.ndarray:
@@ -129,6 +155,9 @@ def with_natural_samples(params: Params, config: ModelConfig) -> Params:
     The first element of each hidden state is so large that RMS normalisation maps it to sqrt(D), and final_norm to
     1 / scale; the blocks do not read it and their outputs are much smaller. The first row of the unembedding is
     scale * log p plus a constant, to within 0.03 nats in bfloat16.
+
+    In models with experts, the outputs of attention are a thousandth: states that share them would all be routed to the
+    same experts. The experts of a token thus depend on the token, and the largest load is about 1.4 times the mean.
     """
     log_p = np.log(frequencies(config.vocab_size))
     scale = 0.02 * config.hidden_size**0.5  # norm of the other elements of an embedding
@@ -138,10 +167,15 @@ def with_natural_samples(params: Params, config: ModelConfig) -> Params:
     def fill(name: str, at: Any, value: Any) -> jax.Array:
         return params[name].at[at].set(jnp.asarray(value, params[name].dtype))
 
-    layers = params["layers"]
+    def of_layers(layers: Params) -> Params:
+        changed = {name: layers[name].at[:, 0].set(0.0) for name in ("attention_norm", "mlp_norm")}
+        if config.experts is not None:
+            changed["attention"] = layers["attention"] | {"output": layers["attention"]["output"] * 1e-3}
+        return layers | changed
+
     changed = {
         "embedding": fill("embedding", np.s_[:, 0], row),
-        "layers": layers | {name: layers[name].at[:, 0].set(0.0) for name in ("attention_norm", "mlp_norm")},
+        **{run.name: of_layers(params[run.name]) for run in runs(config)},
         "final_norm": fill("final_norm", 0, 1 / (scale * config.hidden_size**0.5)),
     }
     if not config.tie_embeddings:
@@ -193,9 +227,16 @@ def timed(run: Callable[[], Any], repeats: int) -> float:
 
 
 class Bench:
-    """A model with random weights, problems and training state, shared by the benchmark cases."""
+    """A model with random weights, problems and training state, shared by the benchmark cases.
 
-    def __init__(self, config: Workload, pool: Scorer, context: int = 0):
+    Args:
+      config: the work.
+      pool: computes the rewards.
+      context: tokens of the longest sequence, if longer than those of the work.
+      training: with moments and reference; False: only rollouts are possible, of models three times as large.
+    """
+
+    def __init__(self, config: Workload, pool: Scorer, context: int = 0, training: bool = True):
         self.config, self.mesh = config, jax.sharding.get_mesh()
         self.model_config = config.model_config(context)
         self.rl, self.sampling = config.rl, config.sampling
@@ -206,6 +247,8 @@ class Bench:
         self.environment = Environment(self.problems, template, pool, self.sampling, 0, config.prompt)
         model = Model(self.model_config, {}, tokenizer)  # the weights are in the state
         setup = make_setup(model, self.environment, self.rl)
+        if not training:
+            setup = dataclasses.replace(setup, optimizer=optax.identity())
         self._watch = watch = Stopwatch()
         self.setup = dataclasses.replace(
             setup, sample=watch.timed("sampling", setup.sample), score=watch.timed("rewards", setup.score)
@@ -220,7 +263,8 @@ class Bench:
 
         # One program: weights that are made first and then copied into a state would fragment the memory.
         policy = jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(jax.random.key(0))
-        self.state = RLState(policy, copy_reference(policy.params, self.model_config) if config.beta else None)
+        reference = copy_reference(policy.params, self.model_config) if config.beta and training else None
+        self.state = RLState(policy, reference)
 
     def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
         """Samples ``group`` completions of the first ``prompts`` prompts."""

@@ -76,13 +76,16 @@ def check_attention(options: ComputeOptions) -> None:
         raise UserError("--attention=cudnn needs an NVIDIA GPU: use --attention=auto")
 
 
-def implementation(config: ModelConfig) -> str:
-    """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise."""
+def implementation(config: ModelConfig, backend: str = "") -> str:
+    """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise.
+
+    backend: of JAX, on which the model is computed; "": that of this process.
+    """
     if config.attention != "auto":
         return config.attention
     size = config.head_dim if config.latent is None else max(config.head_dim, config.latent.value_dim)
     fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= 128
-    return "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
+    return "cudnn" if fits and (backend or jax.default_backend()) == "gpu" else "xla"
 
 
 def causal_attention(

@@ -6,13 +6,15 @@ A product of [m, k] and [k, n] is 2 m k n operations. Norms, activations and sof
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import jax
 import numpy as np
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import param_count
+from r1jax.sharding import is_spec, param_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +47,25 @@ def block_flops(config: ModelConfig) -> float:
     return 2.0 * weights
 
 
+def active_count(config: ModelConfig) -> int:
+    """Number of the parameters that one token uses, with the whole embedding: all but those of other experts."""
+    weights, own = param_count(param_specs(config)), config.experts
+    return weights if own is None else weights - _expert_weights(config) * (own.number - own.active) // own.number
+
+
 def decoding_weights(config: ModelConfig, tokens: float) -> float:
     """Numbers in the weights that a step of decoding with ``tokens`` tokens reads.
 
     Of the routed experts, it is the expected number of those that some token uses if all are used alike.
     """
     weights, own = param_count(param_specs(config)), config.experts
-    if own is None:
-        return weights
-    routed = (config.num_layers - own.dense_layers) * own.number * 3 * config.hidden_size * own.width
-    return weights - routed * (1 - own.active / own.number) ** tokens
+    return weights if own is None else weights - _expert_weights(config) * (1 - own.active / own.number) ** tokens
+
+
+def _expert_weights(config: ModelConfig) -> int:
+    """Numbers in the matrices of all routed experts."""
+    specs = jax.tree.leaves(param_specs(config), is_leaf=is_spec)
+    return sum(math.prod(spec.shape) for spec in specs if "experts" in spec.axes)
 
 
 def _attention_weights(config: ModelConfig) -> int:

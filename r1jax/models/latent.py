@@ -13,6 +13,8 @@ from r1jax.models.norm import rms_norm
 from r1jax.models.rotary import rotate, score_factor
 from r1jax.sharding import Params, ParamSpec, constrain
 
+NORM_EPS = 1e-6  # of the norms of compressed vectors: DeepSeek's code gives them the default, whatever norm_eps is
+
 
 def _latent(config: ModelConfig) -> Latent:
     assert config.latent is not None
@@ -62,7 +64,7 @@ def _queries(x: jax.Array, weights: Params, rotation: Rotation, config: ModelCon
     """
     own = _latent(config)
     if own.query_rank:
-        x = rms_norm(x, weights["query_norm"], config.norm_eps)
+        x = rms_norm(x, weights["query_norm"], NORM_EPS)
     q = jnp.einsum("...r,rhk->...hk", x, weights["query_up" if own.query_rank else "query"])
     plain, turned = jnp.split(q, [own.nope_dim], axis=-1)
     return plain, rotate(turned, *rotation)
@@ -74,7 +76,7 @@ def _kept(x: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig
     x is [..., R + rope], the product with "kv_down".
     """
     vector, key = jnp.split(x, [_latent(config).kv_rank], axis=-1)
-    vector = rms_norm(vector, weights["kv_norm"], config.norm_eps)
+    vector = rms_norm(vector, weights["kv_norm"], NORM_EPS)
     return jnp.concatenate([vector, rotate(key[..., None, :], *rotation)[..., 0, :]], axis=-1)
 
 

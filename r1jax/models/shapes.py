@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from r1jax.errors import UserError
 from r1jax.models.config import Experts, Latent, ModelConfig, RopeScaling, Yarn
 
 SHAPES = {
@@ -16,6 +17,33 @@ SHAPES = {
         num_kv_heads=2,
         head_dim=16,
         context_length=4096,
+    ),
+    "tiny-moe": ModelConfig(  # the parts of DeepSeek-V3
+        architecture="deepseek_v3",
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=192,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=24,
+        context_length=4096,
+        rope_scaling=Yarn(factor=40.0, original_context=4096, mscale=1.0, mscale_all_dim=1.0),
+        tie_embeddings=False,
+        latent=Latent(kv_rank=32, nope_dim=16, rope_dim=8, value_dim=16, query_rank=48),
+        experts=Experts(
+            number=8,
+            active=2,
+            width=32,
+            shared_width=32,
+            dense_layers=1,
+            scores="sigmoid",
+            scale=2.5,
+            groups=4,
+            active_groups=2,
+            group_score="two highest",
+            bias=True,
+        ),
     ),
     "smollm2": ModelConfig(
         vocab_size=49_152,
@@ -128,11 +156,18 @@ SHAPES = {
 }
 
 
-def _first_layers(config: ModelConfig, dense: int, routed: int) -> ModelConfig:
-    """The config with only ``dense`` dense layers and ``routed`` layers with experts."""
-    assert config.experts is not None
-    experts = dataclasses.replace(config.experts, dense_layers=dense)
-    return dataclasses.replace(config, num_layers=dense + routed, experts=experts)
+def first_layers(config: ModelConfig, layers: int) -> ModelConfig:
+    """The config with its first ``layers`` layers.
+
+    The leading dense layers are fewer if none with experts would be left. Raises UserError if there are not so many
+    layers, or fewer than one.
+    """
+    if not 1 <= layers <= config.num_layers:
+        raise UserError(f"layers={layers}: the model has {config.num_layers} layers, of which at least 1 is needed")
+    own = config.experts
+    if own is not None:
+        own = dataclasses.replace(own, dense_layers=min(own.dense_layers, layers - 1))
+    return dataclasses.replace(config, num_layers=layers, experts=own)
 
 
-SHAPES["deepseek-v3-2layers"] = _first_layers(SHAPES["deepseek-v3"], 1, 1)
+SHAPES["deepseek-v3-2layers"] = first_layers(SHAPES["deepseek-v3"], 2)

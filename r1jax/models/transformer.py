@@ -86,10 +86,18 @@ def prepare(params: Params, config: ModelConfig) -> Params:
     model axis.
     """
     params = cast(params, config)
-    specs, mesh = param_specs(config), compiler_mesh()
-    size = param_count(specs) * jnp.dtype(config.dtype).itemsize // (1 if mesh is None else mesh.shape["model"])
-    whole = config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
-    return gather_over_data(params, specs) if whole else params
+    return gather_over_data(params, param_specs(config)) if gathers_once(config) else params
+
+
+def gathers_once(config: ModelConfig) -> bool:
+    """True if prepare gathers the weights: as config.gather says, or if they have at most GATHERED_BYTES on a device.
+
+    Reads the current mesh.
+    """
+    mesh = compiler_mesh()
+    shards = 1 if mesh is None else mesh.shape["model"]
+    size = param_count(param_specs(config)) * jnp.dtype(config.dtype).itemsize // shards
+    return config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:

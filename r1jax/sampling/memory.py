@@ -129,6 +129,7 @@ def choose_slots(
     width: int,
     sequences: int,
     keep_routing: bool = False,
+    free: int | None = None,
 ) -> int:
     """The configured number of slots, or as many as sequences and memory allow; equal on all devices of the data axis.
 
@@ -143,12 +144,13 @@ def choose_slots(
       width: tokens of each padded prompt.
       sequences: rows of the result.
       keep_routing: if the result has the experts of each token.
+      free: bytes on each device; None: free_bytes().
 
     Raises:
       UserError: with the numbers, if the configured slots, or a single slot, need more memory than is free.
     """
     request = Request(config, sampling, params, prompts, width, sequences, keep_routing)
-    devices, free = data_devices(), free_bytes()
+    devices, free = data_devices(), free_bytes() if free is None else free
     fixed = fixed_bytes(request)
     left = free - sum(fixed.values())
     if left < 0:

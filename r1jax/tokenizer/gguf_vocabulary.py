@@ -13,42 +13,7 @@ from tokenizers import Tokenizer as Backend
 from r1jax.errors import UserError
 from r1jax.tokenizer.declarations import add_control_tokens
 from r1jax.tokenizer.json_tokenizer import JsonTokenizer, bos_processor
-
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = "|".join(
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    )
-)
-_QWEN2 = _LLAMA3.replace("{1,3}", "")
-_DEEPSEEK3 = "|".join(
-    (
-        r"[!-/:-@\[-`{-~][A-Za-z]+",
-        r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
-        r" ?[\p{P}\p{S}]+[\r\n]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    )
-)
-
-# tokenizer.ggml.pre -> patterns that split the text into words, applied in order. The names are those of llama.cpp.
-PRE_TOKENIZERS = {
-    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
-    "gpt-2": (_GPT2,),
-    "smollm": (r"\p{N}", _GPT2),
-    "llama-bpe": (_LLAMA3,),
-    "llama3": (_LLAMA3,),
-    "qwen2": (_QWEN2,),
-    "deepseek-r1-qwen": (_QWEN2,),
-    "deepseek-v3": (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u30ff]+", _DEEPSEEK3),
-}
+from r1jax.tokenizer.pre_tokenizers import IGNORE_MERGES, NFC, PRE_TOKENIZERS
 
 
 def read_vocabulary(metadata: Mapping[str, Any], source: Path) -> JsonTokenizer:
@@ -105,12 +70,12 @@ def _byte_level(tokens: list[str], metadata: Mapping[str, Any]) -> Backend:
     name = metadata.get("tokenizer.ggml.pre", "default")
     merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
     # The merges of Llama 3 do not produce every token of its vocabulary, so whole words are looked up first.
-    whole_words = PRE_TOKENIZERS[name] == (_LLAMA3,)
+    whole_words = name in IGNORE_MERGES
     backend = Backend(models.BPE(vocab=_ids(tokens), merges=merges, ignore_merges=whole_words))
     cuts = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in PRE_TOKENIZERS[name]]
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
-    if PRE_TOKENIZERS[name] == (_QWEN2,):
+    if name in NFC:
         backend.normalizer = normalizers.NFC()  # as in Qwen's tokenizer.json; GGUF files do not store it
     backend.decoder = decoders.ByteLevel()
     return backend

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import ROUTER_BIAS
@@ -26,6 +26,8 @@ class Balance:
 
 
 OFF = Balance()
+
+MOST_COLUMNS = 16  # metrics of the load of experts
 
 
 def _routed(config: ModelConfig) -> list[Run]:
@@ -101,13 +103,20 @@ def move_bias(params: Params, load: jax.Array, config: ModelConfig, speed: float
 def load_metrics(load: jax.Array, counted: jax.Array) -> Metrics:
     """Metrics of load [L, E], with weight 0 unless ``counted`` [] bool.
 
-    "expert_load_I" is the load of expert I over all layers, as a multiple of the mean load. "load_violation" is the
-    largest load over the mean load of its layer, minus 1, in the layer where this is largest.
+    "expert_load_I" is the load of expert I over all layers, as a multiple of the mean load. Of more than MOST_COLUMNS
+    experts, "expert_load_I_to_J" is the mean of the consecutive experts I to J, in MOST_COLUMNS blocks of almost equal
+    size. "load_violation" is the largest load over the mean load of its layer, minus 1, in the layer where this is
+    largest; "load_smallest" is the smallest load over the mean load of its layer, in the layer where this is smallest.
     """
-    mean = jnp.maximum(load.mean(axis=1), 1e-20)
-    weight = counted.astype(jnp.float32)
-    violation = jnp.where(counted, (load.max(axis=1) / mean).max() - 1, 0.0)
-    metrics: dict[str, Any] = {
-        f"expert_load_{i}": (one, load.sum() / load.shape[1]) for i, one in enumerate(load.sum(axis=0))
+    number, weight = load.shape[1], counted.astype(jnp.float32)
+    shares = load / jnp.maximum(load.mean(axis=1, keepdims=True), 1e-20)
+    metrics: Metrics = {
+        "load_violation": (jnp.where(counted, shares.max() - 1, 0.0), weight),
+        "load_smallest": (jnp.where(counted, shares.min(), 0.0), weight),
     }
-    return metrics | {"load_violation": (violation, weight)}
+    whole, average = load.sum(axis=0), load.sum() / number
+    for block in np.array_split(np.arange(number), min(number, MOST_COLUMNS)):
+        first, last = int(block[0]), int(block[-1])
+        name = f"expert_load_{first}" if first == last else f"expert_load_{first}_to_{last}"
+        metrics[name] = (whole[first : last + 1].mean(), average)
+    return metrics

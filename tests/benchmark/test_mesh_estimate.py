@@ -7,6 +7,7 @@ import pytest
 
 from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.mesh_estimate import abstract_batch, abstract_state, estimate, update_program
+from r1jax.benchmark.mesh_memory import abstract_mesh, needs
 from r1jax.benchmark.workload import Bench, Workload
 from r1jax.models.transformer import param_specs, prepare
 from r1jax.sharding import make_mesh, param_shapes
@@ -82,3 +83,5 @@ def test_an_estimate_describes_the_arrays_of_a_step():
         assert narrow[name]["collectives"]["count"] == {}
         assert wide[name]["collectives"]["count"]["all-reduce"] > 0
         assert wide["peak_bytes"] >= held + wide[name]["temporary_bytes"]
+        counted = sum(needs(WORK, abstract_mesh("1x1"), 1e12)[f"RL, {name}"].values())
+        assert counted == pytest.approx(narrow["resident_bytes"] + narrow[name]["temporary_bytes"], rel=0.05)

@@ -88,7 +88,15 @@ def test_limits_are_those_that_the_peers_were_given():
     assert np.median(limits) == pytest.approx(128, abs=14)
 
 
-@pytest.mark.parametrize("flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"]])
+def test_the_help_names_every_shape():
+    status, stdout, _ = call("benchmark.py", "--help")
+    listed = " ".join(stdout.split()).replace("- ", "-")
+    assert status == 0 and all(f"{name}," in listed or f"{name}." in listed for name in SHAPES)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--tokens=0"], ["--group=1"], ["--microbatch=24"], ["--mesh=3"], ["--model=gpt-2"], ["--layers=25"]]
+)
 def test_wrong_settings_end_in_one_line(flags, tmp_path):
     status, stdout, stderr = call("benchmark.py", *flags, f"--out={tmp_path}/out")
     assert status == 2 and not stdout

@@ -69,6 +69,19 @@ def test_the_default_mesh_of_a_plan_exists_on_any_cpu():
     assert "'data': 8, 'model': 1" in done.stdout, done.stderr
 
 
+def test_a_plan_has_the_bytes_of_a_device_and_the_smallest_meshes(tmp_path):
+    """Without the 128 devices of the mesh."""
+    flags = ("--model=tiny-moe", "--mesh=64x2", "--memory=1", "--prompts=1", "--group=16", "--microbatch=1")
+    status, stdout, stderr = call("plan.py", *flags, "--tokens=32", "--prompt=16", f"--out={tmp_path}")
+    assert status == 0, stderr
+    figures = json.loads((tmp_path / "tiny-moe-weak-64x2.json").read_text())
+    assert figures["cache_bytes_per_token"] == 2 * 2 * (32 + 8)
+    sums = {stage: sum(kinds.values()) for stage, kinds in figures["bytes_by_kind"].items()}
+    assert set(sums) == {"SFT", "RL, update", "RL, rollout", "sampling"}
+    assert figures["smallest_mesh"] == {"SFT": "1x1", "RL": "1x1", "sampling": "1x1"}
+    assert "smallest meshes of devices with 1 GB" in " ".join(stdout.split())
+
+
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
@@ -76,6 +89,7 @@ def test_the_default_mesh_of_a_plan_exists_on_any_cpu():
         ("scaling", ["--meshes", "3x1"]),
         ("plan", ["--mesh=8x1", "--scaling=strong", "--model=tiny", "--prompts=1", "--group=4"]),
         ("plan", ["--target=nowhere.txtpb"]),
+        ("plan", ["--memory=0"]),
     ],
 )
 def test_wrong_settings_end_in_one_line(name, flags, tmp_path):

@@ -21,7 +21,7 @@ from r1jax.training.language_model import cross_entropy_sums
 from tests.helpers.latent import LATENT, PLAIN_QUERIES, sharp_params
 
 LENGTH = 13
-LARGE_VALUES = dataclasses.replace(LATENT, latent=dataclasses.replace(LATENT.latent, value_dim=14))
+LARGE_VALUES = dataclasses.replace(LATENT, norm_eps=0.01, latent=dataclasses.replace(LATENT.latent, value_dim=14))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,8 @@ def params():
     return {config: jax.device_get(sharp_params(config)) for config in (LATENT, PLAIN_QUERIES)}
 
 
-def norm(x, weight):
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + LATENT.norm_eps) * weight
+def norm(x, weight, eps=1e-6):  # the default: of the compressed vectors in every model
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
 
 
 def turned(x, angles, factor):
@@ -64,11 +64,11 @@ def logits_of(params, tokens, config):
     x = params["embedding"][tokens]
     for layer in range(config.num_layers):
         weights = jax.tree.map(lambda w, layer=layer: w[layer], params["layers"])
-        x = x + attended(norm(x, weights["attention_norm"]), weights["attention"], config)
-        h, mlp = norm(x, weights["mlp_norm"]), weights["mlp"]
+        x = x + attended(norm(x, weights["attention_norm"], config.norm_eps), weights["attention"], config)
+        h, mlp = norm(x, weights["mlp_norm"], config.norm_eps), weights["mlp"]
         gate = h @ mlp["gate"]
         x = x + (gate / (1 + np.exp(-gate)) * (h @ mlp["up"])) @ mlp["down"]
-    return norm(x, params["final_norm"]) @ params["unembedding"]
+    return norm(x, params["final_norm"], config.norm_eps) @ params["unembedding"]
 
 
 @pytest.mark.parametrize("config", [LATENT, PLAIN_QUERIES, LARGE_VALUES], ids=["compressed", "plain", "large values"])

@@ -199,6 +199,7 @@ def test_slots_are_as_many_as_fit_and_not_a_power_of_two(free):
     assert [chosen(slots) for slots in (1, 5, 8, 11, 43, 1000)] == [1, 5, 8, 8, 40, 256]
     free(fixed + 1.1 * one)
     assert choose_slots(SMALL, sampling, weights(SMALL), **request) == 1
+    assert choose_slots(SMALL, sampling, weights(SMALL), **request, free=int(fixed + 1.26 * 5 * one)) == 5
 
 
 def test_devices_have_as_many_slots_each(free):

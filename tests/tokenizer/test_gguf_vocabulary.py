@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sentencepiece
 from gguf import TokenType
+from tokenizers import Regex, pre_tokenizers
 
 from r1jax.tokenizer import load_tokenizer
 from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
+from r1jax.tokenizer.pre_tokenizers import PRE_TOKENIZERS
 from tests.helpers.paths import FIXTURES
 from tests.helpers.tokenizers import EXPECTED
 
@@ -71,9 +75,56 @@ def test_the_default_pre_tokenizer_cuts_digits_in_threes_and_punctuation_apart()
     ],
 )
 def test_the_words_of_deepseek_v3(text: str, words: list[str]) -> None:
-    backend = read_vocabulary(bpe_metadata("gpt-2", "deepseek-v3"), Path("model.gguf")).backend
-    cut = backend.pre_tokenizer.pre_tokenize_str(text)
-    assert [text[begin:end] for _, (begin, end) in cut] == words
+    assert words_of("deepseek-v3", text) == words
+
+
+@pytest.mark.parametrize("pre", ["deepseek-llm", "deepseek-coder"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("12 + x\n\n y", ["1", "2", " +", " x", "\n", "\n", " y"]),
+        ("it's (so)  far ", ["it", "'", "s", " (", "so", ")", " ", " far", " "]),
+        ("a数学ひら한8", ["a", "数学ひら한", "8"]),
+        # The range of Chinese characters begins at U+0800, and splits the space from the quotation mark.
+        ("= \u201ex\u201c \u2018y\u2019。", ["=", " ", "\u201e", "x", "\u201c", " ", "\u2018", "y", "\u2019。"]),
+    ],
+)
+def test_the_words_of_earlier_deepseek_models(pre: str, text: str, words: list[str]) -> None:
+    assert words_of(pre, text) == words
+
+
+def test_deepseek_llm_and_coder_differ_in_letters_and_symbols() -> None:
+    """Enumerated letters and ASCII symbols, and Unicode's letters and punctuation."""
+    for text, llm, coder in (
+        ("x =+", ["x", " =+"], ["x", " =+"]),
+        ("= $(", ["=", " $("], ["= $", "("]),
+        ("\u05d0\u05d1\u05d2 \u0431", ["\u05d0\u05d1\u05d2", " \u0431"], ["\u05d0\u05d1\u05d2", " \u0431"]),
+        ("\u2460 \u05d0", ["\u2460", " \u05d0"], ["\u2460", " \u05d0"]),
+        ("1\u05d0 \u05d1", ["1", "\u05d0 \u05d1"], ["1", "\u05d0", " \u05d1"]),
+    ):
+        assert (words_of("deepseek-llm", text), words_of("deepseek-coder", text)) == (llm, coder)
+
+
+def test_the_letters_of_deepseek_llm_have_case() -> None:
+    """All those since Unicode 3.2 but two blocks, and none that has no case in the present Unicode."""
+    split = pre_tokenizers.Split(Regex(PRE_TOKENIZERS["deepseek-llm"][1]), behavior="isolated")
+    absent = [*range(0x561, 0x588), *range(0x1D400, 0x1D7CC)]  # Armenian small letters, mathematical letters
+    for code in [*range(0xD800), *range(0xE000, 0x1E944)]:
+        letter = chr(code)
+        now, then = (version.category(letter) in ("Lu", "Ll", "Lt") for version in (unicodedata, unicodedata.ucd_3_2_0))
+        found = len(split.pre_tokenize_str(f"1 {letter}")) == 2
+        assert now if found else not (now and then) or code in absent, hex(code)
+    assert words_of("deepseek-llm", "café") == ["caf", "é"]  # the pattern of punctuation has ASCII letters
+
+
+def words_of(pre: str, text: str) -> list[str]:
+    backend = pre_tokenizer(pre)
+    return [text[begin:end] for _, (begin, end) in backend.pre_tokenize_str(text)]
+
+
+@functools.cache
+def pre_tokenizer(pre: str) -> Any:
+    return read_vocabulary(bpe_metadata("gpt-2", pre), Path("model.gguf")).backend.pre_tokenizer
 
 
 def test_ids_beyond_the_vocabulary_mean_none() -> None:

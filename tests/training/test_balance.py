@@ -44,8 +44,22 @@ def test_load_counts_the_tokens_of_the_mask(extras, config):
     metrics = reduce_metrics(load_metrics(load, jnp.array(True)))
     assert metrics["load_violation"] == pytest.approx(float(max(row.max() / 2 for row in np.asarray(load)) - 1))
     assert metrics["expert_load_3"] == pytest.approx(float(np.asarray(load)[:, 3].sum() / 4))
+    assert metrics["load_smallest"] == pytest.approx(float(min(row.min() / 2 for row in np.asarray(load))))
     none = reduce_metrics(load_metrics(jnp.zeros_like(load), jnp.array(False)))
     assert np.isnan(list(none.values())).all()
+
+
+def test_the_load_of_many_experts_has_sixteen_columns():
+    """Of 256 experts, one for each 16; of 40, eight for three experts and then eight for two."""
+    for number, sizes in ((256, [16] * 16), (40, [3] * 8 + [2] * 8)):
+        load = np.random.default_rng(number).integers(1, 9, (3, number)).astype(np.float32)
+        metrics = reduce_metrics(load_metrics(jnp.asarray(load), jnp.array(True)))
+        ends = np.cumsum(sizes)
+        columns = [f"expert_load_{end - size}_to_{end - 1}" for end, size in zip(ends, sizes, strict=True)]
+        assert {name for name in metrics if name.startswith("expert_load")} == set(columns)
+        for name, end, size in zip(columns, ends, sizes, strict=True):
+            assert metrics[name] == pytest.approx(load[:, end - size : end].mean() / load.mean(), rel=1e-5)
+        assert metrics["load_smallest"] == pytest.approx((load.min(axis=1) / load.mean(axis=1)).min(), rel=1e-5)
 
 
 def test_the_balance_loss_is_the_published_sum(extras, config):

@@ -1,0 +1,137 @@
+"""Bytes of a device by kind: counted by hand, and against peaks that were measured and compiled."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from r1jax.benchmark.mesh_memory import STAGES, abstract_mesh, batch_devices, least, needs, on_device, smallest_mesh
+from r1jax.benchmark.scaling import scaled_workload
+from r1jax.benchmark.workload import CPU_SETTINGS, Workload
+from r1jax.models.transformer import param_specs
+from r1jax.sharding import param_count
+from tests.helpers.paths import ROOT
+
+V3 = Workload(model="deepseek-v3", remat="block", microbatch=1, slots=8, gather="layer")
+ONE, MANY = abstract_mesh("1x1"), abstract_mesh("8x32")
+
+# The 671 billion parameters of DeepSeek-V3 without multi-token prediction, from the sizes in its config.json.
+D, V, BIASES = 7168, 129_280, 58 * 256
+ATTENTION = D * 1536 + 1536 * 128 * 192 + D * 576 + 512 * 128 * 256 + 128 * 128 * D + 1536 + 512
+DENSE, ROUTED = 3 * D * 18_432, D * 256 + 256 + (256 + 1) * 3 * D * 2048
+WEIGHTS = 61 * (ATTENTION + 2 * D) + 3 * DENSE + 58 * ROUTED + 2 * V * D + D
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return needs(V3, ONE, 1e15)
+
+
+def test_the_671_billion_weights_and_their_moments_are_counted(whole):
+    """Two bytes for a number, and four for the biases of routers, which are stored in float32."""
+    assert round(WEIGHTS / 1e9) == 671
+    stored = 2 * WEIGHTS + 2 * BIASES
+    assert {whole[stage]["weights"] for stage in STAGES} == {stored}
+    counters = whole["SFT"]["optimiser"] - 2 * stored
+    assert 0 < counters < 64  # numbers of updates
+    assert whole["RL, update"]["reference"] == whole["RL, rollout"]["reference"] == stored
+    assert whole["SFT"]["reference"] == whole["sampling"]["reference"] == whole["sampling"]["optimiser"] == 0
+    # Gradients of a pass in bfloat16, their sum in float32, and that of the head.
+    assert whole["SFT"]["gradients"] == stored + 4 * WEIGHTS + 4 * D * V
+    single = dataclasses.replace(V3, prompts=1, group=8, microbatch=8, beta=0.0)
+    figures = needs(single, ONE, 1e15)["RL, update"]
+    assert figures["gradients"] == stored + 4 * D * V and figures["reference"] == 0
+
+
+def test_moments_have_the_type_of_the_weights():
+    for dtype, size in (("bfloat16", 2), ("float32", 4)):
+        work = Workload(**CPU_SETTINGS | {"dtype": dtype})
+        figures, count = needs(work, ONE, 1e12)["SFT"], param_count(param_specs(work.model_config()))
+        assert figures["weights"] == size * count
+        assert 2 * size * count < figures["optimiser"] < 2 * size * count + 64
+
+
+def test_the_cache_has_576_numbers_for_a_token_and_layer(whole):
+    more = needs(dataclasses.replace(V3, slots=9), ONE, 1e15)
+    for stage in ("RL, rollout", "sampling"):
+        assert more[stage]["cache"] - whole[stage]["cache"] == 512 * 61 * 576 * 2
+    longer = needs(dataclasses.replace(V3, prompt=256), ONE, 1e15)
+    prompts = 32 + 32  # as computed in one pass, and per layer
+    assert longer["sampling"]["cache"] - whole["sampling"]["cache"] == prompts * 128 * 61 * 576 * 2
+
+
+def test_a_mesh_splits_the_weights_over_all_devices(whole):
+    work = scaled_workload(V3, batch_devices(MANY), "weak")
+    figures = needs(work, MANY, 80e9)
+    for stage in STAGES:
+        for kind in ("weights", "optimiser", "reference"):
+            assert figures[stage][kind] == pytest.approx(whole[stage][kind] / 256, rel=2e-3)
+    assert figures["SFT"]["gradients"] == pytest.approx(6 * WEIGHTS / 256 + 4 * D * V / 32, rel=2e-3)
+    # Layer by layer, a device has a 32nd of the weights of a layer, of their gradient, and of a matrix in float32.
+    layer, matrix = (ATTENTION + ROUTED) / 32, 256 * D * 2048 / 32
+    assert figures["SFT"]["gathered"] == pytest.approx(2 * 2 * layer + 4 * matrix + 2 * 2 * V * D / 32, rel=0.02)
+    # Decoding has a 32nd of all weights twice: gathered, and by layer.
+    assert figures["sampling"]["gathered"] == pytest.approx(2 * 2 * WEIGHTS / 32, rel=0.06)
+    once = needs(dataclasses.replace(work, gather="update"), MANY, 80e9)["SFT"]["gathered"]
+    assert once == pytest.approx(2 * WEIGHTS / 32, rel=0.06)
+    assert needs(V3, abstract_mesh("1x32"), 80e9)["SFT"]["gathered"] == 0
+
+
+def test_the_arrays_of_a_device_have_its_heads_and_hidden_units():
+    config = on_device(V3.model_config(), MANY)
+    sizes = (config.num_heads, config.intermediate_size, config.experts.width, config.experts.shared_width)
+    assert sizes == (4, 18_432 // 32, 64, 64) and config.experts.number == 256
+    dense = on_device(Workload(model="qwen2.5-1.5b").model_config(), abstract_mesh("2x4"))
+    assert (dense.num_heads, dense.num_kv_heads) == (3, 3)  # two heads of keys do not split over four devices
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("qwen2.5-0.5b", {}), ("qwen2.5-1.5b", {}), ("qwen2.5-1.5b-microbatch32", {}), ("qwen2.5-7b", {"remat": "block"})],
+)
+def test_the_estimate_is_at_most_a_tenth_above_the_measured_peak_of_a_gpu(name, extra):
+    figures = json.loads((ROOT / "docs" / "results" / f"benchmark-h100-{name}.json").read_text())
+    fields = {field.name for field in dataclasses.fields(Workload)}
+    settings = {name: value for name, value in figures["settings"].items() if name in fields}
+    assert extra.items() <= settings.items() | extra.items()
+    work = Workload(**settings)
+    highest = max(sum(kinds.values()) for stage, kinds in needs(work, ONE, 80e9).items() if stage != "SFT")
+    assert 1.0 < highest / (figures["peak_gibibytes"] * 2**30) < 1.1
+
+
+SMALL = Workload(**CPU_SETTINGS | {"prompts": 4, "group": 4})
+
+
+def fits(text, stages, memory):
+    mesh = abstract_mesh(text)
+    figures = needs(least(SMALL, mesh), mesh, memory)
+    return all(sum(figures[stage].values()) <= memory for stage in stages)
+
+
+@pytest.mark.parametrize(
+    ("stages", "memory"), [(("SFT",), 1.5e6), (("RL, update", "RL, rollout"), 1.3e6), (("sampling",), 9e5)]
+)
+def test_the_smallest_mesh_fits_and_no_smaller_one_does(stages, memory):
+    found = smallest_mesh(SMALL, stages, memory)
+    assert found is not None and found != "1x1" and fits(found, stages, memory)
+    for smaller in ("1x1", "1x2", "2x1", "1x4", "2x2", "4x1"):
+        if abstract_mesh(smaller).size < abstract_mesh(found).size:
+            assert not fits(smaller, stages, memory), smaller
+    assert smallest_mesh(SMALL, stages, 1e12) == "1x1"
+    assert smallest_mesh(SMALL, stages, 100.0) is None
+    assert jax.sharding.get_abstract_mesh().empty
+
+
+def test_of_meshes_with_as_many_devices_the_smallest_model_axis_is_taken():
+    assert fits("2x1", ("SFT",), 3e6) and fits("1x2", ("SFT",), 3e6)
+    assert smallest_mesh(SMALL, ("SFT",), 3e6) == "2x1"
+
+
+def test_scores_count_if_no_kernel_of_a_gpu_computes_attention():
+    """For each pair of positions, head and layer, at least its softmax in float32 and in bfloat16."""
+    work = Workload(model="qwen2.5-0.5b", microbatch=4)
+    plain, fused = (needs(dataclasses.replace(work, attention=kind), ONE, 1e12) for kind in ("xla", "auto"))
+    pairs = 4 * (128 + 512 - 1) ** 2 * 14 * 24
+    assert 6 * pairs < plain["SFT"]["activations"] - fused["SFT"]["activations"] < 12 * pairs
+    assert plain["SFT"]["gradients"] == fused["SFT"]["gradients"]
