@@ -113,9 +113,11 @@ def _kind(spec: LoopSpec, name: str) -> type[Any]:
 def check_algorithm(spec: LoopSpec) -> None:
     """Raises UserError for settings of reinforcement learning that an ablation cannot have.
 
-    These are an algorithm that reads a reward that is not given, a learned model that starts from a checkpoint, and the
-    replay of routing.
+    These are an algorithm that reads a reward that is not given, a learned model that starts from a checkpoint, the
+    replay of routing, and packed sequences.
     """
+    if spec.rl.pack:
+        raise UserError("rl.pack: not in an ablation: leave it out, or train with the ordinary loop")
     if spec.rl.replay_routing:
         raise UserError("rl.replay-routing: not in an ablation: leave it out, or train with the ordinary loop")
     check_rules(spec.rl.algorithm, [reward.name for reward in spec.rewards])

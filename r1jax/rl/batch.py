@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax.rl.packing import Packing, plan
 from r1jax.sampling.sampler import Samples
-from r1jax.sharding import batch_sharding, constrain
+from r1jax.sharding import batch_sharding, constrain, data_devices
 
 
 @flax.struct.dataclass
@@ -31,6 +32,8 @@ class Batch:
     reference_logprobs: jax.Array  # [B, T] float32; zeros until known
     experts: jax.Array | None = None  # [B, T, L, k], which each token used in sampling; None: not replayed
     targets: dict[str, Any] = flax.struct.field(default_factory=dict)  # of learned models: trees of [B, ...]
+    spans: jax.Array | None = None  # [B, 2] int32: begin and end of Packing; None: the sequences are not packed
+    packing: Packing | None = None  # of a minibatch whose rows are in the order of the plan
     first: int = flax.struct.field(pytree_node=False, default=0)  # the mask is false before this position in all rows
 
 
@@ -51,6 +54,7 @@ class Layout:
     experts: jax.Array | None  # [B, T, L, k] as in Batch, on the devices
     within: np.ndarray  # [B, T] bool: the tokens of completions
     sampled: np.ndarray  # [B, M] bool: the same tokens in arrays of samples
+    spans: np.ndarray  # [B, 2] int32: begin and end of r1jax.rl.packing.Packing
     first: int  # as in Batch
 
     def place(self, values: Any) -> np.ndarray:
@@ -72,7 +76,8 @@ def lay_out(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) ->
     tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
     first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
     placed, experts = jax.device_put((tokens, _expert_rows(samples, within)), batch_sharding())
-    return Layout(placed, experts, within, sampled, first)
+    spans = np.stack([starts - 1, starts - 1 + lengths], axis=1).astype(np.int32)
+    return Layout(placed, experts, within, sampled, spans, first)
 
 
 def _placed(values: Any, within: np.ndarray, sampled: np.ndarray) -> np.ndarray:
@@ -104,6 +109,7 @@ def build_batch(
     rewards: np.ndarray | None = None,
     rule_rewards: Mapping[str, np.ndarray] | None = None,
     advantages: np.ndarray | None = None,
+    pack: bool = False,
 ) -> Batch:
     """Prompts and completions side by side, on the devices of the entered mesh, split over the data axis.
 
@@ -115,6 +121,7 @@ def build_batch(
       counts: [B] bool; a sequence that does not count has no loss and enters no mean. None: all count.
       rewards, advantages: [B]; None: zeros.
       rule_rewards: name -> [B].
+      pack: the updates compute several sequences in a row.
     """
     layout = layout or lay_out(prompts, samples, longest)
     within = layout.within
@@ -130,6 +137,7 @@ def build_batch(
         "old_logprobs": zeros,
         "reference_logprobs": zeros,
         "experts": layout.experts,
+        "spans": layout.spans if pack else None,
     }
     return jax.device_put(Batch(**fields, first=layout.first), batch_sharding())
 
@@ -145,12 +153,29 @@ def split_minibatches(key: jax.Array, counts: jax.Array, n: int) -> jax.Array:
     return constrain(order.reshape(-1, n).T, None, None)  # whole on every host
 
 
-def minibatches(batch: Batch, key: jax.Array, n: int) -> list[Batch]:
-    """The batch in n parts, at random; the batch itself if n is 1."""
-    if n == 1:
+def minibatches(batch: Batch, key: jax.Array, n: int, microbatches: int) -> list[Batch]:
+    """The batch in n parts, at random; the batch itself if n is 1.
+
+    With spans, each part has the order and the packing of its sequences in ``microbatches`` parts, if that saves rows.
+    """
+    if n == 1 and batch.spans is None:
         return [batch]
-    parts = split_minibatches(key, batch.mask.any(axis=1), n)
-    return [_part(batch, parts, number) for number in range(n)]
+    parts = split_minibatches(key, batch.mask.any(axis=1), n) if n > 1 else jnp.arange(len(batch.mask))[None]
+    if batch.spans is None:
+        return [_part(batch, parts, number) for number in range(n)]
+    rows, spans = (np.array(x) for x in jax.device_get((parts, batch.spans)))
+    packings = []
+    for number, of_part in enumerate(rows):
+        order, packing = planned(spans[of_part], batch.mask.shape[1], microbatches) or (slice(None), None)
+        rows[number] = of_part[order]
+        packings.append(packing)
+    return [dataclasses.replace(_part(batch, rows, i), packing=packing) for i, packing in enumerate(packings)]
+
+
+def planned(spans: np.ndarray, width: int, parts: int) -> tuple[np.ndarray, Packing] | None:
+    """r1jax.rl.packing.plan of sequences with these spans [B, 2], for the entered mesh and on its devices."""
+    found = plan(spans[:, 0], spans[:, 1], width, parts, data_devices())
+    return found and (found[0], jax.device_put(found[1], batch_sharding()))
 
 
 @jax.jit  # one program for all arrays and all parts

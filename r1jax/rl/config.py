@@ -55,6 +55,9 @@ class RLConfig(OptimizerConfig):
     """The policy replaces the reference after every this many steps; 0 keeps the first reference."""
     logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
+    pack: bool = False
+    """Compute several sequences in one row of the policy's updates, so that few positions are padding. The results
+    differ by rounding. Not for models with experts; learned models, such as a critic, have a sequence in each row."""
     replay_routing: bool = False
     """Use in updates the experts that each token used in sampling, with weights from the updated model (routing replay,
     arXiv 2510.11370). The metric router_disagreement is the share of choices of routers that would be others."""
@@ -148,8 +151,10 @@ def warn_without_effect(config: RLConfig) -> None:
         warnings.warn(line, stacklevel=3)
 
 
-def check_routing(config: RLConfig, model: ModelConfig) -> None:
-    """Raises UserError if the routing of a model without experts is to be replayed."""
+def check_model(config: RLConfig, model: ModelConfig) -> None:
+    """Raises UserError if routing is to be replayed and the model has no experts, or sequences packed and it has."""
+    if config.pack and model.experts is not None:
+        raise UserError("rl.pack: not for a model with experts: leave it out")
     if config.replay_routing and model.experts is None:
         raise UserError("rl.replay-routing: the model has no experts: leave it out, or choose a model with experts")
 

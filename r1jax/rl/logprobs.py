@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import Extras, hidden_states, prepare, routing_of_layers, unembedding
-from r1jax.sharding import Params
+from r1jax.rl.packing import Packing, packed_rows, places
+from r1jax.sharding import Params, constrain
 from r1jax.traced import program
 from r1jax.training.gradients import split_microbatches
 
@@ -21,16 +22,41 @@ def completion_logprobs(
     chunk: int,
     first: int,
     experts: jax.Array | None = None,
+    packing: Packing | None = None,
 ) -> tuple[jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
 
-    Also what the forward pass computes besides. experts: [B, T, L, k] to use; None: the routers choose.
+    Also what the forward pass computes besides. experts: [B, T, L, k] to use; None: the routers choose. packing: of
+    these sequences, as one part; the values are then zeros outside completions.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
+    if packing is not None:
+        return _packed_logprobs(params, tokens, config, temperature, chunk, packing)
     h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
     pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
+    return logp, entropy, extras
+
+
+def _packed_logprobs(
+    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, packing: Packing
+) -> tuple[jax.Array, jax.Array, Extras]:
+    rows, segments = packed_rows(tokens[:, :-1], packing)
+    h, extras = hidden_states(params, rows, config, segments=segments)
+    at = places(packing, rows.shape[1])
+    devices = len(at.tokens)
+    h = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
+    states = jnp.take_along_axis(h, at.completions[..., None], 1, mode="fill", fill_value=0)
+    targets = jnp.take_along_axis(tokens[:, 1:].reshape(devices, -1), at.chosen, 1, mode="fill", fill_value=0)
+    pair = token_logprobs(states, unembedding(params, config), targets, temperature, chunk)
+
+    def unpacked(values: jax.Array) -> jax.Array:
+        empty = jnp.zeros(at.tokens.shape[1], values.dtype)
+        whole = jax.vmap(lambda chosen, x: empty.at[chosen].set(x, mode="drop"))(at.chosen, values)
+        return constrain(whole.reshape(tokens.shape[0], -1), "batch", None)
+
+    logp, entropy = map(unpacked, pair)
     return logp, entropy, extras
 
 
@@ -44,18 +70,23 @@ def batch_logprobs(
     chunk: int,
     first: int = 0,
     experts: jax.Array | None = None,
+    packed: tuple[jax.Array, Packing] | None = None,
 ) -> jax.Array:
     """Log-probabilities [B, T] of tokens[:, 1:] without gradient, for the old policy and the reference.
 
-    Zero before position ``first``. experts: as in completion_logprobs.
+    Zero before position ``first``. experts: as in completion_logprobs. packed: the order of the sequences and their
+    packing, from r1jax.rl.packing.plan; the values are then zero outside completions.
     """
     params = prepare(params, config)
+    order, packing = packed or (None, None)
+    rows = tokens if order is None else tokens[order]
 
-    def one(part: tuple[jax.Array, jax.Array | None]) -> jax.Array:
-        return completion_logprobs(params, part[0], config, temperature, chunk, first, part[1])[0]
+    def one(part: tuple[jax.Array, jax.Array | None, Packing | None]) -> jax.Array:
+        return completion_logprobs(params, part[0], config, temperature, chunk, first, *part[1:])[0]
 
-    parts = jax.lax.map(one, split_microbatches((tokens, experts), microbatches))  # [n, B/n, T]
-    return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+    parts = jax.lax.map(one, split_microbatches((rows, experts, packing), microbatches))  # [n, B/n, T]
+    logp = jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+    return logp if order is None else constrain(jnp.zeros_like(logp).at[order].set(logp), "batch", None)
 
 
 def router_disagreement(extras: Extras, sampled: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

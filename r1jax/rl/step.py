@@ -12,7 +12,7 @@ import numpy as np
 
 from r1jax.algorithms.interface import Values
 from r1jax.data.problems.problem import Problem
-from r1jax.rl.batch import Batch, Layout, build_batch, lay_out
+from r1jax.rl.batch import Batch, Layout, build_batch, lay_out, planned
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
 from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
@@ -65,7 +65,8 @@ def rl_step(
     def start_logprobs(prompts: list[list[int]], samples: Samples) -> None:
         repeated = [prompt for prompt in prompts for _ in range(setup.config.group)]
         layout = lay_out(repeated, samples, setup.longest)
-        known.append((layout, model_logprobs(state, layout.tokens, layout.experts, layout.first, setup)))
+        spans = layout.spans if setup.config.pack else None
+        known.append((layout, model_logprobs(state, layout.tokens, layout.experts, layout.first, setup, spans)))
 
     # If all groups are kept, the batch is that of the only attempt. JAX returns before the devices have computed, so
     # they compute the log-probabilities while worker processes compute the rewards. An algorithm that keeps fewer
@@ -93,21 +94,28 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup, layout:
         rewards=rollout.totals.reshape(-1),
         rule_rewards={name: values.reshape(-1) for name, values in rule_rewards.items()},
         advantages=advantages.reshape(-1),
+        pack=setup.config.pack,
     )
 
 
 def model_logprobs(
-    state: RLState, tokens: jax.Array, experts: jax.Array | None, first: int, setup: StepSetup
+    state: RLState,
+    tokens: jax.Array,
+    experts: jax.Array | None,
+    first: int,
+    setup: StepSetup,
+    spans: np.ndarray | None = None,
 ) -> ModelLogprobs:
     """The log-probabilities of the models that the updates need; the devices may still be computing them.
 
     tokens: [B, T + 1] of a batch, and ``experts`` and ``first`` of it. The experts are the policy's: the reference, a
-    model of its own, chooses others.
+    model of its own, chooses others. spans: [B, 2] as in Batch, if the sequences are packed.
     """
     config, context = setup.config, setup.context
+    packed = None if spans is None else planned(spans, tokens.shape[1] - 1, config.passes)
 
     def one(params: Params, experts: jax.Array | None) -> jax.Array:
-        rest = (context.temperature, config.passes, context.chunk, first, experts)
+        rest = (context.temperature, config.passes, context.chunk, first, experts, packed)
         return batch_logprobs(params, tokens, setup.model, *rest)
 
     reference = None if state.reference is None else one(state.reference, None)
@@ -143,7 +151,8 @@ def run_updates(
         maxima.extend(largest for _, largest in found)
         return models
 
-    reference, old = known or model_logprobs(state, batch.tokens, batch.experts, batch.first, setup)
+    spans = None if batch.spans is None else np.asarray(batch.spans)
+    reference, old = known or model_logprobs(state, batch.tokens, batch.experts, batch.first, setup, spans)
     if reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=jnp.where(batch.mask, reference, 0.0))
     if old is not None:

@@ -29,7 +29,7 @@ def policy_sums(
     The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not.
     """
     logp, entropy, extras = completion_logprobs(
-        params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts
+        params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts, batch.packing
     )
     mask = batch.mask
     logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities

@@ -167,6 +167,7 @@ BY_RUNNING = {
     "algorithms/test_advantages.py": "rl.baseline rl.normalise_std rl.overlong_buffer",
     "rl/test_update.py": "rl.microbatch",
     "rl/test_replay.py": "rl.replay_routing",
+    "rl/test_packing.py": "rl.pack",
     "rl/test_rollouts.py": "rl.mask_truncated",
     "training/test_tracking.py": "track",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",

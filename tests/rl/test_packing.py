@@ -1,0 +1,114 @@
+"""Updates of packed sequences, against those of a sequence in each row."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.algorithms.grpo import GRPO
+from r1jax.errors import UserError
+from r1jax.models.transformer import param_specs
+from r1jax.rl.batch import build_batch, minibatches, planned
+from r1jax.rl.config import RLConfig, check_model
+from r1jax.rl.logprobs import batch_logprobs
+from r1jax.rl.packing import packed_rows, plan
+from r1jax.rl.state import RLState
+from r1jax.rl.step import learn
+from r1jax.sampling.sampler import Samples
+from r1jax.sharding import make_mesh, param_shardings, place
+from tests.helpers.training import fresh
+from tests.models.helpers import experts_alone
+from tests.rl.helpers import close, setup_of
+
+LONGEST = 24  # of a prompt and its completion
+LENGTHS = np.array([19, 1, 4, 6, 2, 9, 3, 3, 12, 1, 5, 2, 7, 2, 4, 3])
+PROMPTS = [list(range(1, 2 + i % 4)) for i in range(16)]
+
+
+def batch_of(pack, counts=None):
+    rng = np.random.default_rng(0)
+    values = -rng.random((16, 19), np.float32)
+    tokens = rng.integers(1, 97, (16, 19), np.int32)
+    samples = Samples(tokens, LENGTHS, np.ones(16, np.int32), values, values, np.int32(19))
+    advantages = np.linspace(-1, 1, 16)
+    return build_batch(PROMPTS, samples, LONGEST, counts=counts, advantages=advantages, pack=pack)
+
+
+@pytest.mark.parametrize(("parts", "devices"), [(1, 1), (2, 1), (1, 2), (2, 4)])
+def test_a_plan_lays_whole_sequences_side_by_side(parts, devices):
+    rng = np.random.default_rng(parts)
+    begin = rng.integers(32, 40, 64)
+    end = begin + np.minimum(rng.integers(1, 20, 64) ** 2 // 8, 60)
+    order, packing = plan(begin, end, 100, parts, devices)
+    assert sorted(order) == list(range(64)) and packing.first == 32
+    np.testing.assert_array_equal((packing.begin, packing.end), (begin[order], end[order]))
+    taken = np.zeros((parts, devices, packing.rows * 100), int)
+    for b, (start, length) in enumerate(zip(packing.start, packing.end, strict=True)):
+        assert start // 100 == (start + length - 1) // 100  # in one row
+        taken[b % parts, b // parts // (64 // parts // devices), start : start + length] += 1
+    assert taken.max() == 1 and taken.sum() == end.sum()
+    # Every part and device has about the same number of tokens, and its rows are nearly full.
+    tokens = taken.sum(axis=-1)
+    assert tokens.max() - tokens.min() <= end.max() and packing.rows < 1.25 * tokens.max() / 100 + 1
+
+
+def test_a_plan_that_saves_no_row_is_none():
+    assert plan(np.full(8, 3), np.full(8, 20), 23, 2, 1) is None
+    assert plan(np.full(8, 3), np.full(8, 11), 23, 2, 1) is not None
+
+
+def test_rows_hold_the_tokens_and_the_number_of_their_sequence():
+    order, packing = plan(np.array([0, 0, 0, 0]), np.array([2, 5, 3, 1]), 6, 1, 1)
+    tokens = np.arange(24).reshape(4, 6)[order]
+    rows, segments = packed_rows(jnp.asarray(tokens, jnp.int32), packing)
+    np.testing.assert_array_equal(order, [1, 2, 0, 3])
+    np.testing.assert_array_equal(rows, [[6, 7, 8, 9, 10, 18], [12, 13, 14, 0, 1, 0]])
+    np.testing.assert_array_equal(segments, [[1, 1, 1, 1, 1, 4], [2, 2, 2, 3, 3, 0]])
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "2x2"])
+def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, mesh):
+    whole = batch_of(False)
+    want = batch_logprobs(tiny_params, whole.tokens, tiny_config, 0.8, 1, 16)
+    with jax.set_mesh(make_mesh(mesh)):
+        params = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), make_mesh(mesh)))
+        batch = batch_of(True)
+        packed = planned(np.asarray(batch.spans), batch.mask.shape[1], 2)
+        assert packed is not None and packed[1].rows < 8 // int(mesh[0])
+        got = batch_logprobs(params, batch.tokens, tiny_config, 0.8, 2, 16, 0, None, packed)
+        got = np.asarray(got)
+    np.testing.assert_allclose(got, np.where(whole.mask, want, 0), atol=1e-5)
+    assert np.abs(got).max() > 1
+
+
+@pytest.mark.parametrize("settings", [{"microbatch": 8}, {"minibatches": 2, "inner_epochs": 2, "microbatch": 4}])
+def test_updates_are_those_of_single_rows(tiny_params, tiny_config, settings):
+    """With a KL divergence, so with the log-probabilities of a reference, and with sequences that do not count."""
+    counts = np.arange(16) % 5 > 0
+    results = []
+    for pack in (False, True):
+        config = RLConfig(prompts=4, group=4, pack=pack, algorithm=GRPO(beta=0.1, entropy=0.01), **settings)
+        policy, optimizer, _ = fresh(tiny_params, tiny_config)
+        state = RLState(policy, tiny_params, {})
+        setup = setup_of(config, optimizer, tiny_config)
+        state, metrics, _ = learn(state, batch_of(pack, counts), jax.random.key(1), setup)
+        results.append((state.policy.params, metrics))
+    (single, metrics), (packed, packed_metrics) = results
+    close(single, packed, atol=2e-6)
+    assert packed_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+    moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (single, tiny_params)), strict=True))
+    assert moved > 1e-4
+
+
+def test_minibatches_have_the_same_sequences_with_and_without_packing():
+    key = jax.random.key(4)
+    plain, packed = (minibatches(batch_of(pack), key, 2, 2) for pack in (False, True))
+    for one, other in zip(plain, packed, strict=True):
+        assert other.packing is not None and one.packing is None
+        assert {*map(tuple, np.asarray(one.tokens))} == {*map(tuple, np.asarray(other.tokens))}
+
+
+def test_models_with_experts_are_refused(tiny_config):
+    check_model(RLConfig(pack=True), tiny_config)
+    with pytest.raises(UserError, match=r"rl\.pack: not for a model with experts"):
+        check_model(RLConfig(pack=True), experts_alone(tiny_config))
