@@ -43,7 +43,7 @@ from r1jax.rl.config import check_run
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 
-Case = Literal["rollout", "variable", "long", "step", "first", "parity"]
+Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Config(Workload):
     mesh: str = "1x1"
     """Use this mesh of devices, written DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
-    """Time these cases; long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache."""
+    """Time these cases: variable samples sequences of many lengths, uneven learns from them with and without packing,
+    long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache."""
     long_tokens: int = 8192
     """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
@@ -97,7 +98,7 @@ def variable_limits(count: int, longest: int) -> np.ndarray:
 
 def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable[..., None]) -> None:
     """Times rollouts, reference pass, update and whole step; ``keep`` stores each result at once."""
-    bench = config.bench(pool, "step" in config.cases)
+    bench = config.bench(pool, bool({"step", "uneven"} & {*config.cases}))
     small = jax.default_backend() == "cpu"
     devices = len(bench.mesh.devices.flatten())
     flops, bandwidth = (rate * devices for rate in chip_rates(small))
@@ -136,6 +137,14 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         seconds = timed(lambda: bench.rollout(1, 16, sampling), 1)
         cost = rollout_cost(model, np.full(16, config.long_tokens), 16, config.prompt, size)
         add("long", seconds, 16 * config.long_tokens, cost)
+    if "uneven" in config.cases:
+        limits = variable_limits(B, 2 * config.tokens)
+        real = int(limits.sum()) + B * config.prompt
+        cost = update_cost(model, B, real // B, int(limits.mean()), size)
+        for name, pack in (("uneven_single", False), ("uneven_packed", True)):
+            batch = bench.uneven_batch(limits, pack)
+            seconds = timed(lambda batch=batch: bench.update(batch), config.repeats)
+            add(name, seconds, real, cost)
     if "step" in config.cases:
         batch = bench.batch(0)
 

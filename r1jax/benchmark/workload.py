@@ -28,7 +28,7 @@ from r1jax.models.layers import runs
 from r1jax.models.shapes import SHAPES, first_layers
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.scores import Scorer
-from r1jax.rl.batch import Batch
+from r1jax.rl.batch import Batch, build_batch, minibatches
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
 from r1jax.rl.rollouts import Rollout, collect
@@ -294,6 +294,16 @@ class Bench:
         rollout = self.collected(step)
         advantages = self.rl.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
         return batch_of(rollout, advantages, self.setup)
+
+    def uneven_batch(self, limits: np.ndarray, pack: bool) -> Batch:
+        """Completions of ``limits`` tokens as the only minibatch of a step, with or without packing."""
+        config = self.config
+        sampling = dataclasses.replace(self.sampling, max_tokens=int(limits.max()))
+        samples = jax.device_get(self.rollout(config.prompts, config.group, sampling, limits))
+        prompts = [prompt for prompt in self.prompts for _ in range(config.group)]
+        advantages = np.linspace(-1, 1, len(prompts))
+        batch = build_batch(prompts, samples, config.prompt + int(limits.max()), advantages=advantages, pack=pack)
+        return minibatches(batch, jax.random.key(0), 1, self.rl.microbatches)[0]
 
     def update(self, batch: Batch) -> jax.Array:
         """One update of the state on a batch; its summed loss."""

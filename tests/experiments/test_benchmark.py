@@ -19,7 +19,7 @@ from tests.helpers.commands import call
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
-    cases = ("rollout", "variable", "long", "step", "parity")
+    cases = ("rollout", "variable", "uneven", "long", "step", "parity")
     status, stdout, stderr = call("benchmark.py", "--repeats=1", f"--out={out}", "--cases", *cases)
     assert status == 0, stderr
     assert "the results do not describe a chip" in " ".join(stdout.split())
@@ -32,6 +32,7 @@ def test_each_part_counts_the_tokens_of_its_work(figures):
     assert {name: parts[name]["tokens"] for name in parts} == {
         "rollout": 512,
         "variable": variable_limits(16, 64).sum(),
+        **dict.fromkeys(("uneven_single", "uneven_packed"), variable_limits(16, 64).sum() + 16 * 16),
         "long": 2048,
         "reference": 768,
         "update": 768,
