@@ -44,7 +44,7 @@ from r1jax.pipeline.plan import make_plan, plan_table
 from r1jax.pipeline.stage import Stage
 from r1jax.recipe.loading import keep_models
 from r1jax.recipe.task_evaluation import TaskSettings, problems_hash, stage_name, task_stage, template_of
-from r1jax.report.finished_evaluations import ModelResults, distinct_names, read_evaluation
+from r1jax.report.finished_evaluations import ModelResults, distinct_names, of_models, read_evaluation
 from r1jax.report.harness import write_harness
 from r1jax.report.task_evaluation import screen_table, write_model_comparison, write_report
 from r1jax.rewards.code.isolation import choose_level
@@ -93,7 +93,8 @@ class Config:
     out: Path = Path("runs/evaluation")
     """The output folder, in which each model has a folder."""
     compare: tuple[Path, ...] = ()
-    """Compare the finished evaluations in these folders of models, and sample nothing."""
+    """Compare the finished evaluations in these folders of models, and sample nothing. Files, and lm-eval beside the
+    folders, are left out, so that OUT/* names all models."""
     samples: int | None = None
     """Draw this many samples per problem. None: the number of the task. A larger number continues a finished task."""
     limit: int | None = None
@@ -265,7 +266,7 @@ def main() -> None:
     check(config)
     console = Console()
     if config.compare:
-        report(config.compare, None, config.out, console)
+        report(of_models(config.compare, HARNESS), None, config.out, console)
         return
     tasks = find_tasks(config.tasks)
     names = names_of(config.model)

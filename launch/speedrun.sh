@@ -17,7 +17,7 @@ SEEDS=${SEEDS:-0 1 2} TARGET=${TARGET:-0.17} LIMIT=${LIMIT:-15} BASE=${BASE:-} S
 RUNS=${RUNS:-runs/speedrun} PYTHON=${PYTHON:-python} RESULTS=${RESULTS:-$RUNS/records}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
-# One change each from plain, which has one update a rollout and no KL; the clip acts from the second update on.
+# What each entry changes of plain, which has one update a rollout and no KL; the clip acts from the second update on.
 flags_of() { # flags_of ENTRY
   case $1 in
     plain) ;;

@@ -50,7 +50,7 @@ Row = dict[str, Any]
 class SpeedrunSettings(ReasoningRLSettings):
     """Settings of the timed training; the held-out problems of ``problems`` are those of the evaluations on the way."""
 
-    target: float = may_rise(0.4)
+    target: float = may_rise(0.17)
     minutes: float = may_rise(15.0)
     every: int = may_change(10)  # steps between evaluations
     evaluation: EvaluationConfig

@@ -64,6 +64,12 @@ def read_evaluation(folder: Path) -> ModelResults:
     return ModelResults(tasks[-1].manifest["made_by"]["model"], folder, {one.task: one for one in tasks})
 
 
+def of_models(paths: Sequence[Path], *others: str) -> list[Path]:
+    """The paths without files and folders named ``others``, which OUT/* lists too; all if fewer than two are left."""
+    left = [path for path in paths if not path.is_file() and path.name not in others]
+    return left if len(left) > 1 else list(paths)
+
+
 def distinct_names(results: Sequence[ModelResults]) -> list[ModelResults]:
     """The results with names that differ: those of equal names get the name of their folder, or a number."""
     names = [one.name for one in results]

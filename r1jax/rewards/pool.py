@@ -91,11 +91,12 @@ class RewardPool:
                 raise RuntimeError("the reward pool is closed: use it inside its with block")
             try:
                 return self._distribute(items, columns, lost_value)
-            finally:
-                # After an error or Ctrl-C, some workers still compute items whose values are no longer needed.
+            except BaseException:
+                # Some workers still compute items whose values are no longer needed, or have ended while they loaded.
                 for i, worker in enumerate(self._workers):
-                    if worker.item is not None:
+                    if worker.phase != "idle":
                         self._replace(i)
+                raise
 
     def _distribute(
         self, items: Sequence[tuple[Problem, Completion | str]], columns: int, lost_value: float

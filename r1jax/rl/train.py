@@ -104,7 +104,8 @@ def train_policy(
                 "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
             }
 
-        # The first answer that a worker checks makes it load the checker's libraries, which takes seconds.
+        # The first answer that a worker checks makes it load the checker's libraries, which takes seconds. The values
+        # are not needed, and an error of a worker is raised by the first score.
         first = environment.problems[:_FIRST_CHECKED]
         with ThreadPoolExecutor(1) as thread:
             thread.submit(environment.pool.check, first, [problem.answer for problem in first])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.data.text.template import Template
+from r1jax.evaluation import evaluate as evaluation
 from r1jax.evaluation.evaluate import EvaluationConfig, equal_parts, evaluate
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
+from r1jax.rewards.base import Completion
 from r1jax.rewards.scores import Scores
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import init_params, make_mesh
@@ -64,6 +68,18 @@ def test_the_entropy_of_a_model_without_weights_is_that_of_the_uniform_distribut
     found, _ = evaluate(uniform, problems, TEMPLATE, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
     assert found.entropy == pytest.approx(np.log(259), rel=1e-5)
     assert found.maj_at.keys() == {2, 3, 4}
+
+
+def test_programs_are_readable_where_they_are_well_formed(uniform, monkeypatch) -> None:
+    program, template = "Some words.\n```python\nf = 1\n```", dataclasses.replace(TEMPLATE, code=True)
+    texts = [program] * 3 + ["no program"] + [program] + ["no program"] * 3
+    completions = [Completion(text, 6, 6, True, template) for text in texts]
+    monkeypatch.setattr(evaluation, "completions_from_samples", lambda *_: completions)
+    monkeypatch.setattr(NoneRight, "score", lambda *_: Scores(np.ones((8, 1)), np.ones(8), ("accuracy",), 0, 0))
+    problems = [Problem(letter, "", "letters", "code", '{"asserts": ["assert f()"]}') for letter in "ab"]
+    sampling = Sampling(max_tokens=6)
+    found, _ = evaluate(uniform, problems, template, NoneRight(), sampling, EvaluationConfig(samples=4), 0)
+    assert found.by_problem["format_rate"] == found.by_problem["readable_correct"] == (0.75, 0.25)
 
 
 def test_programs_have_no_majority(uniform) -> None:

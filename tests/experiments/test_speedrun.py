@@ -9,12 +9,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from experiments.speedrun import PAGE, PLAIN, PRESETS, RESULTS, changed_settings, check, stages, why_not_a_record
 from r1jax import cli
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
-from r1jax.recipe.speedrun import speedrun_stage
+from r1jax.recipe import speedrun
+from r1jax.recipe.speedrun import measure_stage, speedrun_stage
 from r1jax.report.speedrun import read_records, records_page
 from r1jax.rewards.config import VerifierConfig
 from r1jax.sharding import make_mesh
@@ -123,6 +125,41 @@ def test_a_run_that_goes_on_is_no_record(failed, tmp_path):
     assert [row["step"] for row in rows] == [2, 4, 6] and rows[:2] == before
     assert before[1]["seconds"] < rows[2]["seconds"] < 1e6
     assert "it was resumed, so its clock is not exact" in record["not_a_record"]
+
+
+@pytest.fixture
+def compilation_cache(tmp_path):
+    """The folder of a new compilation cache, which stores every program."""
+    settings = {
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(tmp_path / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    reset_cache()
+    yield tmp_path / "xla"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()
+
+
+def test_programs_are_stored_again_when_the_clock_is_stopped(compilation_cache, monkeypatch, tmp_path):
+    def compile_one(*_):
+        jax.jit(lambda x: x + 1).lower(1.0).compile()
+
+    def load(*_):
+        compile_one()
+        raise InterruptedError
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    compile_one()  # jax decides here not to use the cache
+    assert not list(compilation_cache.glob("*"))
+    monkeypatch.setattr(speedrun, "load_model", load)
+    with pytest.raises(InterruptedError):
+        measure_stage(stages(cli.parse(PRESETS, "gsm-symbolic", SMALL))[1].settings, {"policy": Path(BASE)}, tmp_path)
+    assert list(compilation_cache.glob("*-cache"))
 
 
 def test_only_settings_of_the_task_and_the_machine_spoil_a_record():

@@ -139,8 +139,10 @@ def test_a_worker_that_cannot_load_is_an_error(tmp_path: Path) -> None:
     path.write_text(ACTOR)
     specs = parse_rewards([f"{path}:actor"])
     path.write_text("import no_such_module")
-    with RewardPool(specs, 1, 5.0) as pool, pytest.raises(RewardError, match=r"moody\.py, line 1: ModuleNotFoundError"):
-        act(pool, "value 1")
+    with RewardPool(specs, 1, 5.0) as pool:
+        for score in (lambda: pool.check([problem("1")], ["1"]), lambda: act(pool, "value 1")):  # the same reason twice
+            with pytest.raises(RewardError, match=r"moody\.py, line 1: ModuleNotFoundError"):
+                score()
     path.write_text("import os\nos._exit(1)")
     with RewardPool(specs, 1, 5.0) as pool, pytest.raises(RewardError, match="ended or hung while it loaded"):
         act(pool, "value 1")
