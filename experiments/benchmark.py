@@ -225,11 +225,11 @@ def show(figures: dict[str, Any], console: Console) -> None:
     for name, part in (figures["parts"] | figures.get("expert_parts", {})).items():
         table.add_row(
             name,
-            f"{part['seconds']:.3f}",
+            f"{part['seconds']:.4g}",
             f"{part['tokens_per_second']:,.0f}",
             f"{part['flops'] / 1e12:,.1f}",
             f"{part['bytes'] / 1e9:,.1f}",
-            f"{part['floor_seconds']:.3f}",
+            f"{part['floor_seconds']:.4g}",
             f"{part['times_floor']:.2f}",
         )
     console.print(table)

@@ -101,7 +101,12 @@ def tiles(sizes: jax.Array, rows: int, block: int) -> Tiles:
 
 
 def product_kernel(
-    x: jax.Array, weights: jax.Array, sizes: jax.Array, transposed: bool = False, interpret: Any = None
+    x: jax.Array,
+    weights: jax.Array,
+    sizes: jax.Array,
+    transposed: bool = False,
+    blocks: Blocks | None = None,
+    interpret: Any = None,
 ) -> jax.Array:
     """Each row of x times the matrix of its group, with sums in float32.
 
@@ -110,6 +115,7 @@ def product_kernel(
       weights: [E, K, N], or [E, N, K] if ``transposed``.
       sizes: [E] int32, rows of each group; their sum is at most M.
       transposed: multiply by the transposes of the matrices.
+      blocks: sizes of a tile; None chooses them by the mean number of rows in a group.
       interpret: parameters of the interpreter on a CPU; None compiles the kernel.
 
     Returns:
@@ -117,7 +123,8 @@ def product_kernel(
     """
     (M, K), E = x.shape, len(weights)
     N = weights.shape[1 if transposed else 2]
-    blocks = FEW_ROWS if len(x) <= E * FEW_ROWS.rows else MANY_ROWS
+    if blocks is None:
+        blocks = FEW_ROWS if len(x) <= E * FEW_ROWS.rows else MANY_ROWS
     bm, bn, bk = blocks.rows, blocks.columns, blocks.depth
     wm, wn = blocks.share
     columns = pl.cdiv(N, bn)
@@ -174,19 +181,22 @@ def product_kernel(
     return run(table.group, table.start, table.low, table.high, table.number, x, weights)
 
 
-def outer_kernel(x: jax.Array, y: jax.Array, sizes: jax.Array, interpret: Any = None) -> jax.Array:
+def outer_kernel(
+    x: jax.Array, y: jax.Array, sizes: jax.Array, blocks: Blocks = OUTER, interpret: Any = None
+) -> jax.Array:
     """The sum of x_m y_m^T over the rows of each group, in float32 and then rounded.
 
     Args:
       x: [M, K], sorted by group.
       y: [M, N].
       sizes: [E] int32, rows of each group; their sum is at most M.
+      blocks: sizes of a tile, split by rows.
       interpret: parameters of the interpreter on a CPU; None compiles the kernel.
 
     Returns:
       [E, K, N] in the type of x.
     """
-    (M, K), N, E, blocks = x.shape, y.shape[1], len(sizes), OUTER
+    (M, K), N, E = x.shape, y.shape[1], len(sizes)
     bm, bn, bk = blocks.rows, blocks.columns, blocks.depth
     wm, _ = blocks.share
     ends = jnp.cumsum(sizes)

@@ -35,15 +35,14 @@ def test_tiles_cover_each_row_once_with_its_group(sizes, rows, block):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the interpreter does not read beyond the end of an array")
-def test_kernels_equal_a_product_per_row(monkeypatch):
+def test_kernels_equal_a_product_per_row():
     """With an empty group, groups that start within a tile, rows after the last group, and 4 rows modulo 8.
 
     The tiles are small: the interpreter compiles for seconds, which grow with their size.
     """
     from jax.experimental.pallas.mosaic_gpu import InterpretGPUParams
 
-    monkeypatch.setattr(grouped_mosaic, "FEW_ROWS", Blocks(64, 128, "columns", stages=2))
-    monkeypatch.setattr(grouped_mosaic, "OUTER", Blocks(128, 64, "rows", stages=2))
+    few, outer = Blocks(64, 128, "columns", stages=2), Blocks(128, 64, "rows", stages=2)
     M, K, N, sizes = 252, 64, 128, np.array([70, 0, 113, 60])
     rng, group = np.random.default_rng(0), np.repeat(np.arange(4), sizes)
     x, y, w = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((M, K), (M, N), (4, K, N)))
@@ -57,13 +56,13 @@ def test_kernels_equal_a_product_per_row(monkeypatch):
     ends = jnp.asarray(sizes, jnp.int32)
     product = np.zeros((M, N))
     product[:n] = np.einsum("mk,mkn->mn", X[:n], W[group])
-    check(product_kernel(x, w, ends, interpret=interpret), product)
+    check(product_kernel(x, w, ends, blocks=few, interpret=interpret), product)
     back = np.zeros((M, K))
     back[:n] = np.einsum("mn,mkn->mk", Y[:n], W[group])
-    check(product_kernel(y, w, ends, transposed=True, interpret=interpret), back)
-    outer = np.zeros((4, K, N))
-    np.add.at(outer, group, X[:n, :, None] * Y[:n, None])
-    check(outer_kernel(x, y, ends, interpret=interpret), outer)
+    check(product_kernel(y, w, ends, transposed=True, blocks=few, interpret=interpret), back)
+    sums = np.zeros((4, K, N))
+    np.add.at(sums, group, X[:n, :, None] * Y[:n, None])
+    check(outer_kernel(x, y, ends, outer, interpret), sums)
 
 
 def test_products_and_gradients_compile_to_kernels_for_hopper(monkeypatch):
