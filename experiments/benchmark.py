@@ -4,6 +4,7 @@
     python experiments/benchmark.py --model qwen2.5-7b --mesh 4x2
     python experiments/benchmark.py --model moe-16b --layers 8
     python experiments/benchmark.py --profile                  also records a trace
+    python experiments/benchmark.py --model moe-16b --cases experts    one layer of experts
 
 Weights are random with real shapes and there is no end token, so nothing is downloaded and lengths are fixed. The same
 run measures matrix rate and read bandwidth of the chip. The floor of each part is its minimum time at these rates: the
@@ -30,6 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
+from r1jax.benchmark.experts import time_experts
+from r1jax.benchmark.parts import part_figures
 from r1jax.benchmark.workload import Bench, Workload, small_workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
@@ -43,7 +46,7 @@ from r1jax.rl.config import check_run
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 
-Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity"]
+Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity", "experts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Config(Workload):
     """Use this mesh of devices, written DATAxMODEL."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
     """Time these cases: variable samples sequences of many lengths, uneven learns from them with and without packing,
-    long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache."""
+    long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache, experts times one layer
+    of experts with 16,384 tokens in training and 64 in decoding."""
     long_tokens: int = 8192
     """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
@@ -68,6 +72,10 @@ class Config(Workload):
         super().__post_init__()
         if min(self.long_tokens, self.repeats) < 1:
             raise UserError("long-tokens and repeats must be at least 1")
+        if "experts" in self.cases and self.model_config().experts is None:
+            raise UserError(f"--cases experts: {self.model} has no experts: choose --model=moe-16b")
+        if "experts" in self.cases and self.mesh != "1x1":
+            raise UserError(f"--cases experts measures one device: remove the case or --mesh={self.mesh}")
 
     def bench(self, pool: RewardPool, training: bool = True) -> Bench:
         """The workload on the current mesh, with a context for the longest case."""
@@ -109,17 +117,8 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
     parts: dict[str, dict[str, float]] = {}
 
     def add(name: str, seconds: float, tokens: int, cost: Cost) -> None:
-        floor = cost.seconds(flops, bandwidth)
-        parts[name] = {
-            "seconds": seconds,
-            "tokens": tokens,
-            "tokens_per_second": tokens / seconds,
-            "flops": cost.flops,
-            "bytes": cost.bytes,
-            "floor_seconds": floor,
-            "times_floor": seconds / floor,
-            "flops_utilisation": cost.flops / seconds / flops,
-        }
+        parts[name] = part_figures(seconds, tokens, cost, flops, bandwidth)
+        floor = parts[name]["floor_seconds"]
         keep(parts=parts)
         console.print(f"{name}: {seconds:.3f} s, {tokens / seconds:,.0f} tokens/s, floor {floor:.3f} s", style="dim")
 
@@ -175,6 +174,16 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         keep(parts=parts, **{name: rows[-1][name] for name in names if name in rows[-1]})
 
 
+def run_experts(config: Config, keep: Callable[..., None]) -> None:
+    """Times one layer of experts; ``keep`` stores the results."""
+    small = jax.default_backend() == "cpu"
+    flops, bandwidth = chip_rates(small)
+    tokens, slots = (256, 8) if small else (16_384, 64)
+    products, parts = time_experts(config.model_config(), tokens, slots, flops, bandwidth, config.repeats)
+    rates = {"matrix_tflops": flops / 1e12, "read_terabytes": bandwidth / 1e12}
+    keep(**rates, expert_products=products, expert_parts=parts)
+
+
 def parity(config: Config, pool: RewardPool) -> dict[str, float]:
     """Mean and largest difference of sampler and trainer log-probabilities in float32, with fewer prompts."""
     few = dataclasses.replace(config, dtype="float32", prompts=min(config.prompts, 4), microbatch=8)
@@ -225,18 +234,18 @@ def show(figures: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{figures['model']} on {figures['device']}")
     for name in ("part", "seconds", "tokens/s", "TFLOP", "GB", "floor, s", "times floor"):
         table.add_column(name, justify="left" if name == "part" else "right")
-    for name, part in figures["parts"].items():
+    for name, part in (figures["parts"] | figures.get("expert_parts", {})).items():
         table.add_row(
             name,
-            f"{part['seconds']:.3f}",
+            f"{part['seconds']:.4g}",
             f"{part['tokens_per_second']:,.0f}",
             f"{part['flops'] / 1e12:,.1f}",
             f"{part['bytes'] / 1e9:,.1f}",
-            f"{part['floor_seconds']:.3f}",
+            f"{part['floor_seconds']:.4g}",
             f"{part['times_floor']:.2f}",
         )
     console.print(table)
-    rest = {k: v for k, v in figures.items() if k not in ("parts", "settings")}
+    rest = {k: v for k, v in figures.items() if k not in ("parts", "expert_parts", "settings")}
     console.print(json.dumps(rest, indent=2), highlight=False)
 
 
@@ -275,7 +284,10 @@ def main() -> None:
         if child:
             print(first_step(config, pool))
             return
-        run_cases(config, pool, console, keep)
+        if "experts" in config.cases:
+            run_experts(config, keep)
+        if set(config.cases) != {"experts"}:
+            run_cases(config, pool, console, keep)
         stats = jax.local_devices()[0].memory_stats() or {}
         keep(peak_gibibytes=stats.get("peak_bytes_in_use", 0) / 2**30)
         if "parity" in config.cases:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from r1jax.kernels import grouped_mosaic
 
 _BLOCK = 128  # rows of a product in the loop, at most
 
@@ -85,18 +87,30 @@ def _forward(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> tuple[jax.Ar
 
 def _backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, None]:
     x, weights, sizes = kept
-    return _product(gradient, weights.swapaxes(1, 2), sizes), _outer(x, gradient, sizes).astype(weights.dtype), None
+    return _product(gradient, weights, sizes, True), _outer(x, gradient, sizes).astype(weights.dtype), None
 
 
 grouped_product.defvjp(_forward, _backward)
 
 
-def _product(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
-    return (loop_product if jax.default_backend() == "cpu" else ragged_product)(x, weights, sizes)
+def form(*operands: jax.Array) -> Literal["loop", "ragged_dot", "mosaic"]:
+    """How products of these rows and matrices are computed on the devices of this process."""
+    if jax.default_backend() == "cpu":
+        return "loop"
+    return "mosaic" if grouped_mosaic.runs_here() and grouped_mosaic.supports(*operands) else "ragged_dot"
+
+
+def _product(x: jax.Array, weights: jax.Array, sizes: jax.Array, transposed: bool = False) -> jax.Array:
+    chosen = form(x, weights)
+    if chosen == "mosaic":
+        return grouped_mosaic.product_kernel(x, weights, sizes, transposed)
+    weights = weights.swapaxes(1, 2) if transposed else weights
+    return (loop_product if chosen == "loop" else ragged_product)(x, weights, sizes)
 
 
 def _outer(x: jax.Array, y: jax.Array, sizes: jax.Array) -> jax.Array:
-    return (loop_outer if jax.default_backend() == "cpu" else ragged_outer)(x, y, sizes)
+    forms = {"loop": loop_outer, "ragged_dot": ragged_outer, "mosaic": grouped_mosaic.outer_kernel}
+    return forms[form(x, y)](x, y, sizes)
 
 
 def ragged_product(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
