@@ -235,7 +235,7 @@ def main() -> None:
     console = Console()
     first: dict[str, float] = {}
     child = "R1JAX_FIRST_STEP" in os.environ
-    check_run(config.rl, config.sampling, parse_mesh(config.mesh)[0])
+    check_run(config.rl, config.sampling, parse_mesh(config.mesh).rows)
     if "first" in config.cases and not child:
         first = first_steps(config)  # before this process allocates device memory
     mesh = make_mesh(config.mesh)

@@ -72,7 +72,7 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
-        if parse_mesh(self.mesh)[0] != 1:
+        if parse_mesh(self.mesh).data != 1:
             raise UserError(
                 f"--mesh={self.mesh}: a chat has one sequence, so the data axis must be 1, as in --mesh=1x2"
             )

@@ -173,7 +173,7 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
 
 def check(config: Config, run: Path, teacher: Teacher) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     check_run(config.rl, teacher.sampling, data)
     check_sft(config.sft, data)
     if config.match.steps:

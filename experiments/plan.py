@@ -82,7 +82,7 @@ def main() -> None:
     """Estimates the step for the mesh of the command line."""
     presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="plan.py", description=(__doc__ or "").splitlines()[0])
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     work = scaled_workload(config, data, config.scaling)
     check_run(work.rl, work.sampling, data)
     console = Console()

@@ -126,7 +126,7 @@ def check(config: RecipeConfig) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
     check_problems(config.general, "--general")
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
         check_run(rl, config.sampling, data)
     for one in (config.cold_start_sft, config.sft):

@@ -139,7 +139,7 @@ def default_preset(words: list[str]) -> str:
 def check(config: Config) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     check_run(config.rl, config.sampling, data)
     if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(

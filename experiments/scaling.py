@@ -60,7 +60,7 @@ class Config(Workload):
 def check(config: Config) -> None:
     """Raises UserError for invalid work before any device is used."""
     for mesh in config.meshes:
-        data, _ = parse_mesh(mesh)
+        data = parse_mesh(mesh).rows
         for scaling in config.scalings:
             try:
                 work = scaled_workload(config, data, scaling)
@@ -143,15 +143,15 @@ def main() -> None:
         for mesh, scaling in itertools.product(meshes, config.scalings):
             if results.find(scaling, mesh):
                 continue
-            data, model = parse_mesh(mesh)
-            work = scaled_workload(config, data, scaling)
+            size = parse_mesh(mesh)
+            work = scaled_workload(config, size.rows, scaling)
             same = [r for r in results.runs() if (r["mesh"], r["prompts"]) == (mesh, work.prompts)]
             # With a data axis of size one, both scalings have the same work.
             figures = same[0] if same else attempt(work, mesh, pool, config.repeats)
             what = {
                 "scaling": scaling,
                 "mesh": mesh,
-                "devices": data * model,
+                "devices": math.prod(size),
                 "prompts": work.prompts,
                 "microbatch": work.microbatch,
             }

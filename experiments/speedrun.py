@@ -155,7 +155,7 @@ def check(config: Config) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     if not config.base:
         raise UserError("no model: give --base the path of a .gguf file or of a Hugging Face folder")
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     for flag, problems in (("--task.problems", config.task.problems), ("--task.transfer", config.task.transfer)):
         check_problems(problems, flag)
     if not any(spec.name == "accuracy" for spec in parse_rewards(config.task.rewards)):

@@ -8,7 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from r1jax.errors import UserError
 from r1jax.models.config import Experts, ModelConfig
+from r1jax.models.exchange import AXIS, collect, is_ragged, routes, spread, spread_routing
 from r1jax.models.grouped_products import from_groups, grouped_product, order_by_group, to_groups
 from r1jax.models.kinds import FeedForward
 from r1jax.models.mlp import gated
@@ -93,6 +95,15 @@ def route(
     return Routing(used, chosen, scores), share * own.scale
 
 
+def check_split(number: int, devices: int) -> None:
+    """Raises UserError if ``number`` experts do not split over the ``devices`` of the expert axis."""
+    if number % devices:
+        raise UserError(
+            f"{number} experts do not split over the {devices} devices of the mesh's expert axis: change --mesh so that "
+            f"its expert axis divides {number}"
+        )
+
+
 def _apply(
     h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None = None
 ) -> tuple[jax.Array, Routing]:
@@ -108,19 +119,24 @@ def _apply(
 def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
     """The sum of the experts [..., k] of h [..., D], times their ``share`` [..., k]: [..., D] float32.
 
-    Each device sorts its own tokens by expert. The hidden units of all experts are split over the model axis.
+    The experts are split over the expert axis, and the hidden units of each over the model axis. Each device sorts the
+    tokens of its experts by expert. Its tokens move if they are split over the expert axis; otherwise all its devices
+    have them, and the sums of the devices are added.
     """
-    names, mesh = ("gate", "up", "down"), compiler_mesh()
+    names, mesh, number = ("gate", "up", "down"), compiler_mesh(), _experts(config).number
     matrices = [weights[name] for name in names]
     if mesh is None:
-        return _sum_of_experts(h, experts, share, *matrices)
+        return _sum_of_experts(h, experts, share, *matrices, number=number)
+    check_split(number, mesh.shape[AXIS])
     kinds = specs(config)
     split = [decoding_partition(kinds[name], mesh) for name in names]
     tokens = partition(h.shape, ("batch", *[None] * (h.ndim - 1)), mesh)
+    moves = AXIS in (tokens[0] or ())
+    added = tuple(name for name in (AXIS, "model") if name in split[0] and not (name == AXIS and moves))
 
     def on_device(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array) -> jax.Array:
-        y = _sum_of_experts(h, experts, share, *matrices)
-        return jax.lax.psum(y, "model") if "model" in split[0] else y
+        y = (_exchanged if moves else _sum_of_experts)(h, experts, share, *matrices, number=number)
+        return jax.lax.psum(y, added) if added else y
 
     shards = jax.shard_map(
         on_device, mesh=mesh, in_specs=(tokens, tokens, tokens, *split), out_specs=tokens, check_vma=False
@@ -128,11 +144,35 @@ def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params,
     return shards(h, experts, share, *matrices)
 
 
+def _exchanged(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array, number: int) -> jax.Array:
+    """_sum_of_experts for tokens that are split over the expert axis."""
+    k, D = experts.shape[-1], h.shape[-1]
+    own, chosen = matrices[0].shape[0], experts.reshape(-1, k)
+    way = None
+    if is_ragged(number // own, k):
+        way = routes((chosen[..., None] // own == jnp.arange(number // own)).any(axis=1), k)
+    rows = spread(h.reshape(-1, D), way), *spread_routing(chosen, share.reshape(-1, k), way, number)
+    y = _sum_of_experts(*rows, *matrices, number=number).astype(h.dtype)
+    return collect(y, way).reshape(h.shape).astype(jnp.float32)
+
+
 def _sum_of_experts(
-    h: jax.Array, experts: jax.Array, share: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array
+    h: jax.Array,
+    experts: jax.Array,
+    share: jax.Array,
+    gate: jax.Array,
+    up: jax.Array,
+    down: jax.Array,
+    number: int,
 ) -> jax.Array:
-    k = experts.shape[-1]
-    order = order_by_group(experts.reshape(-1, k), gate.shape[0])
+    """The sum of the experts that this device has, a part of ``number`` if the expert axis splits them."""
+    k, own = experts.shape[-1], gate.shape[0]
+    groups, most = experts.reshape(-1, k), None
+    if own < number:
+        groups = groups - jax.lax.axis_index(AXIS) * own
+        groups = jnp.where((groups >= 0) & (groups < own), groups, own)
+        most = len(groups) * min(k, own)
+    order = order_by_group(groups, own, most)
     x = to_groups(h.reshape(-1, h.shape[-1]), order)
     hidden = gated(grouped_product(x, gate, order.sizes), grouped_product(x, up, order.sizes))
     y = from_groups(grouped_product(hidden, down, order.sizes), order, k)

@@ -22,12 +22,11 @@ from r1jax.models.precision import einsum_f32
 from r1jax.sharding import (
     Params,
     ParamSpec,
-    compiler_mesh,
     constrain,
     gather_over_data,
+    gathered_count,
     is_spec,
     map_specs,
-    param_count,
 )
 
 GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
@@ -83,11 +82,11 @@ def prepare(params: Params, config: ModelConfig) -> Params:
 
     Otherwise weights that are split over the data axis are gathered before each use, in every forward and backward
     pass. While the program runs, each device holds the gathered weights in config.dtype, divided by the size of the
-    model axis.
+    model axis, and experts also by that of the expert axis.
     """
     params = cast(params, config)
-    specs, mesh = param_specs(config), compiler_mesh()
-    size = param_count(specs) * jnp.dtype(config.dtype).itemsize // (1 if mesh is None else mesh.shape["model"])
+    specs = param_specs(config)
+    size = gathered_count(specs) * jnp.dtype(config.dtype).itemsize
     whole = config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
     return gather_over_data(params, specs) if whole else params
 

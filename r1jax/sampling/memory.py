@@ -42,7 +42,7 @@ class Request:
 def device_queues(prompts: int, sequences: int) -> int:
     """Number of devices with separate queues on the current mesh; 1 if they share one queue."""
     mesh = compiler_mesh()
-    if mesh is None or mesh.shape["model"] > 1:
+    if mesh is None or mesh.shape["model"] > 1 or mesh.shape["expert"] > 1:  # experts read tokens of all their devices
         return 1
     data = mesh.shape["data"]
     return 1 if prompts % data or sequences % prompts else data
