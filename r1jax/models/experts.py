@@ -17,6 +17,7 @@ from r1jax.models.mlp import gated
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, partition
 
+_ROOM = 2**31  # bytes of the tokens that a device may have to sort by expert at one time
 ROUTER_BIAS = "router_bias"  # float32 always: it moves in steps of 0.001, which bfloat16 rounds away from 0.5 on
 
 
@@ -145,15 +146,36 @@ def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params,
 
 
 def _exchanged(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array, number: int) -> jax.Array:
-    """_sum_of_experts for tokens that are split over the expert axis."""
-    k, D = experts.shape[-1], h.shape[-1]
-    own, chosen = matrices[0].shape[0], experts.reshape(-1, k)
-    way = None
-    if is_ragged(number // own, k):
-        way = routes((chosen[..., None] // own == jnp.arange(number // own)).any(axis=1), k)
-    rows = spread(h.reshape(-1, D), way), *spread_routing(chosen, share.reshape(-1, k), way, number)
-    y = _sum_of_experts(*rows, *matrices, number=number).astype(h.dtype)
-    return collect(y, way).reshape(h.shape).astype(jnp.float32)
+    """_sum_of_experts for tokens that are split over the expert axis.
+
+    A device has room for the case that all tokens of all devices choose its experts. If this is more than _ROOM, the
+    tokens move in parts, each of which is computed again in the backward pass.
+    """
+    k, D, own = experts.shape[-1], h.shape[-1], matrices[0].shape[0]
+    devices, dtype = number // own, h.dtype
+
+    def one(part: tuple[jax.Array, jax.Array, jax.Array], matrices: tuple[jax.Array, ...]) -> jax.Array:
+        h, experts, share = part
+        way = None
+        if is_ragged(devices, k):
+            way = routes((experts[..., None] // own == jnp.arange(devices)).any(axis=1), k)
+        rows = spread(h, way), *spread_routing(experts, share, way, number)
+        return collect(_sum_of_experts(*rows, *matrices, number=number).astype(dtype), way)
+
+    tokens = h.reshape(-1, D), experts.reshape(-1, k), share.reshape(-1, k)
+    n = len(tokens[0])
+    room = devices * min(k, own) * D * dtype.itemsize  # of a token
+    parts = next(c for c in range(1, n + 1) if n % c == 0 and (n // c * room <= _ROOM or c == n))
+    if parts == 1:
+        return one(tokens, matrices).reshape(h.shape).astype(jnp.float32)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, x.shape[-1]), tokens)
+    kept = [x.astype(jnp.float32) for x in matrices]  # so that their gradients are added up in float32
+
+    @jax.checkpoint
+    def again(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return one(part, tuple(x.astype(dtype) for x in kept))
+
+    return jax.lax.map(again, split).reshape(h.shape).astype(jnp.float32)
 
 
 def _sum_of_experts(

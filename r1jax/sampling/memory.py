@@ -15,7 +15,7 @@ from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
 from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Experts, ModelConfig
 from r1jax.models.experts import index_type
 from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
@@ -205,9 +205,16 @@ def _feed_forward_numbers(config: ModelConfig) -> int:
     own, dense = config.experts, 3 * _shard(config.intermediate_size)
     if own is None:
         return dense
-    rows = own.active * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
+    rows = _copies(own) * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
     routed = rows + 3 * _shard(own.shared_width) + 4 * own.number
     return max(dense, routed) if own.dense_layers else routed
+
+
+def _copies(own: Experts) -> int:
+    """Rows that a device has room for, for each of its tokens: all tokens of the expert axis may choose its experts."""
+    mesh = compiler_mesh()
+    devices = 1 if mesh is None else mesh.shape["expert"]
+    return devices * min(own.active, own.number // devices)
 
 
 def _attention_numbers(config: ModelConfig) -> int:
