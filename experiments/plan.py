@@ -39,7 +39,7 @@ class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the mesh to estimate."""
 
     mesh: str = "8x1"
-    """Estimate for this mesh of devices, written DATAxMODEL."""
+    """Estimate for this mesh of devices, written DATAxMODEL or DATAxMODELxEXPERT."""
     scaling: Scaling = "weak"
     """Scale the work: weak multiplies the number of prompts by the size of the data axis, strong keeps it constant."""
     target: Path | None = None

@@ -29,6 +29,7 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import call_and_exit, run_experiment
 from r1jax.recipe.base_model import PRETRAIN, base_description, base_title, run_name
 from r1jax.recipe.config import PUBLISHED_RL, RecipeConfig
@@ -156,6 +157,7 @@ def check(config: RecipeConfig) -> None:
     mixtures = parse_routes(routes(config, config.language_weight, general=True))
     check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
     rule_specs(mixtures, JUDGES)
+    check_mesh(config.mesh, recipe_model(config))
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")

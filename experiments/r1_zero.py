@@ -32,6 +32,7 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled, print_opening, run_experiment
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
@@ -143,7 +144,8 @@ def check(config: Config) -> None:
     check_run(config.rl, config.sampling, data)
     if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(
-            f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the data axis"
+            f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the mesh's data "
+            "and expert axes"
         )
     template = find_template(config.template)
     if config.base == PRETRAIN:
@@ -156,6 +158,7 @@ def check(config: Config) -> None:
             )
         if template.chat:
             raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
+    check_mesh(config.mesh, base_model(config))
     context = base_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(

@@ -146,7 +146,7 @@ def entered_mesh() -> Mesh:
 
 
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
-    """PartitionSpec of an array by RULES; a mesh axis splits one dimension at most, and none that it does not divide."""
+    """PartitionSpec of an array by RULES; a mesh axis splits one dimension at most, and only one that it divides."""
     return _spec(_ruled(shape, axes, mesh))
 
 

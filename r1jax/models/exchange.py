@@ -64,10 +64,10 @@ def routes(needed: jax.Array, active: int) -> Routes:
 
 @jax.custom_vjp
 def spread(x: jax.Array, way: Routes | None) -> jax.Array:
-    """The tokens x [n, D] of all devices, as far as this device needs them: [P n, D], from row s n on those of source s.
+    """The tokens x [n, D] of all devices, those of source s from row s n on: [P n, D].
 
-    By a gather (None) all are there, in order. By ``way`` those that are needed are there, without gaps, and zeros
-    after them.
+    By a gather (None) all tokens are there, in order. By ``way``, those that this device needs are there, without gaps,
+    and zeros after them.
     """
     return _spread(x, way)
 

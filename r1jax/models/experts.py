@@ -15,7 +15,7 @@ from r1jax.models.grouped_products import from_groups, grouped_product, order_by
 from r1jax.models.kinds import FeedForward
 from r1jax.models.mlp import gated
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, partition
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, parse_mesh, partition
 
 _ROOM = 2**31  # bytes of the tokens that a device may have to sort by expert at one time
 ROUTER_BIAS = "router_bias"  # float32 always: it moves in steps of 0.001, which bfloat16 rounds away from 0.5 on
@@ -96,12 +96,28 @@ def route(
     return Routing(used, chosen, scores), share * own.scale
 
 
+def check_mesh(mesh: str, *models: ModelConfig) -> None:
+    """Raises UserError if a mesh such as "2x1x4" has an expert axis that does not suit one of the models.
+
+    A model without experts may be beside one with experts: for it, the axis is a second data axis.
+    """
+    size = parse_mesh(mesh)
+    own = [model.experts for model in models if model.experts is not None]
+    if size.expert > 1 and not own:
+        raise UserError(
+            f"--mesh={mesh}: the model has no experts for an expert axis of {size.expert}: give these devices to the "
+            f"data axis, --mesh={size.rows}x{size.model}"
+        )
+    for experts in own:
+        check_split(experts.number, size.expert)
+
+
 def check_split(number: int, devices: int) -> None:
     """Raises UserError if ``number`` experts do not split over the ``devices`` of the expert axis."""
     if number % devices:
         raise UserError(
-            f"{number} experts do not split over the {devices} devices of the mesh's expert axis: change --mesh so that "
-            f"its expert axis divides {number}"
+            f"{number} experts do not split over the {devices} devices of the mesh's expert axis: choose a --mesh "
+            f"whose expert axis divides {number}"
         )
 
 
@@ -179,13 +195,7 @@ def _exchanged(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: ja
 
 
 def _sum_of_experts(
-    h: jax.Array,
-    experts: jax.Array,
-    share: jax.Array,
-    gate: jax.Array,
-    up: jax.Array,
-    down: jax.Array,
-    number: int,
+    h: jax.Array, experts: jax.Array, share: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, number: int
 ) -> jax.Array:
     """The sum of the experts that this device has, a part of ``number`` if the expert axis splits them."""
     k, own = experts.shape[-1], gate.shape[0]

@@ -24,7 +24,8 @@ class Order:
 def order_by_group(groups: jax.Array, number: int, most: int | None = None) -> Order:
     """The order of rows whose copies belong to ``groups`` [N, k], each from 0 to ``number`` - 1.
 
-    A copy with the group ``number`` belongs to none. ``most`` (M) is a limit on the copies that belong to one; None: N k.
+    A copy with the group ``number`` belongs to none. ``most`` (M) is a limit on the copies that belong to one; None is
+    N k.
     """
     flat = groups.reshape(-1)
     places = jnp.arange(len(flat), dtype=jnp.int32)

@@ -19,15 +19,7 @@ from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import (
-    Params,
-    ParamSpec,
-    constrain,
-    gather_over_data,
-    gathered_count,
-    is_spec,
-    map_specs,
-)
+from r1jax.sharding import Params, ParamSpec, constrain, gather_over_data, gathered_count, is_spec, map_specs
 
 GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
 
