@@ -128,6 +128,7 @@ def check(config: RecipeConfig) -> None:
     check_problems(config.problems)
     check_problems(config.general, "--general")
     data = parse_mesh(config.mesh).rows
+    check_mesh(config.mesh, recipe_model(config))
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
         check_run(rl, config.sampling, data)
     for one in (config.cold_start_sft, config.sft):
@@ -157,7 +158,6 @@ def check(config: RecipeConfig) -> None:
     mixtures = parse_routes(routes(config, config.language_weight, general=True))
     check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
     rule_specs(mixtures, JUDGES)
-    check_mesh(config.mesh, recipe_model(config))
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")

@@ -141,6 +141,7 @@ def check(config: Config) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
     data = parse_mesh(config.mesh).rows
+    check_mesh(config.mesh, base_model(config))
     check_run(config.rl, config.sampling, data)
     if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(
@@ -158,7 +159,6 @@ def check(config: Config) -> None:
             )
         if template.chat:
             raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
-    check_mesh(config.mesh, base_model(config))
     context = base_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(
