@@ -38,7 +38,7 @@ def alone():
 
 
 def emulated(operand, output, input_offsets, send_sizes, output_offsets, recv_sizes, *, axis_name):
-    """jax.lax.ragged_all_to_all, slice by slice, which XLA does not have on CPUs."""
+    """jax.lax.ragged_all_to_all, slice by slice, which XLA does not have on CPUs. Sizes that disagree give NaN."""
     own, devices = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)
     operands = jax.lax.all_gather(operand, axis_name)
     starts, sizes, places = (
@@ -47,6 +47,7 @@ def emulated(operand, output, input_offsets, send_sizes, output_offsets, recv_si
     for source in range(devices):
         row = jnp.arange(len(output)) - places[source]
         taken = operands[source].at[starts[source] + row].get(mode="clip")
+        taken = jnp.where(sizes[source] == recv_sizes[source], taken, jnp.nan)
         output = jnp.where(((row >= 0) & (row < recv_sizes[source]))[:, None], taken, output)
     return output
 
