@@ -66,7 +66,7 @@ def test_the_default_mesh_of_a_plan_exists_on_any_cpu():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
     )
-    assert "'data': 8, 'model': 1" in done.stdout, done.stderr
+    assert "'data': 8, 'expert': 1, 'model': 1" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
