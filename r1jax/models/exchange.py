@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 AXIS = "expert"
-_MOST = 0.75  # of the pairs of a token and a device; above it, a ragged all-to-all moves hardly less than a gather
+_MOST = 0.75  # of the pairs of a token and a device; above it, a ragged all-to-all moves little less than a gather
 
 
 def is_ragged(devices: int, active: int) -> bool:
