@@ -180,7 +180,7 @@ def _exchanged(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: ja
 
     tokens = h.reshape(-1, D), experts.reshape(-1, k), share.reshape(-1, k)
     n = len(tokens[0])
-    room = devices * min(k, own) * D * dtype.itemsize  # of a token
+    room = devices * k * D * dtype.itemsize  # of a token
     parts = next(c for c in range(1, n + 1) if n % c == 0 and (n // c * room <= _ROOM or c == n))
     if parts == 1:
         return one(tokens, matrices).reshape(h.shape).astype(jnp.float32)
@@ -199,16 +199,28 @@ def _sum_of_experts(
 ) -> jax.Array:
     """The sum of the experts that this device has, a part of ``number`` if the expert axis splits them."""
     k, own = experts.shape[-1], gate.shape[0]
-    groups, most = experts.reshape(-1, k), None
+    groups, share, most = experts.reshape(-1, k), share.reshape(-1, k), None
     if own < number:
         groups = groups - jax.lax.axis_index(AXIS) * own
         groups = jnp.where((groups >= 0) & (groups < own), groups, own)
-        most = len(groups) * min(k, own)
+    if own < k:
+        groups, share = _without_repeats(groups, share, own)
+        most = len(groups) * own
     order = order_by_group(groups, own, most)
     x = to_groups(h.reshape(-1, h.shape[-1]), order)
     hidden = gated(grouped_product(x, gate, order.sizes), grouped_product(x, up, order.sizes))
     y = from_groups(grouped_product(hidden, down, order.sizes), order, k)
-    return einsum_f32("nkd,nk->nd", y, share.reshape(-1, k)).reshape(h.shape)
+    return einsum_f32("nkd,nk->nd", y, share).reshape(h.shape)
+
+
+def _without_repeats(groups: jax.Array, share: jax.Array, nobody: int) -> tuple[jax.Array, jax.Array]:
+    """Groups and shares [N, k] where a group that a row has several times has all of its shares at the first place.
+
+    The router chooses each expert once. Replayed routing repeats expert 0 after the end of a text.
+    """
+    same = groups[:, :, None] == groups[:, None, :]
+    repeated = jnp.tril(same, -1).any(axis=-1)
+    return jnp.where(repeated, nobody, groups), einsum_f32("nij,nj->ni", same.astype(share.dtype), share)
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
