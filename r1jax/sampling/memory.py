@@ -209,9 +209,8 @@ def _feed_forward_numbers(config: ModelConfig, divide: bool) -> int:
     own, dense = config.experts, 3 * _shard(config.intermediate_size)
     if own is None:
         return dense
-    rows = (
-        (_copies(own) if divide else own.active) * 3 * (config.hidden_size + _shard(own.width))
-    )  # sorted inputs, hidden units, and results
+    copies = _copies(own) if divide else own.active
+    rows = copies * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
     routed = rows + 3 * _shard(own.shared_width) + 4 * own.number
     return max(dense, routed) if own.dense_layers else routed
 

@@ -31,6 +31,8 @@ def test_meshes_larger_than_the_machine_are_skipped_unless_named(monkeypatch):
     ("settings", "message"),
     [
         ({"meshes": ("8by1",)}, "DATAxMODEL"),
+        ({"meshes": ("2x1x2",)}, "no experts for an expert axis of 2"),
+        ({"meshes": ("1x1", "expert:3"), "model": "moe-16b"}, "64 experts do not split over the 3 devices"),
         ({"meshes": ("1x1", "3x1")}, "strong scaling on 3x1: rl.microbatch=192 does not divide"),
         ({"group": 1}, "weak scaling on 1x1: rl.group=1"),
     ],
