@@ -38,6 +38,7 @@ from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, active_count, forward_cost, rollout_cost, update_cost
+from r1jax.models.experts import check_mesh
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
@@ -54,7 +55,7 @@ class Config(Workload):
     """The workload and the cases to time."""
 
     mesh: str = "1x1"
-    """Use this mesh of devices, written DATAxMODEL."""
+    """Use this mesh of devices, written DATAxMODEL or DATAxMODELxEXPERT."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
     """Time these cases: variable samples sequences of many lengths, uneven learns from them with and without packing,
     long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache, experts times one layer
@@ -256,7 +257,8 @@ def main() -> None:
     console = Console()
     first: dict[str, float] = {}
     child = "R1JAX_FIRST_STEP" in os.environ
-    check_run(config.rl, config.sampling, parse_mesh(config.mesh)[0])
+    check_run(config.rl, config.sampling, parse_mesh(config.mesh).rows)
+    check_mesh(config.mesh, config.model_config())
     if "first" in config.cases and not child:
         first = first_steps(config)  # before this process allocates device memory
     mesh = make_mesh(config.mesh)

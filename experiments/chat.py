@@ -30,6 +30,7 @@ from r1jax.chat.session import Session
 from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.errors import UserError
 from r1jax.models.config import ComputeOptions
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import call_and_exit, keep_compiled
 from r1jax.recipe.loading import load_model
 from r1jax.sampling.processors import Sampling
@@ -65,14 +66,15 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Hold weights and compute in this type; auto is float32 on a CPU and bfloat16 on other devices."""
     mesh: str = "1x1"
-    """The devices as 1xMODEL: the heads are split over the model axis of the mesh."""
+    """The devices as 1xMODEL, or 1xMODELxEXPERT for a model with experts. The model axis splits the heads, and the
+    expert axis the experts."""
     out: Path | None = None
     """Add each turn with its timings to this file, as a line of JSON."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed={self.seed} must be at least 0 and below {2**31}")
-        if parse_mesh(self.mesh)[0] != 1:
+        if parse_mesh(self.mesh).data != 1:
             raise UserError(
                 f"--mesh={self.mesh}: a chat has one sequence, so the data axis must be 1, as in --mesh=1x2"
             )
@@ -160,6 +162,7 @@ def main() -> None:
         raise UserError("no model: give --model=FOLDER, --model=FILE.gguf or --model=smollm2")
     if read_config(config.model).head != "vocabulary":
         raise UserError(f"{config.model} is a reward model, which writes no text: give a language model")
+    check_mesh(config.mesh, read_config(config.model))
     layout = find_layout(config.template, read_tokenizer(config.model))
     check(config, layout)
     accept_any_text()

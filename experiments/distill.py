@@ -18,11 +18,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from r1jax import cli
-from r1jax.checkpoints.load import read_tokenizer, short_name
+from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
 from r1jax.models.config import COMPUTE_OPTIONS
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
 from r1jax.pipeline.stage import Stage
@@ -173,7 +174,7 @@ def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
 
 def check(config: Config, run: Path, teacher: Teacher) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     check_run(config.rl, teacher.sampling, data)
     check_sft(config.sft, data)
     if config.match.steps:
@@ -182,6 +183,7 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
     if config.student == PRETRAIN and teacher.problems.source != "word-problems":
         raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
     own = base_config(config.student, config.pretrain, teacher.sampling.max_tokens)
+    check_mesh(config.mesh, own, read_config(run / "r1"))
     tokenizer = None if config.student == PRETRAIN else read_tokenizer(config.student)
     check_starts(config.rl, own, tokenizer)
     if tokenizer:

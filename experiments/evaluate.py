@@ -37,6 +37,7 @@ from r1jax.evaluation.tasks.table import find_tasks, for_problems
 from r1jax.evaluation.tasks.task import Task
 from r1jax.models.attention import check_attention
 from r1jax.models.config import ComputeOptions
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import call_and_exit, keep_compiled, print_opening
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine, versions
@@ -113,7 +114,7 @@ class Config:
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     """Use this attention kernel for prompts; auto selects cudnn for bfloat16 on a GPU, else xla."""
     mesh: str = "1x1"
-    """The devices as DATAxMODEL: the data axis and the model axis of the mesh."""
+    """The devices as DATAxMODEL or DATAxMODELxEXPERT, or with named axes, such as data:2,expert:4."""
     endpoint: str | None = None
     """The address of an OpenAI-compatible server to ask instead. The key is read from OPENAI_API_KEY."""
     concurrency: int = 16
@@ -176,6 +177,8 @@ def stages_of(
 ) -> list[Stage]:
     """A stage for each task of a model; checks that prompts can be written and fit its context."""
     endpoint = Endpoint(config.endpoint, model, config.retries, config.timeout) if config.endpoint else None
+    if not endpoint:
+        check_mesh(config.mesh, read_config(model))
     tokenizer: Tokenizer | None = None if endpoint else read_tokenizer(model)
     chat = tokenizer is None or tokenizer.chat_template is not None
     counts = check_samples(config, tasks)

@@ -34,6 +34,7 @@ from r1jax.benchmark.workload import Workload
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
 from r1jax.models.cost import active_count, cache_entry_bytes
+from r1jax.models.experts import check_mesh
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.manifest import versions
 from r1jax.rl.config import check_run
@@ -45,7 +46,7 @@ class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the mesh to estimate."""
 
     mesh: str = "8x1"
-    """Estimate for this mesh of devices, written DATAxMODEL."""
+    """Estimate for this mesh of devices, written DATAxMODEL or DATAxMODELxEXPERT."""
     scaling: Scaling = "weak"
     """Scale the work: weak multiplies the number of prompts by the size of the data axis, strong keeps it constant."""
     memory: float = 80.0
@@ -152,6 +153,7 @@ def main() -> None:
     check_run(work.rl, work.sampling, parts)
     console = Console()
     model = config.model_config()
+    check_mesh(config.mesh, model)
     figures: dict[str, Any] = {
         "model": config.name,
         "mesh": config.mesh,

@@ -29,6 +29,7 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import call_and_exit, run_experiment
 from r1jax.recipe.base_model import PRETRAIN, base_description, base_title, run_name
 from r1jax.recipe.config import PUBLISHED_RL, RecipeConfig
@@ -126,7 +127,8 @@ def check(config: RecipeConfig) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
     check_problems(config.general, "--general")
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
+    check_mesh(config.mesh, recipe_model(config))
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
         check_run(rl, config.sampling, data)
     for one in (config.cold_start_sft, config.sft):

@@ -32,6 +32,7 @@ from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled, print_opening, run_experiment
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.plan import finished_stages
@@ -139,11 +140,13 @@ def default_preset(words: list[str]) -> str:
 def check(config: Config) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     check_problems(config.problems)
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
+    check_mesh(config.mesh, base_model(config))
     check_run(config.rl, config.sampling, data)
     if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(
-            f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the data axis"
+            f"pretrain.batch={config.pretrain.batch} does not split over the {data} devices of the mesh's data "
+            "and expert axes"
         )
     template = find_template(config.template)
     if config.base == PRETRAIN:

@@ -28,6 +28,7 @@ from r1jax.benchmark.scaling import PARTS, Results, Scaling, measure, scaled_wor
 from r1jax.benchmark.workload import Workload, small_workload
 from r1jax.errors import UserError
 from r1jax.models.attention import check_attention
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import keep_compiled
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
@@ -43,7 +44,8 @@ class Config(Workload):
     """The workload of one device (prompts, microbatch and slots are per device) and the meshes to measure."""
 
     meshes: tuple[str, ...] = MESHES
-    """Measure these meshes, written DATAxMODEL. Default meshes with more devices than this machine has are skipped."""
+    """Measure these meshes, written DATAxMODEL or DATAxMODELxEXPERT. Default meshes with more devices than this machine
+    has are skipped."""
     scalings: tuple[Scaling, ...] = ("weak", "strong")
     """Scale the work: weak multiplies the number of prompts by the size of the data axis, strong keeps it constant."""
     repeats: int = 3
@@ -60,7 +62,8 @@ class Config(Workload):
 def check(config: Config) -> None:
     """Raises UserError for invalid work before any device is used."""
     for mesh in config.meshes:
-        data, _ = parse_mesh(mesh)
+        check_mesh(mesh, config.model_config())
+        data = parse_mesh(mesh).rows
         for scaling in config.scalings:
             try:
                 work = scaled_workload(config, data, scaling)
@@ -143,15 +146,15 @@ def main() -> None:
         for mesh, scaling in itertools.product(meshes, config.scalings):
             if results.find(scaling, mesh):
                 continue
-            data, model = parse_mesh(mesh)
-            work = scaled_workload(config, data, scaling)
+            size = parse_mesh(mesh)
+            work = scaled_workload(config, size.rows, scaling)
             same = [r for r in results.runs() if (r["mesh"], r["prompts"]) == (mesh, work.prompts)]
             # With a data axis of size one, both scalings have the same work.
             figures = same[0] if same else attempt(work, mesh, pool, config.repeats)
             what = {
                 "scaling": scaling,
                 "mesh": mesh,
-                "devices": data * model,
+                "devices": math.prod(size),
                 "prompts": work.prompts,
                 "microbatch": work.microbatch,
             }

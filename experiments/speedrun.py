@@ -29,6 +29,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions
+from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.manifest import file_hash
 from r1jax.pipeline.plan import finished_stages
@@ -155,7 +156,7 @@ def check(config: Config) -> None:
     """Raises UserError for settings that cannot work together, before any device work."""
     if not config.base:
         raise UserError("no model: give --base the path of a .gguf file or of a Hugging Face folder")
-    data, _ = parse_mesh(config.mesh)
+    data = parse_mesh(config.mesh).rows
     for flag, problems in (("--task.problems", config.task.problems), ("--task.transfer", config.task.transfer)):
         check_problems(problems, flag)
     if not any(spec.name == "accuracy" for spec in parse_rewards(config.task.rewards)):
@@ -163,6 +164,7 @@ def check(config: Config) -> None:
             f"--task.rewards={' '.join(config.task.rewards)} lacks accuracy, which the target is about: add it"
         )
     check_run(config.rl, config.sampling, data)
+    check_mesh(config.mesh, read_config(config.base))
     template, tokenizer = find_template(config.task.template), read_tokenizer(config.base)
     sets = (load_problems(config.task.problems), load_problems(measured(config.task)))
     asked = [*sets[0].train, *(problem for one in sets for problem in one.held_out)]

@@ -191,9 +191,9 @@ _TABLE: tuple[tuple[str, ...], ...] = (
         "gpus num-gpus n-gpus ngpus n-gpus-per-node num-gpus-per-node actor-num-gpus-per-node gpus-per-node "
         "num-processes nproc-per-node devices num-devices world-size nnodes num-nodes nodes ngpu local-rank "
         "tensor-parallel-size tp tp-size data-parallel-size dp dp-size fsdp fsdp-size deepspeed ds-config "
-        "zero-stage zero3 sharding strategy",
-        "the mesh of devices is {mesh}, DATAxMODEL; weights and moments are split over both axes",
-        "the meshes of devices are {meshes}, DATAxMODEL each",
+        "zero-stage zero3 sharding strategy expert-parallel-size expert-model-parallel-size ep ep-size",
+        "the mesh of devices is {mesh}, DATAxMODEL or DATAxMODELxEXPERT; weights and moments are split over all axes",
+        "the meshes of devices are {meshes}, DATAxMODEL or DATAxMODELxEXPERT each",
     ),
     ("device cuda cpu gpu tpu platform backend", "JAX selects the devices; JAX_PLATFORMS=cpu selects the CPU"),
     (

@@ -1,7 +1,8 @@
 """Parameter specs, and the table from logical axes to mesh axes.
 
-The mesh has two axes: ``data`` (batch, and parameters split as in FSDP) and ``model`` (tensor parallelism). It is set
-once with ``jax.set_mesh`` and is not part of any config.
+The mesh has three axes: ``data`` (batch, and parameters split as in FSDP), ``expert`` (the same, but it splits routed
+experts by number, and tokens move to the devices of their experts) and ``model`` (tensor parallelism). It is set once
+with ``jax.set_mesh`` and is not part of any config.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +22,20 @@ from r1jax.errors import UserError
 from r1jax.seeds import named_key
 
 Params = Any  # nested dict of arrays
-MESH_AXES = ("data", "model")
+MESH_AXES = ("data", "expert", "model")  # from the outermost: neighbouring devices share the model axis
+AXIS_TYPES = (AxisType.Auto,) * len(MESH_AXES)
+ROWS = ("data", "expert")  # the axes that split batches
 
-# Logical axis -> mesh axis. Other axes, and those whose size is not divisible by the mesh axis, are not split.
-RULES = {
-    "batch": "data",
-    "slots": "data",
-    "embed": "data",
-    "vocab": "model",
-    "heads": "model",
-    "kv_heads": "model",
-    "mlp": "model",
+# Logical axis -> mesh axes. Other axes are not split, nor are dimensions by a mesh axis that does not divide them.
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ROWS,
+    "slots": ROWS,
+    "experts": ("expert",),
+    "embed": ROWS,
+    "vocab": ("model",),
+    "heads": ("model",),
+    "kv_heads": ("model",),
+    "mlp": ("model",),
 }
 
 _THREADS = 4  # threads of XLA's CPU thread pool per device
@@ -82,26 +86,57 @@ def map_specs(f: Callable[[ParamSpec], Any], specs: Any) -> Any:
     return jax.tree.map(f, specs, is_leaf=is_spec)
 
 
-def parse_mesh(text: str) -> tuple[int, int]:
-    """Parses "8x1" as (data, model); raises UserError for other formats."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise UserError(f"--mesh={text}: expected DATAxMODEL, two whole numbers of at least 1, for example --mesh=8x1")
-    return int(parts[0]), int(parts[1])
+class MeshSize(NamedTuple):
+    """The number of devices along each axis of a mesh."""
+
+    data: int
+    model: int
+    expert: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Devices that split a batch."""
+        return self.data * self.expert
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes in the order of MESH_AXES."""
+        return tuple(getattr(self, axis) for axis in MESH_AXES)
+
+
+def parse_mesh(text: str) -> MeshSize:
+    """Parses "8x1" as data x model, "2x2x2" as data x model x expert, and named axes such as "data:2,expert:4".
+
+    An axis that is not named has size 1. Raises UserError for other formats.
+    """
+    named = ":" in text
+    pairs = [part.strip().split(":") for part in text.lower().split(",")] if named else []
+    parts = [pair[-1] for pair in pairs] if named else text.lower().split("x")
+    numbers = all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)
+    if numbers and not named and len(parts) in (2, 3):
+        return MeshSize(*map(int, parts))
+    names = [pair[0] for pair in pairs]
+    known = all(len(pair) == 2 and pair[0] in MeshSize._fields for pair in pairs)
+    if not numbers or not named or not known or len(set(names)) < len(names):
+        raise UserError(
+            f"--mesh={text}: expected DATAxMODEL, DATAxMODELxEXPERT or named axes, of sizes that are whole numbers of "
+            "at least 1, for example --mesh=8x1, --mesh=2x2x2 or --mesh=data:2,expert:4"
+        )
+    return MeshSize(**({"data": 1, "model": 1} | dict(zip(names, map(int, parts), strict=True))))
 
 
 def make_mesh(text: str) -> Mesh:
-    """Mesh of the first data*model devices; raises UserError if there are fewer."""
-    data, model = parse_mesh(text)
-    devices = jax.devices()
-    if data * model > len(devices):
+    """Mesh of the first devices; raises UserError if there are fewer than its axes need."""
+    size = parse_mesh(text)
+    needed, devices = math.prod(size), jax.devices()
+    if needed > len(devices):
         raise UserError(
-            f"--mesh={text} needs {data * model} devices and this machine has {len(devices)} "
-            f"({devices[0].device_kind}): use a smaller mesh, or emulate {data * model} devices on a CPU with "
-            f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model}"
+            f"--mesh={text} needs {needed} devices and this machine has {len(devices)} "
+            f"({devices[0].device_kind}): use a smaller mesh, or emulate {needed} devices on a CPU with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={needed}"
         )
     # Auto axes: the compiler shards arrays without constraints. The default of make_mesh is Explicit.
-    return jax.make_mesh((data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices[: data * model])
+    return jax.make_mesh(size.shape, MESH_AXES, axis_types=AXIS_TYPES, devices=devices[:needed])
 
 
 def entered_mesh() -> Mesh:
@@ -111,25 +146,42 @@ def entered_mesh() -> Mesh:
 
 
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> PartitionSpec:
-    """PartitionSpec of an array by RULES; dimensions that are not divisible are not split."""
-    names: list[str | None] = []
+    """PartitionSpec of an array by RULES; a mesh axis splits one dimension at most, and only one that it divides."""
+    return _spec(_ruled(shape, axes, mesh))
+
+
+def _ruled(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Any) -> list[tuple[str, ...]]:
+    """The mesh axes that split each dimension by RULES; axes of size 1 split nothing."""
+    names: list[tuple[str, ...]] = []
     for size, axis in zip(shape, axes, strict=True):
-        name = RULES.get(axis or "")
-        names.append(name if name and name not in names and size % mesh.shape[name] == 0 else None)
-    return PartitionSpec(*names)
+        taken: tuple[str, ...] = ()
+        for name in RULES.get(axis or "", ()):
+            devices = math.prod(mesh.shape[one] for one in (*taken, name))
+            if mesh.shape[name] > 1 and size % devices == 0 and not any(name in others for others in names):
+                taken += (name,)
+        names.append(taken)
+    return names
+
+
+def _spec(names: list[tuple[str, ...]]) -> PartitionSpec:
+    return PartitionSpec(*(taken[0] if len(taken) == 1 else taken or None for taken in names))
 
 
 def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
     """PartitionSpec of a weight: first by RULES, then each unused mesh axis splits the largest divisible dimension.
 
     A weight with nine heads on eight devices is thus not replicated: another dimension is split, or one dimension over
-    both axes. The leading dimension of stacked layers is not split, since scan iterates over it. Weights without named
-    dimensions are not split either: norms are small, and splitting one would split all activations that it scales.
+    several axes. The leading dimension of stacked layers is not split, since scan iterates over it. Weights without
+    named dimensions are not split either: norms are small, and splitting one would split all activations that it
+    scales.
     """
+    return _spec(_split_param(spec, mesh))
+
+
+def _split_param(spec: ParamSpec, mesh: Any) -> list[tuple[str, ...]]:
     if not any(axis for axis in spec.axes if axis != "layers"):
-        return PartitionSpec()
-    ruled = partition(spec.shape, spec.axes, mesh)
-    names: list[tuple[str, ...]] = [(name,) if name and mesh.shape[name] > 1 else () for name in ruled]
+        return []
+    names = _ruled(spec.shape, spec.axes, mesh)
     for name in MESH_AXES:
         if mesh.shape[name] == 1 or any(name in taken for taken in names):
             continue
@@ -140,7 +192,7 @@ def partition_param(spec: ParamSpec, mesh: Any) -> PartitionSpec:
         fits = [i for i, axis in enumerate(spec.axes) if axis != "layers" and left(i) % mesh.shape[name] == 0]
         if fits:
             names[max(fits, key=left)] += (name,)
-    return PartitionSpec(*(taken[0] if len(taken) == 1 else taken or None for taken in names))
+    return names
 
 
 def param_shardings(specs: Any, mesh: Mesh) -> Any:
@@ -195,41 +247,53 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 
 def data_devices() -> int:
-    """Size of the data axis of compiler_mesh; 1 without a mesh."""
+    """Number of devices of compiler_mesh that split a batch; 1 without a mesh."""
     mesh = compiler_mesh()
-    return 1 if mesh is None else mesh.shape["data"]
+    return 1 if mesh is None else math.prod(mesh.shape[name] for name in ROWS)
 
 
 def batch_sharding() -> NamedSharding | None:
-    """Sharding of rows over the data axis of the current mesh; None without a mesh."""
+    """Sharding of the rows of a batch on the current mesh; None without a mesh."""
     mesh = jax.sharding.get_mesh()
-    return None if mesh.empty else NamedSharding(mesh, PartitionSpec("data"))
+    return None if mesh.empty else NamedSharding(mesh, PartitionSpec(ROWS))
 
 
 def decoding_partition(spec: ParamSpec, mesh: Any) -> PartitionSpec:
-    """PartitionSpec of a weight in decoding: split over the model axis by RULES only.
+    """PartitionSpec of a weight in decoding: experts over the expert axis, other dimensions over the model axis.
 
-    A split along another dimension would add a collective to every product.
+    Both by RULES only: a split along another dimension would add a collective to every product.
     """
-    return _without_data(partition(spec.shape, spec.axes, mesh))
+    return _spec(_gathered(_ruled(spec.shape, spec.axes, mesh), spec))
 
 
 def gather_over_data(params: Params, specs: Any, decoding: bool = False) -> Params:
-    """Gathers weights over the data axis; over the model axis, partition_param or decoding_partition applies."""
+    """Gathers weights over the axes that split batches, but not the experts, which stay split over the expert axis.
+
+    Over the model axis, partition_param or decoding_partition applies.
+    """
     mesh = compiler_mesh()
     if mesh is None:
         return params
 
     def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        kept = decoding_partition(spec, mesh) if decoding else _without_data(partition_param(spec, mesh))
+        kept = decoding_partition(spec, mesh) if decoding else _spec(_gathered(_split_param(spec, mesh), spec))
         return jax.lax.with_sharding_constraint(weight, kept)
 
     return jax.tree.map(one, specs, params, is_leaf=is_spec)
 
 
-def _without_data(split: PartitionSpec) -> PartitionSpec:
-    kept = ("model" if name == "model" or (isinstance(name, tuple) and "model" in name) else None for name in split)
-    return PartitionSpec(*kept)
+def gathered_count(specs: Any) -> int:
+    """Number of parameters on a device of compiler_mesh after gather_over_data, if the axes divide all weights."""
+    mesh = compiler_mesh()
+    expert, model = (1, 1) if mesh is None else (mesh.shape["expert"], mesh.shape["model"])
+    found = jax.tree.leaves(specs, is_leaf=is_spec)
+    return sum(math.prod(s.shape) // (expert if "experts" in s.axes else 1) for s in found) // model
+
+
+def _gathered(names: list[tuple[str, ...]], spec: ParamSpec) -> list[tuple[str, ...]]:
+    """The mesh axes that still split each dimension after gather_over_data."""
+    kept = [("expert", "model") if axis == "experts" else ("model",) for axis in spec.axes]
+    return [tuple(name for name in taken if name in own) for taken, own in zip(names, kept, strict=False)]
 
 
 def constrain_param(weight: jax.Array, spec: ParamSpec) -> jax.Array:

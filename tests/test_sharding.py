@@ -6,13 +6,25 @@ import os
 
 import jax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from r1jax import sharding
 from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.mesh_estimate import abstract_state, update_program
 from r1jax.benchmark.workload import CPU_SETTINGS, Workload
+from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import is_spec, make_mesh, partition, partition_param
+from r1jax.sharding import (
+    batch_sharding,
+    decoding_partition,
+    gathered_count,
+    is_spec,
+    make_mesh,
+    parse_mesh,
+    partition,
+    partition_param,
+)
+from tests.models.helpers import with_experts
 
 
 @pytest.mark.parametrize(
@@ -66,3 +78,59 @@ def test_weights_that_no_axis_names_stay_whole():
         assert not any(partition_param(norm, mesh))
     ruled = specs["layers"]["mlp"]["gate"]
     assert partition_param(ruled, mesh) == partition(ruled.shape, ruled.axes, mesh)
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "model", "expert"),
+    [
+        ("8x1", 8, 1, 1),
+        ("2X3x4", 2, 3, 4),
+        ("data:2,model:3,expert:4", 2, 3, 4),
+        ("expert:4, data:2", 2, 1, 4),
+        ("model:8", 1, 8, 1),
+    ],
+)
+def test_meshes_are_written_by_position_or_by_name(text, data, model, expert):
+    size = parse_mesh(text)
+    assert (size.data, size.model, size.expert, size.rows) == (data, model, expert, data * expert)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8",
+        "2x2x2x2",
+        "2x0",
+        "2x-1",
+        "axb",
+        "data:2,data:2",
+        "data:2,pipeline:2",
+        "data:2,4",
+        "data",
+        "data:2x2",
+        ":2",
+    ],
+)
+def test_other_meshes_are_refused_in_one_line(text):
+    with pytest.raises(UserError) as caught:
+        parse_mesh(text)
+    assert str(caught.value).startswith(f"--mesh={text}: expected DATAxMODEL, ") and "\n" not in str(caught.value)
+
+
+def test_the_expert_axis_splits_experts_by_number_and_all_else_as_the_data_axis(tiny_config):
+    mesh, specs = make_mesh("2x2x2"), param_specs(with_experts(tiny_config))
+    gate, query = specs["layers"]["mlp"]["gate"], specs["layers"]["attention"]["query"]
+    assert partition_param(gate, mesh) == P(None, "expert", "data", "model")
+    assert decoding_partition(gate, mesh) == P(None, "expert", None, "model")
+    assert partition_param(query, mesh) == P(None, ("data", "expert"), "model", None)
+    assert decoding_partition(query, mesh) == P(None, None, "model", None)
+    assert partition((8, 5), ("batch", None), mesh) == P(("data", "expert"), None)
+    assert partition((6, 5), ("batch", None), mesh) == P("data", None)  # 6 rows split over 2 devices, and not over 4
+    with jax.set_mesh(mesh):
+        rows = jax.device_put(jax.numpy.zeros((8, 3)), batch_sharding())
+        found = [s for s in jax.tree.leaves(specs, is_leaf=is_spec)]
+        whole = sum(math.prod(s.shape) for s in found)
+        experts = sum(math.prod(s.shape) for s in found if "experts" in s.axes)
+        assert gathered_count(specs) == (whole - experts // 2) // 2
+    assert {shard.data.shape for shard in rows.addressable_shards} == {(2, 3)}

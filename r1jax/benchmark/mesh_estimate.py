@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.topologies import get_topology_desc
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.workload import Workload
@@ -20,21 +20,21 @@ from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import Batch, width_bucket
 from r1jax.rl.update import update
 from r1jax.sampling.sampler import Queue, sample_queue
-from r1jax.sharding import MESH_AXES, Params, batch_sharding, param_shapes, parse_mesh
+from r1jax.sharding import AXIS_TYPES, MESH_AXES, Params, batch_sharding, param_shapes, parse_mesh
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import TrainState, state_shapes
 
 
 def target_mesh(text: str, target: Path) -> Mesh:
     """A mesh such as "8x1" of GPUs of one host for the compiler only; ``target`` is the GPU description of XLA."""
-    data, model = parse_mesh(text)
+    size = parse_mesh(text)
     try:
         described = target.read_text()
-        topology = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{data * model}")
+        topology = get_topology_desc(platform="cuda", target_config=described, topology=f"1x1x{math.prod(size)}")
     except (OSError, RuntimeError, ValueError) as error:
         reason = f"{str(error).splitlines()[0]}; see docs/performance.md"
         raise UserError(f"--target={target}: {reason}") from error
-    return Mesh(np.array(topology.devices).reshape(data, model), MESH_AXES, axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(topology.devices).reshape(size.shape), MESH_AXES, axis_types=AXIS_TYPES)
 
 
 def abstract_state(work: Workload, mesh: Mesh) -> TrainState:

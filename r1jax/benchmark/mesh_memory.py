@@ -19,6 +19,7 @@ from r1jax.errors import UserError
 from r1jax.models.attention import implementation
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import logits_bytes
+from r1jax.models.experts import ROOM
 from r1jax.models.layers import runs
 from r1jax.models.shapes import first_layers
 from r1jax.models.transformer import gathers_once, param_specs
@@ -109,7 +110,18 @@ def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -
     layer = _row_bytes(dataclasses.replace(first_layers(local, 1), remat="none"), length)
     # The gradients of the values in a layer are as many as these; recomputation has them once more.
     kept = _row_bytes(local, length) + (layer if config.remat == "none" else 2 * layer)
-    return rows * kept + logits_bytes(local, rows * -(-length // chunks))
+    exchanged = _exchange_bytes(local, rows * length, mesh.shape["expert"])
+    return rows * kept + exchanged + logits_bytes(local, rows * -(-length // chunks))
+
+
+def _exchange_bytes(config: ModelConfig, tokens: int, devices: int) -> int:
+    """Room for the tokens of all devices of an expert axis in a layer: their states, hidden units and gradients."""
+    own = config.experts
+    if own is None or devices == 1:
+        return 0
+    size, D = jnp.dtype(config.dtype).itemsize, config.hidden_size
+    room = tokens * devices * min(own.active, own.number // devices) * D * size
+    return 2 * min(room, ROOM) * (2 * D + 3 * own.width) // D
 
 
 def _sampler_needs(work: Workload, config: ModelConfig, params: Any, free: float) -> Needs:
@@ -227,8 +239,11 @@ def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> str
     stages: those of STAGES that must fit.
     """
 
+    own = work.model_config().experts
+
     def fitting(devices: int) -> str | None:
-        for sizes in sorted(_factors(devices, len(MESH_AXES)), key=lambda sizes: (sizes[1], -sizes[0])):
+        found = (sizes for sizes in _factors(devices, 3) if sizes[2] == 1 or (own and own.number % sizes[2] == 0))
+        for sizes in sorted(found, key=lambda sizes: (sizes[1], -sizes[0])):
             text = "x".join(str(size) for size in (*sizes[:2], *(size for size in sizes[2:] if size > 1)))
             mesh = abstract_mesh(text)
             parts = batch_devices(mesh)

@@ -8,13 +8,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from r1jax.errors import UserError
 from r1jax.models.config import Experts, ModelConfig
+from r1jax.models.exchange import AXIS, collect, is_ragged, routes, spread, spread_routing
 from r1jax.models.grouped_products import from_groups, grouped_product, order_by_group, to_groups
 from r1jax.models.kinds import FeedForward
 from r1jax.models.mlp import gated
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, partition
+from r1jax.sharding import Params, ParamSpec, compiler_mesh, decoding_partition, parse_mesh, partition
 
+ROOM = 2**31  # bytes of the tokens that a device may have to sort by expert at one time
 ROUTER_BIAS = "router_bias"  # float32 always: it moves in steps of 0.001, which bfloat16 rounds away from 0.5 on
 
 
@@ -93,6 +96,31 @@ def route(
     return Routing(used, chosen, scores), share * own.scale
 
 
+def check_mesh(mesh: str, *models: ModelConfig) -> None:
+    """Raises UserError if a mesh such as "2x1x4" has an expert axis that does not suit one of the models.
+
+    A model without experts may be beside one with experts: for it, the axis is a second data axis.
+    """
+    size = parse_mesh(mesh)
+    own = [model.experts for model in models if model.experts is not None]
+    if size.expert > 1 and not own:
+        raise UserError(
+            f"--mesh={mesh}: the model has no experts for an expert axis of {size.expert}: give these devices to the "
+            f"data axis, --mesh={size.rows}x{size.model}"
+        )
+    for experts in own:
+        check_split(experts.number, size.expert)
+
+
+def check_split(number: int, devices: int) -> None:
+    """Raises UserError if ``number`` experts do not split over the ``devices`` of the expert axis."""
+    if number % devices:
+        raise UserError(
+            f"{number} experts do not split over the {devices} devices of the mesh's expert axis: choose a --mesh "
+            f"whose expert axis divides {number}"
+        )
+
+
 def _apply(
     h: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array | None = None
 ) -> tuple[jax.Array, Routing]:
@@ -108,19 +136,24 @@ def _apply(
 def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
     """The sum of the experts [..., k] of h [..., D], times their ``share`` [..., k]: [..., D] float32.
 
-    Each device sorts its own tokens by expert. The hidden units of all experts are split over the model axis.
+    The experts are split over the expert axis, and the hidden units of each over the model axis. Each device sorts the
+    tokens of its experts by expert. Its tokens move if they are split over the expert axis; otherwise all its devices
+    have them, and the sums of the devices are added.
     """
-    names, mesh = ("gate", "up", "down"), compiler_mesh()
+    names, mesh, number = ("gate", "up", "down"), compiler_mesh(), _experts(config).number
     matrices = [weights[name] for name in names]
     if mesh is None:
-        return _sum_of_experts(h, experts, share, *matrices)
+        return _sum_of_experts(h, experts, share, *matrices, number=number)
+    check_split(number, mesh.shape[AXIS])
     kinds = specs(config)
     split = [decoding_partition(kinds[name], mesh) for name in names]
     tokens = partition(h.shape, ("batch", *[None] * (h.ndim - 1)), mesh)
+    moves = AXIS in (tokens[0] or ())
+    added = tuple(name for name in (AXIS, "model") if name in split[0] and not (name == AXIS and moves))
 
     def on_device(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array) -> jax.Array:
-        y = _sum_of_experts(h, experts, share, *matrices)
-        return jax.lax.psum(y, "model") if "model" in split[0] else y
+        y = (_exchanged if moves else _sum_of_experts)(h, experts, share, *matrices, number=number)
+        return jax.lax.psum(y, added) if added else y
 
     shards = jax.shard_map(
         on_device, mesh=mesh, in_specs=(tokens, tokens, tokens, *split), out_specs=tokens, check_vma=False
@@ -128,15 +161,66 @@ def _routed(h: jax.Array, experts: jax.Array, share: jax.Array, weights: Params,
     return shards(h, experts, share, *matrices)
 
 
+def _exchanged(h: jax.Array, experts: jax.Array, share: jax.Array, *matrices: jax.Array, number: int) -> jax.Array:
+    """_sum_of_experts for tokens that are split over the expert axis.
+
+    A device has room for the case that all tokens of all devices choose its experts. If this is more than ROOM, the
+    tokens move in parts, each of which is computed again in the backward pass.
+    """
+    k, D, own = experts.shape[-1], h.shape[-1], matrices[0].shape[0]
+    devices, dtype = number // own, h.dtype
+
+    def one(part: tuple[jax.Array, jax.Array, jax.Array], matrices: tuple[jax.Array, ...]) -> jax.Array:
+        h, experts, share = part
+        way = None
+        if is_ragged(devices, k):
+            way = routes((experts[..., None] // own == jnp.arange(devices)).any(axis=1), k)
+        rows = spread(h, way), *spread_routing(experts, share, way, number)
+        return collect(_sum_of_experts(*rows, *matrices, number=number).astype(dtype), way)
+
+    tokens = h.reshape(-1, D), experts.reshape(-1, k), share.reshape(-1, k)
+    n = len(tokens[0])
+    room = devices * k * D * dtype.itemsize  # of a token
+    parts = next(c for c in range(1, n + 1) if n % c == 0 and (n // c * room <= ROOM or c == n))
+    if parts == 1:
+        return one(tokens, matrices).reshape(h.shape).astype(jnp.float32)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, x.shape[-1]), tokens)
+    kept = [x.astype(jnp.float32) for x in matrices]  # so that their gradients are added up in float32
+
+    @jax.checkpoint
+    def again(part: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return one(part, tuple(x.astype(dtype) for x in kept))
+
+    return jax.lax.map(again, split).reshape(h.shape).astype(jnp.float32)
+
+
 def _sum_of_experts(
-    h: jax.Array, experts: jax.Array, share: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array
+    h: jax.Array, experts: jax.Array, share: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array, number: int
 ) -> jax.Array:
-    k = experts.shape[-1]
-    order = order_by_group(experts.reshape(-1, k), gate.shape[0])
+    """The sum of the experts that this device has, a part of ``number`` if the expert axis splits them."""
+    k, own = experts.shape[-1], gate.shape[0]
+    groups, share, most = experts.reshape(-1, k), share.reshape(-1, k), None
+    if own < number:
+        groups = groups - jax.lax.axis_index(AXIS) * own
+        groups = jnp.where((groups >= 0) & (groups < own), groups, own)
+    if own < k:
+        groups, share = _without_repeats(groups, share, own)
+        most = len(groups) * own
+    order = order_by_group(groups, own, most)
     x = to_groups(h.reshape(-1, h.shape[-1]), order)
     hidden = gated(grouped_product(x, gate, order.sizes), grouped_product(x, up, order.sizes))
     y = from_groups(grouped_product(hidden, down, order.sizes), order, k)
-    return einsum_f32("nkd,nk->nd", y, share.reshape(-1, k)).reshape(h.shape)
+    return einsum_f32("nkd,nk->nd", y, share).reshape(h.shape)
+
+
+def _without_repeats(groups: jax.Array, share: jax.Array, nobody: int) -> tuple[jax.Array, jax.Array]:
+    """Groups and shares [N, k] where a group that a row has several times has all of its shares at the first place.
+
+    The router chooses each expert once. Replayed routing repeats expert 0 after the end of a text.
+    """
+    same = groups[:, :, None] == groups[:, None, :]
+    repeated = jnp.tril(same, -1).any(axis=-1)
+    return jnp.where(repeated, nobody, groups), einsum_f32("nij,nj->ni", same.astype(share.dtype), share)
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:

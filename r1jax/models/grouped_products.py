@@ -16,49 +16,58 @@ _BLOCK = 128  # rows of a product in the loop, at most
 
 @flax.struct.dataclass
 class Order:
-    """The k copies of each of N rows, sorted by group; copies of the same group keep their order."""
+    """The first M of the k copies of each of N rows, sorted by group; copies of the same group keep their order."""
 
-    sorted: jax.Array  # [N k] int32: copy i of the sorted ones is copy sorted[i] of the unsorted ones
-    places: jax.Array  # [N k] int32, the inverse
-    sizes: jax.Array  # [E] int32, copies in each group
+    sorted: jax.Array  # [M] int32: copy i of the sorted ones is copy sorted[i] of the unsorted ones
+    places: jax.Array  # [N k] int32, the inverse; M and more for other copies
+    sizes: jax.Array  # [E] int32, copies in each group; their sum is at most M
 
 
-def order_by_group(groups: jax.Array, number: int) -> Order:
-    """The order of rows whose copies belong to ``groups`` [N, k], each from 0 to ``number`` - 1."""
+def order_by_group(groups: jax.Array, number: int, most: int | None = None) -> Order:
+    """The order of rows whose copies belong to ``groups`` [N, k], each from 0 to ``number`` - 1.
+
+    A copy with the group ``number`` belongs to none. ``most`` (M) is a limit on the copies that belong to one; None is
+    N k.
+    """
     flat = groups.reshape(-1)
     places = jnp.arange(len(flat), dtype=jnp.int32)
     sorted_ = jnp.argsort(flat, stable=True).astype(jnp.int32)
     sizes = jnp.zeros(number, jnp.int32).at[flat].add(1)
-    return Order(sorted_, jnp.zeros_like(places).at[sorted_].set(places, unique_indices=True), sizes)
+    return Order(sorted_[:most], jnp.zeros_like(places).at[sorted_].set(places, unique_indices=True), sizes)
 
 
 def to_groups(x: jax.Array, order: Order) -> jax.Array:
-    """Copies of the rows x [N, D], sorted by group: [N k, D]. The gradient of a row is summed in float32."""
+    """Copies of the rows x [N, D], sorted by group: [M, D]. The gradient of a row is summed in float32."""
     return _take(x, order.sorted, order.places, len(order.places) // len(x))
 
 
 def from_groups(y: jax.Array, order: Order, copies: int) -> jax.Array:
-    """The inverse of to_groups without the sum over copies: [N, k, D] of sorted y [N k, D]."""
+    """The inverse of to_groups without the sum over copies: [N, k, D] of sorted y [M, D]; 0 for other copies."""
     unsorted: jax.Array = _take(y, order.places, order.sorted, 1)
     return unsorted.reshape(-1, copies, y.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _take(x: jax.Array, index: jax.Array, back: jax.Array, copies: int) -> jax.Array:
-    """x[index // copies], where ``index`` is a permutation and ``back`` its inverse."""
-    return x[index // copies]
+    """x[index // copies], where ``back`` is the inverse of ``index``; zeros for an index beyond the end of x."""
+    return _rows(x, index // copies, len(index) <= len(back))
 
 
 def _take_forward(x: jax.Array, index: jax.Array, back: jax.Array, copies: int) -> tuple[jax.Array, jax.Array]:
-    return x[index // copies], back
+    return _take(x, index, back, copies), back
 
 
 def _take_backward(copies: int, back: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
     # A gather: the scatter of the derived rule adds in the type of the rows, in an order that may vary on a GPU.
-    taken: jax.Array = gradient[back]
+    taken = _rows(gradient, back, len(gradient) >= len(back))
     if copies > 1:
         taken = taken.reshape(-1, copies, gradient.shape[1]).sum(axis=1, dtype=jnp.float32).astype(gradient.dtype)
     return taken, None, None
+
+
+def _rows(x: jax.Array, index: jax.Array, within: bool) -> jax.Array:
+    """x[index]; unless all are ``within`` x, zeros for an index beyond its end."""
+    return x[index] if within else x.at[index].get(mode="fill", fill_value=0)
 
 
 _take.defvjp(_take_forward, _take_backward)
@@ -73,10 +82,10 @@ def grouped_product(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.A
     Args:
       x: [M, K], sorted by group.
       weights: [E, K, N].
-      sizes: [E] int32, rows of each group; their sum is M.
+      sizes: [E] int32, rows of each group; their sum is at most M.
 
     Returns:
-      [M, N] in the type of x.
+      [M, N] in the type of x; zeros after the last group.
     """
     return _product(x, weights, sizes)
 
@@ -115,7 +124,9 @@ def _outer(x: jax.Array, y: jax.Array, sizes: jax.Array) -> jax.Array:
 
 def ragged_product(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Array:
     """grouped_product as one operation of XLA."""
-    return jax.lax.ragged_dot(x, weights, sizes, preferred_element_type=jnp.float32).astype(x.dtype)
+    y = jax.lax.ragged_dot(x, weights, sizes, preferred_element_type=jnp.float32)
+    # Not all backends write the rows after the last group.
+    return jnp.where((jnp.arange(len(x)) < sizes.sum())[:, None], y, 0.0).astype(x.dtype)
 
 
 def ragged_outer(x: jax.Array, y: jax.Array, sizes: jax.Array) -> jax.Array:
@@ -152,10 +163,11 @@ def loop_product(x: jax.Array, weights: jax.Array, sizes: jax.Array) -> jax.Arra
     padded = jnp.pad(x, ((0, size), (0, 0)))  # so that the last block is whole
 
     def body(i: jax.Array, y: jax.Array) -> jax.Array:
-        group, start, _ = block(i)
+        group, start, end = block(i)
         part = jax.lax.dynamic_slice_in_dim(padded, start, size).astype(jnp.float32)
         part = (part @ weights[group].astype(jnp.float32)).astype(y.dtype)
-        # Rows after the end of the group are wrong until the block of the next group replaces them.
+        # Rows after the end of the group are zero until the block of the next group replaces them.
+        part = jnp.where((start + jnp.arange(size) < end)[:, None], part, 0.0)
         return jax.lax.dynamic_update_slice_in_dim(y, part, start, axis=0)
 
     y = jnp.zeros((len(padded), weights.shape[2]), x.dtype)

@@ -19,16 +19,7 @@ from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import (
-    Params,
-    ParamSpec,
-    compiler_mesh,
-    constrain,
-    gather_over_data,
-    is_spec,
-    map_specs,
-    param_count,
-)
+from r1jax.sharding import Params, ParamSpec, constrain, gather_over_data, gathered_count, is_spec, map_specs
 
 GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
 
@@ -83,7 +74,7 @@ def prepare(params: Params, config: ModelConfig) -> Params:
 
     Otherwise weights that are split over the data axis are gathered before each use, in every forward and backward
     pass. While the program runs, each device holds the gathered weights in config.dtype, divided by the size of the
-    model axis.
+    model axis, and experts also by that of the expert axis.
     """
     params = cast(params, config)
     return gather_over_data(params, param_specs(config)) if gathers_once(config) else params
@@ -94,9 +85,7 @@ def gathers_once(config: ModelConfig) -> bool:
 
     Reads the current mesh.
     """
-    mesh = compiler_mesh()
-    shards = 1 if mesh is None else mesh.shape["model"]
-    size = param_count(param_specs(config)) * jnp.dtype(config.dtype).itemsize // shards
+    size = gathered_count(param_specs(config)) * jnp.dtype(config.dtype).itemsize
     return config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
 
 

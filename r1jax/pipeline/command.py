@@ -30,7 +30,8 @@ class PipelineConfig:
     """The stages of an experiment to run, and the devices."""
 
     mesh: str = "1x1"
-    """The devices as DATAxMODEL: the data axis and the model axis of the mesh."""
+    """The devices as DATAxMODEL or, for a model with experts, DATAxMODELxEXPERT: the sizes of the axes of the mesh.
+    Named axes may have any order, as in data:2,expert:4, and those left out have size 1."""
     until: str | None = None
     """The last stage to run, with its evaluation. None runs all stages."""
     only: str | None = None

@@ -24,12 +24,12 @@ def costs(settings: Any, model: ModelConfig, mesh: str) -> dict[str, str]:
     """
 
     def memory(dtype: str, chunk: int, copies: int = 0, cached: int = 0) -> str:
-        data, tensor = parse_mesh(mesh)
+        devices = parse_mesh(mesh)
         size = 2 if dtype == "bfloat16" else 4
         # The model axis splits the cache by heads, which share that of latent attention.
-        whole = cached * cache_entry_bytes(model, size) / data if model.latent else 0
-        split = training_bytes(model, size, copies, cached) / data - whole + logits_bytes(model, chunk)
-        return f"{(split / tensor + whole) / 2**30:.2f} GiB"
+        whole = cached * cache_entry_bytes(model, size) / devices.rows if model.latent else 0
+        split = training_bytes(model, size, copies, cached) / devices.rows - whole + logits_bytes(model, chunk)
+        return f"{(split / devices.model + whole) / 2**30:.2f} GiB"
 
     match settings:
         case PretrainSettings(pretrain=config):

@@ -15,7 +15,7 @@ from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
 from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
-from r1jax.models.config import ModelConfig
+from r1jax.models.config import Experts, ModelConfig
 from r1jax.models.experts import index_type
 from r1jax.models.layers import cache_shapes
 from r1jax.models.transformer import param_specs
@@ -42,7 +42,7 @@ class Request:
 def device_queues(prompts: int, sequences: int) -> int:
     """Number of devices with separate queues on the current mesh; 1 if they share one queue."""
     mesh = compiler_mesh()
-    if mesh is None or mesh.shape["model"] > 1:
+    if mesh is None or mesh.shape["model"] > 1 or mesh.shape["expert"] > 1:  # experts read tokens of all their devices
         return 1
     data = mesh.shape["data"]
     return 1 if prompts % data or sequences % prompts else data
@@ -74,8 +74,9 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     rows = prefill_rows(prompts, width)
     passes = -(-prompts // rows)
     computed = (passes + (passes > 1)) * rows  # the extra term is the current pass
-    spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
-    token = 6 * config.hidden_size + _feed_forward_numbers(config) + _attention_numbers(config)
+    divide = own == 1 and rows % data_devices() == 0
+    spread = rows // data_devices() if divide else rows
+    token = 6 * config.hidden_size + _feed_forward_numbers(config, divide) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
     if request.keep_routing:
@@ -98,7 +99,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens)
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
-    activations = size * (6 * config.hidden_size + _feed_forward_numbers(config))
+    activations = size * (6 * config.hidden_size + _feed_forward_numbers(config, True))
     gathered = 2 * request.width * _entry(config) // config.num_layers
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
@@ -202,14 +203,25 @@ def _shard(size: int) -> int:
     return size if size % shards else size // shards
 
 
-def _feed_forward_numbers(config: ModelConfig) -> int:
-    """Numbers of one token that the feed-forward block of one layer has on a device."""
+def _feed_forward_numbers(config: ModelConfig, divide: bool) -> int:
+    """Numbers of one token that the feed-forward block of one layer has on a device.
+
+    divide: the devices divide the tokens among them.
+    """
     own, dense = config.experts, 3 * _shard(config.intermediate_size)
     if own is None:
         return dense
-    rows = own.active * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
+    copies = _copies(own) if divide else own.active
+    rows = copies * 3 * (config.hidden_size + _shard(own.width))  # sorted inputs, hidden units, and results
     routed = rows + 3 * _shard(own.shared_width) + 4 * own.number
     return max(dense, routed) if own.dense_layers else routed
+
+
+def _copies(own: Experts) -> int:
+    """Rows that a device has room for, for each of its tokens: those of all devices may choose its experts."""
+    mesh = compiler_mesh()
+    devices = 1 if mesh is None else mesh.shape["expert"]
+    return devices * min(own.active, own.number // devices)
 
 
 def _attention_numbers(config: ModelConfig) -> int:

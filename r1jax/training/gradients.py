@@ -13,11 +13,14 @@ from r1jax.sharding import Params, constrain
 
 
 def check_microbatch(size: int, what: str, data_axis: int, settings: str) -> None:
-    """Raises UserError, naming the settings to change, if ``size`` of ``what`` do not split over the data axis."""
+    """Raises UserError, naming the settings to change, if ``size`` of ``what`` do not split over the devices.
+
+    data_axis: devices that split a batch, those of the data axis times those of the expert axis.
+    """
     if size % data_axis:
         raise UserError(
-            f"a microbatch of {size} {what} does not split over the {data_axis} devices of the mesh's data axis: "
-            f"change {settings} or --mesh"
+            f"a microbatch of {size} {what} does not split over the {data_axis} devices of the mesh's data and expert "
+            f"axes: change {settings} or --mesh"
         )
 
 

@@ -78,6 +78,7 @@ def test_lines_of_a_pipe_are_turns_and_commands(tmp_path: Path, monkeypatch: pyt
         (["--model", MODEL, "--template=thinks"], "expected one of auto, plain, think"),
         (["--model", MODEL, "--top-p=0"], "top-p 0.0 must be above 0"),
         (["--model", MODEL, "--mesh=2x1"], "the data axis must be 1"),
+        (["--model", MODEL, "--mesh=1x1x2"], "no experts for an expert axis of 2"),
         (["--model", MODEL, "--system=x", "--template=think"], "has no place for a system prompt"),
         (["--model", MODEL, "--out=/nowhere/turns"], "--out=/nowhere/turns cannot be written (No such file"),
         (["--model", MODEL, "--seed=-1"], "--seed=-1 must be at least 0"),

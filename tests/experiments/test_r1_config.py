@@ -27,6 +27,7 @@ from tests.helpers.paths import ROOT
         ({"final_temperature": 0.0}, "--final-temperature"),
         ({"cold_start_rows": -1}, "--cold-start-rows"),
         ({"mesh": "3x1"}, "3 devices"),
+        ({"mesh": "1x1x2"}, "no experts for an expert axis of 2"),
         ({"problems": ProblemsConfig()}, "trains a model on word-problems only: give --base"),
         ({"problems": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --problems.source"),
         ({"general": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --general.source"),

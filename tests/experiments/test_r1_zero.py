@@ -107,6 +107,10 @@ def test_another_setting_in_the_same_folder_is_refused(finished):
         (["--rl.group=many"], "expected a whole number"),
         (["--mesh=8"], "expected DATAxMODEL"),
         (
+            ["--mesh=expert:3", "--pretrain.architecture=deepseek_v3", "--pretrain.num-layers=2"],
+            "8 experts do not split over the 3 devices",
+        ),
+        (
             ["--mesh=16x1", "--rl.prompts=16", "--pretrain.batch=16"],
             "XLA_FLAGS=--xla_force_host_platform_device_count=16",
         ),

@@ -31,6 +31,8 @@ def test_meshes_larger_than_the_machine_are_skipped_unless_named(monkeypatch):
     ("settings", "message"),
     [
         ({"meshes": ("8by1",)}, "DATAxMODEL"),
+        ({"meshes": ("2x1x2",)}, "no experts for an expert axis of 2"),
+        ({"meshes": ("1x1", "expert:3"), "model": "moe-16b"}, "64 experts do not split over the 3 devices"),
         ({"meshes": ("1x1", "3x1")}, "strong scaling on 3x1: rl.microbatch=192 does not divide"),
         ({"group": 1}, "weak scaling on 1x1: rl.group=1"),
     ],
@@ -66,7 +68,7 @@ def test_the_default_mesh_of_a_plan_exists_on_any_cpu():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=plain, capture_output=True, text=True, check=False
     )
-    assert "'data': 8, 'model': 1" in done.stdout, done.stderr
+    assert "'data': 8, 'expert': 1, 'model': 1" in done.stdout, done.stderr
 
 
 def test_a_plan_has_the_bytes_of_a_device_and_the_smallest_meshes(tmp_path):

@@ -19,7 +19,7 @@ from r1jax.sampling import memory
 from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, phases, slot_bytes
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import Queue, sample_queue
-from r1jax.sharding import make_mesh, param_count, param_shapes
+from r1jax.sharding import data_devices, make_mesh, param_count, param_shapes
 from tests.helpers.paths import ROOT
 
 PLANS = ROOT / "docs" / "results"
@@ -81,6 +81,7 @@ def free(monkeypatch):
         (ROUTED, "1x1", "bfloat16", 4, 8),
         (COMPRESSED, "1x1", "bfloat16", 4, 8),
         (COMPRESSED, "1x8", "float32", 4, 16),
+        (ROUTED, "1x1x4", "float32", 4, 16),
     ],
     ids=lambda value: {SMALL: "grouped", ROUTED: "experts", COMPRESSED: "latent"}.get(value, str(value)),
 )
@@ -97,7 +98,7 @@ def test_the_estimate_is_what_a_compiled_program_takes(config, mesh, stored, pro
         request = Request(config, sampling, weights(config, stored, mesh), prompts, width, sequences)
         key = jax.eval_shape(lambda: jax.random.key(0))
         program = sample_queue.lower(request.params, queue, key, config, sampling, (), (sequences,)).compile()
-        counted = total(request, sequences // mesh.shape["data"])
+        counted = total(request, sequences // data_devices())
     found = program.memory_analysis()
     taken = found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     assert 0.9 * taken < counted < 1.4 * taken
