@@ -242,8 +242,8 @@ def smallest_mesh(work: Workload, stages: Collection[str], memory: float) -> str
     own = work.model_config().experts
 
     def fitting(devices: int) -> str | None:
-        found = (sizes for sizes in _factors(devices, 3) if sizes[2] == 1 or (own and own.number % sizes[2] == 0))
-        for sizes in sorted(found, key=lambda sizes: (sizes[1], -sizes[0])):
+        suits = (sizes for sizes in _factors(devices, 3) if sizes[2] == 1 or (own and own.number % sizes[2] == 0))
+        for sizes in sorted(suits, key=lambda sizes: (sizes[1], -sizes[0])):
             text = "x".join(str(size) for size in (*sizes[:2], *(size for size in sizes[2:] if size > 1)))
             mesh = abstract_mesh(text)
             parts = batch_devices(mesh)
