@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from r1jax.algorithms.interface import Algorithm, RolloutTokens, Values
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import Extras, hidden_states, prepare, with_scalar_head
+from r1jax.models.transformer import Extras, hidden_states, prepare, scalar_config, with_scalar_head
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import RLConfig, UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
@@ -47,7 +47,7 @@ def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> di
         rate = rl.learning_rate * learned.learning_rate_factor
         own = {field: value for field, value in vars(learned).items() if field in shared and value is not None}
         settings = replace(OptimizerConfig(), **{**shared, "learning_rate": rate, **own})
-        config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
+        config = scalar_config(model) if learned.head == "value" else model
         make = build_optimizer if holds_arrays(settings) else make_optimizer
         optimizer = make(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
         learners[name] = Learner(name, learned.updated, config, settings, optimizer)
