@@ -21,17 +21,18 @@ def completion_logprobs(
     chunk: int,
     first: int,
     experts: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array, Extras]:
+) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
 
-    Also what the forward pass computes besides. experts: [B, T, L, k] to use; None: the routers choose.
+    Also the final states [B, T, D], and what the forward pass computes besides. experts: [B, T, L, k] to use; None: the
+    routers choose.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
     h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
     pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
-    return logp, entropy, extras
+    return logp, entropy, h, extras
 
 
 @program(static_argnames=("config", "temperature", "microbatches", "chunk", "first"))

@@ -1,0 +1,121 @@
+"""The loss of multi-token prediction against sums over tokens in float64 NumPy."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.models.transformer import hidden_states, param_specs
+from r1jax.recipe.pretraining import PretrainConfig, model_config
+from r1jax.rl.config import RLConfig, check_parts
+from r1jax.sampling.processors import Sampling
+from r1jax.sharding import make_mesh, param_shardings, place
+from r1jax.training.balance import Balance
+from r1jax.training.language_model import language_model_update
+from r1jax.training.metrics import reduce_metrics
+from r1jax.training.multi_token import mtp_losses
+from tests.helpers.latent import sharp_params
+from tests.helpers.mtp import MTP, reference_states
+from tests.helpers.training import fresh
+
+TWO = dataclasses.replace(MTP, num_layers=1, experts=dataclasses.replace(MTP.experts, dense_layers=0), mtp_layers=2)
+TEXTS = [[5, 9, 2, 60, 31, 7, 7], [8, 3, 41, 12]]
+# Rows of the packed texts, as (text, place of its first token in the row); the fourth row is empty.
+ROWS = [[(0, 0), (1, 7)], [(1, 0)], [(0, 0)], []]
+
+
+def batch():
+    """The loss is on the tokens of a text from its third on, but not on its fifth."""
+    tokens, mask, segments = np.zeros((4, 13), np.int32), np.zeros((4, 12), bool), np.full((4, 12), 9, np.int32)
+    for row, placed in enumerate(ROWS):
+        for number, (text, begin) in enumerate(placed):
+            n = len(TEXTS[text])
+            tokens[row, begin : begin + n], segments[row, begin : begin + n] = TEXTS[text], number
+            mask[row, begin + 1 : begin + n - 1] = True
+            mask[row, begin + 3] = False
+    return {"tokens": tokens, "mask": mask, "segments": segments}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return sharp_params(TWO)
+
+
+@pytest.fixture(scope="module")
+def want(params):
+    """For each layer and text, the log-probabilities of all tokens by the place of the token in the text."""
+    host = jax.device_get(params)
+    found = {1: {}, 2: {}}
+    for text, tokens in enumerate(TEXTS):
+        for k, states in enumerate(reference_states(host, tokens)[1:], 1):
+            logits = states @ np.asarray(host["unembedding"], np.float64)
+            logq = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+            found[k][text] = {i + k + 1: row for i, row in enumerate(logq) if i + k + 1 < len(tokens)}
+    return found
+
+
+def counted(want, k):
+    """(row, place of the token, token, log-probabilities) of the predictions of layer k that count."""
+    for row, placed in enumerate(ROWS):
+        for text, begin in placed:
+            for at, logq in want[k][text].items():
+                if at >= 2 and at != 4:
+                    yield row, begin + at, TEXTS[text][at], logq
+
+
+def test_losses_are_those_of_the_formula(params, want):
+    data = batch()
+
+    @jax.jit
+    def losses(params, tokens, mask, segments):
+        h, _ = hidden_states(params, tokens[:, :-1], TWO, segments=segments)
+        return mtp_losses(params, h, tokens, mask, TWO, 8, segments)
+
+    values, metrics, load = jax.device_get(losses(params, **data))
+    expected, right, number = np.zeros((4, 12)), 0, 0
+    for k in (1, 2):
+        for row, at, token, logq in counted(want, k):
+            expected[row, at - 1] -= logq[token] / 2
+            right, number = right + (logq.argmax() == token), number + 1
+    np.testing.assert_allclose(values, expected, atol=2e-5)
+    assert number == sum(len(list(counted(want, k))) for k in (1, 2)) == (4 + 2 + 2 + 4) + (3 + 1 + 1 + 3)
+    got = reduce_metrics(metrics)
+    assert got["mtp_loss"] == pytest.approx(2 * expected.sum() / number, rel=1e-5)
+    assert got["mtp_accuracy"] == pytest.approx(right / number)
+    k = TWO.experts.active
+    assert load.sum(axis=1).tolist() == [k * len(list(counted(want, layer))) for layer in (1, 2)]
+
+
+def test_an_update_learns_it_on_a_mesh_in_microbatches(params, want):
+    """The bias of the routers of these layers moves, too."""
+    mesh, data, config = make_mesh("2x1"), batch(), dataclasses.replace(TWO, mtp_layers=1)
+    options = {"microbatches": 2, "chunk": 8, "balance": Balance(bias_speed=0.01), "mtp_weight": 0.3}
+    params = {**params, "mtp": jax.tree.map(lambda w: w[:1], params["mtp"])}
+    logps = [logq[token] for *_, token, logq in counted(want, 1)]
+    with jax.set_mesh(mesh):
+        spread = place(jax.device_get(params), param_shardings(param_specs(config), mesh))
+        state, optimizer, _ = fresh(spread, config, mesh=mesh)
+        found = []
+        for _ in range(2):
+            state, metrics = language_model_update(state, data, optimizer, config, **options)
+            found.append(reduce_metrics(metrics))
+    assert found[0]["mtp_loss"] == pytest.approx(-np.mean(logps), rel=1e-5)
+    assert found[0]["mtp_loss"] > found[1]["mtp_loss"]
+    moved = state.params["mtp"]["mlp"]["router_bias"] - params["mtp"]["mlp"]["router_bias"]
+    assert (np.abs(moved).max(axis=1) > 0.005).all()
+
+
+def test_a_weight_needs_layers_to_train():
+    with pytest.raises(UserError, match=r"rl.mtp-weight=0.3: the model has no layers of multi-token prediction"):
+        check_parts(RLConfig(mtp_weight=0.3), dataclasses.replace(TWO, mtp_layers=0))
+    check_parts(RLConfig(mtp_weight=0.3), TWO)
+    assert RLConfig(mtp_weight=0.3).context(Sampling()).mtp_weight == 0.3
+    with pytest.raises(UserError, match=r"mtp-weight -1\.0 must be at least 0"):
+        RLConfig(mtp_weight=-1.0)
+    with pytest.raises(UserError, match=r"mtp-layers 1 must be 0, or above 0 with --pretrain.architecture=deepseek_v3"):
+        PretrainConfig(mtp_layers=1)
+    with pytest.raises(UserError, match="mtp-weight needs mtp-layers of at least 1"):
+        PretrainConfig(architecture="deepseek_v3", mtp_weight=0.1)
+    assert model_config(PretrainConfig(architecture="deepseek_v3", mtp_layers=2), 99, 64).mtp_layers == 2
