@@ -40,3 +40,9 @@ def mtp_run(config: ModelConfig) -> Run | None:
 def cache_shapes(config: ModelConfig) -> tuple[tuple[CacheShape, ...], ...]:
     """What is kept of each token, for each layer."""
     return tuple(run.attention.cache(config) for run in runs(config) for _ in range(run.layers))
+
+
+def mtp_cache_shapes(config: ModelConfig) -> tuple[tuple[CacheShape, ...], ...]:
+    """What is kept of each token, for each layer of multi-token prediction."""
+    run = mtp_run(config)
+    return () if run is None else (run.attention.cache(config),) * run.layers

@@ -34,6 +34,13 @@ def without_mtp(params: Params, config: ModelConfig) -> tuple[Params, ModelConfi
     return {name: w for name, w in params.items() if name != "mtp"}, dataclasses.replace(config, mtp_layers=0)
 
 
+def first_mtp(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
+    """Weights and config with the first of the layers of multi-token prediction alone."""
+    if config.mtp_layers == 1:
+        return params, config
+    return {**params, "mtp": jax.tree.map(lambda w: w[:1], params["mtp"])}, dataclasses.replace(config, mtp_layers=1)
+
+
 def combined(states: jax.Array, embedded: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
     """The input [..., D] of the block of a layer, from states and embeddings [..., D]."""
     embedded = rms_norm(embedded, weights["embedding_norm"], config.norm_eps)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import Samples
 from r1jax.sharding import batch_sharding, constrain
 
 

@@ -23,7 +23,8 @@ from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sampling.sampler import DECODING_OPTIONS, is_any_of, padded_prompts, random_words
+from r1jax.sampling.sampler import DECODING_OPTIONS, padded_prompts
+from r1jax.sampling.slots import is_any_of, random_words
 from r1jax.sharding import Params, constrain
 
 CHUNK = 16  # maximum number of tokens that one call decodes

@@ -1,0 +1,115 @@
+"""Speculative decoding: the samples are those of decoding one token per step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.kernels import decode_attention
+from r1jax.kernels.decode_attention import Context
+from r1jax.models.cache import init_slot_cache, prefill
+from r1jax.models.transformer import hidden_states, param_specs
+from r1jax.sampling.block import decode_block
+from r1jax.sampling.decode import decoding_layers
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import sample
+from r1jax.sharding import make_mesh, param_shardings, place
+from tests.helpers.latent import sharp_params
+from tests.helpers.mtp import MTP
+
+CONFIG = dataclasses.replace(MTP, num_layers=1, experts=dataclasses.replace(MTP.experts, dense_layers=0))
+PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
+LIMITS = [12] * 9 + [7, 5, 1]
+
+
+def draw(params, draft, slots=5, config=CONFIG):
+    sampling = Sampling(max_tokens=12, slots=slots, draft=draft)
+    options = {"end_tokens": (3, 50), "samples_per_prompt": 4, "limits": LIMITS, "keep_routing": True}
+    return jax.device_get(sample(params, PROMPTS, config, jax.random.key(1), sampling=sampling, **options))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return sharp_params(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def plain(params):
+    return draw(params, "none")
+
+
+def check(got, plain):
+    np.testing.assert_array_equal(got.tokens, plain.tokens)
+    np.testing.assert_array_equal(got.lengths, plain.lengths)
+    np.testing.assert_array_equal(got.finish, plain.finish)
+    np.testing.assert_allclose(got.logprobs, plain.logprobs, atol=1e-5)
+    np.testing.assert_allclose(got.sampling_logprobs, plain.sampling_logprobs, atol=1e-5)
+
+
+def test_samples_are_those_of_single_steps(params, plain):
+    """Twelve sequences of three prompts in five slots, which are refilled while others go on."""
+    got = draw(params, "mtp")
+    check(got, plain)
+    np.testing.assert_array_equal(got.experts, plain.experts)
+    assert plain.proposed is None and 0 < got.accepted.sum() < got.proposed.sum()
+    # Each step but the first one of a sequence verifies a token, and an accepted one saves a step, unless it was last.
+    steps = got.proposed + 1
+    assert ((steps <= got.lengths) & (got.lengths - steps <= got.accepted)).all()
+
+
+def test_a_draft_that_knows_the_model_is_always_accepted(params):
+    """Without blocks, the next token depends on the last one alone, whose embedding the draft reads."""
+    D = CONFIG.hidden_size
+    nothing = ("output", "down", "shared_down")
+    known = jax.tree_util.tree_map_with_path(lambda path, w: 0 * w if path[-1].key in nothing else w, params)
+    own = known["mtp"] | {
+        "embedding_norm": jnp.ones((1, D)),
+        "projection": jnp.eye(2 * D, D)[None],
+        "final_norm": known["final_norm"][None],
+    }
+    known |= {"mtp": own}
+    got = draw(known, "mtp")
+    check(got, draw(known, "none"))
+    assert got.lengths.tolist() != LIMITS
+    np.testing.assert_array_equal(got.proposed, -(-(got.lengths - 1) // 2))  # one token at first, then two per step
+    np.testing.assert_array_equal(got.accepted, got.proposed)
+
+
+def test_samples_do_not_depend_on_the_mesh(params, plain):
+    mesh = make_mesh("2x2")
+    with jax.set_mesh(mesh):
+        spread = place(jax.device_get(params), param_shardings(param_specs(CONFIG), mesh))
+        check(draw(spread, "mtp", slots=6), plain)
+
+
+def test_a_block_of_tokens_has_the_states_of_whole_sequences(tiny_config, tiny_params, monkeypatch):
+    """Grouped attention with biases and normalised heads; three tokens a pass, over a cache read in chunks of four."""
+    monkeypatch.setattr(decode_attention, "RING_CHUNK", 4)
+    config = dataclasses.replace(tiny_config, num_layers=1, attention_bias=True, qk_norm=True)
+    params = sharp_params(config)
+    tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 15))
+    lengths, m = np.array([3, 5]), 3  # of the prompts
+    states = jax.jit(hidden_states, static_argnums=2)(params, tokens, config)[0]
+    prefix = prefill(params, jnp.asarray(tokens[:, :5]), config, 2)
+    layers, cache = decoding_layers(params, config), init_slot_cache(2, 10, config, mtp=False)
+    block = jax.jit(decode_block, static_argnums=6)
+    age = np.array([0, 0])
+    for step in (3, 1, 2):  # how many of the three tokens count
+        at = (lengths + age)[:, None] + np.arange(m)
+        context = Context(jnp.arange(2), jnp.asarray(lengths), jnp.asarray(age))
+        guessed = np.where(np.arange(m) < step, tokens[np.arange(2)[:, None], at], 1)
+        got, cache, _ = block(params, layers, guessed, prefix, cache, context, config)
+        want = states[np.arange(2)[:, None], at]
+        np.testing.assert_allclose(got[:, :step], want[:, :step], atol=2e-5)
+        age = age + step
+
+
+def test_a_draft_needs_its_layer(params):
+    without = dataclasses.replace(CONFIG, mtp_layers=0)
+    with pytest.raises(UserError, match=r"sampling\.draft=mtp: the model has no layer of multi-token prediction"):
+        draw(params, "mtp", config=without)
+    with pytest.raises(UserError, match="draft ngram is not one of none, mtp"):
+        Sampling(draft="ngram")
