@@ -58,7 +58,7 @@ def policy_sums(
     if batch.experts is not None:
         sums["router_disagreement"] = router_disagreement(extras, batch.experts, mask)
     values, added = with_balance_loss(values, extras, mask, config, context.balance)
-    load = expert_load(extras, mask)
+    mtp_load = None
     if config.mtp_layers and enabled(context.mtp_weight):
         fixed = jax.lax.stop_gradient((params, h))
         further, found, mtp_load = mtp_losses(
@@ -71,11 +71,11 @@ def policy_sums(
             temperature=context.temperature,
             first=batch.first,
         )
-        values, added, load = values + context.mtp_weight * further, added | found, join_loads(load, mtp_load)
+        values, added = values + context.mtp_weight * further, added | found
     if added:
         loss, _ = algorithm.reduce(values, mask, context.max_tokens)
     largest = {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()}
-    return loss, (count, sums | added, largest, load)
+    return loss, (count, sums | added, largest, join_loads(expert_load(extras, mask), mtp_load))
 
 
 @program(static_argnames=("algorithm", "context", "minibatches"))

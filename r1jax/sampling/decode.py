@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +19,15 @@ from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.transformer import embed
 from r1jax.sharding import Params, constrain
+
+
+@flax.struct.dataclass
+class Weights:
+    """Weights in config.dtype, in the layouts that prefill and decoding read."""
+
+    params: Params
+    layers: tuple[Params, ...]  # decoding_layers
+    output: jax.Array  # [D, V], unembedding
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:

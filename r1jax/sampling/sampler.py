@@ -26,7 +26,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
-from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import Queue, Samples, State, is_any_of, narrow, random_words, record, refill, start
@@ -188,14 +188,15 @@ def _sample_queue(
     keep_routing: bool,
 ) -> Samples:
     drafts = sampling.draft != "none"
+    weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
     prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape), keep_routing, drafts)
     N, M = queue.prompt_of.shape[0], sampling.max_tokens
     if drafts:
-        step = verifying_step(params, queue, prefix, key, config, sampling, end_tokens)
+        step = verifying_step(weights, queue, prefix, key, config, sampling, end_tokens)
         cache = init_slot_cache(widths[0], M, config, mtp=True)
         state = start(queue, prefix, cache, config, sampling, widths[0], PROPOSALS)
     else:
-        step = _single_step(params, queue, prefix, key, config, sampling, end_tokens)
+        step = _single_step(weights, queue, prefix, key, config, sampling, end_tokens)
         state = start(queue, prefix, init_ring(widths[0], M, config), config, sampling, widths[0])
 
     def live(state: State) -> jax.Array:
@@ -208,7 +209,7 @@ def _sample_queue(
 
 
 def _single_step(
-    params: Params,
+    weights: Weights,
     queue: Queue,
     prefix: Prefix,
     key: jax.Array,
@@ -217,7 +218,7 @@ def _single_step(
     end_tokens: tuple[int, ...],
 ) -> Callable[[State], State]:
     """The function that decodes one token per slot."""
-    layers, output = decoding_layers(params, config), unembedding(params, config)
+    params, layers, output = weights.params, weights.layers, weights.output
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:

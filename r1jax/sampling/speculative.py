@@ -25,12 +25,12 @@ from r1jax.models.layers import mtp_run
 from r1jax.models.mtp import combined
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import embed, unembedding
+from r1jax.models.transformer import embed
 from r1jax.sampling.block import block_layer, block_rotation, decode_block
-from r1jax.sampling.decode import decoding_layer, decoding_layers
+from r1jax.sampling.decode import Weights, decoding_layer
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import END, LENGTH, NONE, Queue, Samples, State, is_any_of, random_words, refill
-from r1jax.sharding import Params, constrain
+from r1jax.sharding import constrain
 
 PROPOSALS = 1  # tokens that the layer of multi-token prediction proposes
 
@@ -50,7 +50,7 @@ Propose = Callable[[jax.Array, jax.Array, jax.Array, SlotCache, Context, jax.Arr
 
 
 def verifying_step(
-    params: Params,
+    weights: Weights,
     queue: Queue,
     prefix: Prefix,
     key: jax.Array,
@@ -62,8 +62,8 @@ def verifying_step(
 
     Of the m tokens that it draws, a slot keeps the first, and each further one while the proposals before it are right.
     """
-    layers, output = decoding_layers(params, config), unembedding(params, config)
-    propose = mtp_draft(params, prefix, config, sampling)
+    params, layers, output = weights.params, weights.layers, weights.output
+    propose = mtp_draft(weights, prefix, config, sampling)
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
@@ -106,9 +106,9 @@ def verifying_step(
     return step
 
 
-def mtp_draft(params: Params, prefix: Prefix, config: ModelConfig, sampling: Sampling) -> Propose:
+def mtp_draft(weights: Weights, prefix: Prefix, config: ModelConfig, sampling: Sampling) -> Propose:
     """The draft of the first layer of multi-token prediction, whose cache follows those of the decoder's layers."""
-    run, output = mtp_run(config), unembedding(params, config)
+    run, params, output = mtp_run(config), weights.params, weights.output
     assert run is not None
     layer = decoding_layer(params, run, 0, config)
 

@@ -21,7 +21,7 @@ from r1jax.models.cache import Prefix, Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, unembedding
-from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import DECODING_OPTIONS, padded_prompts
 from r1jax.sampling.slots import is_any_of, random_words
@@ -30,15 +30,6 @@ from r1jax.sharding import Params, constrain
 CHUNK = 16  # maximum number of tokens that one call decodes
 NARROWEST = 128  # minimum padded width of a prompt
 _CHUNK_SECONDS = 0.1  # a call decodes about as many tokens as this time allows
-
-
-@flax.struct.dataclass
-class Weights:
-    """Weights in config.dtype, in the layouts that prefill and decoding read."""
-
-    params: Params
-    layers: tuple[Params, ...]  # decoding_layers
-    output: jax.Array  # [D, V], unembedding
 
 
 @flax.struct.dataclass
