@@ -14,14 +14,17 @@ from r1jax.models.cache import init_slot_cache, prefill
 from r1jax.models.transformer import hidden_states, param_specs
 from r1jax.sampling.block import decode_block
 from r1jax.sampling.decode import decoding_layers
+from r1jax.sampling.memory import Request, slot_bytes
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.sampling.stream import stream
 from r1jax.sharding import make_mesh, param_shardings, place
 from tests.helpers.latent import sharp_params
 from tests.helpers.mtp import MTP
 
 CONFIG = dataclasses.replace(MTP, num_layers=1, experts=dataclasses.replace(MTP.experts, dense_layers=0))
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
+DRAFTS = ("none", "mtp")
 LIMITS = [12] * 9 + [7, 5, 1]
 
 
@@ -113,3 +116,16 @@ def test_a_draft_needs_its_layer(params):
         draw(params, "mtp", config=without)
     with pytest.raises(UserError, match="draft ngram is not one of none, mtp"):
         Sampling(draft="ngram")
+    options = {"sampling": Sampling(draft="mtp"), "end_tokens": (), "limit": 9}
+    with pytest.raises(UserError, match=r"sampling\.draft=mtp is not supported for a stream of tokens"):
+        next(stream(None, [1], CONFIG, None, **options))
+
+
+def test_the_draft_has_a_cache_too(params):
+    """The estimate counts it beside those of the decoder's layers, and the logits of two tokens."""
+    plain, drafting = (
+        slot_bytes(Request(CONFIG, Sampling(max_tokens=600, draft=draft), params, 1, 4, 8), 3) for draft in DRAFTS
+    )
+    cache = jax.eval_shape(lambda: init_slot_cache(3, 600, CONFIG, mtp=True))
+    assert drafting["cache"] == 2 * plain["cache"] == sum(4 * x.size for x in jax.tree.leaves(cache))
+    assert drafting["logits"] == 2 * plain["logits"]
