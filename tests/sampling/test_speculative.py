@@ -11,12 +11,14 @@ from r1jax.errors import UserError
 from r1jax.kernels import decode_attention
 from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import init_slot_cache, prefill
+from r1jax.models.mtp import ahead, mtp_states
 from r1jax.models.transformer import hidden_states, param_specs
 from r1jax.sampling.block import decode_block
 from r1jax.sampling.decode import decoding_layers
 from r1jax.sampling.memory import Request, slot_bytes
-from r1jax.sampling.processors import Sampling
+from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.sampler import sample
+from r1jax.sampling.slots import random_words
 from r1jax.sampling.stream import stream
 from r1jax.sharding import make_mesh, param_shardings, place
 from tests.helpers.latent import sharp_params
@@ -61,6 +63,33 @@ def test_samples_are_those_of_single_steps(params, plain):
     # Each step but the first one of a sequence verifies a token, and an accepted one saves a step, unless it was last.
     steps = got.proposed + 1
     assert ((steps <= got.lengths) & (got.lengths - steps <= got.accepted)).all()
+
+
+def test_proposals_are_those_of_the_layer_over_whole_texts(params):
+    """Also those after a prompt, whose states come from prefill."""
+    got = draw(params, "mtp")
+    starts = np.repeat([len(prompt) for prompt in PROMPTS], 4)
+    texts = np.zeros((12, 17), np.int32)
+    for i, n in enumerate(got.lengths):
+        texts[i, : starts[i] + n] = [*PROMPTS[i // 4], *got.tokens[i, :n]]
+    places = np.arange(1, 12)  # in the completion; the first token has no proposal
+
+    @jax.jit
+    def proposed(texts):
+        h, _ = hidden_states(params, texts, CONFIG)
+        (states,), _ = mtp_states(params, h, ahead(texts, 1), CONFIG)
+        before = states[np.arange(12)[:, None], starts[:, None] + places - 2]
+        logits = (before @ params["unembedding"]).reshape(12 * 11, -1)
+        words = random_words(jax.random.key(1), np.repeat(np.arange(12), 11), np.tile(places, 12))
+        return sample_token(logits, words, Sampling())[0].reshape(12, 11)
+
+    right = np.asarray(proposed(texts)) == got.tokens[:, 1:]
+    for i, n in enumerate(got.lengths):
+        verified, accepted, place = 0, 0, 1
+        while place < n:
+            verified, accepted = verified + 1, accepted + right[i, place - 1]
+            place += 1 + right[i, place - 1]
+        assert (verified, accepted) == (got.proposed[i], got.accepted[i])
 
 
 def test_a_draft_that_knows_the_model_is_always_accepted(params):

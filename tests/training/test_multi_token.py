@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
+from r1jax.models.mtp import mtp_states
 from r1jax.models.transformer import hidden_states, param_specs
 from r1jax.recipe.pretraining import PretrainConfig, model_config
 from r1jax.rl.config import RLConfig, check_parts
@@ -71,9 +72,10 @@ def test_losses_are_those_of_the_formula(params, want):
     @jax.jit
     def losses(params, tokens, mask, segments):
         h, _ = hidden_states(params, tokens[:, :-1], TWO, segments=segments)
-        return mtp_losses(params, h, tokens, mask, TWO, 8, segments)
+        _, extras = mtp_states(params, h, tokens[:, 1:], TWO, segments)
+        return *mtp_losses(params, h, tokens, mask, TWO, 8, segments), extras.routing[0].experts
 
-    values, metrics, load = jax.device_get(losses(params, **data))
+    values, metrics, load, experts = jax.device_get(losses(params, **data))
     expected, right, number = np.zeros((4, 12)), 0, 0
     for k in (1, 2):
         for row, at, token, logq in counted(want, k):
@@ -84,8 +86,9 @@ def test_losses_are_those_of_the_formula(params, want):
     got = reduce_metrics(metrics)
     assert got["mtp_loss"] == pytest.approx(2 * expected.sum() / number, rel=1e-5)
     assert got["mtp_accuracy"] == pytest.approx(right / number)
-    k = TWO.experts.active
-    assert load.sum(axis=1).tolist() == [k * len(list(counted(want, layer))) for layer in (1, 2)]
+    for k in (1, 2):  # the experts of the state from which a token is predicted
+        used = np.concatenate([experts[k - 1, row, at - 1 - k] for row, at, *_ in counted(want, k)])
+        assert load[k - 1].tolist() == np.bincount(used, minlength=8).tolist()
 
 
 def test_an_update_learns_it_on_a_mesh_in_microbatches(params, want):
