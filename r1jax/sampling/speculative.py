@@ -155,7 +155,6 @@ def _record(
     )
     finished = jnp.where(done, state.sequence, N)
     by_end = (counts & ended).any(axis=1)
-    asked = state.proposed != NONE
     return dataclasses.replace(
         old,
         tokens=tokens,
@@ -164,6 +163,6 @@ def _record(
         lengths=old.lengths.at[finished].set(state.age + number, mode="drop"),
         finish=old.finish.at[finished].set(jnp.where(by_end, END, LENGTH), mode="drop"),
         steps=state.step + 1,
-        proposed=old.proposed.at[state.sequence].add(asked.sum(axis=1), mode="drop"),
-        accepted=old.accepted.at[state.sequence].add((asked * right).sum(axis=1), mode="drop"),
+        proposed=old.proposed.at[state.sequence].add((state.proposed != NONE).sum(axis=1), mode="drop"),
+        accepted=old.accepted.at[state.sequence].add(right.sum(axis=1), mode="drop"),
     )

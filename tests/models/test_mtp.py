@@ -12,7 +12,7 @@ from r1jax.models.transformer import hidden_states, param_specs, scalar_config
 from tests.helpers.latent import sharp_params
 from tests.helpers.mtp import MTP, reference_states
 
-TWO = dataclasses.replace(MTP, num_layers=1, experts=dataclasses.replace(MTP.experts, dense_layers=0), mtp_layers=2)
+TWO = dataclasses.replace(MTP, num_layers=1, experts=None, mtp_layers=2)
 TEXTS = [[5, 9, 2, 60, 31, 7, 7], [8, 3, 41, 12]]
 
 

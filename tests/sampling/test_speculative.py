@@ -54,9 +54,20 @@ def check(got, plain):
     np.testing.assert_allclose(got.sampling_logprobs, plain.sampling_logprobs, atol=1e-5)
 
 
-def test_samples_are_those_of_single_steps(params, plain):
-    """Twelve sequences of three prompts in five slots, which are refilled while others go on."""
-    got = draw(params, "mtp")
+@pytest.fixture(scope="module")
+def drafted(params):
+    return draw_on_mesh(params)
+
+
+def draw_on_mesh(params):
+    mesh = make_mesh("2x2")
+    with jax.set_mesh(mesh):
+        return draw(place(jax.device_get(params), param_shardings(param_specs(CONFIG), mesh)), "mtp", slots=6)
+
+
+def test_samples_are_those_of_single_steps_without_a_mesh(plain, drafted):
+    """Twelve sequences of three prompts in six slots, which are refilled while others go on."""
+    got = drafted
     check(got, plain)
     np.testing.assert_array_equal(got.experts, plain.experts)
     assert plain.proposed is None and 0 < got.accepted.sum() < got.proposed.sum()
@@ -65,9 +76,9 @@ def test_samples_are_those_of_single_steps(params, plain):
     assert ((steps <= got.lengths) & (got.lengths - steps <= got.accepted)).all()
 
 
-def test_proposals_are_those_of_the_layer_over_whole_texts(params):
+def test_proposals_are_those_of_the_layer_over_whole_texts(params, drafted):
     """Also those after a prompt, whose states come from prefill."""
-    got = draw(params, "mtp")
+    got = drafted
     starts = np.repeat([len(prompt) for prompt in PROMPTS], 4)
     texts = np.zeros((12, 17), np.int32)
     for i, n in enumerate(got.lengths):
@@ -77,13 +88,16 @@ def test_proposals_are_those_of_the_layer_over_whole_texts(params):
     @jax.jit
     def proposed(texts):
         h, _ = hidden_states(params, texts, CONFIG)
-        (states,), _ = mtp_states(params, h, ahead(texts, 1), CONFIG)
+        (states,), extras = mtp_states(params, h, ahead(texts, 1), CONFIG, with_cache=True)
         before = states[np.arange(12)[:, None], starts[:, None] + places - 2]
         logits = (before @ params["unembedding"]).reshape(12 * 11, -1)
         words = random_words(jax.random.key(1), np.repeat(np.arange(12), 11), np.tile(places, 12))
-        return sample_token(logits, words, Sampling())[0].reshape(12, 11)
+        prefix = prefill(params, texts[:, :5], CONFIG, 4, mtp=True).layers[-1][0]
+        return sample_token(logits, words, Sampling())[0].reshape(12, 11), prefix, extras.cache[0][0][0]
 
-    right = np.asarray(proposed(texts)) == got.tokens[:, 1:]
+    tokens, prefix, whole = proposed(texts)
+    np.testing.assert_allclose(prefix[:, :4], whole[:, :4], atol=1e-5)
+    right = np.asarray(tokens) == got.tokens[:, 1:]
     for i, n in enumerate(got.lengths):
         verified, accepted, place = 0, 0, 1
         while place < n:
@@ -103,18 +117,11 @@ def test_a_draft_that_knows_the_model_is_always_accepted(params):
         "final_norm": known["final_norm"][None],
     }
     known |= {"mtp": own}
-    got = draw(known, "mtp")
+    got = draw_on_mesh(known)
     check(got, draw(known, "none"))
     assert got.lengths.tolist() != LIMITS
     np.testing.assert_array_equal(got.proposed, -(-(got.lengths - 1) // 2))  # one token at first, then two per step
     np.testing.assert_array_equal(got.accepted, got.proposed)
-
-
-def test_samples_do_not_depend_on_the_mesh(params, plain):
-    mesh = make_mesh("2x2")
-    with jax.set_mesh(mesh):
-        spread = place(jax.device_get(params), param_shardings(param_specs(CONFIG), mesh))
-        check(draw(spread, "mtp", slots=6), plain)
 
 
 def test_a_block_of_tokens_has_the_states_of_whole_sequences(tiny_config, tiny_params, monkeypatch):
@@ -125,8 +132,13 @@ def test_a_block_of_tokens_has_the_states_of_whole_sequences(tiny_config, tiny_p
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 15))
     lengths, m = np.array([3, 5]), 3  # of the prompts
     states = jax.jit(hidden_states, static_argnums=2)(params, tokens, config)[0]
-    prefix = prefill(params, jnp.asarray(tokens[:, :5]), config, 2)
-    layers, cache = decoding_layers(params, config), init_slot_cache(2, 10, config, mtp=False)
+
+    @jax.jit
+    def start(params, tokens):
+        prefix = prefill(params, tokens[:, :5], config, 2)
+        return prefix, decoding_layers(params, config), init_slot_cache(2, 10, config, mtp=False)
+
+    prefix, layers, cache = start(params, tokens)
     block = jax.jit(decode_block, static_argnums=6)
     age = np.array([0, 0])
     for step in (3, 1, 2):  # how many of the three tokens count

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,9 +13,9 @@ from r1jax.models.transformer import hidden_states, param_specs
 from r1jax.recipe.pretraining import PretrainConfig, model_config
 from r1jax.rl.config import RLConfig, check_parts
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import make_mesh, param_shardings, place
-from r1jax.training.balance import Balance
-from r1jax.training.language_model import language_model_update
+from r1jax.sharding import batch_sharding, make_mesh, param_shardings, place
+from r1jax.training.balance import move_bias
+from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.metrics import reduce_metrics
 from r1jax.training.multi_token import mtp_losses
 from tests.helpers.latent import sharp_params
@@ -22,6 +23,7 @@ from tests.helpers.mtp import MTP, reference_states
 from tests.helpers.training import fresh
 
 TWO = dataclasses.replace(MTP, num_layers=1, experts=dataclasses.replace(MTP.experts, dense_layers=0), mtp_layers=2)
+ONE = dataclasses.replace(TWO, mtp_layers=1)
 TEXTS = [[5, 9, 2, 60, 31, 7, 7], [8, 3, 41, 12]]
 # Rows of the packed texts, as (text, place of its first token in the row); the fourth row is empty.
 ROWS = [[(0, 0), (1, 7)], [(1, 0)], [(0, 0)], []]
@@ -66,16 +68,19 @@ def counted(want, k):
                     yield row, begin + at, TEXTS[text][at], logq
 
 
-def test_losses_are_those_of_the_formula(params, want):
-    data = batch()
+def test_losses_are_those_of_the_formula_on_a_mesh(params, want):
+    mesh = make_mesh("2x2")
 
     @jax.jit
-    def losses(params, tokens, mask, segments):
+    def losses(params, batch):
+        tokens, mask, segments = batch["tokens"], batch["mask"], batch["segments"]
         h, _ = hidden_states(params, tokens[:, :-1], TWO, segments=segments)
         _, extras = mtp_states(params, h, tokens[:, 1:], TWO, segments)
         return *mtp_losses(params, h, tokens, mask, TWO, 8, segments), extras.routing[0].experts
 
-    values, metrics, load, experts = jax.device_get(losses(params, **data))
+    with jax.set_mesh(mesh):
+        spread = place(jax.device_get(params), param_shardings(param_specs(TWO), mesh))
+        values, metrics, load, experts = jax.device_get(losses(spread, jax.device_put(batch(), batch_sharding())))
     expected, right, number = np.zeros((4, 12)), 0, 0
     for k in (1, 2):
         for row, at, token, logq in counted(want, k):
@@ -91,23 +96,32 @@ def test_losses_are_those_of_the_formula(params, want):
         assert load[k - 1].tolist() == np.bincount(used, minlength=8).tolist()
 
 
-def test_an_update_learns_it_on_a_mesh_in_microbatches(params, want):
-    """The bias of the routers of these layers moves, too."""
-    mesh, data, config = make_mesh("2x1"), batch(), dataclasses.replace(TWO, mtp_layers=1)
-    options = {"microbatches": 2, "chunk": 8, "balance": Balance(bias_speed=0.01), "mtp_weight": 0.3}
-    params = {**params, "mtp": jax.tree.map(lambda w: w[:1], params["mtp"])}
-    logps = [logq[token] for *_, token, logq in counted(want, 1)]
-    with jax.set_mesh(mesh):
-        spread = place(jax.device_get(params), param_shardings(param_specs(config), mesh))
-        state, optimizer, _ = fresh(spread, config, mesh=mesh)
-        found = []
-        for _ in range(2):
-            state, metrics = language_model_update(state, data, optimizer, config, **options)
-            found.append(reduce_metrics(metrics))
-    assert found[0]["mtp_loss"] == pytest.approx(-np.mean(logps), rel=1e-5)
-    assert found[0]["mtp_loss"] > found[1]["mtp_loss"]
-    moved = state.params["mtp"]["mlp"]["router_bias"] - params["mtp"]["mlp"]["router_bias"]
-    assert (np.abs(moved).max(axis=1) > 0.005).all()
+@pytest.fixture(scope="module")
+def one(params):
+    return {**params, "mtp": jax.tree.map(lambda w: w[:1], params["mtp"])}
+
+
+def test_the_loss_of_a_language_model_includes_it(one):
+    """With its weight, per token of the mask. Traced only, an update in microbatches has its metrics."""
+    data = batch()
+    sums = jax.jit(lambda p, w: cross_entropy_sums(p, data, ONE, 8, mtp_weight=w), static_argnums=1)
+    (plain, _), (loss, (count, (metrics, load))) = sums(one, 0.0), sums(one, 0.3)
+    further, number = metrics["mtp_loss"]
+    assert loss == pytest.approx(float(plain + 0.3 * further), rel=1e-5)
+    assert count == number == data["mask"].sum() and load.shape == (2, 8)
+
+    def updated(weight):
+        state, optimizer, _ = fresh(one, ONE)
+        return jax.eval_shape(lambda: language_model_update(state, data, optimizer, ONE, 2, 8, mtp_weight=weight))[1]
+
+    assert updated(0.3).keys() - updated(0.0).keys() == {"mtp_loss", "mtp_accuracy"}
+
+
+def test_the_bias_of_its_routers_moves_if_its_load_is_known(one):
+    load = jnp.array([[0.0, 9, 4, 4, 4, 4, 4, 3], [9, 0, 4, 4, 4, 4, 4, 3]])
+    for rows, moves in ((2, [-0.25, 0.25, 0, 0, 0, 0, 0, 0.25]), (1, [0.0] * 8)):
+        moved = move_bias(one, load[:rows], ONE, 0.25, jnp.array(True))["mtp"]["mlp"]["router_bias"]
+        np.testing.assert_allclose(moved - one["mtp"]["mlp"]["router_bias"], [moves], atol=1e-6)
 
 
 def test_a_weight_needs_layers_to_train():
