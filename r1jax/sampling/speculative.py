@@ -85,8 +85,8 @@ def verifying_step(
         right = jnp.cumprod(token[:, :-1] == state.proposed, axis=1, dtype=jnp.int32)
         ended = is_any_of(token, end_tokens)
         last = (ended | (places + 1 >= queue.limits[row][:, None])).astype(jnp.int32)
-        open_ = jnp.cumsum(last, axis=1) == last  # no token before is the last one
-        counts = jnp.pad(right, ((0, 0), (1, 0)), constant_values=1).astype(bool) & open_
+        unfinished = jnp.cumsum(last, axis=1) == last  # no token before is the last one
+        counts = jnp.pad(right, ((0, 0), (1, 0)), constant_values=1).astype(bool) & unfinished
         number = counts.sum(axis=1)
         done = (state.sequence < N) & (counts & (last > 0)).any(axis=1)
         samples = _record(state, (token, logprob, sampling_logprob), counts, done, ended, right)
