@@ -17,7 +17,6 @@ from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import index_type
-from r1jax.models.kinds import CacheShape
 from r1jax.models.layers import cache_shapes, mtp_cache_shapes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
@@ -78,12 +77,14 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     spread = rows // data_devices() if own == 1 and rows % data_devices() == 0 else rows
     token = 6 * config.hidden_size + _feed_forward_numbers(config) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
-    row = request.sampling.max_tokens * 12 + (8 if _drafts(request) else 0)
+    row = request.sampling.max_tokens * 12
+    if request.sampling.draft != "none":
+        row += 8  # the number of proposed and of accepted tokens
     if request.keep_routing:
         row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
     return {
         "weights": _weight_bytes(request),
-        "prompts": (computed + prompts) * width * _entry(request),
+        "prompts": (computed + prompts) * width * (_entry(config) + _draft_entry(request)),
         "prefill": spread * width * (token * size + scores),
         "results": (request.sequences + request.sequences // own) * row,
     }
@@ -98,17 +99,17 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens)
-    block = 2 if _drafts(request) else 1  # tokens of a slot in one step
-    logits = block * 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
-    activations = block * size * (6 * config.hidden_size + _feed_forward_numbers(config))
-    gathered = 2 * request.width * _size(config) * _numbers(cache_shapes(config)[:1])
-    scores = block * 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
+    logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
+    activations = size * (6 * config.hidden_size + _feed_forward_numbers(config))
+    gathered = 2 * request.width * _entry(config) // config.num_layers
+    scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
-    results = block * 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
+    results = 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
+    block = 1 if sampling.draft == "none" else 2  # tokens of a slot in one step
     return {
-        "cache": sum(phases(slots)[:2]) * ring * _entry(request),
-        "logits": slots * (logits + activations),
-        "attention": 0 if has_kernel(config) and block == 1 else slots * (gathered + scores + results),
+        "cache": sum(phases(slots)[:2]) * ring * (_entry(config) + _draft_entry(request)),
+        "logits": slots * block * (logits + activations),
+        "attention": 0 if has_kernel(config) and block == 1 else slots * (gathered + block * (scores + results)),
     }
 
 
@@ -221,20 +222,17 @@ def _attention_numbers(config: ModelConfig) -> int:
     return compressed + heads * (3 * max(config.head_dim, own.value_dim) + own.nope_dim + own.value_dim)
 
 
-def _drafts(request: Request) -> bool:
-    return request.sampling.draft != "none"
+def _entry(config: ModelConfig) -> int:
+    """Bytes of what is kept of one token in all layers on a device."""
+    return _size(config) * sum(
+        _shard(shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer
+    )
 
 
-def _entry(request: Request) -> int:
-    """Bytes of what is kept of one token in all layers on a device, those of a draft included."""
-    config = request.config
-    draft = mtp_cache_shapes(config)[:1] if _drafts(request) else ()
-    return _size(config) * _numbers(cache_shapes(config) + draft)
-
-
-def _numbers(layers: tuple[tuple[CacheShape, ...], ...]) -> int:
-    """Numbers that are kept of one token in these layers on a device."""
-    return sum(_shard(shape.heads or 1) * shape.width for layer in layers for shape in layer)
+def _draft_entry(request: Request) -> int:
+    """Bytes of what the layer of the draft keeps of one token on a device."""
+    layers = mtp_cache_shapes(request.config)[:1] if request.sampling.draft != "none" else ()
+    return _size(request.config) * sum(_shard(shape.heads or 1) * shape.width for layer in layers for shape in layer)
 
 
 def _routing_bytes(config: ModelConfig) -> int:
