@@ -49,6 +49,7 @@ from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
+from r1jax.sampling.speculative import check_draft
 from r1jax.sharding import parse_mesh
 from r1jax.training.loop import SaveConfig
 
@@ -158,6 +159,7 @@ def check(config: RecipeConfig) -> None:
     mixtures = parse_routes(routes(config, config.language_weight, general=True))
     check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
     rule_specs(mixtures, JUDGES)
+    check_draft(config.sampling, recipe_model(config))
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")

@@ -54,6 +54,7 @@ from r1jax.rewards.scores import Scorer
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
+from r1jax.sampling.speculative import check_draft
 from r1jax.seeds import stage_key
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.tokenizer import Tokenizer
@@ -159,6 +160,7 @@ def check(config: Config) -> None:
             )
         if template.chat:
             raise UserError(f"--template={template.name} needs a chat model: give --base, or --template=think")
+    check_draft(config.sampling, base_model(config))
     context = base_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(

@@ -65,6 +65,8 @@ def check_arms(configs: Sequence[AblationConfig], problems: ProblemSet) -> None:
     for config in configs:
         spec = loop_spec(config)
         check_run(config.rl, config.sampling, data_axis=1)
+        if config.sampling.draft != "none":
+            raise UserError(f"sampling.draft={config.sampling.draft} is not supported in an ablation: leave it out")
         if config.sampling.slots:
             raise UserError(
                 f"sampling.slots={config.sampling.slots} has no effect in an ablation, whose program decodes all "

@@ -16,7 +16,7 @@ from r1jax.ablation.text import TokenCodes, answers, completion_codes, well_form
 from r1jax.data.text.template import TEMPLATES, Template
 from r1jax.errors import UserError
 from r1jax.rewards.config import RewardSpec
-from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import Samples
 
 # (text [B, C], samples, expected answers of the B samples, template) -> [B] float32
 _Rule = Callable[[jax.Array, Samples, Expected, Template], jax.Array]

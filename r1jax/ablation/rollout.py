@@ -19,7 +19,7 @@ from r1jax.ablation.text import TokenCodes
 from r1jax.algorithms.advantages import groups_with_spread
 from r1jax.models.config import ModelConfig
 from r1jax.rl.batch import Batch
-from r1jax.sampling.sampler import LENGTH, Samples
+from r1jax.sampling.slots import LENGTH, Samples
 from r1jax.sharding import Params
 
 

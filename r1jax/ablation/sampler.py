@@ -18,7 +18,7 @@ from r1jax.models.transformer import cast, unembedding
 from r1jax.sampling.decode import decode_step, decoding_layers
 from r1jax.sampling.memory import prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sampling.sampler import END, LENGTH, Samples, is_any_of, random_words
+from r1jax.sampling.slots import END, LENGTH, Samples, is_any_of, random_words
 from r1jax.sharding import Params
 
 ARMS = "arms"  # name of the axis of vmap

@@ -114,12 +114,12 @@ def check_algorithm(spec: LoopSpec) -> None:
     """Raises UserError for settings of reinforcement learning that an ablation cannot have.
 
     These are an algorithm that reads a reward that is not given, a learned model that starts from a checkpoint, the
-    replay of routing, and packed sequences.
+    replay of routing, packed sequences, and the loss of multi-token prediction.
     """
-    if spec.rl.pack:
-        raise UserError("rl.pack: not in an ablation: leave it out, or train with the ordinary loop")
-    if spec.rl.replay_routing:
-        raise UserError("rl.replay-routing: not in an ablation: leave it out, or train with the ordinary loop")
+    for name in ("replay_routing", "pack", "mtp_weight"):
+        if getattr(spec.rl, name):
+            flag = f"rl.{name.replace('_', '-')}"
+            raise UserError(f"{flag}: not in an ablation: leave it out, or train with the ordinary loop")
     check_rules(spec.rl.algorithm, [reward.name for reward in spec.rewards])
     for name, model in spec.rl.algorithm.learned.items():
         if model.start:

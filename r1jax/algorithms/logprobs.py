@@ -38,6 +38,24 @@ def token_logprobs(
     Returns:
       logp [B, T] and entropy [B, T], float32.
     """
+    logp, entropy = _of_tokens(hidden, unembedding, targets, temperature, chunk, ranked=False)
+    return logp, entropy
+
+
+def token_predictions(
+    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, temperature: float = 1.0, chunk: int = 2048
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target, as token_logprobs, and 1 if no other token is more likely, else 0.
+
+    Both are [B, T] float32. The gradient is that of the log-probability.
+    """
+    logp, _, best = _of_tokens(hidden, unembedding, targets, temperature, chunk, ranked=True)
+    return logp, best
+
+
+def _of_tokens(
+    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, temperature: float, chunk: int, ranked: bool
+) -> tuple[jax.Array, ...]:
     chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, targets], 2)
     B, T, _ = hidden.shape
@@ -53,9 +71,8 @@ def token_logprobs(
     def join(x: jax.Array) -> jax.Array:
         return jnp.moveaxis(x, 0, 1).reshape(B, n * columns)[:, :T]
 
-    pair: Any = _chunked(split(hidden), unembedding, split(targets), temperature)
-    logp, entropy = pair
-    return join(logp), join(entropy)
+    found: Any = _chunked(split(hidden), unembedding, split(targets), temperature, ranked)
+    return tuple(join(x) for x in found)
 
 
 def _logits(hidden: jax.Array, unembedding: jax.Array, temperature: float) -> jax.Array:
@@ -73,12 +90,12 @@ def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
     return targets[..., None] == jnp.arange(vocab)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(hidden, unembedding, targets, temperature):  # [n, B, C, D], [D, V], [n, B, C]
-    return _chunked_forward(hidden, unembedding, targets, temperature)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _chunked(hidden, unembedding, targets, temperature, ranked):  # [n, B, C, D], [D, V], [n, B, C]
+    return _chunked_forward(hidden, unembedding, targets, temperature, ranked)[0]
 
 
-def _chunked_forward(hidden, unembedding, targets, temperature):
+def _chunked_forward(hidden, unembedding, targets, temperature, ranked):
     gathered = _gathered(unembedding)
 
     def one(chunk):
@@ -90,15 +107,17 @@ def _chunked_forward(hidden, unembedding, targets, temperature):
         weights = jnp.exp(z)
         total = weights.sum(axis=-1)
         log_total = jnp.log(total)
-        logp = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1) - log_total
+        own = jnp.sum(jnp.where(_is_target(y, z.shape[-1]), z, 0.0), axis=-1)
+        logp = own - log_total
         entropy = log_total - jnp.sum(weights * z, axis=-1) / total
-        return logp, entropy, top + log_total
+        found = (logp, entropy, (own >= 0).astype(jnp.float32)) if ranked else (logp, entropy)
+        return found, top + log_total
 
-    logp, entropy, lse = jax.lax.map(one, (hidden, targets))
-    return (logp, entropy), (hidden, unembedding, targets, lse, entropy)
+    found, lse = jax.lax.map(one, (hidden, targets))
+    return found, (hidden, unembedding, targets, lse, found[1])
 
 
-def _chunked_backward(temperature, saved, gradients):
+def _chunked_backward(temperature, ranked, saved, gradients):
     hidden, unembedding, targets, lse, entropy = saved
     gathered = _gathered(unembedding)
 
@@ -114,7 +133,7 @@ def _chunked_backward(temperature, saved, gradients):
         return d_unembedding + einsum_f32("bcd,bcv->dv", h, dz), d_h
 
     start = jnp.zeros(unembedding.shape, jnp.float32)
-    d_unembedding, d_hidden = jax.lax.scan(one, start, (hidden, targets, lse, entropy, *gradients))
+    d_unembedding, d_hidden = jax.lax.scan(one, start, (hidden, targets, lse, entropy, *gradients[:2]))
     return d_hidden, d_unembedding.astype(unembedding.dtype), None
 
 

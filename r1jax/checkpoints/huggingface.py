@@ -30,7 +30,7 @@ from r1jax.checkpoints.huggingface_config import (
     parse_storage,
 )
 from r1jax.checkpoints.huggingface_experts import written_parts, written_rope
-from r1jax.checkpoints.layout import Stored, check_arrays, stored_arrays
+from r1jax.checkpoints.layout import Stored, check_arrays, mtp_copies, stored_arrays
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.shards import Tensor, opened_tensors
 from r1jax.disk import sync
@@ -46,13 +46,14 @@ def read_config(folder: str | Path) -> ModelConfig:
     """Reads the config of a Hugging Face folder, written by old or new versions of transformers.
 
     An output matrix that is stored and differs from the embedding is used even if tie_word_embeddings is true, with a
-    warning, as in transformers 5.
+    warning, as in transformers 5. Layers of multi-token prediction are part of the config if the folder has weights of
+    them: transformers writes none.
 
     Raises UserError if the architecture, rope type, activation, attention window or quantisation is not supported, or
     if a key is missing or has an invalid value.
     """
     folder = Path(folder)
-    config = parse_config(folder / "config.json")
+    config = _with_mtp(parse_config(folder / "config.json"), folder)
     if not config.tie_embeddings or config.head == "scalar" or not any(folder.glob("*.safetensors")):
         return config
     with opened_tensors(folder) as tensors:
@@ -64,6 +65,21 @@ def read_config(folder: str | Path) -> ModelConfig:
         stacklevel=1,  # a fixed place, so that Python shows it once
     )
     return dataclasses.replace(config, tie_embeddings=False)
+
+
+def _with_mtp(config: ModelConfig, folder: Path) -> ModelConfig:
+    layers = parse_storage(folder / "config.json").mtp_layers
+    if not layers or config.head == "scalar" or not any(folder.glob("*.safetensors")):
+        return config
+    with opened_tensors(folder) as tensors:
+        found = _mtp_tensors(tensors, config, layers)
+    return dataclasses.replace(config, mtp_layers=layers) if found else config
+
+
+def _mtp_tensors(tensors: Mapping[str, Tensor], config: ModelConfig, layers: int) -> list[str]:
+    """The names of the tensors of layers of multi-token prediction, which follow those of the decoder."""
+    prefixes = tuple(f"model.layers.{config.num_layers + layer}." for layer in range(layers))
+    return [name for name in tensors if name.startswith(prefixes)]
 
 
 def config_json(config: ModelConfig, dtype: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -154,7 +170,7 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
     config, storage = read_config(folder), parse_storage(folder / "config.json")
     tokenizer = load_tokenizer(folder)
     with opened_tensors(folder) as tensors:
-        used = _without_redundant(_without_predicting(tensors, config, storage, folder), config)
+        used = _without_redundant(_without_mtp(tensors, config, storage, folder), config)
         _check_output(used, config, folder)
         scales = fp8.check_scales(used, folder) if storage.fp8 else {}
         apart = {tensor.name for tensor in scales.values()}
@@ -174,20 +190,30 @@ def load_huggingface(folder: str | Path, dtype: str = "float32", shardings: Any 
     return Model(config, params, tokenizer)
 
 
-def _without_predicting(
+def _without_mtp(
     tensors: Mapping[str, Tensor], config: ModelConfig, storage: Storage, folder: Path
 ) -> Mapping[str, Tensor]:
-    """The tensors without the layers of multi-token prediction, with a warning if there are any."""
-    last = config.num_layers + storage.predicting_layers
-    prefixes = tuple(f"model.layers.{layer}." for layer in range(config.num_layers, last))
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefixes)}
-    if skipped := len(tensors) - len(kept):
+    """The tensors without those of multi-token prediction that are not read.
+
+    These are the copies of the embedding and the output matrix, and in a reward model all, with a warning.
+    """
+    if config.mtp_layers:
+        copies = {array.name: array.shape for array in mtp_copies(config)}
+        for name in copies.keys() & tensors.keys():
+            if tensors[name].shape != copies[name]:
+                raise UserError(
+                    f"{folder}: tensor {name} has shape {tensors[name].shape} but the config expects {copies[name]}: "
+                    "one of the two belongs to another model"
+                )
+        return {name: tensor for name, tensor in tensors.items() if name not in copies}
+    skipped = set(_mtp_tensors(tensors, config, storage.mtp_layers))
+    if skipped:
         warnings.warn(
-            f"{folder}: the layers of multi-token prediction ({skipped} tensors from {prefixes[0][:-1]} on) are not "
-            "read",
+            f"{folder}: the layers of multi-token prediction ({len(skipped)} tensors) are not read: a reward model "
+            "predicts no tokens",
             stacklevel=1,
         )
-    return kept
+    return {name: tensor for name, tensor in tensors.items() if name not in skipped}
 
 
 def _without_redundant(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -258,7 +284,7 @@ def _save_weights(model: Model, folder: Path, shard_bytes: int) -> None:
 
     shards: list[list[Stored]] = [[]]
     sizes = [0]
-    for array in stored_arrays(model.config, "huggingface"):
+    for array in [*stored_arrays(model.config, "huggingface"), *mtp_copies(model.config)]:
         size = math.prod(array.shape) * weight(array).dtype.itemsize
         if shards[-1] and sizes[-1] + size > shard_bytes:
             shards.append([])

@@ -66,7 +66,7 @@ class Storage:
 
     interleaved: bool  # rotary pairs are neighbours, not two halves
     fp8: bool  # some weights are in fp8, with a scale for each block of fp8.BLOCK
-    predicting_layers: int  # layers after the last of the decoder, for multi-token prediction
+    mtp_layers: int  # of multi-token prediction, which the folder may lack
 
 
 def parse_config(file: Path) -> ModelConfig:
@@ -103,7 +103,7 @@ def _storage_of(raw: Mapping[str, Any]) -> Storage:
         interleaved=architecture == "deepseek_v2"
         or (architecture == "deepseek_v3" and raw.get("rope_interleave") is not False),
         fp8=_object(raw, "quantization_config").get("quant_method") == "fp8",
-        predicting_layers=check_whole("num_nextn_predict_layers", layers) if layers else 0,
+        mtp_layers=check_whole("num_nextn_predict_layers", layers) if layers else 0,
     )
 
 

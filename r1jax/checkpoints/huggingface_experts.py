@@ -146,7 +146,7 @@ def written_parts(config: ModelConfig) -> dict[str, Any]:
             "v_head_dim": latent.value_dim,
             "head_dim": latent.rope_dim,  # so transformers computes the rotary frequencies
             "rope_interleave": True,
-            "num_nextn_predict_layers": 0,
+            "num_nextn_predict_layers": config.mtp_layers,
         }
     if (experts := config.experts) is None:
         return entries

@@ -90,13 +90,20 @@ _BLOCK: dict[str, _Row] = {
     "mlp.shared_up": ("mlp.shared_experts.up_proj.weight", "ffn_up_shexp.weight", _MATRIX),
     "mlp.shared_down": ("mlp.shared_experts.down_proj.weight", "ffn_down_shexp.weight", _MATRIX),
 }
+# A layer of multi-token prediction has these besides the weights of a decoder's layer.
+_MTP: dict[str, _Row] = {
+    "embedding_norm": ("enorm.weight", "nextn.enorm.weight", _VECTOR),
+    "state_norm": ("hnorm.weight", "nextn.hnorm.weight", _VECTOR),
+    "projection": ("eh_proj.weight", "nextn.eh_proj.weight", _MATRIX),
+    "final_norm": ("shared_head.norm.weight", "nextn.shared_head_norm.weight", _VECTOR),
+}
 _EXPERT = ("gate", "up", "down")
 _MIXTRAL = {"mlp.gate": "w1", "mlp.up": "w3", "mlp.down": "w2"}
 
 
 def _foreign(path: str, expert: bool, config: ModelConfig, style: Style) -> tuple[Foreign, ...]:
     """The arrays of a file that hold the weight ``path`` of one layer, or of one of its experts."""
-    huggingface, gguf, axes = ((_GROUPED if config.latent is None else _LATENT) | _BLOCK)[path]
+    huggingface, gguf, axes = ((_GROUPED if config.latent is None else _LATENT) | _BLOCK | _MTP)[path]
     if path in ("attention.query_norm", "attention.key_norm") and config.qk_norm_joint:
         axes = _HEADS_BIAS
     if style in ("gguf", "gguf split"):
@@ -167,9 +174,10 @@ def stored_arrays(config: ModelConfig, style: Style, interleaved: bool | None = 
     """
     if interleaved is None:
         interleaved = config.latent is not None or (style == "gguf" and config.architecture == "llama")
-    first = {}  # the index in the decoder of the first layer of a run
+    first = {"mtp": config.num_layers}  # the index in the decoder of the first layer of a run
+    before = 0
     for run in runs(config):
-        first[run.name] = sum(earlier.layers for earlier in runs(config)[: len(first)])
+        first[run.name], before = before, before + run.layers
     specs = cast(dict[TreePath, ParamSpec], flax.traverse_util.flatten_dict(param_specs(config)))
     for path, spec in specs.items():
         if path[0] not in first:
@@ -185,6 +193,20 @@ def stored_arrays(config: ModelConfig, style: Style, interleaved: bool | None = 
                 numbers = (first[path[0]] + layer, *index[1:])
                 for foreign in places:
                     yield _place(foreign, path, spec, index, numbers, pairs, config)
+
+
+def mtp_copies(config: ModelConfig) -> list[Stored]:
+    """The arrays that Hugging Face files of DeepSeek-V3 store again in each layer of multi-token prediction.
+
+    They are the embedding and the output matrix, which these layers share with the decoder.
+    """
+    specs = param_specs(config)
+    copies = {"embed_tokens": "embedding", "shared_head.head": "embedding" if config.tie_embeddings else "unembedding"}
+    return [
+        _place(Foreign(f"model.layers.{layer}.{name}.weight", _WHOLE[own][2]), (own,), specs[own], (), (), 0, config)
+        for layer in range(config.num_layers, config.num_layers + config.mtp_layers)
+        for name, own in copies.items()
+    ]
 
 
 def _pairs(path: TreePath, config: ModelConfig) -> int:
@@ -220,7 +242,7 @@ def _place(
 
 def _experts(arrays: list[Stored]) -> int:
     """The number of experts in all layers."""
-    return len({array.index for array in arrays if len(array.index) == 2})
+    return len({(array.path[0], array.index) for array in arrays if len(array.index) == 2})
 
 
 def check_arrays(expected: list[Stored], found: Mapping[str, tuple[int, ...]], source: Path) -> None:

@@ -108,6 +108,40 @@ def attend_cached(
     return _normalise(part).astype(q.dtype)
 
 
+def attend_block(
+    q: jax.Array, prefix: tuple[jax.Array, ...], cached: tuple[jax.Array, ...], context: Context, scale: float
+) -> jax.Array:
+    """As attend_cached for m new tokens of each slot in sequence, each of which attends to those up to itself.
+
+    Args:
+      q: [S, m, G, H/G, K] or [S, m, H, K].
+      prefix: as in attend_cached.
+      cached: keys and values [S, G, R, K] of the tokens of a slot, or [S, R, K]: that of its i-th token is entry i. The
+        new tokens are at entries age, ..., age + m - 1; later entries are not read. Tokens whose entry would be beyond
+        R get meaningless results.
+      context: prompt and sequence of each slot.
+      scale: factor on the scores.
+
+    Returns:
+      The shape and type of q.
+    """
+    length, chunk, m = cached[0].shape[-2], RING_CHUNK, q.shape[1]
+    newest = context.age[:, None] + jnp.arange(m)  # [S, m]
+    part = jax.vmap(lambda one: _attend_prefix(one, prefix, context, scale), 1, 1)(q)
+
+    def entries(start: jax.Array | int, part: _Partial, size: int) -> _Partial:
+        read = tuple(jax.lax.dynamic_slice_in_dim(x, start, size, axis=x.ndim - 2) for x in cached)
+        valid = start + jnp.arange(size) <= newest[..., None]  # [S, m, size]
+        return _join(part, jax.vmap(lambda one, valid: _attend(one, read, valid, scale), 1, 1)(q, valid))
+
+    if length <= chunk:
+        part = entries(0, part, length)
+    else:
+        needed = jnp.minimum((context.age.max() + m - 1) // chunk + 1, length // chunk)
+        part = jax.lax.fori_loop(0, needed, lambda i, part: entries(i * chunk, part, chunk), part)
+    return _normalise(part).astype(q.dtype)
+
+
 # A partial softmax: weighted values, sum of weights, and the maximum that both are relative to. Partial results over
 # disjoint keys can be combined exactly, so prefix and ring need not be one array.
 _Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, ..., K], [S, ...], [S, ...], float32

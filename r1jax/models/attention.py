@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
-from r1jax.kernels.decode_attention import Context, decode_attention, has_kernel
+from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, has_kernel
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
@@ -176,6 +176,42 @@ def _decode(
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
 
+def _decode_block(
+    h: jax.Array,
+    weights: Params,
+    rotation: Rotation,
+    prefix: Cached,
+    cached: Cached,
+    context: Context,
+    config: ModelConfig,
+) -> tuple[jax.Array, Cached]:
+    S, m, G, K = *h.shape[:2], config.num_kv_heads, config.head_dim
+    qkv = (h @ weights["qkv"]).reshape(S * m, G, -1, K)
+    if config.attention_bias:
+        qkv = qkv + weights["qkv_bias"]
+    if config.qk_norm:
+        qkv = _norm_groups(qkv, weights, config)
+    qkv = qkv.reshape(S, m, G, -1, K)
+    cos, sin = (x[:, :, None] for x in rotation)
+    turned = rotate(qkv[:, :, :, :-1], cos, sin)
+    keys, values = turned[:, :, :, -1], qkv[:, :, :, -1]  # [S, m, G, K]
+    cached = (write_block(cached[0], keys, context.age), write_block(cached[1], values, context.age))
+    y = attend_block(turned[:, :, :, :-1], prefix, cached, context, K**-0.5)
+    return merge_heads(y.reshape(S, m, config.num_heads, K), weights, config), cached
+
+
+def write_block(cached: jax.Array, new: jax.Array, age: jax.Array) -> jax.Array:
+    """Writes new [S, m, heads, width] to the entries age, ..., age + m - 1 of cached [S, heads, R, width].
+
+    Both may lack the axis of heads. Entries beyond R are dropped. age: [S] int32.
+    """
+
+    def write(cached: jax.Array, new: jax.Array, age: jax.Array) -> jax.Array:  # of one slot
+        return cached.at[..., age + jnp.arange(new.shape[-2]), :].set(new, mode="drop")
+
+    return jax.vmap(write)(cached, jnp.moveaxis(new, 1, -2), age)
+
+
 def _norm_groups(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
     q, k, v = qkv[:, :, :-2], qkv[:, :, -2], qkv[:, :, -1:]  # [S, G, H/G, K], [S, G, K], [S, G, 1, K]
     q = _norm_heads(q.reshape(q.shape[0], -1, q.shape[-1]), weights["query_norm"], config).reshape(q.shape)
@@ -203,4 +239,4 @@ def _kernel(config: ModelConfig) -> Callable[..., Any]:
     return on_shards
 
 
-GROUPED = Attention(specs, _cache, _attend_sequences, _decoding_weights, _decode)
+GROUPED = Attention(specs, _cache, _attend_sequences, _decoding_weights, _decode, _decode_block)

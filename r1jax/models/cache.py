@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from r1jax.kernels import decode_attention
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached, CacheShape
-from r1jax.models.layers import cache_shapes
+from r1jax.models.layers import cache_shapes, mtp_cache_shapes
+from r1jax.models.mtp import ahead, mtp_states
 from r1jax.models.transformer import hidden_states, routing_of_layers
 from r1jax.sharding import Params, constrain
 
@@ -34,6 +35,17 @@ class Ring:
     layers: tuple[Cached, ...]  # L of [S, heads, R, width], or [S, R, width] if all heads share them
 
 
+@flax.struct.dataclass
+class SlotCache:
+    """What is kept of the tokens of each slot: that of the i-th token of its sequence is entry i.
+
+    Slots write to entries of their own, unlike in a Ring, so a step may add more tokens to some slots than to others.
+    Entries from the length of the sequence on belong to rejected tokens and to sequences that have ended.
+    """
+
+    layers: tuple[Cached, ...]  # L of [S, heads, R, width], or [S, R, width] if all heads share them
+
+
 def ring_length(length: int) -> int:
     """Entries of a ring for ``length`` tokens; rounded up to whole chunks if it is longer than one chunk."""
     chunk = decode_attention.RING_CHUNK
@@ -47,27 +59,43 @@ def split_cache(x: jax.Array, rows: str | None) -> jax.Array:
 
 def init_ring(slots: int, length: int, config: ModelConfig) -> Ring:
     """An empty ring for ``slots`` sequences of up to ``length`` tokens."""
+    return Ring(_empty(cache_shapes(config), slots, length, config))
 
+
+def init_slot_cache(slots: int, length: int, config: ModelConfig, mtp: bool) -> SlotCache:
+    """An empty cache for ``slots`` sequences of up to ``length`` tokens; mtp: as in prefill."""
+    return SlotCache(_empty(cache_shapes(config) + (mtp_cache_shapes(config) if mtp else ()), slots, length, config))
+
+
+def _empty(
+    shapes: tuple[tuple[CacheShape, ...], ...], slots: int, length: int, config: ModelConfig
+) -> tuple[Cached, ...]:
     def empty(shape: CacheShape) -> jax.Array:
         heads = () if shape.heads is None else (shape.heads,)
         return split_cache(jnp.zeros((slots, *heads, ring_length(length), shape.width), config.dtype), "slots")
 
-    return Ring(tuple(tuple(empty(shape) for shape in layer) for layer in cache_shapes(config)))
+    return tuple(tuple(empty(shape) for shape in layer) for layer in shapes)
 
 
-def prefill(params: Params, tokens: jax.Array, config: ModelConfig, rows: int, keep_routing: bool = False) -> Prefix:
+def prefill(
+    params: Params, tokens: jax.Array, config: ModelConfig, rows: int, keep_routing: bool = False, mtp: bool = False
+) -> Prefix:
     """Computes the prefix of prompts [P, Tp], padded on the right, ``rows`` prompts at a time.
 
     keep_routing: with the experts of each token, if the model has experts.
+    mtp: with what the layers of multi-token prediction keep, after that of the decoder's layers.
     """
     P, T = tokens.shape
     n = -(-P // rows)
     padded = jnp.pad(tokens, ((0, n * rows - P), (0, 0))).reshape(n, rows, T)
 
     def one(chunk: jax.Array) -> tuple[tuple[Cached | None, ...], jax.Array | None]:
-        extras = hidden_states(params, chunk, config, with_cache=True)[1]
+        states, extras = hidden_states(params, chunk, config, with_cache=True)
         routing = routing_of_layers(extras) if keep_routing else None
-        return extras.cache, None if routing is None else jnp.moveaxis(routing.experts, 0, 2)
+        cached = extras.cache
+        if mtp:
+            cached += mtp_states(params, states, ahead(chunk, 1), config, with_cache=True)[1].cache
+        return cached, None if routing is None else jnp.moveaxis(routing.experts, 0, 2)
 
     def per_layer(x: jax.Array) -> list[jax.Array]:  # [n, L, rows, Tp, heads, width], or without heads
         x = jnp.moveaxis(x, (0, 3), (1, -2))

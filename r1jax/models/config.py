@@ -209,6 +209,7 @@ class ModelConfig(ComputeOptions):
     head: Literal["vocabulary", "scalar"] = "vocabulary"  # scalar: one number per position (reward models)
     latent: Latent | None = None  # latent attention, whose head_dim is nope_dim + rope_dim
     experts: Experts | None = None
+    mtp_layers: int = 0  # layers of multi-token prediction after the others (arXiv 2412.19437, section 2.2)
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -233,6 +234,12 @@ class ModelConfig(ComputeOptions):
                     raise ValueError(f"latent attention has no {name}")
         if self.experts is not None and self.experts.dense_layers >= self.num_layers:
             raise ValueError(f"{self.experts.dense_layers} dense layers of {self.num_layers} leave none with experts")
+        if self.mtp_layers:
+            check_whole("mtp_layers", self.mtp_layers)
+            if self.architecture != "deepseek_v3":
+                raise ValueError(f"mtp_layers {self.mtp_layers}: {self.architecture} has no multi-token prediction")
+            if self.head == "scalar":
+                raise ValueError(f"mtp_layers {self.mtp_layers}: a model with a scalar head predicts no tokens")
 
     @property
     def rotary_dim(self) -> int:

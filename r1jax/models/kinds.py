@@ -44,6 +44,12 @@ class Attention:
     prefix: the cached arrays [P, heads, Tp, width] of the prompts; ring: those [S, heads, R, width] of the new tokens;
     context: Context of each slot; entry: [] int32, where the ring gets the new token.
     """
+    decode_block: Callable[..., tuple[jax.Array, Cached]]
+    """(h [S, m, D], decoding weights, rotation [S, m, ...], prefix, cached, context, config) -> y, and cached.
+
+    m tokens of each slot in sequence; y is [S, m, D]. cached: the arrays [S, heads, R, width] of the tokens of a slot,
+    of which the i-th is at entry i; the new tokens get the entries from context.age on.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels.decode_attention import Context, attend_cached
-from r1jax.models.attention import causal_attention
+from r1jax.kernels.decode_attention import Context, attend_block, attend_cached
+from r1jax.models.attention import causal_attention, write_block
 from r1jax.models.config import Latent, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
@@ -133,19 +133,43 @@ def _decode(
 
     With kv_up = (W_k, W_v), q . (W_k c) = (W_k^T q) . c, and the sum of w_t W_v c_t is W_v applied to that of w_t c_t.
     """
+    q, kept = _absorbed(h, weights, rotation, config)
+    ring = (jax.lax.dynamic_update_slice_in_dim(ring[0], kept[:, None], entry, axis=1),)
+    # The weighted sum of the whole keys costs rope / R more than that of the values, which would be copied.
+    y = attend_cached(q, prefix, ring, context, entry, _scale(config))
+    return _output(y, weights, config), ring
+
+
+def _decode_block(
+    h: jax.Array,
+    weights: Params,
+    rotation: Rotation,
+    prefix: Cached,
+    cached: Cached,
+    context: Context,
+    config: ModelConfig,
+) -> tuple[jax.Array, Cached]:
+    q, kept = _absorbed(h, weights, rotation, config)
+    cached = (write_block(cached[0], kept, context.age),)
+    return _output(attend_block(q, prefix, cached, context, _scale(config)), weights, config), cached
+
+
+def _absorbed(h: jax.Array, weights: Params, rotation: Rotation, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Queries [..., H, R + rope] for what is cached of tokens, and what is cached of h [..., D]."""
     own = _latent(config)
     if own.query_rank:
         x, kept = jnp.split(h @ weights["down"], [own.query_rank], axis=-1)
     else:
         x, kept = h, h @ weights["kv_down"]
     plain, turned = _queries(x, weights, rotation, config)
-    q = jnp.concatenate([jnp.einsum("shk,hkr->shr", plain, weights["key_up"]), turned], axis=-1)
-    kept = _kept(kept, weights, rotation, config)
-    ring = (jax.lax.dynamic_update_slice_in_dim(ring[0], kept[:, None], entry, axis=1),)
-    # The weighted sum of the whole keys costs rope / R more than that of the values, which would be copied.
-    y = attend_cached(q, prefix, ring, context, entry, _scale(config))[..., : own.kv_rank]
-    y = jnp.einsum("shr,hrk->shk", y, weights["value_up"])
-    return jnp.einsum("shk,hkd->sd", y, weights["output"]), ring
+    q = jnp.concatenate([jnp.einsum("...hk,hkr->...hr", plain, weights["key_up"]), turned], axis=-1)
+    return q, _kept(kept, weights, rotation, config)
 
 
-LATENT = Attention(specs, _cache, _attend, _decoding_weights, _decode)
+def _output(y: jax.Array, weights: Params, config: ModelConfig) -> jax.Array:
+    """The result [..., D] of weighted sums [..., H, R + rope] of what is cached."""
+    y = jnp.einsum("...hr,hrk->...hk", y[..., : _latent(config).kv_rank], weights["value_up"])
+    return jnp.einsum("...hk,hkd->...d", y, weights["output"])
+
+
+LATENT = Attention(specs, _cache, _attend, _decoding_weights, _decode, _decode_block)

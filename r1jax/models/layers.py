@@ -29,6 +29,20 @@ def runs(config: ModelConfig) -> tuple[Run, ...]:
     return (Run("dense_layers", dense, kind, mlp.DENSE), routed) if dense else (routed,)
 
 
+def mtp_run(config: ModelConfig) -> Run | None:
+    """The layers of multi-token prediction, of the kinds of the last run; None without such layers.
+
+    They are no part of ``runs``: a layer reads the states of the one before and the embedding of a later token.
+    """
+    return dataclasses.replace(runs(config)[-1], name="mtp", layers=config.mtp_layers) if config.mtp_layers else None
+
+
 def cache_shapes(config: ModelConfig) -> tuple[tuple[CacheShape, ...], ...]:
     """What is kept of each token, for each layer."""
     return tuple(run.attention.cache(config) for run in runs(config) for _ in range(run.layers))
+
+
+def mtp_cache_shapes(config: ModelConfig) -> tuple[tuple[CacheShape, ...], ...]:
+    """What is kept of each token, for each layer of multi-token prediction."""
+    run = mtp_run(config)
+    return () if run is None else (run.attention.cache(config),) * run.layers

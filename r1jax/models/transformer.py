@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import Routing
 from r1jax.models.kinds import Cached, Rotation
-from r1jax.models.layers import Run, runs
+from r1jax.models.layers import Run, mtp_run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import Params, ParamSpec, constrain, gather_over_data, gathered_count, is_spec, map_specs
@@ -25,15 +26,21 @@ GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, 
 
 
 def param_specs(config: ModelConfig) -> dict[str, Any]:
-    """Tree of ParamSpec of all weights; the layers of a run are stacked on a leading axis for scan."""
+    """Tree of ParamSpec of all weights; the layers of a run are stacked on a leading axis for scan.
+
+    "mtp" has the layers of multi-token prediction, if the model has any (r1jax.models.mtp).
+    """
     V, D = config.vocab_size, config.hidden_size
 
-    def stacked(run: Run) -> dict[str, Any]:
+    norm = ParamSpec((D,), (None,), init="ones")
+
+    def stacked(run: Run, **others: ParamSpec) -> dict[str, Any]:
         layer = {
-            "attention_norm": ParamSpec((D,), (None,), init="ones"),
+            "attention_norm": norm,
             "attention": run.attention.specs(config),
-            "mlp_norm": ParamSpec((D,), (None,), init="ones"),
+            "mlp_norm": norm,
             "mlp": run.feed_forward.specs(config),
+            **others,
         }
         return map_specs(
             lambda s: dataclasses.replace(s, shape=(run.layers, *s.shape), axes=("layers", *s.axes)), layer
@@ -42,8 +49,11 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "embedding": ParamSpec((V, D), ("vocab", "embed")),
         **{run.name: stacked(run) for run in runs(config)},
-        "final_norm": ParamSpec((D,), (None,), init="ones"),
+        "final_norm": norm,
     }
+    if (mtp := mtp_run(config)) is not None:
+        joined = ParamSpec((2 * D, D), ("embed", None))
+        tree["mtp"] = stacked(mtp, embedding_norm=norm, state_norm=norm, projection=joined, final_norm=norm)
     if config.head == "scalar":
         tree["score"] = ParamSpec((D, 1), ("embed", None), init="zeros")
     elif not config.tie_embeddings:
@@ -51,9 +61,17 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
     return tree
 
 
+def scalar_config(config: ModelConfig) -> ModelConfig:
+    """The config of the same blocks with a scalar head."""
+    return dataclasses.replace(config, head="scalar", mtp_layers=0)
+
+
 def with_scalar_head(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
-    """Weights and config of the same blocks with a scalar head, zero at the start, in place of the output matrix."""
-    config = dataclasses.replace(config, head="scalar")
+    """Weights and config of the same blocks with a scalar head, zero at the start, in place of the output matrix.
+
+    Layers of multi-token prediction are left out.
+    """
+    config = scalar_config(config)
     specs = param_specs(config)
     kept = {name: params[name] for name in specs if name != "score"}
     dtype = jax.tree.leaves(kept)[0].dtype
@@ -154,10 +172,10 @@ def block(
     replay: jax.Array | None = None,
 ) -> tuple[jax.Array, Cached, Any]:
     """One decoder block over whole sequences: x [B, T, D], what is cached of each token, and the routing."""
-    h = _normed(x, weights["attention_norm"], config)
+    h = normed(x, weights["attention_norm"], config)
     y, cached = run.attention.attend(h, weights["attention"], rotation, config, segments)
     x = constrain(x + y, "batch", None, None)
-    h = _normed(x, weights["mlp_norm"], config)
+    h = normed(x, weights["mlp_norm"], config)
     y, routing = run.feed_forward.apply(h, weights["mlp"], config, replay)
     return constrain(x + y, "batch", None, None), cached, routing
 
@@ -190,17 +208,25 @@ def hidden_states(
             x, cached, routed = block(x, layer[0], rotation, run, config, segments, layer[1])
             return x, (cached if with_cache else None, routed)
 
-        if config.remat == "block":
-            body = jax.checkpoint(body)
-        elif config.remat == "dots":
-            body = jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-        x, (cached, routed) = jax.lax.scan(body, x, (params[run.name], replayed), unroll=config.unroll)
+        x, (cached, routed) = jax.lax.scan(
+            recomputed(body, config), x, (params[run.name], replayed), unroll=config.unroll
+        )
         cache.append(cached)
         routing.append(routed)
-    return _normed(x, params["final_norm"], config), Extras(tuple(cache), tuple(routing))
+    return normed(x, params["final_norm"], config), Extras(tuple(cache), tuple(routing))
 
 
-def _normed(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:
+def recomputed(body: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
+    """The function of a layer, with what config.remat says recomputed in the backward pass."""
+    if config.remat == "block":
+        return jax.checkpoint(body)
+    if config.remat == "dots":
+        return jax.checkpoint(body, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    return body
+
+
+def normed(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:
+    """RMS norm of x [B, T, D]."""
     return constrain(rms_norm(x, weight, config.norm_eps), "batch", None, None)
 
 

@@ -21,7 +21,8 @@ from r1jax.recipe.judged_samples import CHUNK, JudgedSample, SamplesSettings, ca
 from r1jax.recipe.loading import load_model
 from r1jax.recipe.sft_data import Row, select, worked, write_conversations
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import LENGTH, sample
+from r1jax.sampling.sampler import sample
+from r1jax.sampling.slots import LENGTH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

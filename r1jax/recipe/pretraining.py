@@ -29,7 +29,8 @@ from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer
 from r1jax.training.language_model import language_model_update
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.metrics import reduce_metrics, totals
-from r1jax.training.optimizer import OptimizerConfig, Schedule, make_optimizer, warn_of_rounding
+from r1jax.training.multi_token import MultiTokenConfig
+from r1jax.training.optimizer import Schedule, make_optimizer, warn_of_rounding
 from r1jax.training.state import TrainState, init_state, state_shapes
 
 # One message per line, with an end token after each message of the assistant.
@@ -40,7 +41,7 @@ CHAT = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfig(OptimizerConfig):
+class PretrainConfig(MultiTokenConfig):
     """The base model that is pretrained if no other is given."""
 
     steps: int = 900
@@ -62,6 +63,8 @@ class PretrainConfig(OptimizerConfig):
     router_bias_speed: float = 1e-3
     architecture: Architecture = "llama"
     """The architecture of the decoder: llama, qwen2, qwen3, or deepseek_v3 (latent attention and experts)."""
+    mtp_layers: int = 0
+    """The number of layers of multi-token prediction, for the architecture deepseek_v3."""
     corpus: CorpusConfig | BilingualCorpusConfig = CorpusConfig()
 
     def __post_init__(self) -> None:
@@ -75,6 +78,12 @@ class PretrainConfig(OptimizerConfig):
             raise UserError(f"pretrain: architecture {self.architecture} is not one of {', '.join(known)}")
         if self.architecture == "deepseek_v3" and self.num_layers < 2:
             raise UserError("pretrain: num-layers must be at least 2 for deepseek_v3, whose first layer is dense")
+        if self.mtp_layers < 0 or (self.mtp_layers and self.architecture != "deepseek_v3"):
+            raise UserError(
+                f"pretrain: mtp-layers {self.mtp_layers} must be 0, or above 0 with --pretrain.architecture=deepseek_v3"
+            )
+        if self.mtp_weight and not self.mtp_layers:
+            raise UserError("pretrain: mtp-weight needs mtp-layers of at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,6 +183,7 @@ def model_config(config: PretrainConfig, vocab_size: int, context: int) -> Model
     return dataclasses.replace(
         model,
         num_kv_heads=heads,
+        mtp_layers=config.mtp_layers,
         latent=Latent(kv_rank=32, nope_dim=16, rope_dim=16, value_dim=32, query_rank=config.hidden_size // 2),
         experts=Experts(
             number=8,
@@ -229,7 +239,9 @@ def pretrain(
         began = time.perf_counter()
         picked = np.array([order[i] for i in range(step * config.batch, (step + 1) * config.batch)])
         batch = jax.device_put({"tokens": tokens[picked], "mask": mask[picked]}, batch_sharding())
-        state, metrics = language_model_update(state, batch, optimizer, model, balance=config.balance)
+        state, metrics = language_model_update(
+            state, batch, optimizer, model, balance=config.balance, mtp_weight=config.mtp_weight
+        )
         row = reduce_metrics(metrics)
         learned = float(mask[picked].sum())
         return state, row | {"tokens": learned, "tokens_per_second": learned / (time.perf_counter() - began)}

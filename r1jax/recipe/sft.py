@@ -31,7 +31,8 @@ from r1jax.training.gradients import check_microbatch
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.loop import SaveConfig, TrainingLoop
 from r1jax.training.metrics import reduce_metrics, totals
-from r1jax.training.optimizer import OptimizerConfig, Schedule, make_optimizer, warn_of_rounding
+from r1jax.training.multi_token import MultiTokenConfig, check_mtp_weight
+from r1jax.training.optimizer import Schedule, make_optimizer, warn_of_rounding
 from r1jax.training.state import TrainState, init_state, state_shapes
 
 Conversation = Sequence[Mapping[str, str]]
@@ -39,7 +40,7 @@ Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class SFTConfig(OptimizerConfig):
+class SFTConfig(MultiTokenConfig):
     """Supervised fine-tuning; DeepSeek-R1 has 2 to 3 epochs and a cosine decay to a tenth (arXiv 2501.12948)."""
 
     epochs: int = 2
@@ -128,10 +129,12 @@ def sft(
     weights of ``model``, of which training has a copy. Without an entered mesh it runs on one device.
 
     Raises:
-      UserError: for an invalid conversation, or if no conversation fits the width.
+      UserError: for an invalid conversation, if no conversation fits the width, or for a weight of multi-token
+        prediction without layers for it.
       Stopped: on Ctrl-C and SIGTERM, after the state is saved.
     """
     settings = model.config
+    check_mtp_weight(config.mtp_weight, settings, "sft.mtp-weight")
     learned, held_out, dropped = _examples(conversations, model, config)
     tests = batches(held_out, config.width, config.microbatch_size) if held_out else []
 
@@ -161,7 +164,7 @@ def sft(
         part = current[1][step - starts[epoch]]
         batch = jax.device_put(part, batch_sharding())
         state, metrics = language_model_update(
-            state, batch, optimizer, settings, microbatches, config.logprob_chunk, config.balance
+            state, batch, optimizer, settings, microbatches, config.logprob_chunk, config.balance, config.mtp_weight
         )
         row |= reduce_metrics(metrics)
         row["tokens"] = float(part["mask"].sum())

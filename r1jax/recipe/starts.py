@@ -12,13 +12,13 @@ from r1jax.errors import UserError
 from r1jax.models.config import COMPUTE_OPTIONS, ModelConfig
 from r1jax.pipeline.stage import Inputs
 from r1jax.recipe.loading import load_model
-from r1jax.rl.config import RLConfig, check_model
+from r1jax.rl.config import RLConfig, check_parts
 from r1jax.sharding import Params
 from r1jax.tokenizer import Tokenizer
 from r1jax.tokenizer.base import same_vocabulary
 
 # Fields of a config that a learned model need not share with the policy.
-_OWN = {*COMPUTE_OPTIONS, "head", "tie_embeddings", "context_length"}
+_OWN = {*COMPUTE_OPTIONS, "head", "tie_embeddings", "context_length", "mtp_layers"}
 
 
 def start_inputs(rl: RLConfig) -> dict[str, Path]:
@@ -44,7 +44,7 @@ def check_starts(rl: RLConfig, policy: ModelConfig, tokenizer: Tokenizer | None)
 
     tokenizer: of the policy. None: it does not exist yet and is not compared.
     """
-    check_model(rl, policy)
+    check_parts(rl, policy)
     for name, one in rl.algorithm.learned.items():
         if not one.start:
             continue

@@ -7,7 +7,7 @@ import numpy as np
 from r1jax.data.text.template import ANY, Template, completion_text
 from r1jax.rewards.base import Completion
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import LENGTH, Samples
+from r1jax.sampling.slots import LENGTH, Samples
 from r1jax.tokenizer import Tokenizer
 
 

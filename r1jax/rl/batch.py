@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.rl.packing import Packing, plan
-from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import Samples
 from r1jax.sharding import batch_sharding, constrain, data_devices
 
 

@@ -19,7 +19,7 @@ from r1jax.sampling.processors import Sampling
 from r1jax.settings import may_change, may_rise
 from r1jax.training.balance import Balance
 from r1jax.training.gradients import check_microbatch
-from r1jax.training.optimizer import OptimizerConfig
+from r1jax.training.multi_token import MultiTokenConfig, check_mtp_weight
 
 _ALGORITHM = "Algorithm with all of its own settings; flags of single settings are applied after it."
 
@@ -33,10 +33,11 @@ class UpdateContext:
     on_policy: bool = False  # one update a rollout: the old policy is the current one
     chunk: int = 2048  # tokens whose logits are in memory at one time
     balance: Balance = Balance()  # of the policy's experts
+    mtp_weight: float = 0.0  # of the loss of multi-token prediction
 
 
 @dataclasses.dataclass(frozen=True)
-class RLConfig(OptimizerConfig):
+class RLConfig(MultiTokenConfig):
     """Reinforcement learning by groups of samples: GRPO (arXiv 2402.03300), its relatives, and other algorithms."""
 
     steps: int = may_rise(100)
@@ -125,6 +126,7 @@ class RLConfig(OptimizerConfig):
             on_policy=self.updates == 1,
             chunk=self.logprob_chunk,
             balance=self.balance,
+            mtp_weight=self.mtp_weight,
         )
 
 
@@ -151,10 +153,18 @@ def warn_without_effect(config: RLConfig) -> None:
         warnings.warn(line, stacklevel=3)
 
 
-def check_model(config: RLConfig, model: ModelConfig) -> None:
-    """Raises UserError if routing is to be replayed and the model has no experts, or sequences packed and it has."""
+def check_parts(config: RLConfig, model: ModelConfig) -> None:
+    """Raises UserError for settings that do not fit the parts of the model."""
+    check_routing(config, model)
+    check_mtp_weight(config.mtp_weight, model, "rl.mtp-weight")
     if config.pack and model.experts is not None:
         raise UserError("rl.pack: not for a model with experts: leave it out")
+    if config.pack and config.mtp_weight:
+        raise UserError("rl.pack: not with the loss of multi-token prediction: leave it or rl.mtp-weight out")
+
+
+def check_routing(config: RLConfig, model: ModelConfig) -> None:
+    """Raises UserError if the routing of a model without experts is to be replayed."""
     if config.replay_routing and model.experts is None:
         raise UserError("rl.replay-routing: the model has no experts: leave it out, or choose a model with experts")
 

@@ -17,7 +17,8 @@ from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.scores import Scorer, Scores
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import Samples, sample
+from r1jax.sampling.sampler import sample
+from r1jax.sampling.slots import Samples
 from r1jax.seeds import stage_seed
 from r1jax.sharding import Params
 

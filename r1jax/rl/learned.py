@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from r1jax.algorithms.interface import Algorithm, RolloutTokens, Values
 from r1jax.models.config import ModelConfig
+from r1jax.models.mtp import without_mtp
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import Extras, hidden_states, prepare, with_scalar_head
+from r1jax.models.transformer import Extras, hidden_states, prepare, scalar_config, with_scalar_head
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import RLConfig, UpdateContext
 from r1jax.rl.logprobs import completion_logprobs
@@ -47,7 +48,7 @@ def make_learners(rl: RLConfig, model: ModelConfig, seed: int, stage: str) -> di
         rate = rl.learning_rate * learned.learning_rate_factor
         own = {field: value for field, value in vars(learned).items() if field in shared and value is not None}
         settings = replace(OptimizerConfig(), **{**shared, "learning_rate": rate, **own})
-        config = dataclasses.replace(model, head="scalar") if learned.head == "value" else model
+        config = scalar_config(model) if learned.head == "value" else dataclasses.replace(model, mtp_layers=0)
         make = build_optimizer if holds_arrays(settings) else make_optimizer
         optimizer = make(settings, rl.steps * rl.updates, stage_seed(seed, stage, "rounding", name))
         learners[name] = Learner(name, learned.updated, config, settings, optimizer)
@@ -62,10 +63,11 @@ def learner_shapes(learner: Learner, mesh: Mesh) -> TrainState:
 def init_learner(policy: Params, learner: Learner, mesh: Mesh, start: Params | None = None) -> TrainState:
     """A learned model before its first update: a copy of ``start``, or of the policy.
 
-    A copy of the policy that gives values has a head of zeros.
+    A copy of the policy that gives values has a head of zeros. Layers of multi-token prediction are left out.
     """
     if start is None:
         start = with_scalar_head(policy, learner.config)[0] if learner.config.head == "scalar" else policy
+    start, _ = without_mtp(start, learner.config)
     return init_state(start, learner.optimizer, learner_shapes(learner, mesh))
 
 
@@ -75,7 +77,7 @@ def _output(
     """[B, T] float32 for tokens [B, T + 1]; the value at position t is of the text before tokens[:, t + 1]."""
     config = learner.config
     if config.head != "scalar":
-        logp, _, extras = completion_logprobs(params, tokens, config, context.temperature, context.chunk, first)
+        logp, _, _, extras = completion_logprobs(params, tokens, config, context.temperature, context.chunk, first)
         return logp, extras
     h, extras = hidden_states(params, tokens[:, :-1], config)
     return einsum_f32("btd,do->bto", h, params["score"].astype(config.dtype))[..., 0], extras

@@ -23,11 +23,12 @@ def completion_logprobs(
     first: int,
     experts: jax.Array | None = None,
     packing: Packing | None = None,
-) -> tuple[jax.Array, jax.Array, Extras]:
+) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
 
-    Also what the forward pass computes besides. experts: [B, T, L, k] to use; None: the routers choose. packing: of
-    these sequences, as one part; the values are then zeros outside completions.
+    Also the final states [B, T, D], and what the forward pass computes besides. experts: [B, T, L, k] to use; None: the
+    routers choose. packing: of these sequences, as one part; the values are then zeros outside completions, and the
+    states those of the rows.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
@@ -36,18 +37,18 @@ def completion_logprobs(
     h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
     pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
-    return logp, entropy, extras
+    return logp, entropy, h, extras
 
 
 def _packed_logprobs(
     params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, packing: Packing
-) -> tuple[jax.Array, jax.Array, Extras]:
+) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
     rows, segments = packed_rows(tokens[:, :-1], packing)
     h, extras = hidden_states(params, rows, config, segments=segments)
     at = places(packing, rows.shape[1])
     devices = len(at.tokens)
-    h = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
-    states = jnp.take_along_axis(h, at.completions[..., None], 1, mode="fill", fill_value=0)
+    by_device = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
+    states = jnp.take_along_axis(by_device, at.completions[..., None], 1, mode="fill", fill_value=0)
     targets = jnp.take_along_axis(tokens[:, 1:].reshape(devices, -1), at.chosen, 1, mode="fill", fill_value=0)
     pair = token_logprobs(states, unembedding(params, config), targets, temperature, chunk)
 
@@ -57,7 +58,7 @@ def _packed_logprobs(
         return constrain(whole.reshape(tokens.shape[0], -1), "batch", None)
 
     logp, entropy = map(unpacked, pair)
-    return logp, entropy, extras
+    return logp, entropy, h, extras
 
 
 @program(static_argnames=("config", "temperature", "microbatches", "chunk", "first"))

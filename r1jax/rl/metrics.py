@@ -14,6 +14,7 @@ from r1jax.algorithms.gae import masked_mean
 from r1jax.algorithms.interface import Values
 from r1jax.data.text.token_texts import token_texts
 from r1jax.rl.rollouts import Group, Rollout
+from r1jax.sampling.slots import Samples
 from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
 from r1jax.traced import program
@@ -59,7 +60,15 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "truncated_share": float(rollout.truncated.mean()),
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
+        **draft_acceptance(rollout.samples),
     }
+
+
+def draft_acceptance(samples: Samples) -> dict[str, float]:
+    """The share of proposed tokens that were accepted, if a draft has proposed any."""
+    if samples.proposed is None or samples.accepted is None or not (proposed := int(samples.proposed.sum())):
+        return {}
+    return {"draft_acceptance": int(samples.accepted.sum()) / proposed}
 
 
 @program()

@@ -14,7 +14,7 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rewards import Completion
 from r1jax.rewards.scores import Scores
 from r1jax.rl.setup import StepSetup
-from r1jax.sampling.sampler import LENGTH, Samples
+from r1jax.sampling.slots import LENGTH, Samples
 from r1jax.sharding import Params
 
 

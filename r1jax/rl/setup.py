@@ -9,7 +9,7 @@ import optax
 
 from r1jax.checkpoints.model import Model
 from r1jax.models.config import ModelConfig
-from r1jax.rl.config import RLConfig, UpdateContext, check_model
+from r1jax.rl.config import RLConfig, UpdateContext, check_parts
 from r1jax.rl.environment import Environment, SampleGroups, ScoreGroups, sample_groups, score_groups
 from r1jax.rl.learned import Learner, make_learners
 from r1jax.seeds import stage_seed
@@ -35,7 +35,7 @@ def make_setup(model: Model, environment: Environment, config: RLConfig) -> Step
 
     Raises UserError if a setting does not fit the model.
     """
-    check_model(config, model.config)
+    check_parts(config, model.config)
     seed, stage = environment.seed, environment.stage
     return StepSetup(
         config=config,

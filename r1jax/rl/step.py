@@ -21,7 +21,7 @@ from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import Samples
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
 

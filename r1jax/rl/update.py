@@ -14,10 +14,11 @@ from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs, router_disagreement
 from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
-from r1jax.traced import program
+from r1jax.traced import enabled, program
 from r1jax.training.balance import expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
+from r1jax.training.multi_token import join_loads, mtp_losses
 from r1jax.training.state import TrainState, apply_gradients
 
 
@@ -26,9 +27,11 @@ def policy_sums(
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics, Maxima, jax.Array | None]]:
     """Sum of the algorithm's loss over a microbatch; its count, metrics as (sum, weight), maxima, and expert_load.
 
-    The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not.
+    The sum includes the balance loss of experts and the loss of multi-token prediction, if they have a weight; the
+    metric "loss" does not. The latter changes the layers of multi-token prediction alone: the policy's gradient is that
+    of the algorithm. A token has the weight in it that it has in the algorithm's loss.
     """
-    logp, entropy, extras = completion_logprobs(
+    logp, entropy, h, extras = completion_logprobs(
         params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts, batch.packing
     )
     mask = batch.mask
@@ -54,11 +57,25 @@ def policy_sums(
     sums["loss"] = (loss, count)
     if batch.experts is not None:
         sums["router_disagreement"] = router_disagreement(extras, batch.experts, mask)
-    balanced, balance_metrics = with_balance_loss(values, extras, mask, config, context.balance)
-    if balance_metrics:
-        loss, _ = algorithm.reduce(balanced, mask, context.max_tokens)
+    values, added = with_balance_loss(values, extras, mask, config, context.balance)
+    mtp_load = None
+    if config.mtp_layers and enabled(context.mtp_weight):
+        fixed = jax.lax.stop_gradient((params, h))
+        further, found, mtp_load = mtp_losses(
+            {**fixed[0], "mtp": params["mtp"]},
+            fixed[1],
+            batch.tokens,
+            mask,
+            config,
+            context.chunk,
+            temperature=context.temperature,
+            first=batch.first,
+        )
+        values, added = values + context.mtp_weight * further, added | found
+    if added:
+        loss, _ = algorithm.reduce(values, mask, context.max_tokens)
     largest = {name: jnp.where(mask, x, 0.0).max() for name, x in maxima.items()}
-    return loss, (count, sums | balance_metrics, largest, expert_load(extras, mask))
+    return loss, (count, sums | added, largest, join_loads(expert_load(extras, mask), mtp_load))
 
 
 @program(static_argnames=("algorithm", "context", "minibatches"))

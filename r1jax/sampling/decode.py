@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -20,23 +21,32 @@ from r1jax.models.transformer import embed
 from r1jax.sharding import Params, constrain
 
 
+@flax.struct.dataclass
+class Weights:
+    """Weights in config.dtype, in the layouts that prefill and decoding read."""
+
+    params: Params
+    layers: tuple[Params, ...]  # decoding_layers
+    output: jax.Array  # [D, V], unembedding
+
+
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
     """Splits the weights into layers: the decoding loop over layers is unrolled so that each cache is updated in place.
 
     Each layer has "attention_norm", "mlp_norm", and "attention" and "mlp" as their kinds lay them out for decoding.
     """
+    return tuple(decoding_layer(params, run, layer, config) for run in runs(config) for layer in range(run.layers))
 
-    def one(run: Run, layer: int) -> Params:
-        # Split first, then join: the reverse order would need memory for another copy of the joined weights.
-        weights = jax.tree.map(lambda w: w[layer], params[run.name])
-        return {
-            "attention_norm": weights["attention_norm"],
-            "attention": run.attention.decoding_weights(weights["attention"], config),
-            "mlp_norm": weights["mlp_norm"],
-            "mlp": run.feed_forward.decoding_weights(weights["mlp"], config),
-        }
 
-    return tuple(one(run, layer) for run in runs(config) for layer in range(run.layers))
+def decoding_layer(params: Params, run: Run, layer: int, config: ModelConfig) -> Params:
+    """The weights of a layer of a run in the layout of decoding."""
+    # Split first, then join: the reverse order would need memory for another copy of the joined weights.
+    weights = jax.tree.map(lambda w: w[layer], params[run.name])
+    return {
+        **weights,
+        "attention": run.attention.decoding_weights(weights["attention"], config),
+        "mlp": run.feed_forward.decoding_weights(weights["mlp"], config),
+    }
 
 
 def decode_step(

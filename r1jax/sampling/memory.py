@@ -17,7 +17,7 @@ from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import Experts, ModelConfig
 from r1jax.models.experts import index_type
-from r1jax.models.layers import cache_shapes
+from r1jax.models.layers import cache_shapes, mtp_cache_shapes
 from r1jax.models.transformer import param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
@@ -79,11 +79,13 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     token = 6 * config.hidden_size + _feed_forward_numbers(config, divide) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
+    if request.sampling.draft != "none":
+        row += 8  # the number of proposed and of accepted tokens
     if request.keep_routing:
         row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
     return {
         "weights": _weight_bytes(request),
-        "prompts": (computed + prompts) * width * _entry(config),
+        "prompts": (computed + prompts) * width * (_entry(config) + _draft_entry(request)),
         "prefill": spread * width * (token * size + scores),
         "results": (request.sequences + request.sequences // own) * row,
     }
@@ -104,10 +106,11 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
     results = 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
+    block = 1 if sampling.draft == "none" else 2  # tokens of a slot in one step
     return {
-        "cache": sum(phases(slots)[:2]) * ring * _entry(config),
-        "logits": slots * (logits + activations),
-        "attention": 0 if has_kernel(config) else slots * (gathered + scores + results),
+        "cache": sum(phases(slots)[:2]) * ring * (_entry(config) + _draft_entry(request)),
+        "logits": slots * block * (logits + activations),
+        "attention": 0 if has_kernel(config) and block == 1 else slots * (gathered + block * (scores + results)),
     }
 
 
@@ -238,6 +241,12 @@ def _entry(config: ModelConfig) -> int:
     return _size(config) * sum(
         _shard(shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer
     )
+
+
+def _draft_entry(request: Request) -> int:
+    """Bytes of what the layer of the draft keeps of one token on a device."""
+    layers = mtp_cache_shapes(request.config)[:1] if request.sampling.draft != "none" else ()
+    return _size(request.config) * sum(_shard(shape.heads or 1) * shape.width for layer in layers for shape in layer)
 
 
 def _routing_bytes(config: ModelConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.platform import has_kernels, on_one_device
 from r1jax.settings import may_change
 from r1jax.traced import enabled
+
+Draft = Literal["none", "mtp"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Sampling:
     """Sample at most this many tokens per completion, including the end token."""
     slots: int = may_change(0)
     """Decode this many sequences in parallel, over all devices; 0 decodes all, or as many as fit into memory."""
+    draft: Draft = may_change("none")
+    """Propose each next token with the model's layer of multi-token prediction and verify it in the step that decodes
+    the one before (mtp): the samples are the same in fewer steps. none decodes one token per step."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, message: str) -> None:
@@ -41,6 +47,7 @@ class Sampling:
         check(0 < self.top_p <= 1, f"top-p {self.top_p} must be above 0 and at most 1")
         check(0 <= self.min_p < 1, f"min-p {self.min_p} must be at least 0 and below 1")
         check(self.max_tokens >= 1, f"max-tokens {self.max_tokens} must be at least 1")
+        check(self.draft in get_args(Draft), f"draft {self.draft} is not one of {', '.join(get_args(Draft))}")
         check(self.slots >= 0, f"slots {self.slots} must be at least 0 (0 selects the number)")
 
     @property

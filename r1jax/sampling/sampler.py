@@ -4,16 +4,16 @@ A queue of sequences feeds a fixed number of slots. When a sequence ends, its sl
 step, so a long sequence does not block other slots. When the queue is empty and few slots are live, these move to a
 loop with fewer slots; the last loop ends when all slots are idle. There is no host round trip.
 
-A token depends only on (key, sequence id, position) and the policy, and not on slots, batch or mesh.
+A token depends only on (key, sequence id, position) and the policy, and not on slots, batch or mesh. With a draft
+(r1jax.sampling.speculative) a step may add several tokens to a sequence, which are the same tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,53 +21,17 @@ from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.models.cache import Prefix, Ring, init_ring, prefill, split_cache
+from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill
 from r1jax.models.config import ModelConfig
-from r1jax.models.experts import index_type
+from r1jax.models.mtp import first_mtp, without_mtp
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
-from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sampling.slots import Queue, Samples, State, is_any_of, narrow, random_words, record, refill, start
+from r1jax.sampling.speculative import PROPOSALS, check_draft, verifying_step
 from r1jax.sharding import Params, constrain, data_devices, gather_over_data
-
-END, LENGTH = 0, 1  # finish reasons: an end token was drawn, or the limit was reached
-
-
-@flax.struct.dataclass
-class Samples:
-    """Completions, one row per sequence."""
-
-    tokens: jax.Array  # [N, M] int32, including the end token, padded with zeros
-    lengths: jax.Array  # [N] int32
-    finish: jax.Array  # [N] int32, END or LENGTH
-    logprobs: jax.Array  # [N, M] float32 under the policy softmax(logits / temperature), as in training
-    sampling_logprobs: jax.Array  # [N, M] float32 under the truncated, renormalised distribution
-    steps: jax.Array  # [] int32, decoding steps, maximum over devices
-    experts: jax.Array | None = None  # [N, Tp + M - 1, L, k] uint8 or uint16, if asked for; at position t of prompt and
-    # completion the experts of its token in the layers with experts, except that of the last token, which is not used
-
-
-@flax.struct.dataclass
-class Queue:
-    """N sequences of P prompts, in the order in which slots take them."""
-
-    prompts: jax.Array  # [P, Tp] int32, padded on the right
-    prompt_lengths: jax.Array  # [P] int32
-    prompt_of: jax.Array  # [N] int32: sorted, with the same number of sequences per prompt
-    limits: jax.Array  # [N] int32, maximum length of the completion
-    ids: jax.Array  # [N] int32, folded into the random key
-
-
-@flax.struct.dataclass
-class _State:
-    step: jax.Array  # [] int32
-    next: jax.Array  # [] int32, next row of the queue
-    sequence: jax.Array  # [S] int32, row of the queue in each slot; N if idle
-    token: jax.Array  # [S] int32, next input token
-    age: jax.Array  # [S] int32, tokens of the sequence in the ring
-    ring: Ring
-    samples: Samples
 
 
 def sample(
@@ -100,8 +64,12 @@ def sample(
       keep_routing: with the experts of each token, if the model has experts.
 
     Raises:
-      UserError: if a prompt is empty, a prompt and its limit exceed the context, or memory does not suffice.
+      UserError: if a prompt is empty, a prompt and its limit exceed the context, memory does not suffice, or the model
+        has no layer for the draft.
     """
+    check_draft(sampling, config)
+    if sampling.draft == "none":
+        params, config = without_mtp(params, config)
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
     keep_routing = keep_routing and config.experts is not None
@@ -183,6 +151,8 @@ def sample_queue(
     the live sequences fit into the next one. If the mesh has only a data axis that divides the prompts, each device has
     its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
     """
+    if sampling.draft != "none":
+        params, config = first_mtp(params, config)
     # Decoding reads every weight once per token, so weights are gathered once, before the loop.
     params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
     data = device_queues(len(queue.prompts), len(queue.prompt_of))
@@ -217,127 +187,58 @@ def _sample_queue(
     widths: tuple[int, ...],
     keep_routing: bool,
 ) -> Samples:
-    layers = decoding_layers(params, config)
-    output = unembedding(params, config)
-    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape), keep_routing)
-    N = queue.prompt_of.shape[0]
+    drafts = sampling.draft != "none"
+    weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
+    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape), keep_routing, drafts)
+    N, M = queue.prompt_of.shape[0], sampling.max_tokens
+    if drafts:
+        step = verifying_step(weights, queue, prefix, key, config, sampling, end_tokens)
+        cache = init_slot_cache(widths[0], M, config, mtp=True)
+        state = start(queue, prefix, cache, config, sampling, widths[0], PROPOSALS)
+    else:
+        step = _single_step(weights, queue, prefix, key, config, sampling, end_tokens)
+        state = start(queue, prefix, init_ring(widths[0], M, config), config, sampling, widths[0])
 
-    def live(state: _State) -> jax.Array:
+    def live(state: State) -> jax.Array:
         return (state.sequence < N).sum()
 
-    def step(state: _State) -> _State:
+    for next_width in widths[1:]:
+        state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
+        state = narrow(state, next_width)
+    return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
+
+
+def _single_step(
+    weights: Weights,
+    queue: Queue,
+    prefix: Prefix,
+    key: jax.Array,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
+) -> Callable[[State], State]:
+    """The function that decodes one token per slot."""
+    params, layers, output = weights.params, weights.layers, weights.output
+    N = queue.prompt_of.shape[0]
+
+    def step(state: State) -> State:
+        assert isinstance(state.cache, Ring)
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
         hidden, ring, experts = decode_step(
-            params, layers, state.token, prefix, state.ring, context, state.step, config
+            params, layers, state.token, prefix, state.cache, context, state.step, config
         )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = random_words(key, queue.ids[row], state.age)
         token, logprob, sampling_logprob = sample_token(logits, words, sampling)
         ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
-        samples = _record(state, token, logprob, sampling_logprob, done, ended)
+        samples = record(state, token, logprob, sampling_logprob, done, ended)
         if samples.experts is not None and experts is not None:
             at = (state.sequence, context.prefix_length + state.age)
             kept = samples.experts.at[at].set(experts.astype(samples.experts.dtype), mode="drop")
             samples = dataclasses.replace(samples, experts=kept)
-        return _refill(dataclasses.replace(state, ring=ring, samples=samples, step=state.step + 1), token, done, queue)
+        return refill(dataclasses.replace(state, cache=ring, samples=samples, step=state.step + 1), token, done, queue)
 
-    state = _start(queue, prefix, config, sampling, widths[0])
-    for next_width in widths[1:]:
-        state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
-        state = _narrow(state, next_width)
-    return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
-
-
-def random_words(key: jax.Array, ids: jax.Array, positions: jax.Array) -> jax.Array:
-    """Two random uint32 words [S, 2] for each (sequence, position), independent of slots and mesh."""
-
-    def one(sequence: jax.Array, position: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.fold_in(jax.random.fold_in(key, sequence), position), (2,))
-
-    return jax.vmap(one)(ids, positions)
-
-
-def is_any_of(tokens: jax.Array, ids: tuple[int, ...]) -> jax.Array:
-    """True where a token is one of the ids: bool, the shape of tokens."""
-    ended = jnp.zeros(tokens.shape, bool)
-    for i in ids:  # a loop, since an empty array in shard_map crashes the compiler of jax 0.11
-        ended |= tokens == i
-    return ended
-
-
-def _last_token(queue: Queue, row: jax.Array) -> jax.Array:
-    prompt = queue.prompt_of[row]
-    return queue.prompts[prompt, queue.prompt_lengths[prompt] - 1]
-
-
-def _start(queue: Queue, prefix: Prefix, config: ModelConfig, sampling: Sampling, slots: int) -> _State:
-    N, M = queue.prompt_of.shape[0], sampling.max_tokens
-    first = jnp.arange(slots, dtype=jnp.int32)
-    per_token = jnp.zeros((N, M), jnp.float32)
-    per_sequence = jnp.zeros(N, jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    experts = None
-    if prefix.experts is not None:  # positions from the last token of a prompt on are replaced in decoding
-        of_prompts = prefix.experts.astype(index_type(config))[queue.prompt_of]
-        experts = jnp.pad(of_prompts, ((0, 0), (0, M - 1), (0, 0), (0, 0)))
-    return _State(
-        step=zero,
-        next=jnp.int32(slots),
-        sequence=jnp.minimum(first, N),
-        token=_last_token(queue, jnp.minimum(first, N - 1)),
-        age=jnp.zeros(slots, jnp.int32),
-        ring=init_ring(slots, M, config),
-        samples=Samples(
-            tokens=jnp.zeros((N, M), jnp.int32),
-            lengths=per_sequence,
-            finish=per_sequence,
-            logprobs=per_token,
-            sampling_logprobs=per_token,
-            steps=zero,
-            experts=experts,
-        ),
-    )
-
-
-def _record(
-    state: _State, token: jax.Array, logprob: jax.Array, sampling_logprob: jax.Array, done: jax.Array, ended: jax.Array
-) -> Samples:
-    old = state.samples
-    at = (state.sequence, state.age)  # idle slots have row N, which mode="drop" ignores
-    finished = jnp.where(done, state.sequence, old.lengths.shape[0])
-    return dataclasses.replace(
-        old,
-        tokens=old.tokens.at[at].set(token, mode="drop"),
-        logprobs=old.logprobs.at[at].set(logprob, mode="drop"),
-        sampling_logprobs=old.sampling_logprobs.at[at].set(sampling_logprob, mode="drop"),
-        lengths=old.lengths.at[finished].set(state.age + 1, mode="drop"),
-        finish=old.finish.at[finished].set(jnp.where(ended, END, LENGTH), mode="drop"),
-        steps=state.step + 1,
-    )
-
-
-def _narrow(state: _State, width: int) -> _State:
-    """Moves the live sequences, at most ``width``, to a state with ``width`` slots."""
-    kept = jnp.argsort(state.sequence)[:width]  # idle slots sort last
-    ring = jax.tree.map(lambda x: split_cache(x[kept], "slots"), state.ring)
-    return dataclasses.replace(
-        state, sequence=state.sequence[kept], token=state.token[kept], age=state.age[kept], ring=ring
-    )
-
-
-def _refill(state: _State, token: jax.Array, done: jax.Array, queue: Queue) -> _State:
-    """Assigns the next rows of the queue to slots whose sequence is done; other slots continue with their token."""
-    N = queue.prompt_of.shape[0]
-    place = state.next + jnp.cumsum(done) - 1
-    sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)
-    first = _last_token(queue, jnp.minimum(sequence, N - 1))
-    return dataclasses.replace(
-        state,
-        next=(state.next + done.sum()).astype(jnp.int32),
-        sequence=sequence,
-        token=jnp.where(done, first, token),
-        age=jnp.where(done | (sequence >= N), 0, state.age + 1),
-    )
+    return step

@@ -19,25 +19,18 @@ from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import Prefix, Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
+from r1jax.models.mtp import without_mtp
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, unembedding
-from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sampling.sampler import DECODING_OPTIONS, is_any_of, padded_prompts, random_words
+from r1jax.sampling.sampler import DECODING_OPTIONS, padded_prompts
+from r1jax.sampling.slots import is_any_of, random_words
 from r1jax.sharding import Params, constrain
 
 CHUNK = 16  # maximum number of tokens that one call decodes
 NARROWEST = 128  # minimum padded width of a prompt
 _CHUNK_SECONDS = 0.1  # a call decodes about as many tokens as this time allows
-
-
-@flax.struct.dataclass
-class Weights:
-    """Weights in config.dtype, in the layouts that prefill and decoding read."""
-
-    params: Params
-    layers: tuple[Params, ...]  # decoding_layers
-    output: jax.Array  # [D, V], unembedding
 
 
 @flax.struct.dataclass
@@ -78,6 +71,7 @@ def stream_weights(params: Params, config: ModelConfig) -> Weights:
 
     Inside the programs, each call would compute these layouts again for few tokens.
     """
+    params, config = without_mtp(params, config)
     params = cast(params, config)
     return Weights(params, _layers(params, config), unembedding(params, config))
 
@@ -112,8 +106,11 @@ def stream(
       limit: maximum length of the completion, 1..max_tokens.
 
     Raises:
-      UserError: if the prompt is empty, or prompt and limit exceed the context.
+      UserError: if the prompt is empty, if prompt and limit exceed the context, or for a draft, which ``sample`` alone
+        supports.
     """
+    if sampling.draft != "none":
+        raise UserError(f"sampling.draft={sampling.draft} is not supported for a stream of tokens: use draft=none")
     if not prompt or not 1 <= limit <= sampling.max_tokens:
         raise UserError(f"a prompt of {len(prompt)} tokens with a limit of {limit}: both must be at least 1")
     if len(prompt) + limit > config.context_length:

@@ -10,7 +10,7 @@ import numpy as np
 
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import ROUTER_BIAS
-from r1jax.models.layers import Run, runs
+from r1jax.models.layers import Run, mtp_run, runs
 from r1jax.models.transformer import Extras, routing_of_layers
 from r1jax.sharding import Params
 from r1jax.traced import enabled
@@ -85,14 +85,18 @@ def with_balance_loss(
 def move_bias(params: Params, load: jax.Array, config: ModelConfig, speed: float, counted: jax.Array) -> Params:
     """The weights with b_i + speed sign(mean load - load_i) as bias of each expert, if ``counted`` [] bool.
 
-    The balance without an auxiliary loss of arXiv 2408.15664; load: [L, E].
+    The balance without an auxiliary loss of arXiv 2408.15664; load: [L, E], of all layers with experts. The layers of
+    multi-token prediction are the last of them, or missing.
     """
     own = config.experts
     if own is None or not own.bias or not enabled(speed):
         return params
     moves = jnp.where(counted, speed * jnp.sign(load.mean(axis=1, keepdims=True) - load), 0.0)
     changed, first = dict(params), 0
-    for run in _routed(config):
+    mtp = mtp_run(config)
+    for run in [*_routed(config), *([] if mtp is None else [mtp])]:
+        if first == len(load):  # without the layers of multi-token prediction
+            break
         layers = changed[run.name]
         bias = layers["mlp"][ROUTER_BIAS] + moves[first : first + run.layers]
         changed[run.name] = {**layers, "mlp": {**layers["mlp"], ROUTER_BIAS: bias}}

@@ -16,22 +16,28 @@ from r1jax.sharding import Params
 from r1jax.training.balance import OFF, Balance, expert_load, with_balance_loss
 from r1jax.training.gradients import accumulate
 from r1jax.training.metrics import Metrics
+from r1jax.training.multi_token import join_loads, mtp_losses
 from r1jax.training.state import TrainState, apply_gradients
 
 
 def cross_entropy_sums(
-    params: Params, batch: dict[str, jax.Array], config: ModelConfig, chunk: int, balance: Balance = OFF
+    params: Params,
+    batch: dict[str, jax.Array],
+    config: ModelConfig,
+    chunk: int,
+    balance: Balance = OFF,
+    mtp_weight: float = 0.0,
 ) -> tuple[jax.Array, tuple[jax.Array, tuple[Metrics, jax.Array | None]]]:
     """Sum of -log p(token) over the tokens of tokens[:, 1:] in the mask; their count, metrics and load of experts.
 
-    The sum includes the balance loss of experts, if it has a weight; the metric "loss" does not. The load is that of
-    balance.expert_load.
+    The sum includes the balance loss of experts and the loss of multi-token prediction (mtp_losses), if they have a
+    weight; the metric "loss" does not. The load is that of balance.expert_load.
 
     batch: "tokens" [B, T + 1] int32, "mask" [B, T] bool and, if rows hold several texts, "segments" [B, T] int32, the
     text of each of tokens[:, :-1]. The first token of a text must not be in the mask, since nothing precedes it.
     """
-    tokens, mask = batch["tokens"], batch["mask"]
-    h, extras = hidden_states(params, tokens[:, :-1], config, segments=batch.get("segments"))
+    tokens, mask, segments = batch["tokens"], batch["mask"], batch.get("segments")
+    h, extras = hidden_states(params, tokens[:, :-1], config, segments=segments)
     logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk)
     loss = -jnp.where(mask, logp, 0.0).sum()
     count = mask.sum().astype(jnp.float32)
@@ -39,10 +45,18 @@ def cross_entropy_sums(
     balanced, found = with_balance_loss(-logp, extras, mask, config, balance)
     if found:
         loss = jnp.where(mask, balanced, 0.0).sum()
-    return loss, (count, (metrics | found, expert_load(extras, mask)))
+    load = expert_load(extras, mask)
+    if config.mtp_layers and mtp_weight:
+        further, others, mtp_load = mtp_losses(params, h, tokens, mask, config, chunk, segments)
+        loss, found, load = loss + mtp_weight * further.sum(), found | others, join_loads(load, mtp_load)
+    return loss, (count, (metrics | found, load))
 
 
-@partial(jax.jit, static_argnames=("optimizer", "config", "microbatches", "chunk", "balance"), donate_argnames="state")
+@partial(
+    jax.jit,
+    static_argnames=("optimizer", "config", "microbatches", "chunk", "balance", "mtp_weight"),
+    donate_argnames="state",
+)
 def language_model_update(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -51,12 +65,13 @@ def language_model_update(
     microbatches: int = 1,
     chunk: int = 2048,
     balance: Balance = OFF,
+    mtp_weight: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """The state after one update on ``batch``; the loss in nats per token, and the metrics of apply_gradients."""
     gradient = jax.grad(cross_entropy_sums, has_aux=True)
 
     def part_gradient(params: Params, part: Any) -> Any:
-        return gradient(params, part, config, chunk, balance)
+        return gradient(params, part, config, chunk, balance, mtp_weight)
 
     (grads, count), (found,) = accumulate(part_gradient, prepare(state.params, config), batch, microbatches)
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)

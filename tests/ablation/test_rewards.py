@@ -19,7 +19,8 @@ from r1jax.rewards.completions import completions_from_samples
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.rules import RULES
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import END, LENGTH, Samples
+from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import END, LENGTH
 from r1jax.tokenizer import ByteTokenizer
 from tests.ablation.helpers import TOKENIZER
 

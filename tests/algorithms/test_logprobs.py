@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.algorithms.logprobs import token_logprobs, token_predictions
 
 B, T, D, V = 3, 7, 8, 37
 
@@ -56,3 +56,13 @@ def test_no_array_of_tokens_by_vocabulary(case):
     assert f"f32[{B},2,{V}]" in text
     for tokens in (f"{B},64,{V}", f"32,{B},2,{V}", f"{B * 64},{V}"):
         assert f"[{tokens}]" not in text
+
+
+def test_the_right_predictions_are_those_without_a_more_likely_token():
+    rng = np.random.default_rng(0)
+    hidden, matrix = rng.normal(size=(3, 40, 4)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
+    targets = rng.integers(0, 5, (3, 40))
+    logp, best = token_predictions(hidden, matrix, targets, 0.7, 16)
+    np.testing.assert_array_equal(best, (hidden @ matrix).argmax(axis=-1) == targets)
+    assert 10 < best.sum() < 110
+    np.testing.assert_array_equal(logp, token_logprobs(hidden, matrix, targets, 0.7, 16)[0])

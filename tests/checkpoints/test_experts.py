@@ -158,15 +158,6 @@ def test_missing_experts_are_named_and_counted(tmp_path: Path) -> None:
         load_huggingface(folder)
 
 
-def test_layers_of_multi_token_prediction_are_skipped_with_a_warning(tmp_path: Path) -> None:
-    folder = copy_of("deepseek_v3", tmp_path / "model", num_nextn_predict_layers=1)
-    ones = np.ones(3, np.float32)
-    edit_weights(folder, model__layers__3__eh_proj__weight=ones, model__layers__3__enorm__weight=ones)
-    with pytest.warns(UserWarning, match=r"multi-token prediction \(2 tensors from model\.layers\.3 on\) are not read"):
-        model = load_huggingface(folder)
-    jax.tree.map(np.testing.assert_array_equal, model.params, load_huggingface(FIXTURES / "deepseek_v3").params)
-
-
 def test_rotary_pairs_may_be_stored_as_halves(tmp_path: Path) -> None:
     """With rope_interleave false, the rows of each rotated part are in another order."""
     folder = copy_of("deepseek_v3", tmp_path / "model", rope_interleave=False)

@@ -171,6 +171,8 @@ BY_RUNNING = {
     "rl/test_rollouts.py": "rl.mask_truncated",
     "training/test_tracking.py": "track",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
+    "training/test_multi_token.py": "rl.mtp_weight pretrain.mtp_weight pretrain.mtp_layers",
+    "sampling/test_speculative.py": "sampling.draft",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": """problems.source problems.held_out_source problems.checker
         problems.columns problems.skip_unreadable""",

@@ -9,12 +9,12 @@ from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import build_batch, minibatches, planned
-from r1jax.rl.config import RLConfig, check_model
+from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.rl.packing import packed_rows, plan
 from r1jax.rl.state import RLState
 from r1jax.rl.step import learn
-from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import Samples
 from r1jax.sharding import make_mesh, param_shardings, place
 from tests.helpers.training import fresh
 from tests.models.helpers import experts_alone
@@ -109,6 +109,6 @@ def test_minibatches_have_the_same_sequences_with_and_without_packing():
 
 
 def test_models_with_experts_are_refused(tiny_config):
-    check_model(RLConfig(pack=True), tiny_config)
+    check_parts(RLConfig(pack=True), tiny_config)
     with pytest.raises(UserError, match=r"rl\.pack: not for a model with experts"):
-        check_model(RLConfig(pack=True), experts_alone(tiny_config))
+        check_parts(RLConfig(pack=True), experts_alone(tiny_config))

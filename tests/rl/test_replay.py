@@ -10,7 +10,7 @@ import pytest
 from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
 from r1jax.models.transformer import hidden_states, param_specs, routing_of_layers
-from r1jax.rl.config import RLConfig, check_model
+from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.rl.update import policy_sums, update
 from r1jax.sampling.sampler import sample
@@ -89,6 +89,6 @@ def test_replayed_experts_change_log_probabilities(params, config, samples):
 
 
 def test_replay_needs_experts(config, tiny_config):
-    check_model(RLConfig(replay_routing=True), config)
+    check_parts(RLConfig(replay_routing=True), config)
     with pytest.raises(UserError, match="has no experts"):
-        check_model(RLConfig(replay_routing=True), tiny_config)
+        check_parts(RLConfig(replay_routing=True), tiny_config)

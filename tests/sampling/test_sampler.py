@@ -15,7 +15,8 @@ from r1jax.kernels import decode_attention
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import END, LENGTH, make_queue, random_words, sample, sample_queue
+from r1jax.sampling.sampler import make_queue, random_words, sample, sample_queue
+from r1jax.sampling.slots import END, LENGTH
 from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]

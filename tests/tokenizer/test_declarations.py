@@ -18,7 +18,8 @@ from r1jax.data.text.template import TEMPLATES
 from r1jax.errors import UserError
 from r1jax.rewards.completions import completions_from_samples
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import END, LENGTH, Samples
+from r1jax.sampling.sampler import Samples
+from r1jax.sampling.slots import END, LENGTH
 from r1jax.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
 from tests.helpers.paths import FIXTURES
 from tests.helpers.tokenizers import TAGS, of_gguf, pieces

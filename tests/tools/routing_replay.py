@@ -62,7 +62,7 @@ def compare(params: Any, batch: Batch, config: ModelConfig, replay: bool) -> dic
     def trainer(params: Any, batch: Batch) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         assert batch.experts is not None
         experts = batch.experts if replay else None
-        logp, _, extras = completion_logprobs(
+        logp, _, _, extras = completion_logprobs(
             prepare(params, config), batch.tokens, config, 1.0, 8192, batch.first, experts
         )
         return logp, router_disagreement(extras, batch.experts, batch.mask)
