@@ -172,7 +172,7 @@ def minibatches(batch: Batch, key: jax.Array, n: int, microbatches: int) -> list
     return [dataclasses.replace(_part(batch, rows, i), packing=packing) for i, packing in enumerate(packings)]
 
 
-def planned(spans: np.ndarray, width: int, parts: int) -> tuple[np.ndarray, Packing] | None:
+def planned(spans: np.ndarray, width: int, parts: int) -> tuple[Any, Packing] | None:
     """r1jax.rl.packing.plan of sequences with these spans [B, 2], for the entered mesh and on its devices."""
     found = plan(spans[:, 0], spans[:, 1], width, parts, data_devices())
     return found and (found[0], jax.device_put(found[1], batch_sharding()))

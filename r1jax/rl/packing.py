@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -22,9 +22,9 @@ class Packing:
     moves between devices.
     """
 
-    start: jax.Array  # [B] int32: first position in the rows of the device, counted through
-    begin: jax.Array  # [B] int32: positions before the first token of the completion
-    end: jax.Array  # [B] int32: positions that the sequence takes, one less than its tokens
+    start: Any  # [B] int32: first position in the rows of the device, counted through
+    begin: Any  # [B] int32: positions before the first token of the completion
+    end: Any  # [B] int32: positions that the sequence takes, one less than its tokens
     rows: int = flax.struct.field(pytree_node=False)  # of a part on one device
     first: int = flax.struct.field(pytree_node=False)  # no completion begins before this position of its sequence
 
