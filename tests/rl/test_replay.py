@@ -10,6 +10,7 @@ import pytest
 from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
 from r1jax.models.transformer import hidden_states, param_specs, routing_of_layers
+from r1jax.rl.batch import build_batch
 from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.rl.update import policy_sums, update
@@ -76,6 +77,26 @@ def test_in_float32_replay_changes_nothing(params, config, samples):
     used = np.bincount(np.asarray(batch.experts)[np.asarray(batch.mask)].ravel(), minlength=8)
     assert metrics["load_violation"] == pytest.approx(used.max() / used.mean() - 1, rel=1e-5)
     assert metrics["expert_load_5"] == pytest.approx(used[5] / used.mean(), rel=1e-5)
+
+
+def test_a_policy_with_experts_learns_with_replayed_routing(params, config):
+    """The reward is the share of tokens below 32, a third of the vocabulary."""
+    context = dataclasses.replace(CONTEXT, balance=Balance(bias_speed=0.01))
+    state, optimizer, _ = fresh(params, config)
+    means = []
+    for step in range(30):
+        key = jax.random.key(100 + step)
+        own = {"sampling": SAMPLING, "end_tokens": tuple(range(40, 60)), "samples_per_prompt": GROUP}
+        weights = jax.tree.map(jnp.asarray, jax.device_get(state.params))  # as in the fixture: no second program
+        samples = jax.device_get(sample(weights, PROMPTS, config, key, keep_routing=True, **own))
+        within = np.arange(samples.tokens.shape[1]) < samples.lengths[:, None]
+        rewards = ((samples.tokens < 32) & within).sum(axis=1) / samples.lengths
+        advantages = GRPO().advantages(rewards.reshape(-1, GROUP), np.full(2, 1e-6), np.ones((2, GROUP), bool))
+        prompts = [prompt for prompt in PROMPTS for _ in range(GROUP)]
+        batch = build_batch(prompts, samples, 13, advantages=advantages.reshape(-1))
+        state, *_ = update(state, batch, optimizer, GRPO(), context, config, 1)
+        means.append(rewards.mean())
+    assert np.mean(means[:3]) < 0.5 and np.mean(means[-3:]) > 0.75
 
 
 def test_replayed_experts_change_log_probabilities(params, config, samples):
