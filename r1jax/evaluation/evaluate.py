@@ -101,8 +101,12 @@ def evaluate(
         well_formed=table(well_formed),
         readable=table(
             [
-                # A template for programs asks for no reasoning that could be read.
-                formed and (template.code or fault(problem, template.reasoning(c.text), ReadabilityConfig()) is None)
+                # Some templates ask for no reasoning that could be read.
+                formed
+                and (
+                    not (template.tags or template.conclusion)
+                    or fault(problem, template.reasoning(c.text), ReadabilityConfig()) is None
+                )
                 for problem, c, formed in zip(repeated, completions, well_formed, strict=True)
             ]
         ),
