@@ -57,9 +57,9 @@ class RLConfig(MultiTokenConfig):
     logprob_chunk: int = may_change(8192)
     """Tokens whose logits are in memory at one time."""
     pack: bool = False
-    """Compute several sequences of a microbatch in one row, in the policy's updates and for the log-probabilities of the
-    old policy and the reference, so that few positions are padding. The results differ by rounding. Models with experts
-    are refused; learned models, such as a critic, have a sequence in each row."""
+    """Compute several sequences of a microbatch in one row, in the policy's updates and for the log-probabilities of
+    the old policy and the reference, so that few positions are padding. The results differ by rounding. Models with
+    experts are refused; learned models, such as a critic, have a sequence in each row."""
     replay_routing: bool = False
     """Use in updates the experts that each token used in sampling, with weights from the updated model (routing replay,
     arXiv 2510.11370). The metric router_disagreement is the share of choices of routers that would be others."""
