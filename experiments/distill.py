@@ -46,6 +46,7 @@ from r1jax.settings import from_json
 from r1jax.sharding import parse_mesh
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.loop import SaveConfig
+from r1jax.training.multi_token import check_mtp_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +109,8 @@ class Teacher:
 
     @property
     def sampling(self) -> Sampling:
-        """The sampling of the teacher's stage 2."""
-        return from_json(Sampling, self.rl["sampling"])
+        """The sampling of the teacher's stage 2, but for its draft, for which a student may lack the layer."""
+        return dataclasses.replace(from_json(Sampling, self.rl["sampling"]), draft="none")
 
 
 def read_teacher(run: Path) -> Teacher:
@@ -186,6 +187,7 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
     check_mesh(config.mesh, own, read_config(run / "r1"))
     tokenizer = None if config.student == PRETRAIN else read_tokenizer(config.student)
     check_starts(config.rl, own, tokenizer)
+    check_mtp_weight(config.sft.mtp_weight, own, "sft.mtp-weight")
     if tokenizer:
         context = own.context_length
         if teacher.sampling.max_tokens >= context:

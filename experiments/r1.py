@@ -52,6 +52,7 @@ from r1jax.sampling.processors import Sampling
 from r1jax.sampling.speculative import check_draft
 from r1jax.sharding import parse_mesh
 from r1jax.training.loop import SaveConfig
+from r1jax.training.multi_token import check_mtp_weight
 
 _LONG = Sampling(max_tokens=32_768)
 _PAPER_LATER = GRPO(beta=0.001, eps_low=10.0, eps_high=10.0)  # of reasoning RL and the last stage
@@ -160,6 +161,8 @@ def check(config: RecipeConfig) -> None:
     check_kinds((*problems, *load_problems(config.general, "--general").train), mixtures)
     rule_specs(mixtures, JUDGES)
     check_draft(config.sampling, recipe_model(config))
+    for name, one in (("cold-start-sft", config.cold_start_sft), ("sft", config.sft)):
+        check_mtp_weight(one.mtp_weight, recipe_model(config), f"{name}.mtp-weight")
     context = recipe_model(config).context_length
     if config.sampling.max_tokens >= context:
         raise UserError(f"--sampling.max-tokens={config.sampling.max_tokens} leaves no room in a context of {context}")

@@ -52,8 +52,9 @@ from r1jax.report.speedrun import (
 )
 from r1jax.report.speedrun_picture import plot_speedruns
 from r1jax.rewards.config import VerifierConfig, parse_rewards
-from r1jax.rl.config import RLConfig, check_run
+from r1jax.rl.config import RLConfig, check_parts, check_run
 from r1jax.sampling.processors import Sampling
+from r1jax.sampling.speculative import check_draft
 from r1jax.sharding import parse_mesh
 from r1jax.training.loop import SaveConfig
 
@@ -164,7 +165,10 @@ def check(config: Config) -> None:
             f"--task.rewards={' '.join(config.task.rewards)} lacks accuracy, which the target is about: add it"
         )
     check_run(config.rl, config.sampling, data)
-    check_mesh(config.mesh, read_config(config.base))
+    model = read_config(config.base)
+    check_mesh(config.mesh, model)
+    check_parts(config.rl, model)
+    check_draft(config.sampling, model)
     template, tokenizer = find_template(config.task.template), read_tokenizer(config.base)
     sets = (load_problems(config.task.problems), load_problems(measured(config.task)))
     asked = [*sets[0].train, *(problem for one in sets for problem in one.held_out)]
@@ -172,7 +176,7 @@ def check(config: Config) -> None:
     width = max(len(template.prompt_ids(problem, tokenizer)) for problem in asked)
     longest = max(config.sampling.max_tokens, config.task.max_tokens)
     limit = dataclasses.replace(config.sampling, max_tokens=longest)
-    check_context(width, limit, read_config(config.base).context_length)
+    check_context(width, limit, model.context_length)
 
 
 def measured(task: Task) -> ProblemsConfig:

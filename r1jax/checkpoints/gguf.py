@@ -1,4 +1,4 @@
-"""Import of GGUF files: architectures llama, qwen2 and qwen3, in all quantisations that the gguf library reads."""
+"""Import of GGUF files of the ARCHITECTURES below, in all quantisations that the gguf library reads."""
 
 from __future__ import annotations
 

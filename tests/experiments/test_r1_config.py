@@ -13,6 +13,7 @@ from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
 from r1jax.pipeline.plan import make_plan
 from r1jax.recipe.config import RecipeConfig as Config
+from r1jax.recipe.sft import SFTConfig
 from r1jax.recipe.stage_settings import routes
 from r1jax.recipe.table import recipe_stages
 from r1jax.rewards.routing import parse_routes
@@ -28,6 +29,7 @@ from tests.helpers.paths import ROOT
         ({"cold_start_rows": -1}, "--cold-start-rows"),
         ({"mesh": "3x1"}, "3 devices"),
         ({"mesh": "1x1x2"}, "no experts for an expert axis of 2"),
+        ({"sft": SFTConfig(mtp_weight=0.1)}, "sft.mtp-weight=0.1: the model has no layers of multi-token prediction"),
         ({"problems": ProblemsConfig()}, "trains a model on word-problems only: give --base"),
         ({"problems": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --problems.source"),
         ({"general": ProblemsConfig("none.jsonl")}, "no file none.jsonl: give --general.source"),

@@ -214,3 +214,9 @@ def test_mistakes_are_one_line_before_any_run(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             check(dataclasses.replace(small, task=dataclasses.replace(small.task, **values)))
+    for flag, values in (
+        ("rl.replay-routing", {"rl": dataclasses.replace(small.rl, replay_routing=True)}),
+        ("sampling.draft=mtp", {"sampling": dataclasses.replace(small.sampling, draft="mtp")}),
+    ):
+        with pytest.raises(UserError, match=flag):
+            check(dataclasses.replace(small, **values))
