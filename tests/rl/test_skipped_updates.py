@@ -29,11 +29,11 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted(samples, tiny_par
     bad = batch_of(samples)
     bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
     for count in (1, 2):
-        state, *_ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
+        state, *_ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 2)
         after = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
         jax.tree.map(np.testing.assert_array_equal, before, after)
         assert int(state.skipped_updates()) == count
-    state, *_ = update(state, batch_of(samples), optimizer, GRPO(), CONTEXT, tiny_config, 1)
+    state, *_ = update(state, batch_of(samples), optimizer, GRPO(), CONTEXT, tiny_config, 2)
     assert int(state.skipped_updates()) == 2
     assert not np.array_equal(state.params["embedding"], before[0]["embedding"])
 
@@ -83,5 +83,5 @@ def test_a_gradient_that_is_not_finite_is_no_empty_update(samples, tiny_params, 
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     bad = batch_of(samples)
     bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
-    state, sums, _ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
+    state, sums, _ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 2)
     assert reduce_metrics(sums)["empty_updates"] == 0 and int(state.skipped_updates()) == 1
