@@ -18,7 +18,12 @@ from tests.rl.helpers import CONTEXT, GROUP, batch_of, setup_of
 def test_inner_epochs_and_minibatches_all_update(samples, tiny_params, tiny_config):
     for minibatches, epochs in ((1, 1), (2, 1), (2, 3)):
         config = RLConfig(
-            prompts=2, group=GROUP, minibatches=minibatches, inner_epochs=epochs, algorithm=GRPO(beta=0.1)
+            prompts=2,
+            group=GROUP,
+            minibatches=minibatches,
+            inner_epochs=epochs,
+            logprob_chunk=CONTEXT.chunk,
+            algorithm=GRPO(beta=0.1, entropy=0.01),  # the update of the whole batch is that of test_update.py
         )
         state, optimizer, _ = fresh(tiny_params, tiny_config)
         state = RLState(state, jax.tree.map(jnp.copy, tiny_params))

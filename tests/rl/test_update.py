@@ -161,13 +161,16 @@ def test_types_of_mixed_and_pure_bfloat16(samples, tiny_params, tiny_config, sto
 
 
 def test_a_mesh_gives_the_same_update(samples, tiny_params, tiny_config, whole_update):
-    """On 4x2, which splits rows and weights; tests/experiments/test_r1_zero_resume.py has one axis at a time."""
+    """In two passes on 4x2, which splits rows and weights.
+
+    tests/experiments/test_r1_zero_resume.py has one axis at a time.
+    """
     params, want, _ = whole_update
     mesh = make_mesh("4x2")
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), mesh))
         state, optimizer, shapes = fresh(spread, tiny_config, mesh=mesh)
-        together, sums, _ = update(state, near(samples), optimizer, WITH_ALL_TERMS, CONTEXT, tiny_config, 1)
+        together, sums, _ = update(state, near(samples), optimizer, WITH_ALL_TERMS, CONTEXT, tiny_config, 2)
         got = reduce_metrics(sums)
     assert got == pytest.approx(want, abs=1e-5)
     close(params, jax.device_get(together.params), atol=1e-5)
