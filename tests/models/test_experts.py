@@ -12,7 +12,8 @@ from r1jax.models.experts import ROUTED, route, specs
 from r1jax.models.transformer import forward, hidden_states, param_specs
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
+from r1jax.sharding import make_mesh, map_specs, param_shardings, place
+from tests.helpers.training import random_params
 from tests.models.helpers import experts_alone, with_experts
 
 FAMILIES = {
@@ -173,7 +174,7 @@ def loss_and_gradient(config, mesh, params, tokens):
 def test_a_mesh_gives_the_same_decoder(tiny_config):
     """Tokens split over the data axis, hidden units of the experts over the model axis; recomputed blocks too."""
     config = experts_alone(tiny_config)
-    params = init_params(param_specs(config), jax.random.key(0))
+    params = random_params(config)
     tokens = np.random.default_rng(1).integers(0, config.vocab_size, (4, 12))
     (one, experts), gradient = loss_and_gradient(config, "1x1", params, tokens)
     assert len(np.unique(experts)) > 4
@@ -186,7 +187,7 @@ def test_a_mesh_gives_the_same_decoder(tiny_config):
 def test_decoding_equals_the_whole_sequence(tiny_config):
     """The sampler's log-probabilities, with a dense layer before the experts, equal those of the forward pass."""
     config = with_experts(tiny_config)
-    params = jax.tree.map(lambda w: 4 * w if w.ndim > 2 else w, init_params(param_specs(config), jax.random.key(0)))
+    params = jax.tree.map(lambda w: 4 * w if w.ndim > 2 else w, random_params(config))
     sampling = Sampling(max_tokens=4, temperature=1.0)
     with jax.set_mesh(make_mesh("2x2")):
         samples = sample(params, PROMPTS, config, jax.random.key(4), sampling=sampling, end_tokens=())

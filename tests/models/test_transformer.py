@@ -172,7 +172,7 @@ def test_bfloat16_gradients_do_not_depend_on_the_number_of_microbatches(tiny_con
     params = init_params(param_specs(config), jax.random.key(0))
     tokens = frequent_tokens((64, 65), config.vocab_size)
     if head == "scalar":
-        params["score"] = np.random.default_rng(1).normal(0, 0.02, params["score"].shape).astype(np.float32)
+        params["score"] = 0.02 * jax.random.normal(jax.random.key(1), params["score"].shape)
         batch = {"tokens": tokens, "lengths": np.full(64, 65), "counts": np.ones(64, bool), "safe": np.ones(64, bool)}
         loss = judgement_sums
     else:

@@ -16,15 +16,16 @@ from r1jax.data.text.packing import Example
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, param_specs
+from r1jax.models.transformer import forward
 from r1jax.recipe import sft as stage
 from r1jax.recipe.distillation import MatchConfig, check_vocabularies, match
 from r1jax.recipe.sft import SFTConfig, batches, check_sft, sft
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import init_params, make_mesh
+from r1jax.sharding import make_mesh
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig, Stopped
 from r1jax.training.metrics import totals
+from tests.helpers.training import random_params
 
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 TOKENIZER = ByteTokenizer(CHAT)
@@ -40,7 +41,7 @@ SFT = SFTConfig(epochs=3, batch=2, width=16, held_out_share=0.0, learning_rate=1
 
 def model(seed=0, blocks=1):
     config = dataclasses.replace(CONFIG, num_layers=blocks)
-    return Model(config, init_params(param_specs(config), jax.random.key(seed)), TOKENIZER)
+    return Model(config, random_params(config, seed), TOKENIZER)
 
 
 def rows(folder):
@@ -232,7 +233,8 @@ def matched(folder, config):
     """Parameters of a student after matching, on a mesh of one device."""
     with jax.set_mesh(make_mesh("1x1")):
         start, teacher = model(0, blocks=2), model(1, blocks=2)
-        teacher = dataclasses.replace(teacher, params=jax.tree.map(lambda w: 8 * w, teacher.params))  # sure of itself
+        sure = jax.tree.map(lambda w: jax.device_put(8 * w), jax.device_get(teacher.params))
+        teacher = dataclasses.replace(teacher, params=sure)
         save = SaveConfig(every=5)
         result, _ = match(start, teacher, PROBLEMS, TEMPLATE, Sampling(max_tokens=6), config, save, 0, folder)
         return jax.device_get(result.params)

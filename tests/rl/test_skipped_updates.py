@@ -9,17 +9,15 @@ import optax
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
-from r1jax.models.transformer import param_specs
 from r1jax.recipe import distillation as distill
 from r1jax.recipe import reward_models as reward_model
 from r1jax.rl.update import update
-from r1jax.sharding import init_params
 from r1jax.training.balance import OFF
 from r1jax.training.language_model import language_model_update
 from r1jax.training.metrics import reduce_metrics
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.training.state import apply_gradients
-from tests.helpers.training import fresh
+from tests.helpers.training import fresh, random_params
 from tests.rl.helpers import CONTEXT, batch_of
 
 
@@ -65,7 +63,7 @@ def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(sample
     params, model = tiny_params, tiny_config
     if empty is empty_judgements:
         model = dataclasses.replace(model, head="scalar", tie_embeddings=True)
-        params = init_params(param_specs(model), jax.random.key(0))
+        params = random_params(model)
     config = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, schedule="cosine", warmup_steps=2)
     state, optimizer, _ = fresh(params, model, config)
     moving = jax.tree.map(jnp.ones_like, state.params)

@@ -55,7 +55,7 @@ def test_sequences_that_count_weigh_the_same_in_all_minibatches(samples, tiny_pa
     for minibatches in (1, 8):
         config = RLConfig(prompts=4, group=4, minibatches=minibatches, algorithm=GRPO(aggregate=aggregate))
         state, _, _ = fresh(tiny_params, tiny_config)
-        state = RLState(state.replace(opt_state=SGD.init(state.params)))
+        state = RLState(state.replace(opt_state=jax.device_put(SGD.init(state.params), state.step.sharding)))
         state, row, _ = learn(state, batch, jax.random.key(0), setup_of(config, SGD, tiny_config))
         leaves = map(jax.tree.leaves, jax.device_get((state.policy.params, tiny_params)))
         moved[minibatches] = np.concatenate([(a - b).ravel() for a, b in zip(*leaves, strict=True)])

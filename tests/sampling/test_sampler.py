@@ -17,7 +17,7 @@ from r1jax.models.transformer import forward, hidden_states, param_specs, unembe
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import END, LENGTH, make_queue, random_words, sample, sample_queue
-from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
+from r1jax.sharding import make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
 GROUP = 4
@@ -29,7 +29,7 @@ WIDTH = 32
 @pytest.fixture(scope="module")
 def sharp(tiny_params):
     """Weights large enough that the distribution is far from uniform, so that wrong attention shows."""
-    return jax.tree.map(lambda w: w * 8 if w.ndim > 2 else w, tiny_params)
+    return jax.tree.map(lambda w: jax.device_put(w * 8 if w.ndim > 2 else w), jax.device_get(tiny_params))
 
 
 # Temperature 1 would hide that a temperature is not applied.
@@ -146,11 +146,10 @@ def test_biases_of_the_feed_forward_block_count_in_decoding(tiny_config):
     """A mesh that splits gate and up, against the trainer's log-probabilities without a mesh."""
     config = dataclasses.replace(tiny_config, mlp_bias=True, num_layers=1)
     specs, mesh = param_specs(config), make_mesh("1x2")
-    params = init_params(
-        map_specs(lambda s: dataclasses.replace(s, init="normal", scale=0.3), specs), jax.random.key(0)
-    )
+    rng = np.random.default_rng(0)
+    params = map_specs(lambda spec: rng.normal(0, 0.3, spec.shape).astype(np.float32), specs)
     with jax.set_mesh(mesh):
-        spread = place(jax.device_get(params), param_shardings(specs, mesh))
+        spread = place(params, param_shardings(specs, mesh))
         samples = sample(spread, [[1, 2, 3]], config, jax.random.key(1), sampling=Sampling(max_tokens=6), end_tokens=())
     want = teacher_forced(params, config, [1, 2, 3], samples.tokens[0].tolist(), 1.0)
     np.testing.assert_allclose(samples.logprobs[0], want, atol=2e-5)

@@ -20,7 +20,7 @@ MOST = 40
 @pytest.fixture(scope="module")
 def sharp(tiny_params):
     """Weights large enough that the distribution is far from uniform, so that wrong attention shows."""
-    return jax.tree.map(lambda w: w * 8 if w.ndim > 2 else w, tiny_params)
+    return jax.tree.map(lambda w: jax.device_put(w * 8 if w.ndim > 2 else w), jax.device_get(tiny_params))
 
 
 @pytest.fixture(scope="module")
