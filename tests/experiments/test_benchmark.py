@@ -16,8 +16,16 @@ from r1jax.sharding import make_mesh
 from tests.helpers.commands import call
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_layer():
+    """One layer instead of two, so that programs are compiled sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHAPES, "tiny", dataclasses.replace(SHAPES["tiny"], num_layers=1))
+        yield
+
+
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+def figures(one_layer, tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
     cases = ("rollout", "variable", "long", "step", "parity")
     status, stdout, stderr = call("benchmark.py", "--repeats=1", f"--out={out}", "--cases", *cases)

@@ -37,11 +37,13 @@ from r1jax.sharding import make_mesh
 from tests.helpers.commands import call
 from tests.helpers.paths import ROOT
 
-# RL, selections and evaluations sample as many times, so that they share compiled programs; and so do fine-tunings.
+# RL, selections and evaluations sample as many times, so that they share compiled programs; so do fine-tunings, and
+# teacher and student. tests/recipe/test_sft.py has a student of another depth.
 RL = "--{0}.steps 2 --{0}.prompts 6 --{0}.group 2"
 ARGUMENTS = " ".join(
     [
         "--pretrain.steps 3 --pretrain.batch 8 --pretrain.corpus.documents 400 --pretrain.num-layers 1",
+        "--pretrain.architecture qwen2",
         *(RL.format(name) for name in ("zero", "reasoning-rl", "final-rl")),
         "--general-steps 1 --sampling.max-tokens 40 --cold-start-rows 16",
         *(f"--{name}.problems 6 --{name}.samples 2" for name in ("cold-start-select", "rejection")),
@@ -165,15 +167,14 @@ def test_a_student_is_distilled_matched_and_trained_alone(run):
         "--teacher",
         run,
         "--pretrain.steps",
-        2,
+        3,
         "--pretrain.batch",
         8,
         "--pretrain.corpus.documents",
         400,
         "--pretrain.num-layers",
         1,
-        "--sft.epochs",
-        1,
+        *["--sft.epochs", "1", "--sft.batch", "4", "--sft.learning-rate", "1e-3", "--sft.schedule", "constant"],
         *RL.format("rl").split(),
         "--match.steps",
         1,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from experiments.r1_zero import PRESETS, check, default_preset, stages
@@ -152,6 +153,14 @@ def test_preview_shows_prompts_samples_and_rewards_and_stops(finished, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def no_update(monkeypatch):
+    """Updates that change nothing, so that none is compiled."""
+    metrics = {"loss": (np.float32(0), np.float32(1))}
+    monkeypatch.setattr("r1jax.rl.step.update", lambda state, *_: (state, metrics, {}))
+
+
+@pytest.mark.usefixtures("no_update")
 def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -181,6 +190,7 @@ def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
     assert kept[2]["kl"] > 1e-4 > 1e-8 > abs(replaced[2]["kl"])
 
 
+@pytest.mark.usefixtures("no_update")
 def test_verifiers_end_what_takes_too_long(finished, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
