@@ -56,6 +56,8 @@ def queue(config, tiny_config):
 
 
 def optimiser_of(section):
+    """The optimiser as a traced program, and the type of the weights."""
+
     def observe(config, tiny_config):
         settings = getattr(config, section)
         small = dataclasses.replace(tiny_config, num_layers=1, hidden_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
@@ -66,8 +68,8 @@ def optimiser_of(section):
             updates, state = optimizer.update({"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}, state, params)
             return state, updates["w"]
 
-        moved = jax.jit(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])().tolist()
-        return moved, str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
+        program = jax.make_jaxpr(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])()
+        return str(program), str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
 
     return observe
 

@@ -177,7 +177,7 @@ class Judged(ActorCritic):
 
 def learned_once(updated, folder):
     """Metrics and checkpoint of steps with two updates."""
-    return train(folder, algorithm=Judged(judge_updated=updated))
+    return train(folder, algorithm=Judged(judge_updated=updated), steps=2)
 
 
 def test_a_model_is_updated_before_or_after_the_policy(tmp_path):
