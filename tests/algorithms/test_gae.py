@@ -1,11 +1,12 @@
 """Generalised advantage estimation against values worked by hand, the paper's sum, and limits of lambda."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from r1jax.algorithms.gae import generalised_advantages, token_rewards, whiten
+
+advantages_and_returns = jax.jit(generalised_advantages)  # gamma and lambda may be traced numbers
 
 
 def test_advantages_by_hand():
@@ -15,11 +16,11 @@ def test_advantages_by_hand():
     Advantages from the right: 4; -3 + 4/4 = -2; -6 - 2/4 = -6.5. Returns: 4 + 2 = 6; -2 + 4 = 2; -6.5 + 8 = 1.5.
     Second row, value 3 and reward 5: advantage 5 - 3 = 2, return 5.
     """
-    mask = jnp.array([[False, True, True, True, False], [True, False, False, False, False]])
-    values = jnp.array([[9.0, 8.0, 4.0, 2.0, 9.0], [3.0, 9.0, 9.0, 9.0, 9.0]])  # those of 9 are outside the mask
-    rewards = token_rewards(jnp.array([6.0, 5.0]), mask)
+    mask = np.array([[False, True, True, True, False], [True, False, False, False, False]])
+    values = np.float32([[9.0, 8.0, 4.0, 2.0, 9.0], [3.0, 9.0, 9.0, 9.0, 9.0]])  # those of 9 are outside the mask
+    rewards = jax.jit(token_rewards)(np.float32([6.0, 5.0]), mask)
     np.testing.assert_array_equal(rewards, [[0, 0, 0, 6, 0], [5, 0, 0, 0, 0]])
-    advantages, returns = generalised_advantages(rewards, values, mask, 0.5, 0.5)
+    advantages, returns = advantages_and_returns(rewards, values, mask, 0.5, 0.5)
     np.testing.assert_array_equal(advantages, [[0, -6.5, -2, 4, 0], [2, 0, 0, 0, 0]])
     np.testing.assert_array_equal(returns, [[0, 1.5, 2, 6, 0], [5, 0, 0, 0, 0]])
 
@@ -50,9 +51,7 @@ def by_the_papers_sum(rewards, values, mask, gamma, lam):
 def test_advantages_equal_the_sum_of_the_paper(gamma, lam):
     rewards, values, mask = rows(0)
     want = by_the_papers_sum(rewards, values, mask, gamma, lam)
-    arrays = [jnp.asarray(x, jnp.float32) for x in (rewards, values)]
-    # gamma and lambda may be traced numbers
-    advantages, returns = jax.jit(generalised_advantages)(*arrays, jnp.asarray(mask), gamma, lam)
+    advantages, returns = advantages_and_returns(np.float32(rewards), np.float32(values), mask, gamma, lam)
     np.testing.assert_allclose(advantages, want, atol=2e-5)
     np.testing.assert_allclose(returns, np.where(mask, want + values, 0), atol=2e-5)
     if gamma == lam == 1:  # the sum of later rewards, whatever the values
@@ -62,18 +61,19 @@ def test_advantages_equal_the_sum_of_the_paper(gamma, lam):
 
 def test_nothing_outside_the_mask_has_an_effect():
     rewards, values, mask = rows(1)
-    inside = [jnp.asarray(np.where(mask, x, 0), jnp.float32) for x in (rewards, values)]
-    outside = [jnp.asarray(np.where(mask, x, 1e6), jnp.float32) for x in (rewards, values)]
+    inside = [np.float32(np.where(mask, x, 0)) for x in (rewards, values)]
+    outside = [np.float32(np.where(mask, x, 1e6)) for x in (rewards, values)]
     for one, other in zip(
-        generalised_advantages(*inside, mask, 0.9, 0.8), generalised_advantages(*outside, mask, 0.9, 0.8), strict=True
+        advantages_and_returns(*inside, mask, 0.9, 0.8), advantages_and_returns(*outside, mask, 0.9, 0.8), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 
 
 def test_whitening_counts_the_tokens_of_the_mask():
     values, _, mask = rows(2)
-    got = np.asarray(whiten(jnp.asarray(values, jnp.float32), jnp.asarray(mask)))
+    whitened = jax.jit(whiten)
+    got = np.asarray(whitened(np.float32(values), mask))
     counted = values[mask]
     np.testing.assert_allclose(got[mask], (counted - counted.mean()) / counted.std(), atol=1e-5)
-    assert not got[~mask].any() and not np.asarray(whiten(jnp.ones(mask.shape), jnp.asarray(mask))).any()
-    assert not np.asarray(whiten(jnp.ones((2, 3)), jnp.zeros((2, 3), bool))).any()  # nothing counts
+    assert not got[~mask].any() and not np.asarray(whitened(np.ones(mask.shape, np.float32), mask)).any()
+    assert not np.asarray(whitened(np.float32(values), np.zeros(mask.shape, bool))).any()  # nothing counts

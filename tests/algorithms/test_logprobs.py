@@ -32,8 +32,8 @@ def test_values_and_gradients_match_float64(case, chunk, temperature):
         logp, entropy = token_logprobs(h, w, jnp.asarray(targets), temperature, chunk)
         return (logp * weights[0]).sum() + (entropy * weights[1]).sum(), (logp, entropy)
 
-    h, w = jnp.asarray(hidden, jnp.float32), jnp.asarray(unembedding, jnp.float32)
-    (d_h, d_w), (logp, entropy) = jax.grad(weighted, argnums=(0, 1), has_aux=True)(h, w)
+    gradient = jax.jit(jax.grad(weighted, argnums=(0, 1), has_aux=True))
+    (d_h, d_w), (logp, entropy) = gradient(np.float32(hidden), np.float32(unembedding))
     logq, q, want_logp, want_entropy = plain(hidden, unembedding, targets, temperature)
     np.testing.assert_allclose(logp, want_logp, atol=1e-5)
     np.testing.assert_allclose(entropy, want_entropy, atol=1e-5)

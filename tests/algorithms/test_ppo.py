@@ -1,6 +1,6 @@
 """PPO against values worked by hand and a reference in float64."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -9,16 +9,20 @@ from r1jax.algorithms.ppo import PPO
 
 
 def rollout_of(rewards, values, mask, policy=None, reference=None):
-    zeros = jnp.zeros(mask.shape)
+    zeros = np.zeros(mask.shape, np.float32)
     return RolloutTokens(
-        mask=jnp.asarray(mask),
-        rewards=jnp.asarray(rewards, jnp.float32),
+        mask=mask,
+        rewards=np.float32(rewards),
         rule_rewards={},
-        advantages=jnp.asarray(rewards, jnp.float32),
-        policy_logprobs=zeros if policy is None else jnp.asarray(policy, jnp.float32),
-        reference_logprobs=zeros if reference is None else jnp.asarray(reference, jnp.float32),
-        outputs={"critic": jnp.asarray(values, jnp.float32)},
+        advantages=np.float32(rewards),
+        policy_logprobs=zeros if policy is None else np.float32(policy),
+        reference_logprobs=zeros if reference is None else np.float32(reference),
+        outputs={"critic": np.float32(values)},
     )
+
+
+def prepared(algorithm, rollout):
+    return jax.device_get(jax.jit(algorithm.prepare)(rollout))
 
 
 def test_advantages_and_targets_by_hand():
@@ -30,15 +34,15 @@ def test_advantages_and_targets_by_hand():
     """
     mask = np.array([[True, True, False]])
     rollout = rollout_of([4.0], [[1.0, 2.0, 0.0]], mask, [[-1.0, -3.0, 0.0]], [[-3.0, -1.0, 0.0]])
-    advantages, targets = PPO(beta=0.5, whiten=False).prepare(rollout)
+    advantages, targets = prepared(PPO(beta=0.5, whiten=False), rollout)
     np.testing.assert_array_equal(advantages, [[3, 3, 0]])
     np.testing.assert_array_equal(targets["critic"]["returns"], [[4, 5, 0]])
     np.testing.assert_array_equal(targets["critic"]["values"], [[1, 2, 0]])
     for other in (PPO(beta=0.5, kl_in="loss", whiten=False), PPO(whiten=False)):
-        plain, targets = other.prepare(rollout)
+        plain, targets = prepared(other, rollout)
         np.testing.assert_array_equal(plain, [[3, 2, 0]])
         np.testing.assert_array_equal(targets["critic"]["returns"], [[4, 4, 0]])
-    whitened, _ = PPO().prepare(rollout)
+    whitened, _ = prepared(PPO(), rollout)
     np.testing.assert_allclose(whitened, [[1, -1, 0]], atol=1e-5)
     assert np.isnan(targets["critic"]["explained"][0, 0])
 
@@ -82,16 +86,20 @@ def test_losses_equal_a_reference_in_float64(kl_in):
     algorithm = PPO(beta=0.1, kl_in=kl_in, gamma=0.9, gae_lambda=0.8, eps_high=0.3)
     arrays, want, policy_loss, critic_loss, explained, returns = float64_step(np.random.default_rng(3), algorithm)
     mask, new, old, reference, rewards, values, output = arrays
-    advantages, targets = algorithm.prepare(rollout_of(rewards, values, mask, old, reference))
+    advantages, targets = prepared(algorithm, rollout_of(rewards, values, mask, old, reference))
     np.testing.assert_allclose(advantages, want, atol=1e-5)
-    new, old, reference = (jnp.asarray(x, jnp.float32) for x in (new, old, reference))
-    tokens = PolicyTokens(new, jnp.zeros(mask.shape), old, old, reference, advantages, jnp.asarray(mask))
-    loss, metrics, _ = algorithm.token_loss(tokens)
-    total, count = algorithm.reduce(loss, jnp.asarray(mask), 9)
+    new, old, reference = (np.float32(x) for x in (new, old, reference))
+    tokens = PolicyTokens(new, np.zeros(mask.shape, np.float32), old, old, reference, advantages, mask)
+
+    @jax.jit
+    def losses(tokens, output, targets):
+        loss, metrics, _ = algorithm.token_loss(tokens)
+        return algorithm.reduce(loss, mask, 9), metrics, algorithm.learned_loss("critic", output, mask, targets)
+
+    (total, count), metrics, learned = jax.device_get(losses(tokens, np.float32(output), targets["critic"]))
     np.testing.assert_allclose(total / count, policy_loss, rtol=1e-5)
     assert {"kl", "clip_share", "ratio_mean"} <= metrics.keys()
-    out = jnp.asarray(output, jnp.float32)
-    total, count, metrics = algorithm.learned_loss("critic", out, jnp.asarray(mask), targets["critic"])
+    total, count, metrics = learned
     means = {name: float(value / weight) for name, (value, weight) in metrics.items()}
     np.testing.assert_allclose(total / count, critic_loss, rtol=1e-5)
     assert means["explained_variance"] == pytest.approx(explained, abs=1e-5)

@@ -1,8 +1,9 @@
 """PRIME: a worked example, loops in float64, and the effect of each setting."""
 
 import math
+from functools import partial
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -13,28 +14,38 @@ from r1jax.errors import UserError
 from r1jax.rl.config import RLConfig, check_rules
 
 
+@partial(jax.jit, static_argnums=0)
+def prepared(algorithm, rollout):
+    return algorithm.prepare(rollout)
+
+
+@partial(jax.jit, static_argnums=0)
+def model_loss(algorithm, output, mask, targets):
+    return algorithm.learned_loss("prm", output, mask, targets)
+
+
 def test_advantages_by_hand():
     """Two completions of one question; beta 0.5, no discount."""
-    mask = jnp.array([[True, True], [True, False]])
+    mask = np.array([[True, True], [True, False]])
     # log(pi_prm / pi_ref) of the tokens: 0.4, -0.2 and 0.6. Times beta: 0.2, -0.1 and 0.3.
-    output, reference = jnp.array([[-0.6, -1.2], [-0.4, 9.0]]), jnp.array([[-1.0, -1.0], [-1.0, 0.0]])
-    rollout = rollout_of(output, reference, mask, rewards=jnp.array([1.0, 0.0]), group=2)
-    advantages, targets = PRIME(prm_beta=0.5).prepare(rollout)
+    output, reference = np.float32([[[-0.6, -1.2], [-0.4, 9.0]], [[-1.0, -1.0], [-1.0, 0.0]]])
+    rollout = rollout_of(output, reference, mask, rewards=np.float32([1.0, 0.0]), group=2)
+    advantages, targets = prepared(PRIME(prm_beta=0.5), rollout)
     # Means: m_1 = 0.05 and m_2 = 0.3; each is the baseline of the other.
     # Completion 1: 0.2 - 0.3 = -0.1 and -0.1 - 0.3 = -0.4, summed from each token on: -0.5 and -0.4.
     # Completion 2: 0.3 - 0.05 = 0.25. Outcomes: 1 - 0 and 0 - 1.
     np.testing.assert_allclose(advantages, [[0.5, 0.6], [-0.75, 0.0]], atol=1e-6)
     # Summed rewards 0.1 and 0.3; losses -log sigmoid(0.1) = 0.6444 and -log sigmoid(-0.3) = 0.8544.
-    loss, count, metrics = PRIME(prm_beta=0.5).learned_loss("prm", output, mask, targets["prm"])
+    loss, count, metrics = model_loss(PRIME(prm_beta=0.5), output, mask, targets["prm"])
     assert (float(loss), float(count)) == (pytest.approx(0.6444 + 0.8544, abs=1e-4), 2.0)
     assert [float(x) for x in metrics["accuracy"]] == [1.0, 2.0]  # both sums are positive, one label is
-    correct = targets["prm"] | {"labels": jnp.ones(2)}
-    start = PRIME(prm_beta=0.5).learned_loss("prm", reference + 1e-7, mask, correct)[2]
+    correct = targets["prm"] | {"labels": np.ones(2, np.float32)}
+    start = model_loss(PRIME(prm_beta=0.5), reference + np.float32(1e-7), mask, correct)[2]
     assert [float(x) for x in start["accuracy"]] == [1.0, 2.0]  # two halves, since the sums may be rounding
     assert [float(x) for x in metrics["reward_correct"]] == [pytest.approx(0.1), 2.0]
     assert [float(x) for x in metrics["reward_wrong"]] == [pytest.approx(0.3), 1.0]
     np.testing.assert_allclose(
-        PRIME(prm_beta=0.5).token_values(rollout)["process_reward"], [[0.2, -0.1], [0.3, 0]], rtol=1e-6
+        jax.jit(PRIME(prm_beta=0.5).token_values)(rollout)["process_reward"], [[0.2, -0.1], [0.3, 0]], rtol=1e-6
     )
 
 
@@ -45,8 +56,8 @@ def rollout_of(output, reference, mask, rewards, group, labels=None):
         mask=mask,
         rewards=rewards,
         rule_rewards={"accuracy": rewards if labels is None else labels},
-        advantages=jnp.asarray(advantages),
-        policy_logprobs=jnp.zeros(mask.shape),
+        advantages=np.float32(advantages),
+        policy_logprobs=np.zeros(mask.shape, np.float32),
         reference_logprobs=reference,
         outputs={"prm": output},
         group=group,
@@ -60,9 +71,12 @@ def random_rollout(seed=0, P=3, G=4, T=7):
     place = np.arange(T)
     mask = (place >= starts[:, None]) & (place < (starts + lengths)[:, None])
     output, reference = rng.normal(-2, 1, (2, P * G, T)).astype(np.float32)
-    rewards, labels = rng.uniform(0, 2, P * G).astype(np.float32), rng.choice([0.0, 0.25, 1.0], P * G)
+    rewards, labels = (
+        rng.uniform(0, 2, P * G).astype(np.float32),
+        rng.choice([0.0, 0.25, 1.0], P * G).astype(np.float32),
+    )
     labels[7] = np.nan
-    return rollout_of(*map(jnp.asarray, (output, reference, mask, rewards)), group=G, labels=jnp.asarray(labels))
+    return rollout_of(output, reference, mask, rewards, group=G, labels=labels)
 
 
 def reference_of(rollout, algorithm):
@@ -98,16 +112,17 @@ def reference_of(rollout, algorithm):
 )
 def test_advantages_and_loss_are_those_of_loops(settings):
     algorithm, rollout = PRIME(**settings), random_rollout()
-    advantages, targets = algorithm.prepare(rollout)
+    advantages, targets = prepared(algorithm, rollout)
     expected, loss = reference_of(rollout, algorithm)
     np.testing.assert_allclose(advantages, expected, atol=2e-5)
-    got, count, _ = algorithm.learned_loss("prm", rollout.outputs["prm"], rollout.mask, targets["prm"])
+    got, count, _ = model_loss(algorithm, rollout.outputs["prm"], rollout.mask, targets["prm"])
     assert float(got) == pytest.approx(loss, rel=1e-5) and float(count) == 10  # of 12, one is empty, one has no label
 
 
 def test_a_constant_process_reward_gives_no_advantage_whatever_the_lengths():
-    mask = jnp.arange(6) < jnp.array([[1], [6], [3]])
-    np.testing.assert_allclose(process_advantages(jnp.where(mask, 0.3, 0.0), mask, 3, 1.0), 0.0, atol=1e-6)
+    mask = np.arange(6) < np.array([[1], [6], [3]])
+    found = jax.jit(process_advantages, static_argnums=2)(np.float32(np.where(mask, 0.3, 0.0)), mask, 3, 1.0)
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)
 
 
 def test_prompts_that_are_too_hard_or_too_easy_are_filtered():

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,16 +44,17 @@ def test_logits_are_those_of_llama_cpp(model: Model) -> None:
     prompt = model.tokenizer.chat(QUESTION)
     answer = model.tokenizer.encode("To add 7 and 5, you simply add them together: 7 + 5 equals 12.<|im_end|>")
     assert answer[-1] in model.tokenizer.eos_ids
-    logits = forward(model.params, jnp.asarray([prompt + answer]), model.config)[0, len(prompt) - 1 : -1]
+    whole = jax.jit(forward, static_argnums=2)(model.params, np.array([prompt + answer]), model.config)
+    logits = np.asarray(whole)[0, len(prompt) - 1 : -1]
 
-    values, best = jax.lax.top_k(logits[0], 5)
+    best = np.argsort(-logits[0])[:5]
     assert best.tolist() == [2068, 39, 504, 49, 33]
-    np.testing.assert_allclose(values, [32.434, 32.049, 31.742, 31.646, 31.589], atol=0.1)
+    np.testing.assert_allclose(logits[0, best], [32.434, 32.049, 31.742, 31.646, 31.589], atol=0.1)
 
     # The answer is llama.cpp's greedy one. It rounds activations to 8 bits, which moves each logit by up to 0.1 and
     # decides one near tie otherwise: in float32, here as in transformers, " =" is 0.123 above " equals".
     greedy = logits.argmax(axis=-1)
-    gaps = logits.max(axis=-1) - jnp.take_along_axis(logits, jnp.asarray(answer)[:, None], axis=-1)[:, 0]
+    gaps = logits.max(axis=-1) - np.take_along_axis(logits, np.array(answer)[:, None], axis=-1)[:, 0]
     assert gaps.max() < 0.2
     assert model.tokenizer.decode(greedy.tolist()) == "To add 7 and 5, you simply add them together: 7 + 5 = 12."
 

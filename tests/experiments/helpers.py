@@ -16,8 +16,10 @@ from r1jax.algorithms.grpo import GRPO
 from r1jax.checkpoints.load import read_config
 from r1jax.data.problems.dataset import load_problems
 from r1jax.data.text.template import find_template
+from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.pipeline.plan import make_plan
+from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
 from r1jax.rl.train import train_policy
@@ -44,6 +46,7 @@ SMALL = [
     "--evaluation.problems=4",
     "--save.every=2",
     "--save.keep-last=2",
+    "--verifier.workers=1",  # each takes a second to start
     "--verifier.deadline=60",  # a stall of a busy machine must not change a reward
     *("--rewards", "length", "accuracy", "format"),  # so small a model is never right, but its lengths differ
 ]
@@ -99,6 +102,12 @@ def same(a, b):
 def status_of(out, *flags):
     config = cli.parse(PRESETS, "tiny", [*SMALL, *flags])
     return {one.stage.name: one.status for one in make_plan(stages(config), out)}
+
+
+def shrink_benchmark(patch):
+    """Gives the benchmarks' small model one layer and their pools one worker: the tests depend on neither."""
+    patch.setitem(SHAPES, "tiny", dataclasses.replace(SHAPES["tiny"], num_layers=1))
+    patch.setattr("r1jax.rewards.pool.RewardPool", lambda specs, _, deadline: RewardPool(specs, 1, deadline))
 
 
 def environment_of(model, pool):

@@ -13,11 +13,19 @@ from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.sharding import make_mesh
+from tests.experiments.helpers import shrink_benchmark
 from tests.helpers.commands import call
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shrunk():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_benchmark(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+def figures(shrunk, tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
     cases = ("rollout", "variable", "uneven", "long", "step", "parity")
     status, stdout, stderr = call("benchmark.py", "--repeats=1", f"--out={out}", "--cases", *cases)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,13 +37,18 @@ from r1jax.sharding import make_mesh
 from tests.helpers.commands import call
 from tests.helpers.paths import ROOT
 
-RL = "--{0}.steps 2 --{0}.prompts 4 --{0}.group 4"
+# RL, selections and evaluations sample as many times, so that they share compiled programs; so do fine-tunings, and
+# teacher and student. tests/recipe/test_sft.py has a student of another depth.
+RL = "--{0}.steps 2 --{0}.prompts 6 --{0}.group 2"
 ARGUMENTS = " ".join(
     [
         "--pretrain.steps 3 --pretrain.batch 8 --pretrain.corpus.documents 400 --pretrain.num-layers 1",
+        "--pretrain.architecture qwen2",
         *(RL.format(name) for name in ("zero", "reasoning-rl", "final-rl")),
-        "--general-steps 1 --sampling.max-tokens 40 --cold-start-rows 16 --cold-start-select.problems 8",
-        "--cold-start-sft.epochs 2 --cold-start-sft.batch 4 --rejection.problems 8 --sft.epochs 1 --sft.batch 8",
+        "--general-steps 1 --sampling.max-tokens 40 --cold-start-rows 16",
+        *(f"--{name}.problems 6 --{name}.samples 2" for name in ("cold-start-select", "rejection")),
+        *(f"--{name}.batch 4 --{name}.schedule constant" for name in ("cold-start-sft", "sft")),
+        "--cold-start-sft.epochs 2 --cold-start-sft.learning-rate 1e-3 --sft.epochs 1 --sft.learning-rate 1e-3",
         "--reward-model.epochs 1 --evaluation.problems 6 --evaluation.samples 2 --general-repeats 1",
         "--problems.train-size 40 --verifier.workers 1 --verifier.deadline 60 --save.every 1",
     ]
@@ -91,7 +97,7 @@ def test_the_data_sets_hold_what_their_counts_say(run):
         conversations = read_conversations(run / name / "conversations.jsonl")
         counts = figures["counts"]
         assert len(conversations) == figures["rows"] == sum(counts.get(n, 0) for n in ("kept", "generated", "general"))
-        assert counts["sampled"] == 32
+        assert counts["sampled"] == 12
 
 
 def test_preference_rewards_come_in_the_last_steps_alone(run):
@@ -139,13 +145,16 @@ def killed(out, file, lines):
 
 
 def test_killed_within_stages_the_same_command_ends_with_the_same_bits(run, tmp_path):
+    """The stages before RL are finished; their kills are those of any training."""
     out = tmp_path / "run"
+    for name in ("base", "evaluation_base", "helpfulness", "harmlessness"):
+        shutil.copytree(run / name, out / name)
     assert killed(out, out / "zero" / "metrics.jsonl", 1)
     assert not (out / "zero" / "manifest.json").exists()
     assert killed(out, out / "cold_start" / "metrics.jsonl", 2)
     execute("r1.py", "--out", out, *ARGUMENTS, "--until", "reasoning_rl")
     assert not (out / "sft").exists()
-    for name in ("base", "zero", "cold_start", "reasoning_rl", "helpfulness"):
+    for name in ("zero", "cold_start", "reasoning_rl"):
         jax.tree.map(np.testing.assert_array_equal, load(run / name).params, load(out / name).params)
     assert (run / "cold_start_data" / "conversations.jsonl").read_bytes() == (
         out / "cold_start_data" / "conversations.jsonl"
@@ -158,20 +167,19 @@ def test_a_student_is_distilled_matched_and_trained_alone(run):
         "--teacher",
         run,
         "--pretrain.steps",
-        2,
+        3,
         "--pretrain.batch",
         8,
         "--pretrain.corpus.documents",
         400,
         "--pretrain.num-layers",
         1,
-        "--sft.epochs",
-        1,
+        *["--sft.epochs", "1", "--sft.batch", "4", "--sft.learning-rate", "1e-3", "--sft.schedule", "constant"],
         *RL.format("rl").split(),
         "--match.steps",
         1,
         "--match.prompts",
-        2,
+        6,
         "--match.samples",
         2,
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from experiments.r1_zero import PRESETS, check, default_preset, stages
@@ -156,6 +157,14 @@ def test_preview_shows_prompts_samples_and_rewards_and_stops(finished, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def no_update(monkeypatch):
+    """Updates that change nothing, so that none is compiled."""
+    metrics = {"loss": (np.float32(0), np.float32(1))}
+    monkeypatch.setattr("r1jax.rl.step.update", lambda state, *_: (state, metrics, {}))
+
+
+@pytest.mark.usefixtures("no_update")
 def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -178,13 +187,14 @@ def test_a_reward_of_the_users_own_joins_the_two(finished, tmp_path):
 def test_a_reference_is_replaced_as_often_as_asked(finished, pool, tmp_path):
     """A reference from the previous step is closer than the base model, so k3 is smaller."""
     kept, replaced = (
-        short_run("1x1", finished[0], pool, tmp_path / name, steps=3, learning_rate=1e-2, reference_every=every)[0]
+        short_run("1x1", finished[0], pool, tmp_path / name, steps=3, reference_every=every)[0]
         for name, every in (("kept", 0), ("replaced", 2))
     )
     assert [row["kl"] for row in kept[:2]] == [row["kl"] for row in replaced[:2]]
     assert kept[2]["kl"] > 1e-4 > 1e-8 > abs(replaced[2]["kl"])
 
 
+@pytest.mark.usefixtures("no_update")
 def test_verifiers_end_what_takes_too_long(finished, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -193,7 +203,13 @@ def test_verifiers_end_what_takes_too_long(finished, tmp_path):
         "    time.sleep(1 if completion.tokens % 2 else 0)\n    return 1.0\n"
     )
     out = tmp_path / "run"
-    settings = ["--verifier.deadline=0.5", "--rl.steps=1", "--evaluation.problems=1", "--evaluation.samples=2"]
+    settings = [
+        "--verifier.workers=2",
+        "--verifier.deadline=0.5",
+        "--rl.steps=1",
+        "--evaluation.problems=1",
+        "--evaluation.samples=2",
+    ]
     status, _, stderr = run(out, f"--base={finished[0] / 'model'}", "--rewards", f"{file}:slow", *settings)
     assert status == 0, stderr
     (row,) = rows_of(out)
@@ -210,7 +226,7 @@ def measured(finished, folder, config):
 
 def test_without_a_group_with_spread_others_are_sampled_and_nothing_moves(finished, tmp_path):
     """A model this small is never right, so without the length reward all groups have equal rewards."""
-    settings = {"steps": 1, "group": 2, "drop_equal_groups": True, "max_resamples": 3, "weight_decay": 0.1}
+    settings = {"steps": 1, "drop_equal_groups": True, "max_resamples": 3}
     with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) as pool:
         rows, _, params = short_run("1x1", finished[0], pool, tmp_path / "run", **settings)
     assert rows[0]["rollout_attempts"] == 4 and rows[0]["equal_groups"] == rows[0]["empty_updates"] == 1
@@ -218,9 +234,15 @@ def test_without_a_group_with_spread_others_are_sampled_and_nothing_moves(finish
     same(params, params_of(finished[0], "model"))
 
 
-def test_a_run_warns_of_settings_without_effect_and_repeated_problems(finished, pool, tmp_path):
+def test_a_run_warns_of_settings_without_effect_and_repeated_problems(finished, pool, tmp_path, monkeypatch):
+    """Before its first step, which fails here."""
+
+    def fails(*_):
+        raise KeyError("first step")
+
+    monkeypatch.setattr("r1jax.rl.train.rl_step", fails)
     few = {"steps": 1, "prompts": 48, "group": 2, "loss": "cispo"}
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as told, pytest.raises(KeyError, match="first step"):
         short_run("1x1", finished[0], pool, tmp_path / "run", **few)
     lines = [str(warning.message) for warning in told]
     assert any("rl.loss=cispo: no effect" in line for line in lines)
@@ -228,12 +250,12 @@ def test_a_run_warns_of_settings_without_effect_and_repeated_problems(finished, 
 
 
 def test_an_evaluation_has_the_problems_samples_and_temperature_asked_for(finished, tmp_path):
-    cold = EvaluationConfig(problems=3, samples=4, temperature=1e-6)
+    cold = EvaluationConfig(problems=6, samples=4, temperature=1e-6)
     warm = dataclasses.replace(cold, temperature=1.0)
     figures = [measured(finished[0], tmp_path, config) for config in (cold, warm)]
     for f in figures:
-        assert (set(f["pass_at"]), f["n_problems"], f["samples_per_problem"]) == ({1, 2, 3, 4}, 3, 4)
-    lengths = [f["mean_length"] * 3 for f in figures]  # without heat the four samples of a prompt are one
+        assert (set(f["pass_at"]), f["n_problems"], f["samples_per_problem"]) == ({1, 2, 3, 4}, 6, 4)
+    lengths = [f["mean_length"] * 6 for f in figures]  # without heat the four samples of a prompt are one
     assert lengths[0] == pytest.approx(round(lengths[0]), abs=1e-6) != lengths[1]
 
 

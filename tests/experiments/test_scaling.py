@@ -12,6 +12,7 @@ from rich.console import Console
 from experiments.scaling import Config, check, meshes_here, results_of
 from r1jax.benchmark.workload import CPU_SETTINGS
 from r1jax.errors import UserError
+from tests.experiments.helpers import shrink_benchmark
 from tests.helpers.commands import call
 from tests.helpers.paths import ROOT
 from tests.helpers.scaling import run_of
@@ -43,8 +44,9 @@ def test_settings_that_no_mesh_allows_are_refused(settings, message):
     check(Config())
 
 
-def test_the_same_command_resumes_with_the_missing_meshes(tmp_path):
+def test_the_same_command_resumes_with_the_missing_meshes(tmp_path, monkeypatch):
     """The file holds one of two runs: that run is kept, the other is made, and the figures cover both."""
+    shrink_benchmark(monkeypatch)
     made = run_of("weak", "1x1", 1000.0, prompts=4, collectives={"rollout": {}, "update": {}})
     results_of(Config(**CPU_SETTINGS, repeats=1, out=tmp_path)).add(made)
     flags = ("--repeats=1", "--meshes", "1x1", "2x1", "--scalings", "weak", f"--out={tmp_path}")

@@ -41,10 +41,10 @@ def problems(config):
 
 
 def token(config):
-    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]] * 9))
+    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]] * 9, np.float32))
     words = (np.linspace(0.05, 0.95, 9) * 2**32).astype(np.uint32)
-    drawn = sample_token(logits, jnp.stack([words, words], axis=1), config.sampling)
-    return jax.device_get(drawn)
+    draw = jax.jit(sample_token, static_argnums=2)
+    return jax.device_get(draw(logits, np.stack([words, words], axis=1), config.sampling))
 
 
 def queue(config, tiny_config):
@@ -56,6 +56,8 @@ def queue(config, tiny_config):
 
 
 def optimiser_of(section):
+    """The optimiser as a traced program, and the type of the weights."""
+
     def observe(config, tiny_config):
         settings = getattr(config, section)
         small = dataclasses.replace(tiny_config, num_layers=1, hidden_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
@@ -66,8 +68,8 @@ def optimiser_of(section):
             updates, state = optimizer.update({"w": jnp.array([1e-7, 0.1 * i, 3.0 / i])}, state, params)
             return state, updates["w"]
 
-        moved = jax.jit(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])().tolist()
-        return moved, str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
+        program = jax.make_jaxpr(lambda: jax.lax.scan(step, optimizer.init(params), jnp.arange(1.0, 40))[1])()
+        return str(program), str(state_shapes(small, settings, optimizer, make_mesh("1x1")).params["embedding"].dtype)
 
     return observe
 

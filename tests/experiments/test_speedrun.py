@@ -30,14 +30,14 @@ SMALL = (
     f"--base={BASE}",
     "--every=2",
     "--rl.prompts=4",
-    "--rl.group=4",
+    "--rl.group=2",  # as many samples as in an evaluation and a measurement, which share a compiled program
     "--sampling.max-tokens=12",
     "--save.every=2",
     "--verifier.workers=1",
     "--task.max-tokens=12",
     *("--task.rewards", "length", "accuracy"),
     "--task.problems.train-size=40",
-    "--task.evaluation.problems=6",
+    "--task.evaluation.problems=4",
     "--task.measurement.problems=4",
     "--task.measurement.samples=2",
     "--task.transfer.held-out-size=4",
@@ -78,7 +78,7 @@ def test_a_run_below_its_target_ends_with_the_evaluations_that_it_has(failed):
         for when in ("before", "after"):
             figures = record[f"{name}_{when}"]
             assert (figures["problems"], figures["samples"]) == (4, 2) and 0 <= figures["pass_at_1"] <= 1
-    assert record["settings"]["rl"]["group"] == 4 and record["versions"]["jax"] and record["device"] == "1 x cpu"
+    assert record["settings"]["rl"]["group"] == 2 and record["versions"]["jax"] and record["device"] == "1 x cpu"
     assert sum(path.stat().st_size for path in (out / "record").iterdir()) < 2**20
 
 

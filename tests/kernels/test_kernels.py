@@ -1,6 +1,7 @@
 """Kernels, interpreted on the CPU, against plain JAX; the costs of a model against values worked by hand."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def request(ring, biased=True):
     rng = np.random.default_rng(ring)
 
     def normal(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+        return rng.normal(size=shape).astype(np.float32)
 
     age = jnp.array([0, ring - 1, ring // 3, ring // 2, 1], jnp.int32)
     length = jnp.array([1, PREFIX, 33, 64, 32], jnp.int32)
@@ -48,11 +49,14 @@ def request(ring, biased=True):
     )
 
 
+plain_attention = jax.jit(partial(decode_attention, kernel=False))
+
+
 @pytest.mark.parametrize(("ring", "biased"), [(96, True), (96, False), (1536, True)])
 def test_decode_attention_equals_plain_jax(ring, biased):
     """The long ring is split among programs, whose partial results are combined."""
     arguments = request(ring, biased)
-    out, cache = decode_attention(*arguments, kernel=False)
+    out, cache = plain_attention(*arguments)
     got, written = jax.jit(lambda *a: decode_attention_kernel(*a, interpret=True))(*arguments)
     np.testing.assert_allclose(got, out, atol=2e-6)
     for a, b in zip(written, cache, strict=True):
@@ -61,12 +65,13 @@ def test_decode_attention_equals_plain_jax(ring, biased):
 
 def test_decode_attention_by_hand():
     """One slot in float64: two tokens of the prompt, the newest three around the end of the ring, and the new token."""
-    qkv, _, (cos, sin), prefix, ring, _, _ = request(96, biased=False)
+    qkv, _, tables, prefix, ring, _, _ = request(96, biased=False)
+    cos, sin = jax.device_get(tables)
     ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 belong to the sequence; 2 is written
-    age, entry, length = jnp.array([3], jnp.int32), jnp.int32(2), jnp.array([2], jnp.int32)
-    context = Context(jnp.array([1]), length, age)
-    out, _ = decode_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry, kernel=False)
-    turned = np.asarray(rotary.rotate(qkv[:1], cos[:1, None], sin[:1, None]), np.float64)[0]
+    age, entry, length = np.array([3], np.int32), np.int32(2), np.array([2], np.int32)
+    context = Context(np.array([1], np.int32), length, age)
+    out, _ = plain_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry)
+    turned = np.asarray(jax.jit(rotary.rotate)(qkv[:1], cos[:1, None], sin[:1, None]), np.float64)[0]
     for g in range(G):
         own = np.array([3, 0, 1])
         keys = np.concatenate([prefix[0][1, g, :2], ring[0][0, g, own], turned[g, -2][None]]).astype(np.float64)
@@ -78,11 +83,11 @@ def test_decode_attention_by_hand():
 
 def test_add_norm_equals_plain_jax():
     rng = np.random.default_rng(0)
-    x, y = (jnp.asarray(rng.normal(size=(4, 48)), jnp.float32) for _ in range(2))
-    weight = jnp.asarray(rng.normal(size=48), jnp.float32)
-    for got, want in zip(
-        add_norm_kernel(x, y, weight, 1e-2, interpret=True), add_norm(x, y, weight, 1e-2, kernel=False), strict=True
-    ):
+    x, y = (rng.normal(size=(4, 48)).astype(np.float32) for _ in range(2))
+    weight = rng.normal(size=48).astype(np.float32)
+    found = jax.jit(lambda *a: add_norm_kernel(*a, 1e-2, interpret=True))(x, y, weight)
+    plain = jax.jit(lambda *a: add_norm(*a, 1e-2, kernel=False))(x, y, weight)
+    for got, want in zip(found, plain, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -94,7 +99,8 @@ def test_block_sums_equal_plain_jax_and_float64():
     blocks = logits.reshape(3, 40, 128).astype(np.float64)
     tops = np.maximum(blocks.max(axis=-1), np.finfo(np.float32).min)
     sums = np.exp(blocks - tops[..., None]).sum(axis=-1)
-    for got in (block_sums(jnp.asarray(logits), kernel=False), block_sums_kernel(jnp.asarray(logits), interpret=True)):
+    for form in (partial(block_sums, kernel=False), partial(block_sums_kernel, interpret=True)):
+        got = jax.jit(form)(logits)
         np.testing.assert_array_equal(got[0], tops.astype(np.float32))
         np.testing.assert_allclose(got[1], sums, rtol=1e-5)
 

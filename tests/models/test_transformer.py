@@ -19,7 +19,7 @@ from r1jax.training.language_model import cross_entropy_sums
 
 def test_causality_by_gradient(tiny_config, tiny_params):
     """The gradient of a position's logits is zero for embeddings of later tokens and not zero for earlier ones."""
-    tokens = jnp.arange(10)[None] + 3  # all different, so a row of the embedding stands for a position
+    tokens = np.arange(10)[None] + 3  # all different, so a row of the embedding stands for a position
 
     @jax.jit
     @jax.grad
@@ -29,14 +29,14 @@ def test_causality_by_gradient(tiny_config, tiny_params):
         return forward(params, tokens, config)[0, position].sum()
 
     for position in (0, 4, 9):
-        rows = np.abs(gradient(tiny_params["embedding"], position)).sum(-1)[np.asarray(tokens[0])]
+        rows = np.abs(gradient(tiny_params["embedding"], position)).sum(-1)[tokens[0]]
         assert (rows[position + 1 :] == 0).all()
         assert (rows[: position + 1] > 0).all()
 
 
 @pytest.mark.parametrize("remat", ["block", "dots"])
 def test_rematerialisation_changes_no_gradient(tiny_config, tiny_params, remat):
-    tokens = jax.random.randint(jax.random.key(0), (2, 12), 0, tiny_config.vocab_size)
+    tokens = np.random.default_rng(0).integers(0, tiny_config.vocab_size, (2, 12))
 
     def gradient(config):
         return jax.jit(jax.grad(lambda p: jnp.square(forward(p, tokens, config)).mean()))(tiny_params)
@@ -46,7 +46,7 @@ def test_rematerialisation_changes_no_gradient(tiny_config, tiny_params, remat):
 
 
 def test_bfloat16_compute_stays_close_to_float32(tiny_config, tiny_params):
-    tokens = jax.random.randint(jax.random.key(0), (2, 12), 0, tiny_config.vocab_size)
+    tokens = np.random.default_rng(0).integers(0, tiny_config.vocab_size, (2, 12))
     compiled = jax.jit(forward, static_argnums=2)
     exact = compiled(tiny_params, tokens, tiny_config)
     rounded = compiled(tiny_params, tokens, dataclasses.replace(tiny_config, dtype="bfloat16"))
@@ -56,8 +56,9 @@ def test_bfloat16_compute_stays_close_to_float32(tiny_config, tiny_params):
 
 
 def test_rotary_scores_depend_on_distance_alone(tiny_config):
-    q, k = jax.random.normal(jax.random.key(0), (2, 1, tiny_config.head_dim))
+    q, k = np.random.default_rng(0).normal(size=(2, 1, tiny_config.head_dim)).astype(np.float32)
 
+    @jax.jit
     def score(i, j):
         at = [rotary.tables(jnp.array(p), tiny_config) for p in (i, j)]
         return (rotary.rotate(q, *at[0]) * rotary.rotate(k, *at[1])).sum()
@@ -101,15 +102,14 @@ def test_param_count_by_hand(options):
     block += (H * K + 2 * G * K) * config.attention_bias + D * config.output_bias + 2 * K * config.qk_norm
     block += (2 * F + D) * config.mlp_bias
     total = V * D * (1 if config.tie_embeddings else 2) + L * block + D
-    params = init_params(param_specs(config), jax.random.key(0))
+    params = jax.eval_shape(lambda: init_params(param_specs(config), jax.random.key(0)))
     assert param_count(param_specs(config)) == total == sum(w.size for w in jax.tree.leaves(params))
 
 
-def test_a_weight_is_drawn_from_its_name_alone():
+def test_a_weight_is_drawn_from_its_name_alone(tiny_config, tiny_params):
     """A new weight in the tree does not change the others; two weights of one shape differ."""
-    config = ModelConfig()
-    plain = init_params(param_specs(config), jax.random.key(0))
-    more = init_params(param_specs(dataclasses.replace(config, tie_embeddings=False)), jax.random.key(0))
+    plain = tiny_params
+    more = init_params(param_specs(dataclasses.replace(tiny_config, tie_embeddings=False)), jax.random.key(0))
     np.testing.assert_array_equal(plain["embedding"], more["embedding"])
     assert not np.array_equal(plain["layers"]["mlp"]["gate"], plain["layers"]["mlp"]["up"])
 
@@ -135,7 +135,7 @@ def test_the_embedding_gradient_is_a_float32_sum(tiny_config, mesh, vocab):
     config = dataclasses.replace(tiny_config, vocab_size=vocab, dtype="bfloat16")
     tokens = frequent_tokens((16, 512), vocab)
     rng = np.random.default_rng(1)
-    gradient = jnp.asarray(rng.normal(1.0, 1.0, (*tokens.shape, config.hidden_size)), jnp.bfloat16)
+    gradient = rng.normal(1.0, 1.0, (*tokens.shape, config.hidden_size)).astype(jnp.bfloat16)
     want = np.zeros((vocab, config.hidden_size))
     np.add.at(want, tokens, np.asarray(gradient, np.float64))
     mesh, spec = make_mesh(mesh), param_specs(config)["embedding"]

@@ -16,15 +16,16 @@ from r1jax.data.text.packing import Example
 from r1jax.data.text.template import Template
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import forward, param_specs
+from r1jax.models.transformer import forward
 from r1jax.recipe import sft as stage
 from r1jax.recipe.distillation import MatchConfig, check_vocabularies, match
 from r1jax.recipe.sft import SFTConfig, batches, check_sft, sft
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import init_params, make_mesh
+from r1jax.sharding import make_mesh
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig, Stopped
 from r1jax.training.metrics import totals
+from tests.helpers.training import random_params
 
 CHAT = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<eos>{% else %}|{% endif %}{% endfor %}"
 TOKENIZER = ByteTokenizer(CHAT)
@@ -40,7 +41,7 @@ SFT = SFTConfig(epochs=3, batch=2, width=16, held_out_share=0.0, learning_rate=1
 
 def model(seed=0, blocks=1):
     config = dataclasses.replace(CONFIG, num_layers=blocks)
-    return Model(config, init_params(param_specs(config), jax.random.key(seed)), TOKENIZER)
+    return Model(config, random_params(config, seed), TOKENIZER)
 
 
 def rows(folder):
@@ -54,11 +55,12 @@ def tune(folder, config=SFT, data=DATA, every=2):
 
 def test_fine_tuning_learns_replies_and_their_end_and_not_what_the_user_says(tmp_path):
     data = [[{"role": "user", "content": letter}, {"role": "assistant", "content": "ok"}] for letter in "abcdefgh"]
-    params, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=15, batch=1), data, every=60)
-    chances = jax.nn.softmax(forward(params, jnp.array([TOKENIZER.encode("a|ok")]), CONFIG)[0])
-    assert [int(row.argmax()) for row in chances[1:]] == [ord("o"), ord("k"), 257]
-    assert chances[0, ord("|")] < 0.1  # follows every question, in the text that is only read
-    assert figures["tokens"] == 15 * len(data) * 3  # two letters and the end token each
+    params, figures = tune(tmp_path, dataclasses.replace(SFT, epochs=30), data, every=60)
+    logits = np.asarray(jax.jit(forward, static_argnums=2)(params, np.array([TOKENIZER.encode("a|ok")]), CONFIG)[0])
+    assert [int(row.argmax()) for row in logits[1:]] == [ord("o"), ord("k"), 257]
+    # Follows every question, in the text that is only read.
+    assert np.exp(logits[0, ord("|")]) < 0.1 * np.exp(logits[0]).sum()
+    assert figures["tokens"] == 30 * len(data) * 3  # two letters and the end token each
     assert figures["examples"] == 8 and figures["dropped"] == 0
 
 
@@ -185,9 +187,9 @@ def test_the_divergence_and_its_gradient_are_the_formula(direction, chunk):
         teacher = jnp.array(g, jnp.float32), jnp.array(v, jnp.float32)
         return kl_sum((h, w), teacher, jnp.array(mask), direction, 0.7, chunk)
 
-    arguments = jnp.array(h, jnp.float32), jnp.array(w, jnp.float32)
-    np.testing.assert_allclose(ours(*arguments), plain(h, w), rtol=1e-5)
-    of_h, of_w = jax.grad(ours, argnums=(0, 1))(*arguments)
+    both = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))
+    value, (of_h, of_w) = jax.device_get(both(h.astype(np.float32), w.astype(np.float32)))
+    np.testing.assert_allclose(value, plain(h, w), rtol=1e-5)
     for at in ((0, 1, 2), (1, 4, 0)):
         step = np.zeros_like(h)
         step[at] = 1e-6
@@ -200,9 +202,9 @@ def test_the_divergence_and_its_gradient_are_the_formula(direction, chunk):
 
 def test_the_bfloat16_gradient_of_the_divergence_is_added_in_float32_over_chunks():
     """The gradient in 512 chunks equals that in one chunk, to within the rounding of the result."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    h, g = (1 + jax.random.normal(key, (8, 512, 4), jnp.bfloat16) for key in keys[:2])
-    w, v = (jax.random.normal(key, (4, 11), jnp.bfloat16) for key in keys[2:])
+    rng = np.random.default_rng(0)
+    h, g = (1 + rng.normal(size=(8, 512, 4)).astype(jnp.bfloat16) for _ in range(2))
+    w, v = (rng.normal(size=(4, 11)).astype(jnp.bfloat16) for _ in range(2))
 
     @partial(jax.jit, static_argnums=1)
     def gradient(w, chunk):
@@ -213,36 +215,41 @@ def test_the_bfloat16_gradient_of_the_divergence_is_added_in_float32_over_chunks
 
 
 def test_no_gradient_enters_the_teacher():
-    h, w = jnp.ones((1, 3, 2)), jnp.eye(2)
-    for direction in ("forward", "reverse"):
-        gradient = jax.grad(lambda t, d=direction: kl_sum((h, w), (t, w), jnp.ones((1, 3), bool), d))
-        assert not gradient(jnp.arange(6.0).reshape(1, 3, 2)).any()
+    h, w, mask = np.ones((1, 3, 2), np.float32), np.eye(2, dtype=np.float32), np.ones((1, 3), bool)
+
+    def both(t):
+        return sum(kl_sum((h, w), (t, w), mask, direction) for direction in ("forward", "reverse"))
+
+    value, gradient = jax.jit(jax.value_and_grad(both))(np.arange(6, dtype=np.float32).reshape(1, 3, 2))
+    assert value > 0.1 and not np.asarray(gradient).any()
 
 
 PROBLEMS = [Problem(letter, letter, "letters", "exact") for letter in "abcdefgh"]
 TEMPLATE = Template("bare", "{question}", chat=True, prefill="", tags=False)
 
 
+MATCH = MatchConfig(steps=24, prompts=4, samples=2, direction="forward", learning_rate=1e-2, microbatch=4)
+
+
+def matched(folder, config):
+    """Parameters of a student after matching, on a mesh of one device."""
+    with jax.set_mesh(make_mesh("1x1")):
+        start, teacher = model(0), model(1, blocks=2)
+        sure = jax.tree.map(lambda w: jax.device_put(8 * w), jax.device_get(teacher.params))
+        teacher = dataclasses.replace(teacher, params=sure)
+        save = SaveConfig(every=5)
+        result, _ = match(start, teacher, PROBLEMS, TEMPLATE, Sampling(max_tokens=6), config, save, 0, folder)
+        return jax.device_get(result.params)
+
+
 @pytest.mark.parametrize(("direction", "source"), [("forward", "teacher"), ("reverse", "student")])
 def test_matching_brings_the_student_towards_the_teacher_and_resumes_to_the_same_bits(direction, source, tmp_path):
-    config = MatchConfig(
-        steps=40, prompts=4, samples=2, direction=direction, source=source, learning_rate=1e-2, microbatch=4
-    )
-    sampling = Sampling(max_tokens=6)
-    teacher = model(1, blocks=2)
-    teacher = dataclasses.replace(teacher, params=jax.tree.map(lambda w: 8 * w, teacher.params))  # sure of itself
-
-    def run(folder, config=config):
-        with jax.set_mesh(make_mesh("1x1")):
-            start = model(0, blocks=2)
-            result, _ = match(start, teacher, PROBLEMS, TEMPLATE, sampling, config, SaveConfig(every=5), 0, folder)
-            return jax.device_get(result.params)
-
-    whole = run(tmp_path / "whole")
+    config = dataclasses.replace(MATCH, direction=direction, source=source)
+    whole = matched(tmp_path / "whole", config)
     kl = [row["kl"] for row in rows(tmp_path / "whole")]
     assert np.mean(kl[-5:]) < 0.8 * np.mean(kl[:5])
-    run(tmp_path / "parts", dataclasses.replace(config, steps=25))
-    jax.tree.map(np.testing.assert_array_equal, whole, run(tmp_path / "parts"))
+    matched(tmp_path / "parts", dataclasses.replace(config, steps=15))
+    jax.tree.map(np.testing.assert_array_equal, whole, matched(tmp_path / "parts", config))
 
 
 def test_other_vocabularies_are_refused():
@@ -257,10 +264,7 @@ def test_other_vocabularies_are_refused():
 
 def test_samples_come_from_the_model_that_the_setting_names(tmp_path):
     first = {}
-    teacher = dataclasses.replace(model(1), params=jax.tree.map(lambda w: 8 * w, model(1).params))
     for source in ("student", "teacher"):
-        config = MatchConfig(steps=1, prompts=4, samples=2, source=source)
-        folder = tmp_path / source
-        match(model(0), teacher, PROBLEMS, TEMPLATE, Sampling(max_tokens=6), config, SaveConfig(), 0, folder)
-        first[source] = rows(folder)[0]["kl"]
+        matched(tmp_path / source, dataclasses.replace(MATCH, steps=1, source=source))
+        first[source] = rows(tmp_path / source)[0]["kl"]
     assert first["student"] != first["teacher"]

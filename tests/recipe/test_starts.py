@@ -14,16 +14,15 @@ from r1jax.checkpoints.native import write_model
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
-from r1jax.models.transformer import param_specs
 from r1jax.recipe.make_stage import make_stage
 from r1jax.recipe.reasoning_rl import ReasoningRLSettings, reasoning_rl_stage
 from r1jax.recipe.starts import check_starts, load_starts, start_inputs
 from r1jax.rewards.config import VerifierConfig
 from r1jax.rl.config import RLConfig
 from r1jax.sampling.processors import Sampling
-from r1jax.sharding import init_params
 from r1jax.tokenizer import ByteTokenizer
 from r1jax.training.loop import SaveConfig
+from tests.helpers.training import random_params
 
 POLICY = ModelConfig(vocab_size=259, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1)
 CRITIC = dataclasses.replace(POLICY, head="scalar", context_length=512, dtype="bfloat16", tie_embeddings=False)
@@ -40,7 +39,7 @@ class Swapped(ByteTokenizer):
 def reward_model(tmp_path_factory):
     """The folder of a reward model, and its weights."""
     folder = tmp_path_factory.mktemp("starts") / "helpfulness"
-    params = init_params(param_specs(CRITIC), jax.random.key(1))
+    params = random_params(CRITIC, 1)
     write_model(folder, CRITIC, ByteTokenizer())
     with ocp.StandardCheckpointer() as writer:
         writer.save((folder / "3" / "params").absolute(), params)
@@ -54,7 +53,7 @@ def ppo(folder, **settings):
 def test_a_critic_starts_from_a_reward_model_with_its_head(reward_model):
     folder, params = reward_model
     rl = ppo(folder)
-    policy = Model(POLICY, init_params(param_specs(POLICY), jax.random.key(0)), ByteTokenizer())
+    policy = Model(POLICY, random_params(POLICY), ByteTokenizer())
     assert start_inputs(rl) == {"critic": folder}
     starts = load_starts(rl, policy, {"critic": folder})
     assert starts.keys() == {"critic"}

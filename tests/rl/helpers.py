@@ -15,9 +15,11 @@ SAMPLING = Sampling(max_tokens=M, temperature=0.8)
 
 
 def batch_of(samples, counts=None):
+    """All samples, with logits from the first completion on only."""
     B = len(PROMPTS) * GROUP
     prompts = [p for p in PROMPTS for _ in range(GROUP)]
-    return build_batch(prompts, samples, 3 + M, counts=counts, advantages=np.linspace(-1, 1, B))
+    batch = build_batch(prompts, samples, 3 + M, counts=counts, advantages=np.linspace(-1, 1, B))
+    return batch.replace(first=min(map(len, PROMPTS)) - 1)
 
 
 def close(a, b, **tolerance):

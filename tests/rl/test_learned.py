@@ -167,16 +167,17 @@ def test_a_training_resumes_on_another_mesh(whole, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-2), saved, whole[1])
 
 
+class Judged(ActorCritic):
+    """The advantages are what the judge has learned."""
+
+    def prepare(self, rollout):
+        gain = rollout.outputs["judge"] - rollout.reference_logprobs
+        return jnp.where(rollout.mask, jnp.abs(gain), 0.0), super().prepare(rollout)[1]
+
+
 def learned_once(updated, folder):
-    """One step with two updates, in which the advantages are what the judge has learned: metrics and checkpoint."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Judged(ActorCritic):
-        def prepare(self, rollout):
-            gain = rollout.outputs["judge"] - rollout.reference_logprobs
-            return jnp.where(rollout.mask, jnp.abs(gain), 0.0), super().prepare(rollout)[1]
-
-    return train(folder, algorithm=Judged(judge_updated=updated))
+    """Metrics and checkpoint of steps with two updates."""
+    return train(folder, algorithm=Judged(judge_updated=updated), steps=2)
 
 
 def test_a_model_is_updated_before_or_after_the_policy(tmp_path):
@@ -260,10 +261,12 @@ def test_a_mesh_gives_the_same_models_and_splits_them(whole, tmp_path):
         assert moments and all(m.addressable_shards[0].data.size == m.size // 4 for m in moments)
 
 
-def test_without_learned_models_checkpoints_and_batches_hold_nothing_of_them(tmp_path):
-    rows, (_, rest) = train(tmp_path, algorithm=GRPO())
-    assert set(rest) == {"step", "opt_state"}
-    assert not any(name.startswith(("critic", "judge")) for row in rows for name in row)
+def test_without_learned_models_checkpoints_and_batches_hold_nothing_of_them():
+    model = Model(MODEL, jax.tree.map(jnp.asarray, START()), ByteTokenizer(CHAT))
+    setup = make_setup(model, environment_of(Places()), RLConfig(algorithm=GRPO()))
+    state = init_rl_state(model.params, setup)
+    assert not setup.learners and not state.learned
+    assert set(state.saved()[1]) == {"step", "opt_state"}
 
 
 def test_the_settings_of_an_algorithm_are_checked():

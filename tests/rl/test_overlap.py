@@ -1,6 +1,7 @@
 """Rewards are computed while the devices compute log-probabilities, with the same results."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax.algorithms.grpo import GRPO
@@ -77,6 +78,8 @@ def test_tokens_are_laid_out_and_sent_to_the_devices_once(tiny_params, tiny_conf
 
 def test_nothing_is_computed_early_that_is_not_needed(tiny_params, tiny_config, monkeypatch):
     events = []
+    metrics = {"loss": (jnp.zeros(()), jnp.ones(()))}
+    monkeypatch.setattr(step_module, "update", lambda state, *_: (state, metrics, {}))  # is not compiled
     run(tiny_params, tiny_config, GRPO(), events, monkeypatch, minibatches=1)
     assert events == ["score", "logprobs"] * 2
 

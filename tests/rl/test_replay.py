@@ -9,16 +9,15 @@ import pytest
 
 from r1jax.algorithms.grpo import GRPO
 from r1jax.errors import UserError
-from r1jax.models.transformer import hidden_states, param_specs, routing_of_layers
+from r1jax.models.transformer import hidden_states, routing_of_layers
 from r1jax.rl.batch import build_batch
 from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.rl.update import policy_sums, update
 from r1jax.sampling.sampler import sample
-from r1jax.sharding import init_params
 from r1jax.training.balance import Balance
 from r1jax.training.metrics import reduce_metrics
-from tests.helpers.training import fresh
+from tests.helpers.training import fresh, random_params
 from tests.models.helpers import experts_alone
 from tests.rl.helpers import CONTEXT, GROUP, PROMPTS, SAMPLING, batch_of, close
 
@@ -30,7 +29,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def params(config):
-    drawn = init_params(param_specs(config), jax.random.key(0))
+    drawn = jax.device_get(random_params(config))
     return jax.tree.map(lambda w: 4 * w if w.ndim > 2 else w, drawn)  # scores that differ
 
 

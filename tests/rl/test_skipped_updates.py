@@ -9,17 +9,15 @@ import optax
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
-from r1jax.models.transformer import param_specs
 from r1jax.recipe import distillation as distill
 from r1jax.recipe import reward_models as reward_model
 from r1jax.rl.update import update
-from r1jax.sharding import init_params
 from r1jax.training.balance import OFF
 from r1jax.training.language_model import language_model_update
 from r1jax.training.metrics import reduce_metrics
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.training.state import apply_gradients
-from tests.helpers.training import fresh
+from tests.helpers.training import fresh, random_params
 from tests.rl.helpers import CONTEXT, batch_of
 
 
@@ -29,11 +27,11 @@ def test_gradients_that_are_not_finite_are_skipped_and_counted(samples, tiny_par
     bad = batch_of(samples)
     bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
     for count in (1, 2):
-        state, *_ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
+        state, *_ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 2)
         after = jax.device_get((state.params, optax.tree_utils.tree_get(state.opt_state, "mu")))
         jax.tree.map(np.testing.assert_array_equal, before, after)
         assert int(state.skipped_updates()) == count
-    state, *_ = update(state, batch_of(samples), optimizer, GRPO(), CONTEXT, tiny_config, 1)
+    state, *_ = update(state, batch_of(samples), optimizer, GRPO(), CONTEXT, tiny_config, 2)
     assert int(state.skipped_updates()) == 2
     assert not np.array_equal(state.params["embedding"], before[0]["embedding"])
 
@@ -65,7 +63,7 @@ def test_an_update_in_which_nothing_counts_changes_nothing_and_is_counted(sample
     params, model = tiny_params, tiny_config
     if empty is empty_judgements:
         model = dataclasses.replace(model, head="scalar", tie_embeddings=True)
-        params = init_params(param_specs(model), jax.random.key(0))
+        params = random_params(model)
     config = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, schedule="cosine", warmup_steps=2)
     state, optimizer, _ = fresh(params, model, config)
     moving = jax.tree.map(jnp.ones_like, state.params)
@@ -83,5 +81,5 @@ def test_a_gradient_that_is_not_finite_is_no_empty_update(samples, tiny_params, 
     state, optimizer, _ = fresh(tiny_params, tiny_config)
     bad = batch_of(samples)
     bad = bad.replace(advantages=bad.advantages.at[0].set(jnp.inf))
-    state, sums, _ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 1)
+    state, sums, _ = update(state, bad, optimizer, GRPO(), CONTEXT, tiny_config, 2)
     assert reduce_metrics(sums)["empty_updates"] == 0 and int(state.skipped_updates()) == 1

@@ -1,6 +1,7 @@
 """The sampler against teacher-forced log-probabilities, and against itself with other slots and meshes."""
 
 import dataclasses
+import heapq
 import re
 from functools import partial
 
@@ -17,7 +18,7 @@ from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import make_queue, random_words, sample, sample_queue
 from r1jax.sampling.slots import END, LENGTH
-from r1jax.sharding import init_params, make_mesh, map_specs, param_shardings, place
+from r1jax.sharding import make_mesh, map_specs, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11]]
 GROUP = 4
@@ -29,11 +30,16 @@ WIDTH = 32
 @pytest.fixture(scope="module")
 def sharp(tiny_params):
     """Weights large enough that the distribution is far from uniform, so that wrong attention shows."""
-    return jax.tree.map(lambda w: w * 8 if w.ndim > 2 else w, tiny_params)
+    return jax.tree.map(lambda w: jax.device_put(w * 8 if w.ndim > 2 else w), jax.device_get(tiny_params))
+
+
+# Temperature 1 would hide that a temperature is not applied.
+PLAIN = {"temperature": 0.6}
+FILTERED = {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.01}
 
 
 def run(params, config, **options):
-    sampling = Sampling(**({"max_tokens": 20} | options))
+    sampling = Sampling(**({"max_tokens": 20} | PLAIN | options))
     return sample(
         params,
         PROMPTS,
@@ -64,10 +70,24 @@ def teacher_forced(params, config, prompt, completion, temperature):
     return np.asarray(logp[len(prompt) - 1 : len(tokens) - 1])
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.6}, {"temperature": 0.6, "top_p": 0.8}])
-def test_logprobs_equal_the_trainers(sharp, tiny_config, options):
+@pytest.fixture(scope="module")
+def whole(sharp, tiny_config):
+    """Samples with a slot for each sequence."""
+    return jax.device_get(run(sharp, tiny_config))
+
+
+def steps_of(lengths, slots):
+    """Steps of a queue whose next sequence starts in the slot that is free first."""
+    free = [0] * slots
+    for n in lengths.tolist():
+        heapq.heapreplace(free, free[0] + n)
+    return max(free)
+
+
+@pytest.mark.parametrize(("options", "slots"), [(PLAIN, 3), (FILTERED, 7)], ids=["plain", "filtered"])
+def test_logprobs_equal_the_trainers(sharp, tiny_config, options, slots):
     """Every token of every sequence, from any slot and step; this also checks that cached decoding equals forward."""
-    samples = jax.device_get(run(sharp, tiny_config, slots=5, **options))
+    samples = jax.device_get(run(sharp, tiny_config, slots=slots, **options))
     for i, n in enumerate(samples.lengths):
         want = teacher_forced(sharp, tiny_config, PROMPTS[i // GROUP], samples.tokens[i, :n], options["temperature"])
         np.testing.assert_allclose(samples.logprobs[i, :n], want, atol=2e-5)
@@ -78,9 +98,7 @@ def test_logprobs_equal_the_trainers(sharp, tiny_config, options):
             np.testing.assert_array_equal(drawn, samples.logprobs[i, :n])
 
 
-@pytest.mark.parametrize(
-    ("options", "numbers"), [({}, (1, 3)), ({"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.01}, (7,))]
-)
+@pytest.mark.parametrize(("options", "numbers"), [(PLAIN, (1, 3)), (FILTERED, (7,))], ids=["plain", "filtered"])
 def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options, numbers):
     everything = jax.device_get(run(sharp, tiny_config, **options))
     for slots in numbers:
@@ -93,17 +111,17 @@ def test_a_sample_does_not_depend_on_slots(sharp, tiny_config, options, numbers)
 
 def test_a_sample_does_not_depend_on_the_loops_it_goes_through(sharp, tiny_config):
     """Sequences still live when the queue is empty move to fewer slots; the limits include some of each prompt."""
-    sampling = Sampling(max_tokens=20)
+    sampling = Sampling(max_tokens=20, **PLAIN)
     queue = make_queue(PROMPTS, tiny_config, sampling, GROUP, LIMITS[::-1])
     one, several = (
         jax.device_get(sample_queue(sharp, queue, jax.random.key(1), tiny_config, sampling, ENDS, widths))
-        for widths in ((8,), (8, 3, 2))
+        for widths in ((12,), (8, 3, 2))
     )
     np.testing.assert_array_equal(one.tokens, several.tokens)
     np.testing.assert_array_equal(one.lengths, several.lengths)
     np.testing.assert_array_equal(one.finish, several.finish)
     np.testing.assert_allclose(one.logprobs, several.logprobs, atol=1e-5)
-    assert one.steps == several.steps
+    assert one.steps == max(one.lengths) and several.steps == steps_of(several.lengths, 8)
 
 
 def test_loops_narrow_by_quarters():
@@ -111,48 +129,48 @@ def test_loops_narrow_by_quarters():
     assert phases(1024, 4) == (1024, 256) and phases(136, 8) == (136,)  # as many on each device
 
 
-@pytest.mark.parametrize(("mesh", "slots"), [("8x1", 0), ("4x2", 5), ("1x8", 8)])
-def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, mesh, slots):
-    """Nor does it depend on the number of slots, which is the same for each device of the data axis."""
-    alone = jax.device_get(run(sharp, tiny_config, slots=8))
+@pytest.mark.parametrize(("mesh", "slots"), [("4x2", 5), ("1x8", 8)])
+def test_a_sample_does_not_depend_on_the_mesh(sharp, tiny_config, whole, mesh, slots):
+    """Nor does it depend on the number of slots, which is the same for each device of the data axis.
+
+    Another test has meshes with the data axis alone.
+    """
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(sharp), param_shardings(param_specs(tiny_config), mesh))
         together = jax.device_get(run(spread, tiny_config, slots=slots))
-    np.testing.assert_array_equal(alone.tokens, together.tokens)
-    np.testing.assert_allclose(alone.logprobs, together.logprobs, atol=1e-5)
+    np.testing.assert_array_equal(whole.tokens, together.tokens)
+    np.testing.assert_allclose(whole.logprobs, together.logprobs, atol=1e-5)
 
 
 def test_biases_of_the_feed_forward_block_count_in_decoding(tiny_config):
     """A mesh that splits gate and up, against the trainer's log-probabilities without a mesh."""
     config = dataclasses.replace(tiny_config, mlp_bias=True, num_layers=1)
     specs, mesh = param_specs(config), make_mesh("1x2")
-    params = init_params(
-        map_specs(lambda s: dataclasses.replace(s, init="normal", scale=0.3), specs), jax.random.key(0)
-    )
+    rng = np.random.default_rng(0)
+    params = map_specs(lambda spec: rng.normal(0, 0.3, spec.shape).astype(np.float32), specs)
     with jax.set_mesh(mesh):
-        spread = place(jax.device_get(params), param_shardings(specs, mesh))
+        spread = place(params, param_shardings(specs, mesh))
         samples = sample(spread, [[1, 2, 3]], config, jax.random.key(1), sampling=Sampling(max_tokens=6), end_tokens=())
     want = teacher_forced(params, config, [1, 2, 3], samples.tokens[0].tolist(), 1.0)
     np.testing.assert_allclose(samples.logprobs[0], want, atol=2e-5)
 
 
-def test_a_batch_can_be_cut_in_two(sharp, tiny_config):
+def test_a_batch_can_be_cut_in_two(sharp, tiny_config, whole):
     """Sequence ids, not positions in a call, determine the random numbers."""
-    key, sampling = jax.random.key(1), Sampling(max_tokens=12)
-    whole = sample(sharp, PROMPTS, tiny_config, key, sampling=sampling, end_tokens=(), samples_per_prompt=2)
     second = sample(
         sharp,
         PROMPTS[1:],
         tiny_config,
-        key,
-        sampling=sampling,
-        end_tokens=(),
-        samples_per_prompt=2,
-        sequence_ids=np.arange(2, 6),
+        jax.random.key(1),
+        sampling=Sampling(max_tokens=20, **PLAIN),
+        end_tokens=ENDS,
+        samples_per_prompt=GROUP,
+        limits=LIMITS[GROUP:],
+        sequence_ids=np.arange(GROUP, 12),
     )
-    np.testing.assert_array_equal(whole.tokens[2:], second.tokens)
-    assert not np.array_equal(whole.tokens[2], whole.tokens[3])
+    np.testing.assert_array_equal(whole.tokens[GROUP:], second.tokens)
+    assert not np.array_equal(whole.tokens[4], whole.tokens[5])
 
 
 def test_lengths_finish_reasons_and_padding(sharp, tiny_config):
@@ -166,20 +184,11 @@ def test_lengths_finish_reasons_and_padding(sharp, tiny_config):
 
 
 def test_a_free_slot_takes_the_next_sequence_at_once(sharp, tiny_config):
-    """With fixed lengths the steps are those of a greedy schedule of the queue, not of the longest in each batch."""
-    limits = [12, 1, 1, 1, 1, 1, 6, 6]
-    samples = sample(
-        sharp,
-        [[1], [2]],
-        tiny_config,
-        jax.random.key(0),
-        sampling=Sampling(max_tokens=12, slots=2),
-        end_tokens=(),
-        samples_per_prompt=4,
-        limits=limits,
-    )
-    assert samples.lengths.tolist() == limits
-    assert int(samples.steps) == 12 + 5  # slot 1 runs 1 * 5, then 6, then the last 6, past slot 0's 12
+    """The steps are those of a greedy schedule of the queue, not of the longest in each batch."""
+    assert steps_of(np.array([12, 1, 1, 1, 1, 1, 6, 6]), 2) == 12 + 5  # slot 1 has 1 * 5, then 6, then the last 6
+    samples = jax.device_get(run(sharp, tiny_config, slots=3))
+    batches = samples.lengths.reshape(4, 3).max(axis=1).sum()
+    assert samples.steps == steps_of(samples.lengths, 3) < batches
 
 
 def test_greedy_equals_repeated_forward(sharp, tiny_config):

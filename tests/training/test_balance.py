@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from r1jax.models.experts import Routing
-from r1jax.models.transformer import Extras, param_specs
-from r1jax.sharding import init_params
+from r1jax.models.transformer import Extras
 from r1jax.training.balance import Balance, balance_loss, expert_load, load_metrics, move_bias
 from r1jax.training.language_model import cross_entropy_sums, language_model_update
 from r1jax.training.metrics import reduce_metrics
 from r1jax.training.optimizer import OptimizerConfig
 from r1jax.training.state import apply_gradients
-from tests.helpers.training import fresh
+from tests.helpers.training import fresh, random_params
 from tests.models.helpers import experts_alone
 
 MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
@@ -26,7 +25,7 @@ def config(tiny_config):
 
 @pytest.fixture(scope="module")
 def params(config):
-    return init_params(param_specs(config), jax.random.key(0))
+    return random_params(config)
 
 
 @pytest.fixture(scope="module")

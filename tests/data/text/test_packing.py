@@ -49,9 +49,9 @@ def test_a_packed_batch_has_the_loss_and_gradient_of_its_texts_alone(examples, t
     gradient = jax.jit(jax.value_and_grad(cross_entropy_sums, has_aux=True), static_argnames=("config", "chunk"))
     params = cast(tiny_params, tiny_config)
     packed = stacked(list(pack(examples, width=15)))
-    (loss, (count, _)), grads = gradient(params, packed, config=tiny_config, chunk=16)
+    (loss, (count, _)), grads = jax.device_get(gradient(params, packed, config=tiny_config, chunk=16))
 
-    alone = [gradient(params, _alone(e, 15), config=tiny_config, chunk=16) for e in examples]
+    alone = jax.device_get([gradient(params, _alone(e, 15), config=tiny_config, chunk=16) for e in examples])
     assert count == sum(c for (_, (c, _)), _ in alone)
     np.testing.assert_allclose(loss, sum(part for (part, _), _ in alone), rtol=1e-5)
     total = jax.tree.map(lambda *g: sum(g), *(g for _, g in alone))
