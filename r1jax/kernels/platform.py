@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +17,13 @@ except ImportError:
     triton = None
 
 
+mosaic: Any
+try:
+    from jax.experimental.pallas import mosaic_gpu as mosaic
+except ImportError:
+    mosaic = None
+
+
 def has_kernels() -> bool:
     """True if hand-written kernels run on the devices of this process."""
     return triton is not None and jax.default_backend() == "gpu"
@@ -24,3 +33,8 @@ def on_one_device() -> bool:
     """True on a mesh of one device and inside shard_map. The compiler cannot partition kernels over devices."""
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1
+
+
+def multiprocessors() -> int:
+    """Multiprocessors of a device; those of an H100 if the devices do not say."""
+    return getattr(jax.devices()[0], "core_count", 132)
