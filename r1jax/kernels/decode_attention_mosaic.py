@@ -21,19 +21,14 @@ from r1jax.kernels.platform import LEAST, mosaic
 if TYPE_CHECKING:
     from r1jax.kernels.decode_attention import Context
 
+HEAD_SIZES = (64, 128)
+MAX_HEADS = 62  # queries of a group, which share a product with its key and value
 BLOCK = 64  # keys per step
 ROWS = 64  # rows of a product of tensor cores; the rows after the queries are not used
 ALIGNMENT = 8  # rows
 STAGE_BYTES = 48 * 1024  # shared memory of a program for keys and values: three programs per multiprocessor
 PROGRAMS = 264  # with fewer (slot, group) pairs, several programs share the keys of one pair
 SHARE = 128  # minimum ring entries per program
-
-
-def supports(prefix: tuple[jax.Array, ...], ring: tuple[jax.Array, ...]) -> bool:
-    """True if the kernel supports these caches: bfloat16, head sizes 64 and 128, and rows in multiples of 8."""
-    arrays = (*prefix, *ring)
-    fits = all(x.dtype == jnp.bfloat16 and x.shape[-1] in (64, 128) for x in arrays)
-    return fits and all(math.prod(x.shape[:-1]) % ALIGNMENT == 0 for x in arrays)
 
 
 def splits_of(pairs: int, entries: int) -> int:
@@ -87,7 +82,7 @@ def decode_attention_mosaic(
         name="decode_attention",
     )
     cached = [jax.new_ref(x.reshape(-1, K)) for x in ring]
-    given = (qkv, qkv if bias is None else bias, *rotation, *(x.reshape(-1, K) for x in prefix))
+    given = (qkv, qkv if bias is None else bias, *rotation, *(_aligned(x.reshape(-1, K)) for x in prefix))
     scalars = (context.prompt, context.prefix_length, context.age, entry.reshape(1))
     out, *statistics = run(*given, *scalars, *cached)
     written = tuple(jax.freeze(x).reshape(old.shape) for x, old in zip(cached, ring, strict=True))
@@ -97,6 +92,11 @@ def decode_attention_mosaic(
     scale = jnp.exp2(top - top.max(axis=0))
     out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
     return out.astype(dtype), written
+
+
+def _aligned(rows: jax.Array) -> jax.Array:
+    """The rows, with zeros after them up to a multiple of ALIGNMENT."""
+    return jnp.pad(rows, ((0, -len(rows) % ALIGNMENT), (0, 0)))
 
 
 def _kernel(

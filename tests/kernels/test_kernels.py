@@ -52,7 +52,7 @@ def request(ring, biased=True):
 def test_decode_attention_equals_plain_jax(ring, biased):
     """The long ring is split among programs, whose partial results are combined."""
     arguments = request(ring, biased)
-    out, cache = decode_attention(*arguments, kernel=False)
+    out, cache = decode_attention(*arguments, kernels="plain")
     got, written = jax.jit(lambda *a: decode_attention_kernel(*a, interpret=True))(*arguments)
     np.testing.assert_allclose(got, out, atol=2e-6)
     for a, b in zip(written, cache, strict=True):
@@ -65,7 +65,7 @@ def test_decode_attention_by_hand():
     ring = tuple(x[:1, :, :4] for x in ring)  # entries 3, 0, 1 belong to the sequence; 2 is written
     age, entry, length = jnp.array([3], jnp.int32), jnp.int32(2), jnp.array([2], jnp.int32)
     context = Context(jnp.array([1]), length, age)
-    out, _ = decode_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry, kernel=False)
+    out, _ = decode_attention(qkv[:1], None, (cos[:1], sin[:1]), prefix, ring, context, entry, kernels="plain")
     turned = np.asarray(rotary.rotate(qkv[:1], cos[:1, None], sin[:1, None]), np.float64)[0]
     for g in range(G):
         own = np.array([3, 0, 1])
@@ -81,7 +81,7 @@ def test_add_norm_equals_plain_jax():
     x, y = (jnp.asarray(rng.normal(size=(4, 48)), jnp.float32) for _ in range(2))
     weight = jnp.asarray(rng.normal(size=48), jnp.float32)
     for got, want in zip(
-        add_norm_kernel(x, y, weight, 1e-2, interpret=True), add_norm(x, y, weight, 1e-2, kernel=False), strict=True
+        add_norm_kernel(x, y, weight, 1e-2, interpret=True), add_norm(x, y, weight, 1e-2, kernels="plain"), strict=True
     ):
         np.testing.assert_allclose(got, want, atol=1e-6)
 
@@ -94,7 +94,10 @@ def test_block_sums_equal_plain_jax_and_float64():
     blocks = logits.reshape(3, 40, 128).astype(np.float64)
     tops = np.maximum(blocks.max(axis=-1), np.finfo(np.float32).min)
     sums = np.exp(blocks - tops[..., None]).sum(axis=-1)
-    for got in (block_sums(jnp.asarray(logits), kernel=False), block_sums_kernel(jnp.asarray(logits), interpret=True)):
+    for got in (
+        block_sums(jnp.asarray(logits), kernels="plain"),
+        block_sums_kernel(jnp.asarray(logits), interpret=True),
+    ):
         np.testing.assert_array_equal(got[0], tops.astype(np.float32))
         np.testing.assert_allclose(got[1], sums, rtol=1e-5)
 
