@@ -99,6 +99,15 @@ def _aligned(rows: jax.Array) -> jax.Array:
     return jnp.pad(rows, ((0, -len(rows) % ALIGNMENT), (0, 0)))
 
 
+def _store(ref: Any, values: jax.Array) -> None:
+    """Writes values to rows of shared memory that lie one after another, which jax 0.12 wants to be told is slow."""
+    values = values.astype(ref.dtype)
+    if hasattr(mosaic, "store"):
+        mosaic.store(ref, values, optimized=False)
+    else:
+        ref[...] = values
+
+
 def _kernel(
     qkv_ref: Any,
     bias_ref: Any,
@@ -204,9 +213,9 @@ def _kernel(
     )
     new_value = projected(heads + 1, layout.reduce(0))
     # All reads of the queries before their rotation come before this write.
-    given[:, pl.ds(0, half)] = (a * cos - b * sin).astype(given.dtype)
-    given[:, pl.ds(half, half)] = (b * cos + a * sin).astype(given.dtype)
-    value[0] = new_value.astype(value.dtype)
+    _store(given.at[:, pl.ds(0, half)], a * cos - b * sin)
+    _store(given.at[:, pl.ds(half, half)], b * cos + a * sin)
+    _store(value.at[0], new_value)
     mosaic.commit_smem()
     q = mosaic.load(given, layout=layout, optimized=False)
     new_key = mosaic.load(given.at[heads], layout=layout.reduce(0), optimized=False)
@@ -264,11 +273,13 @@ def _kernel(
     top, total, sums = lax.fori_loop(0, mine, attend, (top, total, sums))
     mosaic.wait_smem_to_gmem(0, wait_read_only=True)  # the key is read from the memory of the result
     if parts is None:
-        given[...] = (sums / across(total, K)).astype(given.dtype)
+        _store(given, sums / across(total, K))
         result = given
     else:
         result, statistics = parts
-        result[...], statistics[0], statistics[1] = sums, total, top
+        _store(result, sums)
+        _store(statistics.at[0], total)
+        _store(statistics.at[1], top)
     mosaic.commit_smem()
     mosaic.copy_smem_to_gmem(result.at[pl.ds(0, heads)], out_ref.at[part, s, g])
     for i, ref in enumerate(statistics_refs):
