@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,8 @@ def supports(x: jax.Array) -> bool:
     return x.shape[-1] % WIDTH == 0 and x.dtype == jnp.bfloat16
 
 
+# Under jit, so that the kernel is traced, lowered and compiled once for all layers.
+@partial(jax.jit, static_argnames=("eps", "interpret"))
 def add_norm_mosaic(
     x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, interpret: Any = None
 ) -> tuple[jax.Array, jax.Array]:

@@ -47,11 +47,28 @@ def decode_attention_mosaic(
     interpret: Any = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """decode_attention with the kernel; ``interpret`` are parameters of the interpreter on a CPU."""
+    S, G, _, K = qkv.shape
+    sizes = {"splits": splits_of(S * G, ring[0].shape[2]), "stages": max(2, STAGE_BYTES // (2 * 2 * BLOCK * K))}
+    return _call(qkv, bias, rotation, prefix, ring, context, entry, **sizes, interpret=interpret)
+
+
+# Under jit, so that the kernel is traced, lowered and compiled once for all layers.
+@partial(jax.jit, static_argnames=("splits", "stages", "interpret"))
+def _call(
+    qkv: jax.Array,
+    bias: jax.Array | None,
+    rotation: tuple[jax.Array, jax.Array],
+    prefix: tuple[jax.Array, jax.Array],
+    ring: tuple[jax.Array, jax.Array],
+    context: Context,
+    entry: jax.Array,
+    splits: int,
+    stages: int,
+    interpret: Any,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     S, G, rows, K = qkv.shape
     heads, entries = rows - 2, ring[0].shape[2]
-    splits = splits_of(S * G, entries)
     biased, single = bias is not None, splits == 1
-    stages = max(2, STAGE_BYTES // (2 * 2 * BLOCK * K))
     dtype, wide = qkv.dtype, jnp.float32
     types = [jax.ShapeDtypeStruct((splits, S, G, heads, K), dtype if single else wide)]
     if not single:

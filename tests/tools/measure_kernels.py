@@ -10,6 +10,7 @@ float32. A process measures and a second one watches it: a form that fails or ha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -59,8 +60,8 @@ class Candidate:
     """A form of a kernel at a size: a program with operands, the bytes it must move, and a check of its result."""
 
     row: dict[str, Any]
-    make: Callable[[], tuple[Any, ...]]  # operands
-    run: Callable[..., Any]  # a loop of ``calls``
+    make: Callable[[], tuple[Any, ...]]  # a state, and other operands
+    run: Callable[..., Any]  # a loop of ``calls``, from state and operands to the state
     calls: int
     bytes: float
     check: Callable[..., dict[str, float]]
@@ -80,35 +81,42 @@ def difference(got: jax.Array, want: jax.Array) -> float:
 def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Candidate:
     model, S, G, heads, K, R, age = size
     of_layer = 2 * 2 * S * G * R * K
-    layers, steps = int(max(1, min(12, -(-CACHE // of_layer)))), 8 if R > 1024 else 16
+    layers = int(max(1, min(12, -(-CACHE // of_layer))))
+    steps = (64 if form == "plain" else 512) // layers
 
     def make() -> tuple[Any, ...]:
         length, old = (jnp.full(S, x, jnp.int32) for x in (128, age))
         return (
+            [tuple(normal(10 * i + j, S, G, R, K) for j in (4, 5)) for i in range(layers)],
             normal(0, S, G, heads + 2, K),
             normal(1, G, heads + 2, K),
             rotary.tables(length + old, ModelConfig(head_dim=K)),
             [tuple(normal(10 * i + j, 32, G, 128, K) for j in (2, 3)) for i in range(layers)],
-            [tuple(normal(10 * i + j, S, G, R, K) for j in (4, 5)) for i in range(layers)],
             Context(jnp.arange(S, dtype=jnp.int32) * 32 // S, length, old),
         )
 
-    def run(qkv, bias, rotation, prefixes, rings, context):
-        def step(i, carry):
-            rings, _ = carry
-            done = []
-            for prefix, ring in zip(prefixes, rings, strict=True):
-                y, ring = decode_attention(qkv, bias, rotation, prefix, ring, context, (age + i) % R, form)
-                done.append(ring)
-            return done, y
+    def run(rings, qkv, bias, rotation, prefixes, context):
+        def step(i, rings):
+            layers = zip(prefixes, rings, strict=True)
+            # The results are not used, but a kernel also writes the ring. Plain JAX would leave out the attention.
+            if form != "plain":
+                return [
+                    decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form)[1] for layer in layers
+                ]
+            written = []
+            for layer in layers:
+                y, (keys, values) = decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form)
+                written.append((keys, values.at[0, 0, 0].set(jax.lax.optimization_barrier(y)[0, 0, 0])))
+            return written
 
-        return jax.lax.fori_loop(0, steps, step, (rings, jnp.zeros((S, G, heads, K), qkv.dtype)))
+        return jax.lax.fori_loop(0, steps, step, rings)
 
-    def check(qkv, bias, rotation, prefixes, rings, context):
+    def check(rings, qkv, bias, rotation, prefixes, context):
         """The newest entry wraps around the end of the ring; only the first eight slots."""
         entry = jnp.int32(age // 2)
         few = jax.tree.map(lambda x: x[:8], (qkv, rotation, rings[0], context))
         qkv, rotation, ring, context = few
+        context = dataclasses.replace(context, prompt=jnp.arange(8, dtype=jnp.int32))
         prefix = prefixes[0]
         one = jax.jit(partial(decode_attention, kernels=form))
         y, written = one(qkv, bias, rotation, prefix, ring, context, entry)
@@ -126,48 +134,52 @@ def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Ca
 
 
 def norm(size: tuple[int, int], form: str) -> Candidate:
-    (S, D), steps, unrolled = size, 20, 10
+    (S, D), steps, unrolled = size, 500, 10
 
-    def run(x, y, weight):
+    def run(state, weight):
         def step(_, carry):
             for _ in range(unrolled):
                 carry = add_norm(*carry, weight, 1e-6, form)
             return carry
 
-        return jax.lax.fori_loop(0, steps, step, (x, y))
+        return jax.lax.fori_loop(0, steps, step, state)
 
-    def check(x, y, weight):
+    def check(state, weight):
+        x, y = state
         got = jax.jit(partial(add_norm, eps=1e-6, kernels=form))(x, y, weight)
         wide = (a.astype(jnp.float32) for a in (x, y, weight))
         want = jax.jit(partial(add_norm, eps=1e-6, kernels="plain"))(*wide)
         return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
 
     row = {"kernel": "add_norm", "slots": S, "width": D, "form": form}
-    return Candidate(
-        row, lambda: (normal(0, S, D), normal(1, S, D), normal(2, D)), run, steps * unrolled, 8 * S * D, check
-    )
+
+    def make() -> tuple[Any, ...]:
+        return (normal(0, S, D), normal(1, S, D)), normal(2, D)
+
+    return Candidate(row, make, run, steps * unrolled, 8 * S * D, check)
 
 
 def sums(size: tuple[int, int], form: str, constants: dict[str, int]) -> Candidate:
-    (S, V), steps = size, 20
-    padded = -(-V // 128) * 128
+    S, V = size
+    padded, steps = -(-V // 128) * 128, 100_000 // S
 
-    def run(logits):
-        def step(i, carry):
-            logits, tops, total = carry
-            tops, total = block_sums(logits, form)
-            return logits.at[0, i].set(total[0, 0]), tops, total
+    def run(state):
+        def step(i, state):
+            tops, total = block_sums(state[0], form)
+            return state[0].at[0, i].set(total[0, 0]), tops, total
 
+        return jax.lax.fori_loop(0, steps, step, state)
+
+    def make() -> tuple[Any, ...]:
         blank = jnp.zeros((S, padded // 128), jnp.float32)
-        return jax.lax.fori_loop(0, steps, step, (logits, blank, blank))
+        return ((4 * normal(0, S, padded, dtype=jnp.float32), blank, blank + 1),)
 
-    def check(logits):
-        logits = logits.at[0, 128:256].set(-jnp.inf)
+    def check(state):
+        logits = state[0].at[0, 128:256].set(-jnp.inf)
         got, want = (jax.jit(partial(block_sums, kernels=k))(logits) for k in (form, "plain"))
         return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
 
     row = {"kernel": "block_sums", "slots": S, "vocabulary": V, "form": form, **constants}
-    make = lambda: (4 * normal(0, S, padded, dtype=jnp.float32),)
     return Candidate(row, make, run, steps, 4 * S * padded, check, constants)
 
 
@@ -200,19 +212,16 @@ def candidates() -> Iterator[Candidate]:
         yield attention(size, "plain", {})
 
 
-def compiled(one: Candidate) -> Any:
-    """The program of a candidate, from the shapes of its operands."""
-    return jax.jit(one.run).lower(*jax.eval_shape(one.make)).compile()
-
-
 def work(first: int) -> None:
     """Measures the candidates from the index ``first`` on, and prints a line of JSON for each."""
 
     def prepare(one: Candidate) -> Any:
         # Constants are read while tracing, which therefore happens here one program at a time.
         module = block_sums_mosaic if one.row["kernel"] == "block_sums" else decode_attention_mosaic
-        with mock.patch.multiple(module, **one.constants):
-            return jax.jit(one.run).lower(*jax.eval_shape(one.make))
+        with contextlib.ExitStack() as stack:
+            for name, value in one.constants.items():
+                stack.enter_context(mock.patch.object(module, name, value))
+            return jax.jit(one.run, donate_argnums=0).lower(*jax.eval_shape(one.make))
 
     rest = list(candidates())[first:]
     with ThreadPoolExecutor(AHEAD) as pool:
@@ -235,16 +244,16 @@ def measured(one: Candidate, program: Any) -> dict[str, Any]:
     try:
         if isinstance(program, Exception):
             raise program
-        run, operands = program.result(), one.make()
-        jax.block_until_ready(run(*operands))
+        run, (state, *operands) = program.result(), one.make()
+        state = jax.block_until_ready(run(state, *operands))
         seconds = []
         for _ in range(5):
             began = time.perf_counter()
-            jax.block_until_ready(run(*operands))
+            state = jax.block_until_ready(run(state, *operands))
             seconds.append((time.perf_counter() - began) / one.calls)
         best = float(np.median(seconds))
         row = one.row | {"microseconds": 1e6 * best, "gigabytes_per_s": one.bytes / best / 1e9}
-        return row if one.constants else row | one.check(*operands)
+        return row if one.constants else row | one.check(state, *operands)
     except Exception as error:
         return one.row | {"failure": f"{type(error).__name__}: {error}"[:300]}
 
