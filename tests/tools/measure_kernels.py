@@ -86,8 +86,9 @@ def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Ca
 
     def make() -> tuple[Any, ...]:
         length, old = (jnp.full(S, x, jnp.int32) for x in (128, age))
+        rings = [tuple(normal(10 * i + j, S, G, R, K) for j in (4, 5)) for i in range(layers)]
         return (
-            [tuple(normal(10 * i + j, S, G, R, K) for j in (4, 5)) for i in range(layers)],
+            (rings, [normal(6, S, G, heads, K) for _ in range(layers)]),
             normal(0, S, G, heads + 2, K),
             normal(1, G, heads + 2, K),
             rotary.tables(length + old, ModelConfig(head_dim=K)),
@@ -95,26 +96,19 @@ def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Ca
             Context(jnp.arange(S, dtype=jnp.int32) * 32 // S, length, old),
         )
 
-    def run(rings, qkv, bias, rotation, prefixes, context):
-        def step(i, rings):
+    def run(state, qkv, bias, rotation, prefixes, context):
+        def step(i, state):
+            rings, _ = state
             layers = zip(prefixes, rings, strict=True)
-            # The results are not used, but a kernel also writes the ring. Plain JAX would leave out the attention.
-            if form != "plain":
-                return [
-                    decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form)[1] for layer in layers
-                ]
-            written = []
-            for layer in layers:
-                y, (keys, values) = decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form)
-                written.append((keys, values.at[0, 0, 0].set(jax.lax.optimization_barrier(y)[0, 0, 0])))
-            return written
+            done = [decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form) for layer in layers]
+            return [ring for _, ring in done], [y for y, _ in done]
 
-        return jax.lax.fori_loop(0, steps, step, rings)
+        return jax.lax.fori_loop(0, steps, step, state)
 
-    def check(rings, qkv, bias, rotation, prefixes, context):
+    def check(state, qkv, bias, rotation, prefixes, context):
         """The newest entry wraps around the end of the ring; only the first eight slots."""
         entry = jnp.int32(age // 2)
-        few = jax.tree.map(lambda x: x[:8], (qkv, rotation, rings[0], context))
+        few = jax.tree.map(lambda x: x[:8], (qkv, rotation, state[0][0], context))
         qkv, rotation, ring, context = few
         context = dataclasses.replace(context, prompt=jnp.arange(8, dtype=jnp.int32))
         prefix = prefixes[0]
