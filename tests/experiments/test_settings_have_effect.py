@@ -213,6 +213,7 @@ CHANGES = {
     "dtype": "bfloat16",
     "remat": "block",
     "unroll": True,
+    "kernels": "plain",
     "attention": "cudnn",
     "template": "r1-zero",
     "rewards": ("accuracy", "format=2"),
