@@ -90,7 +90,7 @@ def _call(
     }
     sizes = {"heads": heads, "splits": splits, "stages": stages, "entries": entries, "width": prefix[0].shape[2]}
     body = partial(_kernel, biased=biased, **sizes)
-    run = pl.kernel(
+    run: Any = pl.kernel(
         lambda *refs: pl.run_scoped(partial(body, *refs), **scratch),
         out_type=types,
         mesh=mosaic.Mesh(grid=(splits, S, G), grid_names=("part", "slot", "group")),
@@ -102,13 +102,13 @@ def _call(
     given = (qkv, qkv if bias is None else bias, *rotation, *(_aligned(x.reshape(-1, K)) for x in prefix))
     scalars = (context.prompt, context.prefix_length, context.age, entry.reshape(1))
     out, *statistics = run(*given, *scalars, *cached)
-    written = tuple(jax.freeze(x).reshape(old.shape) for x, old in zip(cached, ring, strict=True))
+    keys, values = (jax.freeze(x).reshape(ring[0].shape) for x in cached)
     if single:
-        return out[0], written
+        return out[0], (keys, values)
     total, top = (x[..., :heads] for x in statistics)
     scale = jnp.exp2(top - top.max(axis=0))
     out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
-    return out.astype(dtype), written
+    return out.astype(dtype), (keys, values)
 
 
 def _aligned(rows: jax.Array) -> jax.Array:
@@ -190,7 +190,7 @@ def _kernel(
         return index < first, pl.multiple_of(start, ALIGNMENT), choose(begins), choose(ends)
 
     def fetch(step: jax.Array, stage: jax.Array) -> None:
-        of_prefix, start, _, _ = place(step)
+        of_prefix, start = place(step)[:2]
         for cached, condition in (
             ((prefix_keys, prefix_values), of_prefix),
             ((keys, values), jnp.logical_not(of_prefix)),
@@ -268,7 +268,7 @@ def _kernel(
     def attend(step: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
         top, total, sums = carry
         stage = lax.rem(step, jnp.int32(stages))
-        _, start, begin, end = place(step)
+        start, begin, end = place(step)[1:]
         mosaic.barrier_wait(arrived[0].at[stage])
 
         scores = product(q, blocks[0].at[stage].transpose((1, 0)), BLOCK) * scale
@@ -292,13 +292,14 @@ def _kernel(
     if parts is None:
         _store(given, sums / across(total, K))
         result = given
+        mosaic.commit_smem()
     else:
         result, statistics = parts
         _store(result, sums)
         _store(statistics.at[0], total)
         _store(statistics.at[1], top)
-    mosaic.commit_smem()
+        mosaic.commit_smem()
+        for i, ref in enumerate(statistics_refs):
+            mosaic.copy_smem_to_gmem(statistics.at[i, pl.ds(0, ref.shape[-1])], ref.at[part, s, g])
     mosaic.copy_smem_to_gmem(result.at[pl.ds(0, heads)], out_ref.at[part, s, g])
-    for i, ref in enumerate(statistics_refs):
-        mosaic.copy_smem_to_gmem(parts[1].at[i, pl.ds(0, ref.shape[-1])], ref.at[part, s, g])
     mosaic.wait_smem_to_gmem(0)

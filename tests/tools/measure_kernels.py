@@ -34,6 +34,7 @@ from r1jax.kernels import block_sums_mosaic, decode_attention_mosaic
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.block_sums import block_sums
 from r1jax.kernels.decode_attention import Context, decode_attention
+from r1jax.kernels.platform import Kernels
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
 
@@ -74,11 +75,11 @@ def normal(seed: int, *shape: int, dtype: Any = jnp.bfloat16) -> jax.Array:
 
 def difference(got: jax.Array, want: jax.Array) -> float:
     """Norm of the difference, relative to the norm of the result in float32."""
-    a, b = (np.asarray(x, np.float64) for x in (got, want))
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+    a, b = (x.astype(jnp.float32) for x in (got, want))
+    return float(jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum()))
 
 
-def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Candidate:
+def attention(size: tuple[Any, ...], form: Kernels, constants: dict[str, int]) -> Candidate:
     model, S, G, heads, K, R, age = size
     of_layer = 2 * 2 * S * G * R * K
     layers = int(max(1, min(12, -(-CACHE // of_layer))))
@@ -106,12 +107,10 @@ def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Ca
         return jax.lax.fori_loop(0, steps, step, state)
 
     def check(state, qkv, bias, rotation, prefixes, context):
-        """The newest entry wraps around the end of the ring; only the first eight slots."""
-        entry = jnp.int32(age // 2)
-        few = jax.tree.map(lambda x: x[:8], (qkv, rotation, state[0][0], context))
-        qkv, rotation, ring, context = few
-        context = dataclasses.replace(context, prompt=jnp.arange(8, dtype=jnp.int32))
-        prefix = prefixes[0]
+        """All lengths of prompts and sequences, some of which wrap around the end of the ring."""
+        slots, entry = jnp.arange(S, dtype=jnp.int32), jnp.int32(age // 2)
+        context = Context(slots % 32, 1 + slots * 53 % 128, slots * 37 % (age + 1))
+        prefix, ring = prefixes[0], state[0][0]
         one = jax.jit(partial(decode_attention, kernels=form))
         y, written = one(qkv, bias, rotation, prefix, ring, context, entry)
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), (qkv, bias, rotation, prefix, ring))
@@ -127,7 +126,7 @@ def attention(size: tuple[Any, ...], form: str, constants: dict[str, int]) -> Ca
     return Candidate(row | {"form": form, **constants}, make, run, steps * layers, needed, check, constants)
 
 
-def norm(size: tuple[int, int], form: str) -> Candidate:
+def norm(size: tuple[int, int], form: Kernels) -> Candidate:
     (S, D), steps, unrolled = size, 500, 10
 
     def run(state, weight):
@@ -141,8 +140,7 @@ def norm(size: tuple[int, int], form: str) -> Candidate:
     def check(state, weight):
         x, y = state
         got = jax.jit(partial(add_norm, eps=1e-6, kernels=form))(x, y, weight)
-        wide = (a.astype(jnp.float32) for a in (x, y, weight))
-        want = jax.jit(partial(add_norm, eps=1e-6, kernels="plain"))(*wide)
+        want = jax.jit(partial(add_norm, eps=1e-6, kernels="plain"))(*(a.astype(jnp.float32) for a in (x, y, weight)))
         return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
 
     row = {"kernel": "add_norm", "slots": S, "width": D, "form": form}
@@ -153,7 +151,7 @@ def norm(size: tuple[int, int], form: str) -> Candidate:
     return Candidate(row, make, run, steps * unrolled, 8 * S * D, check)
 
 
-def sums(size: tuple[int, int], form: str, constants: dict[str, int]) -> Candidate:
+def sums(size: tuple[int, int], form: Kernels, constants: dict[str, int]) -> Candidate:
     S, V = size
     padded, steps = -(-V // 128) * 128, 100_000 // S
 
