@@ -167,8 +167,7 @@ def sums(size: tuple[int, int], form: Kernels, constants: dict[str, int]) -> Can
         return ((4 * normal(0, S, padded, dtype=jnp.float32), blank, blank + 1),)
 
     def check(state):
-        logits = state[0].at[0, 128:256].set(-jnp.inf)
-        got, want = (jax.jit(partial(block_sums, kernels=k))(logits) for k in (form, "plain"))
+        got, want = (jax.jit(partial(block_sums, kernels=k))(state[0]) for k in (form, "plain"))
         return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
 
     row = {"kernel": "block_sums", "slots": S, "vocabulary": V, "form": form, **constants}
