@@ -240,7 +240,7 @@ def _kernel(
     leads = part == 0  # only the first program processes the new token
 
     @pl.when(leads)
-    def _():  # no program needs this entry: the new token comes from qkv
+    def _():  # other programs may copy this entry, which they mask: the new token comes from qkv
         there = pl.ds(slot_row + entry, 1)
         mosaic.copy_smem_to_gmem(given.at[pl.ds(heads, 1)], keys.at[there])
         mosaic.copy_smem_to_gmem(value, values.at[there])
