@@ -172,13 +172,17 @@ def measure_cost(config: Config, out: Path, problems: ProblemSet, console: Conso
     """
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)):
-        print_opening(console, base_description(config.base, out / PRETRAIN), out)
+        print_opening(console, base_description(config.base, out / PRETRAIN), out, kernels=config.kernels)
         if config.base == PRETRAIN:
             execute_pipeline(stages(config)[:1], out)
         folder = out / PRETRAIN if config.base == PRETRAIN else Path(base_input(config.base, PRETRAIN))
         model = load_model(folder, config, config.rl.param_dtype)
         rows: list[dict[str, Any]] = []
-        about = {**machine(), "base": base_title(config.base), "settings": json.loads(cli.to_json(settings_of(config)))}
+        about = {
+            **machine(config.kernels),
+            "base": base_title(config.base),
+            "settings": json.loads(cli.to_json(settings_of(config))),
+        }
         out.mkdir(parents=True, exist_ok=True)
         for row in measure(settings_of(config), config.measure, config.seed, model, problems):
             rows.append(row)

@@ -36,6 +36,7 @@ from r1jax.benchmark.parts import part_figures
 from r1jax.benchmark.workload import Bench, Workload, small_workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
+from r1jax.kernels.platform import choose, missing_kernels
 from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, active_count, forward_cost, rollout_cost, update_cost
 from r1jax.models.experts import check_mesh
@@ -267,10 +268,13 @@ def main() -> None:
         config = dataclasses.replace(small_workload(config), long_tokens=128)
         if not child:
             console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
+    if warning := missing_kernels(config.kernels):
+        console.print(warning)
     devices = mesh.devices.flatten()
     figures: dict[str, Any] = {
         "model": config.name,
         "device": f"{len(devices)} x {devices[0].device_kind}",
+        "kernels": choose(config.kernels),
         "parts": {},
         **first,
         "settings": json.loads(cli.to_json(config)),

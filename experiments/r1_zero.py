@@ -318,7 +318,7 @@ def main() -> None:
         keep_compiled()
         with jax.set_mesh(make_mesh(config.mesh)):
             console = Console()
-            print_opening(console, weights, out, opening)
+            print_opening(console, weights, out, opening, config.kernels)
             preview(config, out, problems, console)
         return
     run_experiment(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.platform import choose
 from r1jax.models.cache import Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
@@ -74,7 +75,7 @@ def sample_together(
         hidden, ring, _ = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
         logits = einsum_f32("sd,dv->sv", hidden, output)
         words = random_words(key, ids, jnp.full(N, state.step))
-        token, logprob, sampling_logprob = sample_token(logits, words, sampling)
+        token, logprob, sampling_logprob = sample_token(logits, words, sampling, choose(config.kernels))
         ended = is_any_of(token, end_tokens)
         old, live = state.samples, state.live
         samples = Samples(

@@ -9,20 +9,25 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import triton
+from r1jax.kernels import add_norm_mosaic
+from r1jax.kernels.platform import Kernels, triton
 from r1jax.models.norm import rms_norm
 
 
-def add_norm(x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernel: bool) -> tuple[jax.Array, jax.Array]:
-    """x + y and its rms_norm, for x, y [S, D]."""
-    if kernel:
+def add_norm(
+    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernels: Kernels
+) -> tuple[jax.Array, jax.Array]:
+    """x + y and its rms_norm, for x, y [S, D]; in plain JAX if the kernels do not support x."""
+    if kernels == "triton":
         return add_norm_kernel(x, y, weight, eps)
+    if kernels == "mosaic" and add_norm_mosaic.supports(x):
+        return add_norm_mosaic.add_norm_mosaic(x, y, weight, eps)
     x = x + y
     return x, rms_norm(x, weight, eps)
 
 
 def add_norm_kernel(x, y, weight, eps, interpret=False):
-    """The kernel of add_norm; ``interpret`` interprets it on a CPU."""
+    """The Triton kernel of add_norm; ``interpret`` interprets it on a CPU."""
     S, _ = x.shape
     shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
     return pl.pallas_call(

@@ -6,26 +6,29 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import LEAST, triton
+from r1jax.kernels.block_sums_mosaic import block_sums_mosaic
+from r1jax.kernels.platform import LEAST, Kernels, triton
 
 BLOCK = 128  # entries per block
 _TOGETHER = 32  # blocks per program of the kernel
 
 
-def block_sums(logits: jax.Array, kernel: bool) -> tuple[jax.Array, jax.Array]:
+def block_sums(logits: jax.Array, kernels: Kernels) -> tuple[jax.Array, jax.Array]:
     """max z and sum exp(z - max) of each block of BLOCK entries of logits [S, V] float32, V a multiple of BLOCK.
 
     Both are [S, V / BLOCK]; a block of -inf has the lowest finite number and 0.
     """
-    if kernel:
+    if kernels == "triton":
         return block_sums_kernel(logits)
+    if kernels == "mosaic":
+        return block_sums_mosaic(logits, BLOCK)
     blocks = logits.reshape(logits.shape[0], -1, BLOCK)
     tops = jnp.maximum(blocks.max(axis=-1), LEAST)
     return tops, jnp.exp(blocks - tops[..., None]).sum(axis=-1)
 
 
 def block_sums_kernel(logits, interpret=False):
-    """The kernel of block_sums; ``interpret`` interprets it on a CPU."""
+    """The Triton kernel of block_sums; ``interpret`` interprets it on a CPU."""
     S, V = logits.shape
     blocks = V // BLOCK
     shape = jax.ShapeDtypeStruct((S, blocks), jnp.float32)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import LEAST, has_kernels, triton
+from r1jax.kernels.decode_attention_mosaic import HEAD_SIZES, MAX_HEADS, decode_attention_mosaic
+from r1jax.kernels.platform import LEAST, Kernels, choose, triton
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.rotary import rotate
@@ -35,13 +36,16 @@ class Context:
     age: jax.Array  # [S] int32, tokens of the sequence in the ring, below R
 
 
-def has_kernel(config: ModelConfig) -> bool:
-    """True if the kernel supports the model on this platform.
+def kernels_of(config: ModelConfig) -> Kernels:
+    """The kernels that decode the model on this platform.
 
-    It needs a GPU, bfloat16, attention that is not latent, a head size that is a power of two, and not "xla".
+    They need a GPU, bfloat16, attention that is not latent, a head size that they support, and not "xla".
     """
-    fits = config.dtype == "bfloat16" and config.head_dim in (32, 64, 128, 256) and config.latent is None
-    return fits and config.attention != "xla" and has_kernels()
+    chosen = choose(config.kernels)
+    sizes = {"triton": (32, 64, 128, 256), "mosaic": HEAD_SIZES, "plain": ()}[chosen]
+    fits = config.dtype == "bfloat16" and config.head_dim in sizes and config.latent is None
+    few = chosen != "mosaic" or config.num_heads // config.num_kv_heads <= MAX_HEADS
+    return chosen if fits and few and config.attention != "xla" else "plain"
 
 
 def decode_attention(
@@ -52,7 +56,7 @@ def decode_attention(
     ring: tuple[jax.Array, jax.Array],
     context: Context,
     entry: jax.Array,
-    kernel: bool,
+    kernels: Kernels,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """softmax(q k^T / sqrt(K)) v over the prefix of the prompt, the tokens of the sequence and the new token.
 
@@ -64,12 +68,14 @@ def decode_attention(
       ring: keys and values [S, G, R, K] of new tokens, rotated.
       context: prompt and sequence of each slot. The sequence is the ``age`` entries before ``entry``, modulo R.
       entry: [] int32, the ring entry to which the new token is written.
-      kernel: use the kernel instead of plain JAX.
+      kernels: the kernels to use; "plain" is plain JAX.
 
     Returns:
       [S, G, H/G, K] in the type of qkv, and the ring with the new token in it.
     """
-    if kernel:
+    if kernels == "mosaic":
+        return decode_attention_mosaic(qkv, bias, rotation, prefix, ring, context, entry)
+    if kernels == "triton":
         return decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry)
     if bias is not None:
         qkv = qkv + bias
@@ -204,7 +210,7 @@ def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, 
 
 
 def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, interpret=False):
-    """The kernel of decode_attention; ``interpret`` interprets it on a CPU."""
+    """The Triton kernel of decode_attention; ``interpret`` interprets it on a CPU."""
     S, G, rows, K = qkv.shape
     cos, sin = rotation
     slots = (context.prompt, context.prefix_length, context.age)

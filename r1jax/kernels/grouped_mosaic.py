@@ -19,11 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-mosaic: Any
-try:
-    from jax.experimental.pallas import mosaic_gpu as mosaic
-except ImportError:
-    mosaic = None
+from r1jax.kernels.platform import mosaic
 
 _ALIGNMENT = 8  # rows
 _PART = 64  # rows and columns of the parts in which a warpgroup stores its part of a tile
@@ -51,13 +47,6 @@ class Blocks:
 MANY_ROWS = Blocks(128, 256, "rows")
 FEW_ROWS = Blocks(64, 256, "columns")
 OUTER = Blocks(256, 128, "rows")
-
-
-def runs_here() -> bool:
-    """True if the devices of this process run the kernels: Hopper GPUs, with a version of jax that was tried there."""
-    if mosaic is None or jax.__version_info__ < (0, 11) or jax.default_backend() != "gpu":
-        return False
-    return getattr(jax.devices()[0], "compute_capability", None) == "9.0"
 
 
 def supports(*operands: jax.Array) -> bool:

@@ -1,26 +1,79 @@
-"""Shared by the kernels: the optional import of Triton, checks of the platform, and the lowest score."""
+"""Shared by the kernels: optional imports, the choice among kernels, checks of the platform, and the lowest score."""
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from r1jax.errors import UserError
 from r1jax.sharding import compiler_mesh
 
 LEAST = float(jnp.finfo(jnp.float32).min)  # maximum of an empty set: finite, since -inf - -inf is NaN
 
-try:  # deprecated since jax 0.11; without it plain JAX is used
+triton: Any
+try:  # deprecated since jax 0.11
     from jax.experimental.pallas import triton
 except ImportError:
     triton = None
+mosaic: Any
+try:
+    from jax.experimental.pallas import mosaic_gpu as mosaic
+except ImportError:
+    mosaic = None
+
+Kernels = Literal["mosaic", "triton", "plain"]
+WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
+
+# What "auto" chooses: the first of these that runs here. Triton's kernels are measured (docs/performance.md), and those
+# of Mosaic come first when they are measured to be as fast.
+ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
 
-def has_kernels() -> bool:
-    """True if hand-written kernels run on the devices of this process."""
-    return triton is not None and jax.default_backend() == "gpu"
+def runs_here(kernels: Kernels) -> bool:
+    """True if these kernels run on the devices of this process; those of Mosaic need Hopper GPUs and jax 0.11."""
+    if kernels == "plain":
+        return True
+    if jax.default_backend() != "gpu":
+        return False
+    if kernels == "triton":
+        return triton is not None
+    new = mosaic is not None and jax.__version_info__ >= (0, 11)
+    return new and getattr(jax.devices()[0], "compute_capability", None) == "9.0"
+
+
+def choose(wanted: WantedKernels) -> Kernels:
+    """The kernels that run for this setting; plain JAX where they do not exist."""
+    for kernels in ORDER if wanted == "auto" else (wanted,):
+        if runs_here(kernels):
+            return kernels
+    return "plain"
+
+
+def check_kernels(wanted: WantedKernels) -> None:
+    """Raises UserError if the devices of this process do not run the kernels that are asked for by name."""
+    if wanted != "auto" and not runs_here(wanted):
+        needs = {"mosaic": "a Hopper GPU and jax 0.11 or newer", "triton": "an NVIDIA GPU and jax with Pallas's Triton"}
+        raise UserError(f"--kernels={wanted} needs {needs[wanted]}: use --kernels=auto")
+
+
+def missing_kernels(wanted: WantedKernels) -> str:
+    """A warning if a GPU has to do without kernels; empty otherwise."""
+    if wanted == "plain" or jax.default_backend() != "gpu" or choose(wanted) != "plain":
+        return ""
+    return (
+        f"warning: jax {jax.__version__} has no decoding kernels for this GPU, and rollouts take about twice as long: "
+        "use a version of jax with Pallas's Triton, or a Hopper GPU"
+    )
 
 
 def on_one_device() -> bool:
     """True on a mesh of one device and inside shard_map. The compiler cannot partition kernels over devices."""
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1
+
+
+def multiprocessors() -> int:
+    """Multiprocessors of a device; those of an H100 if the devices do not say."""
+    return getattr(jax.devices()[0], "core_count", 132)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
-from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, has_kernel
+from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
+from r1jax.kernels.platform import check_kernels
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
@@ -71,7 +72,8 @@ def merge_heads(x: jax.Array, weights: dict[str, jax.Array], config: ModelConfig
 
 
 def check_attention(options: ComputeOptions) -> None:
-    """Raises UserError if the devices of this process do not support the attention kernel."""
+    """Raises UserError if the devices of this process do not support the kernels that are asked for by name."""
+    check_kernels(options.kernels)
     if options.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("--attention=cudnn needs an NVIDIA GPU: use --attention=auto")
 
@@ -221,9 +223,9 @@ def _norm_groups(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Ar
 
 def _kernel(config: ModelConfig) -> Callable[..., Any]:
     """decode_attention on the current mesh. The compiler does not partition kernels, so each shard runs its own."""
-    attend = partial(decode_attention, kernel=has_kernel(config))
+    attend = partial(decode_attention, kernels=kernels_of(config))
     mesh = compiler_mesh()
-    if not has_kernel(config) or mesh is None or mesh.size == 1:
+    if kernels_of(config) == "plain" or mesh is None or mesh.size == 1:
         return attend
 
     def on_shards(qkv, bias, rotation, prefix, ring, context, entry):

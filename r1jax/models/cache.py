@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import decode_attention
+from r1jax.kernels.decode_attention_mosaic import ALIGNMENT
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached, CacheShape
 from r1jax.models.layers import cache_shapes, mtp_cache_shapes
@@ -46,10 +47,15 @@ class SlotCache:
     layers: tuple[Cached, ...]  # L of [S, heads, R, width], or [S, R, width] if all heads share them
 
 
-def ring_length(length: int) -> int:
-    """Entries of a ring for ``length`` tokens; rounded up to whole chunks if it is longer than one chunk."""
+def ring_length(length: int, config: ModelConfig) -> int:
+    """Entries of a ring for ``length`` tokens.
+
+    Rounded up to whole chunks if it is longer than one chunk, and to what the kernels of Mosaic need.
+    """
     chunk = decode_attention.RING_CHUNK
-    return length if length <= chunk else -(-length // chunk) * chunk
+    if length <= chunk:
+        chunk = ALIGNMENT if decode_attention.kernels_of(config) == "mosaic" else 1
+    return -(-length // chunk) * chunk
 
 
 def split_cache(x: jax.Array, rows: str | None) -> jax.Array:
@@ -72,7 +78,7 @@ def _empty(
 ) -> tuple[Cached, ...]:
     def empty(shape: CacheShape) -> jax.Array:
         heads = () if shape.heads is None else (shape.heads,)
-        return split_cache(jnp.zeros((slots, *heads, ring_length(length), shape.width), config.dtype), "slots")
+        return split_cache(jnp.zeros((slots, *heads, ring_length(length, config), shape.width), config.dtype), "slots")
 
     return tuple(tuple(empty(shape) for shape in layer) for layer in shapes)
 

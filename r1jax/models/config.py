@@ -7,6 +7,7 @@ import math
 import numbers
 from typing import Any, Literal
 
+from r1jax.kernels.platform import WantedKernels
 from r1jax.settings import may_change
 
 Architecture = Literal["llama", "qwen2", "qwen3", "mixtral", "qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3"]
@@ -164,6 +165,8 @@ class ComputeOptions:
     """Recompute in the backward pass, instead of storing: nothing, each block, or all but the matrix products."""
     attention: Literal["auto", "xla", "cudnn"] = may_change("auto")
     """Use this attention kernel in training and prefill; auto selects cudnn for bfloat16 on a GPU, else xla."""
+    kernels: WantedKernels = may_change("auto")
+    """Decode with these kernels on a GPU; auto selects those that were measured to be fastest, and plain uses none."""
     unroll: bool = may_change(False)
     """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = may_change("auto")

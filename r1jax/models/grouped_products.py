@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import grouped_mosaic
+from r1jax.kernels.platform import runs_here
 
 _BLOCK = 128  # rows of a product in the loop, at most
 
@@ -106,7 +107,7 @@ def form(*operands: jax.Array) -> Literal["loop", "ragged_dot", "mosaic"]:
     """How products of these rows and matrices are computed on the devices of this process."""
     if jax.default_backend() == "cpu":
         return "loop"
-    return "mosaic" if grouped_mosaic.runs_here() and grouped_mosaic.supports(*operands) else "ragged_dot"
+    return "mosaic" if runs_here("mosaic") and grouped_mosaic.supports(*operands) else "ragged_dot"
 
 
 def _product(x: jax.Array, weights: jax.Array, sizes: jax.Array, transposed: bool = False) -> jax.Array:

@@ -17,6 +17,8 @@ from rich.console import Console
 from r1jax import cli
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
+from r1jax.kernels.platform import WantedKernels, choose, missing_kernels
+from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine
 from r1jax.pipeline.plan import make_plan, plan_table
@@ -76,9 +78,10 @@ def run_experiment(
     if config.dry_run:
         console.print(plan_table(plan))
         return
+    kernels = config.kernels if isinstance(config, ComputeOptions) else "auto"
     keep_compiled()
     with jax.set_mesh(make_mesh(config.mesh)), track(config.track, json.loads(cli.to_json(config))):
-        print_opening(console, weights, out, opening)
+        print_opening(console, weights, out, opening, kernels)
         execute_pipeline(
             stages,
             out,
@@ -86,18 +89,22 @@ def run_experiment(
             only=only,
             force=config.force,
             config=config,
-            made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), "model": model, **machine()},
+            made_by={"command": shlex.join(["python", script, *sys.argv[1:]]), "model": model, **machine(kernels)},
             report=lambda line: console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True),
             on_finish=on_finish,
         )
         report(console)
 
 
-def print_opening(console: Console, weights: str, out: Path, more: str = "") -> None:
-    """Prints the first line of a run, its devices, initial weights and folder, and ``more`` after it."""
+def print_opening(console: Console, weights: str, out: Path, more: str = "", kernels: WantedKernels = "auto") -> None:
+    """Prints devices, initial weights and folder of a run, its decoding kernels on a GPU, and ``more``."""
     devices = entered_mesh().devices.flatten()
     line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if jax.default_backend() == "gpu":
+        console.print(f"kernels: {choose(kernels)}", highlight=False)
+    if warning := missing_kernels(kernels):
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
     if more:
         console.print(more, highlight=False, markup=False, soft_wrap=True)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels.add_norm import add_norm
-from r1jax.kernels.decode_attention import Context, has_kernel
+from r1jax.kernels.decode_attention import Context, kernels_of
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
@@ -77,7 +77,8 @@ def decode_step(
     """
     rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
-    normed = partial(add_norm, eps=config.norm_eps, kernel=has_kernel(config) and on_one_device())
+    kernels = kernels_of(config) if on_one_device() else "plain"
+    normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
     entry = step % ring.layers[0][0].shape[-2]
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import psutil
 
 from r1jax.errors import UserError
-from r1jax.kernels.decode_attention import RING_CHUNK, has_kernel
+from r1jax.kernels.decode_attention import RING_CHUNK, kernels_of
 from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import Experts, ModelConfig
@@ -99,7 +99,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     stores.
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
-    ring = ring_length(sampling.max_tokens)
+    ring = ring_length(sampling.max_tokens, config)
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
     activations = size * (6 * config.hidden_size + _feed_forward_numbers(config, True))
     gathered = 2 * request.width * _entry(config) // config.num_layers
@@ -110,7 +110,9 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     return {
         "cache": sum(phases(slots)[:2]) * ring * (_entry(config) + _draft_entry(request)),
         "logits": slots * block * (logits + activations),
-        "attention": 0 if has_kernel(config) and block == 1 else slots * (gathered + block * (scores + results)),
+        "attention": 0
+        if kernels_of(config) != "plain" and block == 1
+        else slots * (gathered + block * (scores + results)),
     }
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from r1jax.errors import UserError
 from r1jax.kernels.block_sums import BLOCK, block_sums
-from r1jax.kernels.platform import has_kernels, on_one_device
+from r1jax.kernels.platform import Kernels, on_one_device
 from r1jax.settings import may_change
 from r1jax.traced import enabled
 
@@ -83,7 +83,7 @@ def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-def draw(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def draw(logits: jax.Array, bits: jax.Array, kernels: Kernels = "plain") -> tuple[jax.Array, jax.Array]:
     """Draws a token [S] from softmax(logits [S, V]) with random words bits [S, 2] uint32; also returns log sum exp [S].
 
     The first word selects a block of tokens and the second a token of the block, both with _quantile. This needs two
@@ -92,7 +92,7 @@ def draw(logits: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     S, V = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
-    tops, sums = block_sums(logits, kernel=has_kernels() and on_one_device())
+    tops, sums = block_sums(logits, kernels if on_one_device() else "plain")
     top = tops.max(axis=-1)
     sums = sums * jnp.exp(tops - top[:, None])
     block = _quantile(sums, bits[:, 0])[:, None]
@@ -127,7 +127,9 @@ def _multiply_high(a: jax.Array, b: jax.Array) -> jax.Array:
     return (a >> 16) * (b >> 16) + (middle >> 16) + (other >> 16)
 
 
-def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tuple[jax.Array, jax.Array, jax.Array]:
+def sample_token(
+    logits: jax.Array, bits: jax.Array, sampling: Sampling, kernels: Kernels = "plain"
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a token from logits [S, V] float32 with random words bits [S, 2] uint32.
 
     Returns:
@@ -144,8 +146,8 @@ def sample_token(logits: jax.Array, bits: jax.Array, sampling: Sampling) -> tupl
         policy = chosen(token) - jax.nn.logsumexp(z, axis=-1)
         return token, policy, jnp.zeros_like(policy)
     if not sampling.truncates:
-        token, normaliser = draw(z, bits)
+        token, normaliser = draw(z, bits, kernels)
         policy = chosen(token) - normaliser
         return token, policy, policy
-    token, normaliser = draw(truncate(z, sampling), bits)
+    token, normaliser = draw(truncate(z, sampling), bits, kernels)
     return token, chosen(token) - jax.nn.logsumexp(z, axis=-1), chosen(token) - normaliser

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.platform import choose
 from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
@@ -231,7 +232,7 @@ def _single_step(
         )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = random_words(key, queue.ids[row], state.age)
-        token, logprob, sampling_logprob = sample_token(logits, words, sampling)
+        token, logprob, sampling_logprob = sample_token(logits, words, sampling, choose(config.kernels))
         ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = record(state, token, logprob, sampling_logprob, done, ended)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.platform import choose
 from r1jax.models.cache import Prefix, SlotCache
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import mtp_run
@@ -79,7 +80,7 @@ def verifying_step(
         logits = constrain(einsum_f32("smd,dv->smv", hidden, output), "slots", None, "vocab")
         places = state.age[:, None] + jnp.arange(m)  # of the drawn tokens in the completion
         words = random_words(key, jnp.repeat(queue.ids[row], m), places.reshape(-1))
-        drawn = sample_token(logits.reshape(S * m, -1), words, sampling)
+        drawn = sample_token(logits.reshape(S * m, -1), words, sampling, choose(config.kernels))
         token, logprob, sampling_logprob = (x.reshape(S, m) for x in drawn)
 
         right = jnp.cumprod(token[:, :-1] == state.proposed, axis=1, dtype=jnp.int32)
@@ -122,7 +123,8 @@ def mtp_draft(weights: Weights, prefix: Prefix, config: ModelConfig, sampling: S
         newest = jnp.take_along_axis(x, number[:, None, None] - 1, axis=1)[:, 0]
         h = rms_norm(newest, layer["final_norm"], config.norm_eps)
         logits = constrain(einsum_f32("sd,dv->sv", h, output), "slots", "vocab")
-        return sample_token(logits, words, sampling)[0][:, None], SlotCache((*cache.layers[:-1], own))
+        token = sample_token(logits, words, sampling, choose(config.kernels))[0]
+        return token[:, None], SlotCache((*cache.layers[:-1], own))
 
     return propose
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.platform import choose
 from r1jax.models.cache import Prefix, Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import without_mtp
@@ -173,7 +174,8 @@ def decode_chunk(
             weights.params, weights.layers, old.token, prompt.prefix, old.ring, context, old.age, config
         )
         logits = constrain(einsum_f32("sd,dv->sv", hidden, weights.output), "slots", "vocab")
-        token, _, _ = sample_token(logits, random_words(key, zero, old.age[None]), sampling)
+        words = random_words(key, zero, old.age[None])
+        token, _, _ = sample_token(logits, words, sampling, choose(config.kernels))
         ended = is_any_of(token, end_tokens)[0] | (old.age + 1 >= prompt.limit)
         tokens = chunk.tokens.at[chunk.count].set(token[0])
         return Progress(token, old.age + 1, ended, ring), Chunk(tokens, chunk.count + 1, ended)

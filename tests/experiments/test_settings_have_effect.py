@@ -19,6 +19,7 @@ from r1jax.algorithms.rollout_terms import RolloutTerms
 from r1jax.data.problems.dataset import ProblemsConfig, load_problems
 from r1jax.data.text.corpus import documents
 from r1jax.data.text.template import find_template
+from r1jax.kernels import platform
 from r1jax.models.attention import implementation
 from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
 from r1jax.models.transformer import forward, param_specs
@@ -113,6 +114,13 @@ def kernel(config, tiny_config):
     return implementation(dataclasses.replace(tiny_config, attention=config.attention))
 
 
+def decoding_kernels(config):
+    """The choice if all kernels run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platform, "runs_here", lambda kernels: True)
+        return platform.choose(config.kernels)
+
+
 def base_model(config):
     settings = config.pretrain
     texts = documents(settings.corpus, ProblemsConfig(), find_template(config.template), config.seed)
@@ -150,6 +158,7 @@ OBSERVERS = {
     balance_of_experts: [f"{n}.{s}" for n in ["rl", "pretrain"] for s in ["router_bias_speed", "balance_loss"]],
     forward_program: ["dtype", "remat", "unroll"],
     kernel: ["attention"],
+    decoding_kernels: ["kernels"],
     base_model: [
         *(f"pretrain.corpus.{n}" for n in ["documents", "careful", "slips", "guesses", "untidy", "rambles"]),
         *(f"pretrain.{n}" for n in ["vocabulary", "hidden_size", "num_layers", "width", "architecture"]),
@@ -209,6 +218,7 @@ CHANGES = {
     "dtype": "bfloat16",
     "remat": "block",
     "unroll": True,
+    "kernels": "plain",
     "attention": "cudnn",
     "template": "r1-zero",
     "rewards": ("accuracy", "format=2"),

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.kernels import grouped_mosaic
 from r1jax.kernels.grouped_mosaic import Blocks, outer_kernel, product_kernel, supports, tiles
+from r1jax.models import grouped_products
 from r1jax.models.grouped_products import form, grouped_product
 
 CASES = [
@@ -67,7 +67,7 @@ def test_kernels_equal_a_product_per_row():
 
 def test_products_and_gradients_compile_to_kernels_for_hopper(monkeypatch):
     """Lowering checks layouts and shared memory. The widths are those of moe-16b, in training and in decoding."""
-    monkeypatch.setattr(grouped_mosaic, "runs_here", lambda: True)
+    monkeypatch.setattr(grouped_products, "runs_here", lambda kernels: True)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     weights, sizes = jax.ShapeDtypeStruct((64, 2048, 1408), jnp.bfloat16), jax.ShapeDtypeStruct((64,), jnp.int32)
 
@@ -97,5 +97,5 @@ def test_which_operands_the_kernels_support(monkeypatch):
     assert form(rows(64), matrices(64, 64)) == "loop"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert form(rows(64), matrices(64, 64)) == "ragged_dot"  # the devices of this process are not Hopper GPUs
-    monkeypatch.setattr(grouped_mosaic, "runs_here", lambda: True)
+    monkeypatch.setattr(grouped_products, "runs_here", lambda kernels: True)
     assert form(rows(64), matrices(64, 64)) == "mosaic" and form(rows(32), matrices(32, 64)) == "ragged_dot"

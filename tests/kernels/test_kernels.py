@@ -49,7 +49,7 @@ def request(ring, biased=True):
     )
 
 
-plain_attention = jax.jit(partial(decode_attention, kernel=False))
+plain_attention = jax.jit(partial(decode_attention, kernels="plain"))
 
 
 @pytest.mark.parametrize(("ring", "biased"), [(96, True), (96, False), (1536, True)])
@@ -86,7 +86,7 @@ def test_add_norm_equals_plain_jax():
     x, y = (rng.normal(size=(4, 48)).astype(np.float32) for _ in range(2))
     weight = rng.normal(size=48).astype(np.float32)
     found = jax.jit(lambda *a: add_norm_kernel(*a, 1e-2, interpret=True))(x, y, weight)
-    plain = jax.jit(lambda *a: add_norm(*a, 1e-2, kernel=False))(x, y, weight)
+    plain = jax.jit(lambda *a: add_norm(*a, 1e-2, kernels="plain"))(x, y, weight)
     for got, want in zip(found, plain, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_block_sums_equal_plain_jax_and_float64():
     blocks = logits.reshape(3, 40, 128).astype(np.float64)
     tops = np.maximum(blocks.max(axis=-1), np.finfo(np.float32).min)
     sums = np.exp(blocks - tops[..., None]).sum(axis=-1)
-    for form in (partial(block_sums, kernel=False), partial(block_sums_kernel, interpret=True)):
+    for form in (partial(block_sums, kernels="plain"), partial(block_sums_kernel, interpret=True)):
         got = jax.jit(form)(logits)
         np.testing.assert_array_equal(got[0], tops.astype(np.float32))
         np.testing.assert_allclose(got[1], sums, rtol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax.kernels import decode_attention
-from r1jax.kernels.decode_attention import Context, has_kernel
+from r1jax.kernels.decode_attention import Context, kernels_of
 from r1jax.models import rotary
 from r1jax.models.attention import implementation
 from r1jax.models.config import Latent
@@ -168,14 +168,15 @@ def test_decoding_equals_whole_sequences(params, config):
 def test_kernels_are_chosen_for_what_they_support(monkeypatch):
     """On a GPU: no decoding kernel; cuDNN up to 128 numbers of a key or value, which DeepSeek-V3 exceeds."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(decode_attention, "has_kernels", lambda: True)
+    monkeypatch.setattr(decode_attention, "choose", lambda wanted: "triton")
 
     def config(nope_dim, value_dim):
         latent = Latent(nope_dim=nope_dim, rope_dim=64, value_dim=value_dim)
         return dataclasses.replace(LATENT, head_dim=nope_dim + 64, latent=latent, dtype="bfloat16")
 
     assert [implementation(config(*sizes)) for sizes in ((128, 128), (64, 128), (64, 192))] == ["xla", "cudnn", "xla"]
-    assert not has_kernel(config(64, 128)) and has_kernel(dataclasses.replace(config(64, 128), latent=None))
+    grouped = dataclasses.replace(config(64, 128), latent=None)
+    assert kernels_of(config(64, 128)) == "plain" and kernels_of(grouped) == "triton"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_draw_with_the_kernel_is_the_same(monkeypatch):
     logits = jnp.asarray(rng.normal(size=(16, 300)) * 4, jnp.float32)
     words = jnp.asarray(rng.integers(0, 2**32, (16, 2)), jnp.uint32)
     plain = DRAW(logits, words)
-    monkeypatch.setattr(processors, "block_sums", lambda logits, kernel: block_sums_kernel(logits, interpret=True))
+    monkeypatch.setattr(processors, "block_sums", lambda logits, kernels: block_sums_kernel(logits, interpret=True))
     kernel = jax.jit(lambda *given: draw(*given))(logits, words)  # another function: DRAW is compiled
     np.testing.assert_array_equal(plain[0], kernel[0])
     np.testing.assert_allclose(plain[1], kernel[1], rtol=1e-6)

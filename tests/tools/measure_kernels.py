@@ -1,0 +1,304 @@
+"""Times the decoding kernels in Mosaic, Triton and plain JAX on one Hopper GPU, and writes a row for each.
+
+    PYTHONPATH=. python tests/tools/measure_kernels.py OUT.json --limit 120
+
+The sizes are those of Qwen2.5 0.5B, 1.5B and 7B. A time is the mean of calls in a loop on the device, as in decoding;
+attention has as many layers as it takes to exceed the cache of the GPU. Each result is compared with plain JAX in
+float32. A process measures and a second one watches it: a form that fails or hangs becomes a row with its error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.kernels import block_sums_mosaic, decode_attention_mosaic
+from r1jax.kernels.add_norm import add_norm
+from r1jax.kernels.block_sums import block_sums
+from r1jax.kernels.decode_attention import Context, decode_attention
+from r1jax.kernels.platform import Kernels
+from r1jax.models import rotary
+from r1jax.models.config import ModelConfig
+
+PATIENCE = 40  # seconds without a row, after which a process is killed
+AHEAD = 8  # programs that are compiled at the same time
+CACHE = 150e6  # bytes of keys and values that a loop reads at least
+# Model, slots, key and value heads, queries of each, numbers of a head, ring, and tokens in the ring.
+ATTENTION = (
+    ("0.5B", 512, 2, 7, 64, 512, 256),
+    ("0.5B", 32, 2, 7, 64, 1024, 512),
+    ("1.5B", 256, 2, 6, 128, 512, 256),
+    ("1.5B", 32, 2, 6, 128, 1024, 512),
+    ("7B", 32, 4, 7, 128, 1024, 512),
+    ("0.5B", 128, 2, 7, 64, 1024, 512),
+    ("1.5B", 32, 2, 6, 128, 32768, 4096),
+    ("7B", 32, 4, 7, 128, 32768, 4096),
+)
+NORMS = ((512, 896), (32, 896), (256, 1536), (32, 1536), (32, 3584))  # slots, numbers of a token
+SUMS = ((512, 151_936), (32, 151_936))  # slots, vocabulary
+
+
+@dataclasses.dataclass
+class Candidate:
+    """A form of a kernel at a size: a program with operands, the bytes it must move, and a check of its result."""
+
+    row: dict[str, Any]
+    make: Callable[[], tuple[Any, ...]]  # a state, and other operands
+    run: Callable[..., Any]  # a loop of ``calls``, from state and operands to the state
+    calls: int
+    bytes: float
+    check: Callable[..., dict[str, float]]
+    constants: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def normal(seed: int, *shape: int, dtype: Any = jnp.bfloat16) -> jax.Array:
+    return jax.jit(partial(jax.random.normal, shape=shape, dtype=dtype))(jax.random.key(seed))
+
+
+def difference(got: jax.Array, want: jax.Array) -> float:
+    """Norm of the difference, relative to the norm of the result in float32."""
+    a, b = (x.astype(jnp.float32) for x in (got, want))
+    return float(jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum()))
+
+
+def attention(size: tuple[Any, ...], form: Kernels, constants: dict[str, int]) -> Candidate:
+    model, S, G, heads, K, R, age = size
+    of_layer = 2 * 2 * S * G * R * K
+    layers = int(max(1, min(12, -(-CACHE // of_layer))))
+    steps = (64 if form == "plain" else 512) // layers
+
+    def make() -> tuple[Any, ...]:
+        length, old = (jnp.full(S, x, jnp.int32) for x in (128, age))
+        rings = [tuple(normal(10 * i + j, S, G, R, K) for j in (4, 5)) for i in range(layers)]
+        return (
+            (rings, [normal(6, S, G, heads, K) for _ in range(layers)]),
+            normal(0, S, G, heads + 2, K),
+            normal(1, G, heads + 2, K),
+            rotary.tables(length + old, ModelConfig(head_dim=K)),
+            [tuple(normal(10 * i + j, 32, G, 128, K) for j in (2, 3)) for i in range(layers)],
+            Context(jnp.arange(S, dtype=jnp.int32) * 32 // S, length, old),
+        )
+
+    def run(state, qkv, bias, rotation, prefixes, context):
+        def step(i, state):
+            rings, _ = state
+            layers = zip(prefixes, rings, strict=True)
+            done = [decode_attention(qkv, bias, rotation, *layer, context, (age + i) % R, form) for layer in layers]
+            return [ring for _, ring in done], [y for y, _ in done]
+
+        return jax.lax.fori_loop(0, steps, step, state)
+
+    def check(state, qkv, bias, rotation, prefixes, context):
+        """All lengths of prompts and sequences, some of which wrap around the end of the ring."""
+        slots, entry = jnp.arange(S, dtype=jnp.int32), jnp.int32(age // 2)
+        context = Context(slots % 32, 1 + slots * 53 % 128, slots * 37 % (age + 1))
+        prefix, ring = prefixes[0], state[0][0]
+        one = jax.jit(partial(decode_attention, kernels=form))
+        y, written = one(qkv, bias, rotation, prefix, ring, context, entry)
+        wide = jax.tree.map(lambda x: x.astype(jnp.float32), (qkv, bias, rotation, prefix, ring))
+        with jax.default_matmul_precision("highest"):
+            want, want_ring = jax.jit(partial(decode_attention, kernels="plain"))(*wide, context, entry)
+        return {
+            "error": difference(y, want),
+            "ring_error": max(difference(a, b) for a, b in zip(written, want_ring, strict=True)),
+        }
+
+    row = {"kernel": "decode_attention", "model": model, "slots": S, "ring": R, "tokens": 128 + age, "layers": layers}
+    needed = 2 * 2 * S * G * (128 + age) * K
+    return Candidate(row | {"form": form, **constants}, make, run, steps * layers, needed, check, constants)
+
+
+def norm(size: tuple[int, int], form: Kernels) -> Candidate:
+    (S, D), steps, unrolled = size, 500, 10
+
+    def run(state, weight):
+        def step(_, carry):
+            for _ in range(unrolled):
+                carry = add_norm(*carry, weight, 1e-6, form)
+            return carry
+
+        return jax.lax.fori_loop(0, steps, step, state)
+
+    def check(state, weight):
+        x, y = state
+        got = jax.jit(partial(add_norm, eps=1e-6, kernels=form))(x, y, weight)
+        want = jax.jit(partial(add_norm, eps=1e-6, kernels="plain"))(*(a.astype(jnp.float32) for a in (x, y, weight)))
+        return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
+
+    row = {"kernel": "add_norm", "slots": S, "width": D, "form": form}
+
+    def make() -> tuple[Any, ...]:
+        return (normal(0, S, D), normal(1, S, D)), normal(2, D)
+
+    return Candidate(row, make, run, steps * unrolled, 8 * S * D, check)
+
+
+def sums(size: tuple[int, int], form: Kernels, constants: dict[str, int]) -> Candidate:
+    S, V = size
+    padded, steps = -(-V // 128) * 128, 100_000 // S
+
+    def run(state):
+        def step(i, state):
+            tops, total = block_sums(state[0], form)
+            return state[0].at[0, i].set(total[0, 0]), tops, total
+
+        return jax.lax.fori_loop(0, steps, step, state)
+
+    def make() -> tuple[Any, ...]:
+        blank = jnp.zeros((S, padded // 128), jnp.float32)
+        return ((4 * normal(0, S, padded, dtype=jnp.float32), blank, blank + 1),)
+
+    def check(state):
+        got, want = (jax.jit(partial(block_sums, kernels=k))(state[0]) for k in (form, "plain"))
+        return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
+
+    row = {"kernel": "block_sums", "slots": S, "vocabulary": V, "form": form, **constants}
+    return Candidate(row, make, run, steps, 4 * S * padded, check, constants)
+
+
+def candidates() -> Iterator[Candidate]:
+    """The forms of the defaults first, then other constants of the kernels in Mosaic."""
+    for form in ("mosaic", "triton", "plain"):
+        for size in ATTENTION[:5]:
+            yield attention(size, form, {})
+        for size in SUMS:
+            yield sums(size, form, {})
+        for size in NORMS[:3]:
+            yield norm(size, form)
+    for size in ATTENTION[5:]:
+        for form in ("mosaic", "triton"):
+            yield attention(size, form, {})
+    for programs in (132, 400, 64):
+        for size in (ATTENTION[1], ATTENTION[3], ATTENTION[4]):
+            yield attention(size, "mosaic", {"PROGRAMS": programs})
+    for stage_bytes in (32 * 1024, 64 * 1024, 96 * 1024):
+        for size in (ATTENTION[0], ATTENTION[2]):
+            yield attention(size, "mosaic", {"STAGE_BYTES": stage_bytes})
+    yield attention(ATTENTION[2], "mosaic", {"PROGRAMS": 1024})
+    yield attention(ATTENTION[0], "mosaic", {"PROGRAMS": 2048})
+    for constants in ({"STAGES": 6, "SHARED": 1}, {"STAGES": 2, "SHARED": 3}):
+        yield sums(SUMS[0], "mosaic", constants)
+    for size in NORMS[3:]:
+        for form in ("mosaic", "triton"):
+            yield norm(size, form)
+    for size in ATTENTION[5:]:
+        yield attention(size, "plain", {})
+
+
+def work(first: int) -> None:
+    """Measures the candidates from the index ``first`` on, and prints a line of JSON for each."""
+
+    def prepare(one: Candidate) -> Any:
+        # Constants are read while tracing, which therefore happens here one program at a time.
+        module = block_sums_mosaic if one.row["kernel"] == "block_sums" else decode_attention_mosaic
+        with contextlib.ExitStack() as stack:
+            for name, value in one.constants.items():
+                stack.enter_context(mock.patch.object(module, name, value))
+            return jax.jit(one.run, donate_argnums=0).lower(*jax.eval_shape(one.make))
+
+    rest = list(candidates())[first:]
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: list[Any] = []
+        for place in range(len(rest) + AHEAD):
+            if place < len(rest):
+                try:
+                    waiting.append(pool.submit(prepare(rest[place]).compile))
+                except Exception as error:
+                    waiting.append(error)
+            if place < AHEAD:
+                continue
+            index = place - AHEAD
+            print(json.dumps({"index": first + index, "row": measured(rest[index], waiting[index])}), flush=True)
+            waiting[index] = None
+
+
+def measured(one: Candidate, program: Any) -> dict[str, Any]:
+    """The row of a candidate whose program is being compiled."""
+    try:
+        if isinstance(program, Exception):
+            raise program
+        run, (state, *operands) = program.result(), one.make()
+        state = jax.block_until_ready(run(state, *operands))
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            state = jax.block_until_ready(run(state, *operands))
+            seconds.append((time.perf_counter() - began) / one.calls)
+        best = float(np.median(seconds))
+        row = one.row | {"microseconds": 1e6 * best, "gigabytes_per_s": one.bytes / best / 1e9}
+        return row if one.constants else row | one.check(state, *operands)
+    except Exception as error:
+        return one.row | {"failure": f"{type(error).__name__}: {error}"[:300]}
+
+
+def watch(out: Path, limit: float) -> None:
+    """Runs processes that measure, until all candidates have a row or the limit is reached."""
+    began, rows, total, following = time.monotonic(), [], len(list(candidates())), 0
+    device, version = "", jax.__version__
+    while following < total and time.monotonic() - began < limit:
+        environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        command = [sys.executable, __file__, str(out), "--first", str(following)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=lambda p=process, q=lines: [q.put(x) for x in p.stdout or ()] + [q.put("")]).start()
+        while True:
+            rest = limit - (time.monotonic() - began)
+            try:
+                line = lines.get(timeout=max(0.0, min(PATIENCE, rest)))
+            except queue.Empty:
+                line = ""
+            if not line:
+                break
+            if not line.startswith("{"):
+                continue
+            found = json.loads(line)
+            device = found.get("device", device)
+            if "row" in found:
+                rows.append(found["row"])
+                following = found["index"] + 1
+                print(f"{time.monotonic() - began:6.1f} s {rows[-1]}", flush=True)
+                figures = {"device": device, "jax": version, "rows": rows}
+                out.write_text(json.dumps(figures, indent=1) + "\n")
+        process.kill()
+        process.wait()
+        if following < total and time.monotonic() - began < limit:
+            rows.append({"index": following, "failure": "the process hung or ended"})
+            print(rows[-1], flush=True)
+            following += 1
+    print(f"{following} of {total} forms after {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Measures, or watches a process that does."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds")
+    parser.add_argument("--first", type=int, help="measure in this process, from this form on")
+    options = parser.parse_args()
+    if options.first is None:
+        watch(options.out, options.limit)
+    else:
+        print(json.dumps({"device": jax.devices()[0].device_kind}), flush=True)
+        work(options.first)
+
+
+if __name__ == "__main__":
+    main()
