@@ -109,7 +109,7 @@ def test_another_setting_in_the_same_folder_is_refused(finished):
         (["--mesh=8"], "expected DATAxMODEL"),
         (
             ["--mesh=expert:3", "--pretrain.architecture=deepseek_v3", "--pretrain.num-layers=2"],
-            "8 experts do not split over the 3 devices",
+            "16 experts do not split over the 3 devices",
         ),
         (
             ["--mesh=16x1", "--rl.prompts=16", "--pretrain.batch=16"],
