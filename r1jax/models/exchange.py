@@ -37,7 +37,7 @@ class Routes:
     """
 
     tokens: jax.Array  # [L] int32, the token in each row of ``sent``; n after the last one
-    rows: jax.Array  # [n, min(P, k)] int32, the rows of each token in ``sent``; L where there is none
+    rows: jax.Array  # [n, min(P, k)] int32, the rows of each token in ``sent``, padded with L
     sizes: jax.Array  # [P] int32, tokens for each destination
     received: jax.Array  # [P] int32, tokens from each source
     starts: jax.Array  # [P] int32, where this device's tokens are in ``sent`` of each source

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.rl.packing import Packing, plan
+from r1jax.rl.packing import Packing, first_position, plan
 from r1jax.sampling.slots import Samples
 from r1jax.sharding import batch_sharding, constrain, data_devices
 
@@ -74,10 +74,9 @@ def lay_out(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) ->
     tokens = np.zeros((B, T + 1), np.int32)
     tokens[:, 1:] = _placed(samples.tokens, within, sampled)
     tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
-    first = (int(starts.min()) - 1) // 32 * 32  # a multiple of 32, since each value compiles another program
     placed, experts = jax.device_put((tokens, _expert_rows(samples, within)), batch_sharding())
     spans = np.stack([starts - 1, starts - 1 + lengths], axis=1).astype(np.int32)
-    return Layout(placed, experts, within, sampled, spans, first)
+    return Layout(placed, experts, within, sampled, spans, first_position(spans[:, 0]))
 
 
 def _placed(values: Any, within: np.ndarray, sampled: np.ndarray) -> np.ndarray:

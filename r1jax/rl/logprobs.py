@@ -43,9 +43,9 @@ def completion_logprobs(
 def _packed_logprobs(
     params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, packing: Packing
 ) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
-    rows, segments = packed_rows(tokens[:, :-1], packing)
+    at = places(packing, tokens.shape[1] - 1)
+    rows, segments = packed_rows(tokens[:, :-1], packing, at)
     h, extras = hidden_states(params, rows, config, segments=segments)
-    at = places(packing, rows.shape[1])
     devices = len(at.tokens)
     by_device = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
     states = jnp.take_along_axis(by_device, at.completions[..., None], 1, mode="fill", fill_value=0)

@@ -62,9 +62,13 @@ def plan(begin: np.ndarray, end: np.ndarray, width: int, parts: int, devices: in
         return x.reshape(size, parts, devices).transpose(2, 0, 1).reshape(-1)
 
     order = arranged(by_length)
-    first = int(begin.min()) // 32 * 32  # a multiple of 32, since each value compiles another program
     numbers = (arranged(starts), begin[order], end[order])
-    return order, Packing(*(x.astype(np.int32) for x in numbers), rows=rows, first=first)
+    return order, Packing(*(x.astype(np.int32) for x in numbers), rows=rows, first=first_position(begin))
+
+
+def first_position(begin: np.ndarray) -> int:
+    """A position that no completion begins before; a multiple of 32, since each value compiles another program."""
+    return int(begin.min()) // 32 * 32
 
 
 def _first_fit(lengths: np.ndarray, width: int) -> tuple[list[int], int]:
@@ -95,17 +99,17 @@ def places(packing: Packing, width: int) -> Places:
     return Places(at, jnp.take_along_axis(at, chosen, 1, mode="fill", fill_value=room), chosen)
 
 
-def packed_rows(tokens: jax.Array, packing: Packing) -> tuple[jax.Array, jax.Array]:
-    """Tokens [m, T] of a part in its rows: [R, T] int32, and the sequence of each token, from 1; 0 is padding."""
-    width = tokens.shape[1]
-    at = places(packing, width).tokens
-    devices = len(at)
-    number = jnp.broadcast_to(1 + jnp.arange(len(tokens) // devices)[:, None], (len(tokens) // devices, width))
-    numbers = jnp.broadcast_to(number.reshape(-1), at.shape)
+def packed_rows(tokens: jax.Array, packing: Packing, at: Places) -> tuple[jax.Array, jax.Array]:
+    """Tokens [m, T] of a part in its rows: [R, T] int32, and the sequence of each token, from 1; 0 is padding.
+
+    at: the places of the part.
+    """
+    (devices, count), width = at.tokens.shape, tokens.shape[1]
+    numbers = jnp.broadcast_to(1 + jnp.arange(count) // width, (devices, count))
 
     def row(at: jax.Array, values: jax.Array) -> jax.Array:
         return jnp.zeros(packing.rows * width, jnp.int32).at[at].set(values, mode="drop")
 
-    pair = (jax.vmap(row)(at, x).reshape(-1, width) for x in (tokens.reshape(devices, -1), numbers))
+    pair = (jax.vmap(row)(at.tokens, x).reshape(-1, width) for x in (tokens.reshape(devices, -1), numbers))
     rows, segments = (constrain(x, "batch", None) for x in pair)
     return rows, segments

@@ -112,6 +112,8 @@ def model_logprobs(
     model of its own, chooses others. spans: [B, 2] as in Batch, if the sequences are packed.
     """
     config, context = setup.config, setup.context
+    if state.reference is None and context.on_policy:
+        return ModelLogprobs(None, None)
     packed = None if spans is None else planned(spans, tokens.shape[1] - 1, config.passes)
 
     def one(params: Params, experts: jax.Array | None) -> jax.Array:
@@ -151,8 +153,10 @@ def run_updates(
         maxima.extend(largest for _, largest in found)
         return models
 
-    spans = None if batch.spans is None else np.asarray(batch.spans)
-    reference, old = known or model_logprobs(state, batch.tokens, batch.experts, batch.first, setup, spans)
+    if known is None:
+        spans = None if batch.spans is None else np.asarray(batch.spans)
+        known = model_logprobs(state, batch.tokens, batch.experts, batch.first, setup, spans)
+    reference, old = known
     if reference is not None:
         batch = dataclasses.replace(batch, reference_logprobs=jnp.where(batch.mask, reference, 0.0))
     if old is not None:

@@ -11,7 +11,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import build_batch, minibatches, planned
 from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
-from r1jax.rl.packing import packed_rows, plan
+from r1jax.rl.packing import packed_rows, places, plan
 from r1jax.rl.state import RLState
 from r1jax.rl.step import learn
 from r1jax.sampling.slots import Samples
@@ -60,7 +60,7 @@ def test_a_plan_that_saves_no_row_is_none():
 def test_rows_hold_the_tokens_and_the_number_of_their_sequence():
     order, packing = plan(np.array([0, 0, 0, 0]), np.array([2, 5, 3, 1]), 6, 1, 1)
     tokens = np.arange(24).reshape(4, 6)[order]
-    rows, segments = packed_rows(jnp.asarray(tokens, jnp.int32), packing)
+    rows, segments = packed_rows(jnp.asarray(tokens, jnp.int32), packing, places(packing, 6))
     np.testing.assert_array_equal(order, [1, 2, 0, 3])
     np.testing.assert_array_equal(rows, [[6, 7, 8, 9, 10, 18], [12, 13, 14, 0, 1, 0]])
     np.testing.assert_array_equal(segments, [[1, 1, 1, 1, 1, 4], [2, 2, 2, 3, 3, 0]])
