@@ -1,14 +1,13 @@
 """Products of states with the unembedding on Hopper GPUs, as kernels of Pallas Mosaic GPU.
 
-The logits of a tile stay in registers. One kernel stores the maxima and sums of blocks of them, one the gradient of the
-logits, and one the logits themselves with maxima and sums. One program per multiprocessor computes one tile after
-another: two of its warpgroups multiply, and a third one copies the operands of the next steps into shared memory. One of
-the two is a few steps ahead, so that it multiplies while the other one computes exponentials.
+The logits of a tile stay in registers. One kernel stores maxima and sums of blocks of them, and one the gradient of the
+logits. One program per multiprocessor computes one tile after another: two of its warpgroups multiply, and a third one
+copies the operands of the next steps into shared memory. The first of the two is a few steps ahead of the second, so
+that one of them multiplies while the other one computes exponentials.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,8 @@ from jax.experimental import pallas as pl
 
 from r1jax.kernels.platform import mosaic, multiprocessors
 
-ROWS = 128  # of the part of a tile of each of the two warpgroups
 BLOCK = 128  # columns of a tile
+ROWS = 128  # of the part of a tile of each of the two warpgroups
 TILE = 2 * ROWS
 DEPTH = 64  # terms of the sum per step
 STAGES = 4  # steps whose operands are in shared memory
@@ -29,8 +28,6 @@ TOGETHER = 16 * 2**20  # bytes of rows that are multiplied with all columns befo
 _PART = 64  # rows and columns of the parts in which a warpgroup stores its part of a tile
 _SLOTS = 2  # parts in shared memory
 _REGISTERS, _COPY_REGISTERS = 232, 40  # per thread of the warpgroups that multiply, and of the one that copies
-
-Epilogue = Callable[[Any, Any, Any], None]
 
 
 def supports(hidden: jax.Array, unembedding: jax.Array) -> bool:
@@ -90,7 +87,7 @@ def logits_gradient_kernel(
     Args:
       hidden: [N, D], N a multiple of TILE.
       matrix: [D, V], or [V, D] if ``transposed``.
-      rows: [N / ROWS, 3, ROWS] float32, with a, b and c of each row.
+      rows: [3, N] float32, with a, b and c of each row.
       transposed: multiply by the transpose of the matrix.
       scale: above 0.
       interpret: parameters of the interpreter on a CPU; None compiles the kernel.
@@ -101,23 +98,19 @@ def logits_gradient_kernel(
     out = jax.ShapeDtypeStruct((len(hidden), _vocabulary(matrix, transposed)), hidden.dtype)
 
     def body(h_ref, w_ref, rows_ref, out_ref, parts, scratch):
-        warpgroup = lax.axis_index("warpgroup")
+        def of_rows(i, row):
+            layout = mosaic.Layout.WGMMA.reduce(1)
+            values = mosaic.load(rows_ref.at[i, pl.ds(row, ROWS)], layout=layout, optimized=False)
+            return lax.broadcast_in_dim(values, (ROWS, BLOCK), [0])
 
         def epilogue(z, row, column):
-            a, b, c = (
-                lax.broadcast_in_dim(
-                    mosaic.load(rows_ref.at[i, pl.ds(row, ROWS)], layout=mosaic.Layout.WGMMA.reduce(1), optimized=False), z.shape, [0]
-                )
-                for i in range(3)
-            )
+            a, b, c = (of_rows(i, row) for i in range(3))
             x = z * scale - c
             _store((jnp.exp2(x) * (a + b * x)).astype(out.dtype), parts, out_ref, row, column)
 
         _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
 
-    scratch = [
-        mosaic.SMEM((2, _SLOTS, _PART, _PART), out.dtype, transforms=_layout(out.dtype)),
-    ]
+    scratch = [mosaic.SMEM((2, _SLOTS, _PART, _PART), out.dtype, transforms=_layout(out.dtype))]
     return _kernel(body, out, "head_gradient", hidden, matrix, transposed, scratch, interpret)(hidden, matrix, rows)
 
 
@@ -150,25 +143,18 @@ def _kernel(
         grid_names=("program",),
         num_threads=3,
         thread_name="warpgroup",
-        compiler_params=mosaic.CompilerParams(
-            approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup
-        ),
+        compiler_params=mosaic.CompilerParams(approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup),
         kernel_name=name,
         interpret=interpret,
     )
 
 
 def _each_tile(
-    h_ref: Any,
-    w_ref: Any,
-    transposed: bool,
-    scratch: Any,
-    epilogue: Epilogue,
-    start: Callable[[Any, Any], None] | None = None,
+    h_ref: Any, w_ref: Any, transposed: bool, scratch: Any, epilogue: Callable[[Any, Any, Any], None]
 ) -> None:
-    """Calls epilogue(logits, row, column) for the part [ROWS, BLOCK] of each tile that a warpgroup multiplies.
+    """Calls epilogue(products, row, column) for the part [ROWS, BLOCK] of each tile that a warpgroup multiplies.
 
-    row is the first row of the part and column the number of the block. start(row, column) is called before.
+    row is the first row of the part, and column the number of its block.
     """
     left, right, filled, free, begun = scratch
     (N, D), V = h_ref.shape, w_ref.shape[0 if transposed else 1]
@@ -218,16 +204,13 @@ def _each_tile(
     def _():
         mosaic.set_max_registers(_REGISTERS, action="increase")
 
-        @pl.when(warpgroup == 1)
+        @pl.when((warpgroup == 1) & (mine > 0))
         def _():
             mosaic.barrier_wait(begun)
 
         @pl.loop(0, mine)
         def _(i):
             row, column = place(i)
-            row += warpgroup * ROWS
-            if start is not None:
-                start(row, column)
 
             def product(sums):
                 @pl.loop(0, steps)
@@ -244,7 +227,7 @@ def _each_tile(
                     def _():
                         mosaic.barrier_arrive(begun)
 
-                epilogue(sums[...], row, column)
+                epilogue(sums[...], row + warpgroup * ROWS, column)
 
             pl.run_scoped(product, mosaic.ACC((ROWS, BLOCK), jnp.float32))
 
