@@ -1,13 +1,14 @@
 """Products of states with the unembedding on Hopper GPUs, as kernels of Pallas Mosaic GPU.
 
-The logits of a tile stay in registers. One kernel stores maxima and sums of blocks of them, and one the gradient of the
-logits. One program per multiprocessor computes one tile after another: two of its warpgroups multiply, and a third one
-copies the operands of the next steps into shared memory. The first of the two is a few steps ahead of the second, so
-that one of them multiplies while the other one computes exponentials.
+The logits of a tile are in registers. One kernel stores maxima and sums of blocks of them, one the gradient of the
+logits, and one the logits themselves with maxima and sums. One program per multiprocessor computes one tile after
+another: two of its warpgroups multiply, and a third one copies the operands of the next steps into shared memory. The
+first of the two is a few steps ahead of the second, so that one multiplies while the other one computes exponentials.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +26,11 @@ DEPTH = 64  # terms of the sum per step
 STAGES = 4  # steps whose operands are in shared memory
 AHEAD = 3  # steps by which the first warpgroup starts earlier
 TOGETHER = 16 * 2**20  # bytes of rows that are multiplied with all columns before the next rows
-_PART = 64  # rows and columns of the parts in which a warpgroup stores its part of a tile
-_SLOTS = 2  # parts in shared memory
+# Bytes of a row of the pieces in which a warpgroup stores its part of a tile, and pieces in shared memory.
+GRADIENT_BYTES, GRADIENT_SLOTS = 128, 2
+LOGITS_BYTES, LOGITS_SLOTS = 64, 3
+_PIECE = 64  # rows
+_LOG2E = math.log2(math.e)
 _REGISTERS, _COPY_REGISTERS = 232, 40  # per thread of the warpgroups that multiply, and of the one that copies
 
 
@@ -57,21 +61,12 @@ def block_moments_kernel(
     out = jax.ShapeDtypeStruct((3, _vocabulary(matrix, transposed) // BLOCK, len(hidden)), jnp.float32)
 
     def body(h_ref, w_ref, out_ref, found, scratch):
-        warpgroup = lax.axis_index("warpgroup")
-
         def epilogue(z, row, column):
             top = z.max(axis=1) * scale
             x = z * scale - lax.broadcast_in_dim(top, z.shape, [0])
             weights = jnp.exp2(x)
-            mosaic.wait_smem_to_gmem(0, wait_read_only=True)
-            found[warpgroup, 0] = top
-            found[warpgroup, 1] = weights.sum(axis=1)
-            found[warpgroup, 2] = (weights * x).sum(axis=1)
-            mosaic.commit_smem()
-            for i in range(3):
-                there = out_ref.at[i, column, pl.ds(row, ROWS)]
-                mosaic.copy_smem_to_gmem(found.at[warpgroup, i], there, commit_group=False)
-            mosaic.commit_smem_to_gmem_group()
+            values = top, weights.sum(axis=1), (weights * x).sum(axis=1)
+            _store_rows(values, found, out_ref, row, column)
 
         _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
 
@@ -97,7 +92,7 @@ def logits_gradient_kernel(
     """
     out = jax.ShapeDtypeStruct((len(hidden), _vocabulary(matrix, transposed)), hidden.dtype)
 
-    def body(h_ref, w_ref, rows_ref, out_ref, parts, scratch):
+    def body(h_ref, w_ref, rows_ref, out_ref, pieces, scratch):
         def of_rows(i, row):
             layout = mosaic.Layout.WGMMA.reduce(1)
             values = mosaic.load(rows_ref.at[i, pl.ds(row, ROWS)], layout=layout, optimized=False)
@@ -106,12 +101,44 @@ def logits_gradient_kernel(
         def epilogue(z, row, column):
             a, b, c = (of_rows(i, row) for i in range(3))
             x = z * scale - c
-            _store((jnp.exp2(x) * (a + b * x)).astype(out.dtype), parts, out_ref, row, column)
+            _store((jnp.exp2(x) * (a + b * x)).astype(out.dtype), pieces, out_ref, row, column)
 
         _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
 
-    scratch = [mosaic.SMEM((2, _SLOTS, _PART, _PART), out.dtype, transforms=_layout(out.dtype))]
+    scratch = [_pieces(out.dtype, GRADIENT_BYTES, GRADIENT_SLOTS)]
     return _kernel(body, out, "head_gradient", hidden, matrix, transposed, scratch, interpret)(hidden, matrix, rows)
+
+
+def logits_kernel(
+    hidden: jax.Array, matrix: jax.Array, transposed: bool, scale: float, interpret: Any = None
+) -> tuple[jax.Array, jax.Array]:
+    """z = scale * hidden @ matrix; max z and sum exp(z - max z) of its blocks of BLOCK entries.
+
+    Args:
+      hidden: [N, D], N a multiple of TILE.
+      matrix: [D, V], or [V, D] if ``transposed``.
+      transposed: multiply by the transpose of the matrix.
+      scale: above 0.
+      interpret: parameters of the interpreter on a CPU; None compiles the kernel.
+
+    Returns:
+      [N, V] and [2, V / BLOCK, N] float32.
+    """
+    N, V = len(hidden), _vocabulary(matrix, transposed)
+    out = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((N, V), (2, V // BLOCK, N))]
+
+    def body(h_ref, w_ref, z_ref, out_ref, pieces, found, scratch):
+        def epilogue(z, row, column):
+            z *= scale
+            top = z.max(axis=1)
+            weights = jnp.exp2((z - lax.broadcast_in_dim(top, z.shape, [0])) * _LOG2E)
+            _store_rows((top, weights.sum(axis=1)), found, out_ref, row, column)
+            _store(z, pieces, z_ref, row, column)
+
+        _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
+
+    scratch = [_pieces(jnp.float32, LOGITS_BYTES, LOGITS_SLOTS), mosaic.SMEM((2, 2, ROWS), jnp.float32)]
+    return tuple(_kernel(body, out, "head_logits", hidden, matrix, transposed, scratch, interpret)(hidden, matrix))
 
 
 def _vocabulary(matrix: jax.Array, transposed: bool) -> int:
@@ -234,14 +261,32 @@ def _each_tile(
         mosaic.wait_smem_to_gmem(0)
 
 
-def _store(values: Any, parts: Any, out_ref: Any, row: Any, column: Any) -> None:
-    """Stores a part of a tile at its place, in pieces of [_PART, _PART]."""
-    warpgroup = lax.axis_index("warpgroup")
-    places = [(i, j) for i in range(0, ROWS, _PART) for j in range(0, BLOCK, _PART)]
+def _pieces(dtype: Any, row_bytes: int, slots: int) -> Any:
+    width = row_bytes // jnp.dtype(dtype).itemsize
+    return mosaic.SMEM((2, slots, _PIECE, width), dtype, transforms=_layout(dtype, width))
+
+
+def _store(values: Any, pieces: Any, out_ref: Any, row: Any, column: Any) -> None:
+    """Stores the part of a tile at its place, piece by piece."""
+    warpgroup, (_, slots, rows, columns) = lax.axis_index("warpgroup"), pieces.shape
+    places = [(i, j) for i in range(0, ROWS, rows) for j in range(0, BLOCK, columns)]
     for number, (i, j) in enumerate(places):
-        slot = parts.at[warpgroup, number % _SLOTS]
-        mosaic.wait_smem_to_gmem(_SLOTS - 1, wait_read_only=True)
-        slot[...] = values[i : i + _PART, j : j + _PART]
+        piece = pieces.at[warpgroup, number % slots]
+        mosaic.wait_smem_to_gmem(slots - 1, wait_read_only=True)
+        piece[...] = values[i : i + rows, j : j + columns]
         mosaic.commit_smem()
-        there = pl.ds(row + i, _PART), pl.ds(column * BLOCK + j, _PART)
-        mosaic.copy_smem_to_gmem(slot, out_ref.at[there])
+        there = pl.ds(row + i, rows), pl.ds(column * BLOCK + j, columns)
+        mosaic.copy_smem_to_gmem(piece, out_ref.at[there])
+
+
+def _store_rows(values: tuple[Any, ...], found: Any, out_ref: Any, row: Any, column: Any) -> None:
+    """Stores values [ROWS] of the part of a tile at out_ref[:, column, row:]."""
+    warpgroup = lax.axis_index("warpgroup")
+    mosaic.wait_smem_to_gmem(0, wait_read_only=True)
+    for i, value in enumerate(values):
+        found[warpgroup, i] = value
+    mosaic.commit_smem()
+    for i in range(len(values)):
+        there = out_ref.at[i, column, pl.ds(row, ROWS)]
+        mosaic.copy_smem_to_gmem(found.at[warpgroup, i], there, commit_group=False)
+    mosaic.commit_smem_to_gmem_group()

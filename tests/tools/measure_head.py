@@ -118,7 +118,7 @@ def parts(small: bool) -> list[Part]:
     )
 
     def one(D: int) -> tuple[jax.Array, ...]:
-        return normal(0, chunk, D), normal(1, V, D, scale=3 / D**0.5), jnp.zeros((3, chunk), jnp.float32)
+        return normal(0, chunk, D), normal(1, V, D, scale=3 / D**0.5), normal(2, 3, chunk, dtype=jnp.float32)
 
     def moments(h: Any, embedding: Any, rows: Any) -> Any:
         return head_mosaic.block_moments_kernel(h, embedding, True, 1.4)
