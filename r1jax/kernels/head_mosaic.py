@@ -66,7 +66,7 @@ def block_moments_kernel(
             x = z * scale - lax.broadcast_in_dim(top, z.shape, [0])
             weights = jnp.exp2(x)
             values = top, weights.sum(axis=1), (weights * x).sum(axis=1)
-            _store_rows(values, found, out_ref, row, column)
+            _store_rows(values, found, out_ref, row, column, 0)
 
         _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
 
@@ -131,9 +131,9 @@ def logits_kernel(
         def epilogue(z, row, column):
             z *= scale
             top = z.max(axis=1)
-            weights = jnp.exp2((z - lax.broadcast_in_dim(top, z.shape, [0])) * _LOG2E)
-            _store_rows((top, weights.sum(axis=1)), found, out_ref, row, column)
-            _store(z, pieces, z_ref, row, column)
+            _store(z, pieces, z_ref, row, column)  # first, so that registers become free
+            weights = jnp.exp2(z * _LOG2E - lax.broadcast_in_dim(top * _LOG2E, z.shape, [0]))
+            _store_rows((top, weights.sum(axis=1)), found, out_ref, row, column, LOGITS_SLOTS)
 
         _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
 
@@ -279,10 +279,13 @@ def _store(values: Any, pieces: Any, out_ref: Any, row: Any, column: Any) -> Non
         mosaic.copy_smem_to_gmem(piece, out_ref.at[there])
 
 
-def _store_rows(values: tuple[Any, ...], found: Any, out_ref: Any, row: Any, column: Any) -> None:
-    """Stores values [ROWS] of the part of a tile at out_ref[:, column, row:]."""
+def _store_rows(values: tuple[Any, ...], found: Any, out_ref: Any, row: Any, column: Any, later: int) -> None:
+    """Stores values [ROWS] of the part of a tile at out_ref[:, column, row:].
+
+    later: number of copies that may have started since those of the tile before.
+    """
     warpgroup = lax.axis_index("warpgroup")
-    mosaic.wait_smem_to_gmem(0, wait_read_only=True)
+    mosaic.wait_smem_to_gmem(later, wait_read_only=True)
     for i, value in enumerate(values):
         found[warpgroup, i] = value
     mosaic.commit_smem()

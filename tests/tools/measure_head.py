@@ -35,9 +35,16 @@ import numpy as np
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.kernels import head_mosaic
 from r1jax.kernels.head import Head
+from r1jax.kernels.platform import Kernels, runs_here
+from r1jax.models.precision import einsum_f32
+from r1jax.sampling.decode import Weights
+from r1jax.sampling.head import kernel_token
+from r1jax.sampling.processors import Sampling, sample_token
 
 PATIENCE = 60  # seconds without a row, after which a process is killed; the first row follows all compilations
 CHUNK = 8192
+STEPS = 50  # of decoding in a call
+OTHER_PIECES = ({"STAGES": 3, "LOGITS_BYTES": 128}, {"STAGES": 3, "LOGITS_BYTES": 128, "LOGITS_SLOTS": 4})
 LARGE, SMALL = 5, 20  # calls of a whole pass and of a kernel that are timed; the median counts
 
 
@@ -147,7 +154,47 @@ def parts(small: bool) -> list[Part]:
         for name, run in (("moments", moments), ("gradient", gradient)):
             row = {"part": name, "model": model, "tokens": chunk, **constants}
             found.append(Part(row, partial(one, D), run, 2.0 * chunk * D * V, constants))
+    for slots, (model, D) in ((512, widths[0]), (256, widths[0]), (256, widths[1])):
+        found += draws(model, head_mosaic.TILE if small else slots, D, V)
     return found
+
+
+def draws(model: str, slots: int, D: int, V: int) -> list[Part]:
+    """Head and draw of a step of decoding: one kernel, and a product with block sums in each form; STEPS at a time."""
+
+    def make() -> tuple[jax.Array, ...]:
+        bits = jax.random.bits(jax.random.key(2), (slots, 2))
+        return normal(0, slots, D), normal(1, V, D, scale=3 / D**0.5), bits
+
+    def run(kernels: Kernels | None, h: jax.Array, embedding: jax.Array, bits: jax.Array) -> Any:
+        def step(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            h, bits = carry
+            if kernels is None:
+                token, logprob, _ = kernel_token(
+                    Weights({"embedding": embedding}, (), h), h, bits, "columns", Sampling()
+                )
+            else:
+                token, logprob, _ = sample_token(einsum_f32("sd,vd->sv", h, embedding), bits, Sampling(), kernels)
+            return h.at[:, 0].set(logprob.astype(h.dtype)), bits + token[:, None].astype(bits.dtype)
+
+        return jax.lax.fori_loop(0, STEPS, step, (h, bits))
+
+    def compare(h: jax.Array, embedding: jax.Array, bits: jax.Array) -> dict[str, jax.Array]:
+        got = kernel_token(Weights({"embedding": embedding}, (), h), h, bits, "columns", Sampling(temperature=0.7))
+        want = sample_token(einsum_f32("sd,vd->sv", h, embedding), bits, Sampling(temperature=0.7))
+        same = got[0] == want[0]
+        return {"same_tokens": same.mean(), "logprob_error": jnp.where(same, jnp.abs(got[1] - want[1]), 0.0).max()}
+
+    row = {"part": "draw", "model": model, "slots": slots}
+    forms: list[Kernels] = [kernels for kernels in ("mosaic", "triton", "plain") if runs_here(kernels)]
+    rows = [(row | {"kernel": True}, None), *((row | {"kernel": False, "block_sums": x}, x) for x in forms)]
+    flop = STEPS * 2.0 * slots * D * V
+    timed = [Part(one | {"steps": STEPS}, make, partial(run, kernels), flop) for one, kernels in rows]
+    for constants in OTHER_PIECES:
+        timed.append(
+            Part(row | {"kernel": True, "steps": STEPS, **constants}, make, partial(run, None), flop, constants)
+        )
+    return [Part(row | {"part": "draw errors"}, make, compare), *timed]
 
 
 def work(first: int, small: bool) -> None:
