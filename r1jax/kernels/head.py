@@ -40,12 +40,13 @@ def fused_logprobs(
 
     matrix: [D, V], or [V, D] if ``transposed``. N must be a multiple of TILE.
     """
-    tops, sums, moments = block_moments_kernel(hidden, matrix, transposed, LOG2E / temperature)  # [V / BLOCK, N]
+    scale = LOG2E / temperature
+    tops, sums, moments = block_moments_kernel(_copied(hidden), matrix, transposed, scale)  # [V / BLOCK, N]
     top = tops.max(axis=0)
     lower = tops - top
-    scale = jnp.exp2(lower)
-    total = (sums * scale).sum(axis=0)
-    moment = ((moments + sums * lower) * scale).sum(axis=0) / total
+    shares = jnp.exp2(lower)
+    total = (sums * shares).sum(axis=0)
+    moment = ((moments + sums * lower) * shares).sum(axis=0) / total
     log_total, top = jnp.log(total), top / LOG2E
     rows = matrix[targets] if transposed else matrix[:, targets].T
     own = jnp.sum(hidden.astype(jnp.float32) * rows.astype(jnp.float32), axis=-1) / temperature
@@ -73,7 +74,13 @@ def fused_gradient(
     d_logp, d_entropy = (x / temperature for x in gradients)
     offset, slope = -(d_logp + d_entropy * entropy), -d_entropy
     rows = jnp.stack([offset, slope / LOG2E, lse * LOG2E])
-    dz = logits_gradient_kernel(hidden, matrix, rows, transposed, LOG2E / temperature)
+    dz = logits_gradient_kernel(_copied(hidden), matrix, rows, transposed, LOG2E / temperature)
     own = d_logp + jnp.exp(logp) * (offset + slope * logp)
     place = jnp.arange(len(targets)), targets
     return dz.at[place].set(own.astype(dz.dtype), unique_indices=True)
+
+
+def _copied(hidden: jax.Array) -> jax.Array:
+    # Otherwise XLA joins a kernel with the slice of its chunk from an array of all chunks, whose address the host
+    # computes while the device waits.
+    return jax.lax.optimization_barrier(hidden)
