@@ -24,6 +24,7 @@ ROWS = 128  # of the part of a tile of each of the two warpgroups
 TILE = 2 * ROWS
 DEPTH = 64  # terms of the sum per step
 STAGES = 4  # steps whose operands are in shared memory
+PENDING = 0  # steps whose products may be unfinished when a warpgroup starts the next one
 AHEAD = 3  # steps by which the first warpgroup starts earlier
 TOGETHER = 16 * 2**20  # bytes of rows that are multiplied with all columns before the next rows
 # Bytes of a row of the pieces in which a warpgroup stores its part of a tile, and pieces in shared memory.
@@ -239,6 +240,9 @@ def _each_tile(
         def _(i):
             row, column = place(i)
 
+            def release(step):
+                mosaic.barrier_arrive(free.at[lax.rem(step, jnp.int32(STAGES))])
+
             def product(sums):
                 @pl.loop(0, steps)
                 def _(k):
@@ -247,13 +251,19 @@ def _each_tile(
                     mosaic.barrier_wait(filled.at[slot])
                     factor = right.at[slot].transpose((1, 0)) if transposed else right.at[slot]
                     mosaic.wgmma(sums, left.at[slot, pl.ds(warpgroup * ROWS, ROWS)], factor)
-                    mosaic.wgmma_wait(0)
-                    mosaic.barrier_arrive(free.at[slot])
+                    mosaic.wgmma_wait(PENDING)
+
+                    @pl.when(k >= PENDING)
+                    def _():
+                        release(step - PENDING)
 
                     @pl.when((warpgroup == 0) & (step == min(AHEAD, steps) - 1))
                     def _():
                         mosaic.barrier_arrive(begun)
 
+                mosaic.wgmma_wait(0)
+                for behind in range(min(PENDING, steps), 0, -1):
+                    release((i + 1) * steps - behind)
                 epilogue(sums[...], row + warpgroup * ROWS, column)
 
             pl.run_scoped(product, mosaic.ACC((ROWS, BLOCK), jnp.float32))

@@ -150,7 +150,7 @@ def parts(small: bool) -> list[Part]:
                 Part({"part": name, "model": model, "tokens": chunk}, partial(one, D), run, 2.0 * chunk * D * V)
             )
     model, D = widths[0]
-    for constants in ({"AHEAD": 1}, {"AHEAD": 4}, {"TOGETHER": 2**21}):
+    for constants in ({"PENDING": 1}, {"PENDING": 1, "AHEAD": 1}, {"AHEAD": 1}, {"AHEAD": 4}):
         for name, run in (("moments", moments), ("gradient", gradient)):
             row = {"part": name, "model": model, "tokens": chunk, **constants}
             found.append(Part(row, partial(one, D), run, 2.0 * chunk * D * V, constants))
