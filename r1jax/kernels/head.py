@@ -21,7 +21,7 @@ LOG2E = math.log2(math.e)
 
 
 def head_of(config: ModelConfig) -> Head:
-    """The kernels of log-probabilities for this model on this platform."""
+    """The kernels of log-probabilities and of the head of decoding for this model on this platform."""
     wanted = config.kernels == "mosaic" or (config.kernels == "auto" and AUTOMATIC)
     if not wanted or not runs_here("mosaic"):
         return "plain"
@@ -81,6 +81,6 @@ def fused_gradient(
 
 
 def _copied(hidden: jax.Array) -> jax.Array:
-    # Otherwise XLA joins a kernel with the slice of its chunk from an array of all chunks, whose address the host
-    # computes while the device waits.
+    # Otherwise XLA joins a kernel with the slice of its chunk from the array of all chunks, and computes the address of
+    # the slice on the host.
     return jax.lax.optimization_barrier(hidden)
