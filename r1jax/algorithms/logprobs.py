@@ -13,20 +13,28 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels.head import Head, applies, fused_gradient, fused_logprobs
+from r1jax.kernels.head_mosaic import TILE
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import constrain, data_devices
 from r1jax.traced import is_array
 
 
 def token_logprobs(
-    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, temperature: float = 1.0, chunk: int = 2048
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    targets: jax.Array,
+    temperature: float = 1.0,
+    chunk: int = 2048,
+    head: Head = "plain",
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each target and entropy of its distribution, in nats.
 
     With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
     Each device of the data axis takes ``chunk`` tokens at a time, forward and backward, so the largest array is
-    [chunk, V] in float32. The number of chunks does not grow with the number of devices: the gradient of the
-    unembedding is summed over the devices once a chunk.
+    [chunk, V] in float32. With kernels, the only array of this shape is the gradient, in the type of the states. The
+    number of chunks does not grow with the number of devices: the gradient of the unembedding is summed over the
+    devices once a chunk.
 
     Args:
       hidden: [B, T, D] final states.
@@ -34,11 +42,12 @@ def token_logprobs(
       targets: [B, T] int32, the token that follows each state.
       temperature: of the policy, above 0.
       chunk: tokens whose logits are in memory at one time on a device (at least one column of the batch).
+      head: the kernels to use where they apply, from head_of.
 
     Returns:
       logp [B, T] and entropy [B, T], float32.
     """
-    logp, entropy = _of_tokens(hidden, unembedding, targets, temperature, chunk, ranked=False)
+    logp, entropy = _of_tokens(hidden, unembedding, targets, temperature, chunk, False, head)
     return logp, entropy
 
 
@@ -49,29 +58,43 @@ def token_predictions(
 
     Both are [B, T] float32. The gradient is that of the log-probability.
     """
-    logp, _, best = _of_tokens(hidden, unembedding, targets, temperature, chunk, ranked=True)
+    logp, _, best = _of_tokens(hidden, unembedding, targets, temperature, chunk, True, "plain")
     return logp, best
 
 
 def _of_tokens(
-    hidden: jax.Array, unembedding: jax.Array, targets: jax.Array, temperature: float, chunk: int, ranked: bool
+    hidden: jax.Array,
+    unembedding: jax.Array,
+    targets: jax.Array,
+    temperature: float,
+    chunk: int,
+    ranked: bool,
+    head: Head,
 ) -> tuple[jax.Array, ...]:
     chex.assert_rank([hidden, unembedding, targets], [3, 2, 2])
     chex.assert_equal_shape_prefix([hidden, targets], 2)
+    shape = targets.shape
+    if not applies(head, hidden, unembedding):
+        head = "plain"
+    if head != "plain":  # on one device: one row of all tokens
+        hidden, targets = hidden.reshape(1, -1, hidden.shape[2]), targets.reshape(1, -1)
     B, T, _ = hidden.shape
     if is_array(temperature):  # the rule of the gradient below takes a Python number
         hidden, temperature = (hidden / temperature).astype(hidden.dtype), 1.0
     n = -(-T // max(1, chunk * data_devices() // B))
     columns = -(-T // n)  # even parts need little padding
+    if head != "plain":
+        columns = -(-columns // TILE) * TILE
+        n = -(-T // columns)
 
     def split(x: jax.Array) -> jax.Array:  # [B, T, ...] -> [n, B, columns, ...]: the batch keeps its sharding
         x = jnp.pad(x, [(0, 0), (0, n * columns - T)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(B, n, columns, *x.shape[2:]), 1, 0)
 
     def join(x: jax.Array) -> jax.Array:
-        return jnp.moveaxis(x, 0, 1).reshape(B, n * columns)[:, :T]
+        return jnp.moveaxis(x, 0, 1).reshape(B, n * columns)[:, :T].reshape(shape)
 
-    found: Any = _chunked(split(hidden), unembedding, split(targets), temperature, ranked)
+    found: Any = _chunked(split(hidden), unembedding, split(targets), temperature, ranked, head)
     return tuple(join(x) for x in found)
 
 
@@ -90,17 +113,22 @@ def _is_target(targets: jax.Array, vocab: int) -> jax.Array:
     return targets[..., None] == jnp.arange(vocab)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _chunked(hidden, unembedding, targets, temperature, ranked):  # [n, B, C, D], [D, V], [n, B, C]
-    return _chunked_forward(hidden, unembedding, targets, temperature, ranked)[0]
+def _matrix(unembedding: jax.Array, head: Head) -> jax.Array:
+    """The matrix as it lies in memory: [V, D] for "columns", else [D, V]."""
+    return unembedding.T if head == "columns" else _gathered(unembedding)
 
 
-def _chunked_forward(hidden, unembedding, targets, temperature, ranked):
-    gathered = _gathered(unembedding)
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _chunked(hidden, unembedding, targets, temperature, ranked, head):  # [n, B, C, D], [D, V], [n, B, C]
+    return _chunked_forward(hidden, unembedding, targets, temperature, ranked, head)[0]
+
+
+def _chunked_forward(hidden, unembedding, targets, temperature, ranked, head):
+    matrix = _matrix(unembedding, head)
 
     def one(chunk):
         h, y = chunk
-        z = _logits(h, gathered, temperature)
+        z = _logits(h, matrix, temperature)
         # Relative to the largest logit, for precision. The logits are read twice: for the maximum and for three sums.
         top = z.max(axis=-1)
         z = z - top[..., None]
@@ -113,27 +141,40 @@ def _chunked_forward(hidden, unembedding, targets, temperature, ranked):
         found = (logp, entropy, (own >= 0).astype(jnp.float32)) if ranked else (logp, entropy)
         return found, top + log_total
 
-    found, lse = jax.lax.map(one, (hidden, targets))
-    return found, (hidden, unembedding, targets, lse, found[1])
+    def fused(chunk):
+        h, y = (x[0] for x in chunk)
+        logp, entropy, lse = fused_logprobs(h, matrix, y, temperature, head == "columns")
+        return (logp[None], entropy[None]), lse[None]
+
+    found, lse = jax.lax.map(one if head == "plain" else fused, (hidden, targets))
+    return found, (hidden, unembedding, targets, lse, *found[:2])
 
 
-def _chunked_backward(temperature, ranked, saved, gradients):
-    hidden, unembedding, targets, lse, entropy = saved
-    gathered = _gathered(unembedding)
+def _chunked_backward(temperature, ranked, head, saved, gradients):
+    hidden, unembedding, targets, lse, logp, entropy = saved
+    matrix = _matrix(unembedding, head)
 
-    def one(d_unembedding, chunk):
-        h, y, lse, H, d_logp, d_entropy = chunk
-        logq = _logits(h, gathered, temperature) - lse[..., None]
+    def plain(chunk):
+        h, y, lse, _, H, d_logp, d_entropy = chunk
+        logq = _logits(h, matrix, temperature) - lse[..., None]
         q = jnp.exp(logq)
         # d logp / dz = 1[target] - q;  d entropy / dz = -q (log q + H)
         dz = d_logp[..., None] * (_is_target(y, q.shape[-1]) - q)
         dz -= d_entropy[..., None] * q * (logq + H[..., None])
-        dz = (dz / temperature).astype(h.dtype)
-        d_h = einsum_f32("bcv,dv->bcd", dz, gathered).astype(h.dtype)
+        return (dz / temperature).astype(h.dtype)
+
+    def fused(chunk):
+        h, y, lse, logp, H, *gradients = (x[0] for x in chunk)
+        return fused_gradient(h, matrix, y, temperature, head == "columns", (logp, H, lse), gradients)[None]
+
+    def one(d_unembedding, chunk):
+        h, dz = chunk[0], (plain if head == "plain" else fused)(chunk)
+        d_h = einsum_f32("bcv,vd->bcd" if head == "columns" else "bcv,dv->bcd", dz, matrix).astype(h.dtype)
         return d_unembedding + einsum_f32("bcd,bcv->dv", h, dz), d_h
 
     start = jnp.zeros(unembedding.shape, jnp.float32)
-    d_unembedding, d_hidden = jax.lax.scan(one, start, (hidden, targets, lse, entropy, *gradients[:2]))
+    parts = hidden, targets, lse, logp, entropy, *gradients[:2]
+    d_unembedding, d_hidden = jax.lax.scan(one, start, parts)
     return d_hidden, d_unembedding.astype(unembedding.dtype), None
 
 

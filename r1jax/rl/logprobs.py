@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.kernels.head import head_of
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import Extras, hidden_states, prepare, routing_of_layers, unembedding
 from r1jax.rl.packing import Packing, packed_rows, places
@@ -35,7 +36,8 @@ def completion_logprobs(
     if packing is not None:
         return _packed_logprobs(params, tokens, config, temperature, chunk, packing)
     h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
-    pair = token_logprobs(h[:, first:], unembedding(params, config), tokens[:, 1 + first :], temperature, chunk)
+    output, targets = unembedding(params, config), tokens[:, 1 + first :]
+    pair = token_logprobs(h[:, first:], output, targets, temperature, chunk, head_of(config))
     logp, entropy = (jnp.pad(x, ((0, 0), (first, 0))) for x in pair)
     return logp, entropy, h, extras
 
@@ -50,7 +52,7 @@ def _packed_logprobs(
     by_device = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
     states = jnp.take_along_axis(by_device, at.completions[..., None], 1, mode="fill", fill_value=0)
     targets = jnp.take_along_axis(tokens[:, 1:].reshape(devices, -1), at.chosen, 1, mode="fill", fill_value=0)
-    pair = token_logprobs(states, unembedding(params, config), targets, temperature, chunk)
+    pair = token_logprobs(states, unembedding(params, config), targets, temperature, chunk, head_of(config))
 
     def unpacked(values: jax.Array) -> jax.Array:
         empty = jnp.zeros(at.tokens.shape[1], values.dtype)

@@ -83,16 +83,20 @@ def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     return jnp.where(keep, logits, -jnp.inf)
 
 
-def draw(logits: jax.Array, bits: jax.Array, kernels: Kernels = "plain") -> tuple[jax.Array, jax.Array]:
+def draw(
+    logits: jax.Array, bits: jax.Array, kernels: Kernels = "plain", blocks: tuple[jax.Array, jax.Array] | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Draws a token [S] from softmax(logits [S, V]) with random words bits [S, 2] uint32; also returns log sum exp [S].
 
     The first word selects a block of tokens and the second a token of the block, both with _quantile. This needs two
     random numbers per token instead of V, no prefix sum over the vocabulary, and no array of its size except the
     logits. The probability of each token is exact to within 2^-30 and its rounding in float32; 0 stays 0.
+
+    blocks: the block_sums of the logits, if they are known.
     """
     S, V = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
-    tops, sums = block_sums(logits, kernels if on_one_device() else "plain")
+    tops, sums = block_sums(logits, kernels if on_one_device() else "plain") if blocks is None else blocks
     top = tops.max(axis=-1)
     sums = sums * jnp.exp(tops - top[:, None])
     block = _quantile(sums, bits[:, 0])[:, None]

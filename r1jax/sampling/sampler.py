@@ -21,15 +21,14 @@ from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.kernels.platform import choose
 from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
-from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import Weights, decode_step, decoding_layers
+from r1jax.sampling.head import next_token
 from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
-from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sampling.processors import Sampling
 from r1jax.sampling.slots import Queue, Samples, State, is_any_of, narrow, random_words, record, refill, start
 from r1jax.sampling.speculative import PROPOSALS, check_draft, verifying_step
 from r1jax.sharding import Params, constrain, data_devices, gather_over_data
@@ -219,7 +218,7 @@ def _single_step(
     end_tokens: tuple[int, ...],
 ) -> Callable[[State], State]:
     """The function that decodes one token per slot."""
-    params, layers, output = weights.params, weights.layers, weights.output
+    params, layers = weights.params, weights.layers
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
@@ -230,9 +229,8 @@ def _single_step(
         hidden, ring, experts = decode_step(
             params, layers, state.token, prefix, state.cache, context, state.step, config
         )
-        logits = constrain(einsum_f32("sd,dv->sv", hidden, output), "slots", "vocab")
         words = random_words(key, queue.ids[row], state.age)
-        token, logprob, sampling_logprob = sample_token(logits, words, sampling, choose(config.kernels))
+        token, logprob, sampling_logprob = next_token(weights, hidden, words, config, sampling)
         ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = record(state, token, logprob, sampling_logprob, done, ended)

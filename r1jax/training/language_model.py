@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from r1jax.algorithms.logprobs import token_logprobs
+from r1jax.kernels.head import head_of
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import hidden_states, prepare, unembedding
 from r1jax.sharding import Params
@@ -38,7 +39,7 @@ def cross_entropy_sums(
     """
     tokens, mask, segments = batch["tokens"], batch["mask"], batch.get("segments")
     h, extras = hidden_states(params, tokens[:, :-1], config, segments=segments)
-    logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk)
+    logp, _ = token_logprobs(h, unembedding(params, config), tokens[:, 1:], chunk=chunk, head=head_of(config))
     loss = -jnp.where(mask, logp, 0.0).sum()
     count = mask.sum().astype(jnp.float32)
     metrics: Metrics = {"loss": (jax.lax.stop_gradient(loss), count)}

@@ -1,0 +1,86 @@
+"""Log-probabilities of tokens and the gradient of their logits, with kernels that keep logits in registers."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.kernels.head_mosaic import block_moments_kernel, logits_gradient_kernel, supports
+from r1jax.kernels.platform import on_one_device, runs_here
+from r1jax.models.config import ModelConfig
+
+# "plain" is no kernel. The others say how the unembedding [D, V] lies in memory: by "columns" if it is the transpose of
+# an embedding [V, D], and by "rows" if not. The wrong one costs a copy of the matrix.
+Head = Literal["plain", "rows", "columns"]
+
+AUTOMATIC = False  # True if --kernels=auto selects these kernels; they have not been timed yet
+LOG2E = math.log2(math.e)
+
+
+def head_of(config: ModelConfig) -> Head:
+    """The kernels of log-probabilities and of the head of decoding for this model on this platform."""
+    wanted = config.kernels == "mosaic" or (config.kernels == "auto" and AUTOMATIC)
+    if not wanted or not runs_here("mosaic"):
+        return "plain"
+    return "columns" if config.tie_embeddings else "rows"
+
+
+def applies(head: Head, hidden: jax.Array, unembedding: jax.Array) -> bool:
+    """True if there are kernels for these arrays; the compiler cannot partition them over devices."""
+    return head != "plain" and on_one_device() and supports(hidden, unembedding)
+
+
+def fused_logprobs(
+    hidden: jax.Array, matrix: jax.Array, targets: jax.Array, temperature: float, transposed: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """token_logprobs of states [N, D] and targets [N], and the logarithm of the sum of exponentials: [N] float32 each.
+
+    matrix: [D, V], or [V, D] if ``transposed``. N must be a multiple of TILE.
+    """
+    scale = LOG2E / temperature
+    tops, sums, moments = block_moments_kernel(_copied(hidden), matrix, transposed, scale)  # [V / BLOCK, N]
+    top = tops.max(axis=0)
+    lower = tops - top
+    shares = jnp.exp2(lower)
+    total = (sums * shares).sum(axis=0)
+    moment = ((moments + sums * lower) * shares).sum(axis=0) / total
+    log_total, top = jnp.log(total), top / LOG2E
+    rows = matrix[targets] if transposed else matrix[:, targets].T
+    own = jnp.sum(hidden.astype(jnp.float32) * rows.astype(jnp.float32), axis=-1) / temperature
+    # The sum has another order than that of the kernel, which must not give a probability above 1.
+    logp = jnp.minimum(own - top, 0.0) - log_total
+    return logp, log_total - moment / LOG2E, top + log_total
+
+
+def fused_gradient(
+    hidden: jax.Array,
+    matrix: jax.Array,
+    targets: jax.Array,
+    temperature: float,
+    transposed: bool,
+    found: tuple[jax.Array, jax.Array, jax.Array],
+    gradients: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """Gradient [N, V] of the products hidden @ unembedding, in the type of the states.
+
+    found: what fused_logprobs returns. gradients: of the log-probabilities and of the entropies, [N] each.
+
+    d logp / dz = 1[target] - q and d entropy / dz = -q (log q + H), both over the temperature.
+    """
+    logp, entropy, lse = found
+    d_logp, d_entropy = (x / temperature for x in gradients)
+    offset, slope = -(d_logp + d_entropy * entropy), -d_entropy
+    rows = jnp.stack([offset, slope / LOG2E, lse * LOG2E])
+    dz = logits_gradient_kernel(_copied(hidden), matrix, rows, transposed, LOG2E / temperature)
+    own = d_logp + jnp.exp(logp) * (offset + slope * logp)
+    place = jnp.arange(len(targets)), targets
+    return dz.at[place].set(own.astype(dz.dtype), unique_indices=True)
+
+
+def _copied(hidden: jax.Array) -> jax.Array:
+    # Otherwise XLA joins a kernel with the slice of its chunk from the array of all chunks, and computes the address of
+    # the slice on the host.
+    return jax.lax.optimization_barrier(hidden)
