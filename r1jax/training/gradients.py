@@ -65,5 +65,8 @@ def accumulate(
         backward.with_refs(added)(jnp.ones(()))
         return (jax.tree.map(jax.freeze, added), count + more), others
 
-    zero = (jax.tree.map(lambda w: jnp.zeros(w.shape, config.accumulate), params), jnp.zeros(()))
-    return jax.lax.scan(one, zero, split_microbatches(batch, microbatches))
+    # Without the barrier, XLA keeps one array of zeros per shape until the optimiser, which selects between zeros and
+    # its updates.
+    zero = jax.lax.optimization_barrier(jnp.zeros((), config.accumulate))
+    start = (jax.tree.map(lambda w: jnp.broadcast_to(zero, w.shape), params), jnp.zeros(()))
+    return jax.lax.scan(one, start, split_microbatches(batch, microbatches))
