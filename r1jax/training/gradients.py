@@ -44,12 +44,15 @@ def accumulate(
     batch: Any,
     microbatches: int,
     config: ModelConfig,
+    in_place: bool = True,
 ) -> tuple[tuple[Params, jax.Array], Any]:
     """Gradients and counts of a batch added over its microbatches, and the other results stacked.
 
-    ``sums(params, part)`` gives (a sum, (count, *others)). In the backward pass, each layer adds its gradient to the
-    running sum, in place and in the type config.accumulate. The gradient of a single microbatch keeps its type: a
-    float32 copy of a large model may not fit into memory.
+    ``sums(params, part)`` gives (a sum, (count, *others)). Gradients are added in the type config.accumulate. That of
+    a single microbatch keeps its type: a float32 copy of a large model may not fit into memory.
+
+    in_place: in the backward pass, each layer adds its gradient to the running sum, so that the gradient of a
+    microbatch is not in memory beside the sum. vmap over this function is not supported then.
     """
     if microbatches == 1:
         grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
@@ -61,9 +64,13 @@ def accumulate(
         _, backward, (more, *others) = jax.vjp(
             lambda slots: sums(with_slots(params, slots, stacked), part), grads, has_aux=True
         )
-        added = jax.tree.map(jax.new_ref, grads)
-        backward.with_refs(added)(jnp.ones(()))
-        return (jax.tree.map(jax.freeze, added), count + more), others
+        if in_place:
+            refs = jax.tree.map(jax.new_ref, grads)
+            backward.with_refs(refs)(jnp.ones(()))
+            added = jax.tree.map(jax.freeze, refs)
+        else:
+            added = jax.tree.map(jnp.add, grads, backward(jnp.ones(()))[0])
+        return (added, count + more), others
 
     # Without the barrier, XLA keeps one array of zeros per shape until the optimiser, which selects between zeros and
     # its updates.

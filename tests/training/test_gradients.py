@@ -57,8 +57,8 @@ def test_the_sum_is_the_gradient_of_the_whole_batch(mesh, options):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()), got, want)
 
 
-@partial(jax.jit, static_argnames="config")
-def added(parts, config):
+@partial(jax.jit, static_argnames=("config", "in_place"))
+def added(parts, config, in_place=True):
     """Sum over parts [n] of the gradient of w part, where w [2] is a weight of two layers that two scans read."""
 
     def sums(params, part):
@@ -70,7 +70,7 @@ def added(parts, config):
         return second + params["final_norm"] * part[0], (jnp.ones(()),)
 
     params = {"layers": {"w": jnp.ones(2)}, "final_norm": jnp.ones(())}
-    return accumulate(sums, params, parts, len(parts), config)[0]
+    return accumulate(sums, params, parts, len(parts), config, in_place)[0]
 
 
 @pytest.mark.parametrize(("dtype", "want"), [("float32", 260.0), ("bfloat16", 256.0)])
@@ -80,6 +80,11 @@ def test_the_sum_is_rounded_to_its_type_after_each_microbatch(dtype, want):
     for x in jax.tree.leaves(grads):
         assert x.dtype == dtype and (np.asarray(x, np.float32) == want).all()
     assert count == 5
+
+
+def test_sums_that_are_not_in_place_may_be_under_vmap():
+    grads, _ = jax.vmap(lambda parts: added(parts, SMALL, False))(jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+    np.testing.assert_array_equal(grads["layers"]["w"], [[6.0, 6.0], [15.0, 15.0]])
 
 
 def test_no_second_array_of_the_sums_size_is_in_memory():
