@@ -38,7 +38,7 @@ from r1jax.sampling.sampler import padded_prompts
 from r1jax.sampling.slots import LENGTH
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import entered_mesh
-from r1jax.traced import enabled
+from r1jax.traced import enabled, replace
 from r1jax.training.metrics import Metrics, merge
 from r1jax.training.optimizer import build_optimizer
 
@@ -176,7 +176,7 @@ class Loop:
         return StepSetup(
             config=rl,
             model=self._model.config,
-            context=rl.context(spec.sampling),
+            context=replace(rl.context(spec.sampling), in_place=False),
             optimizer=build_optimizer(rl, rl.steps * rl.updates, stage_seed(seed, spec.stage, "rounding")),
             learners=make_learners(rl, self._model.config, seed, spec.stage),
             longest=self._problems.prompts.shape[1] + spec.sampling.max_tokens,

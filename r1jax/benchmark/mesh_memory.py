@@ -52,9 +52,10 @@ def batch_devices(mesh: AbstractMesh) -> int:
 def needs(work: Workload, mesh: AbstractMesh, memory: float) -> dict[str, Needs]:
     """Bytes of a device for each of STAGES by KINDS, at the peak of each.
 
-    optimiser: the moments. gradients: those of one pass and, if there are several, their sum in float32. gathered:
-    copies of weights that the mesh splits or that have another type, for the time of their use, and their gradients.
-    activations: what backward pass, logits and sampler keep besides. cache: keys and values of prompts and slots.
+    optimiser: the moments. gradients: those of one pass or, if there are several, their sum and those of one layer.
+    gathered: copies of weights that the mesh splits or that have another type, for the time of their use, and their
+    gradients. activations: what backward pass, logits and sampler keep besides. cache: keys and values of prompts and
+    slots.
 
     SFT has the rows and the microbatch of the update. Sampling alone stores the weights in the type of computation.
     Attention is that of a GPU in the update, and plain JAX in sampling, which needs more. Temporary arrays of XLA that
@@ -83,10 +84,17 @@ def needs(work: Workload, mesh: AbstractMesh, memory: float) -> dict[str, Needs]
 
 
 def _gradient_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -> int:
-    """Gradients of an update: stored as the weights, and that of the head, which is summed over chunks in float32."""
-    sums = shard_bytes(_params(config, "float32", mesh)) if work.rl.passes > 1 else 0
+    """Gradients of an update, and that of the head in float32, which is summed over chunks.
+
+    The gradient of several passes is their sum; that of the pass beside it is in memory for one layer at a time, and
+    for the weights that are in no layer.
+    """
+    of_pass = _params(config, config.dtype, mesh)
     head = 4 * config.hidden_size * _shard(config.vocab_size, "vocab", mesh)
-    return shard_bytes(_params(config, config.dtype, mesh)) + sums + head
+    if work.rl.passes == 1:
+        return shard_bytes(of_pass) + head
+    layer = max(shard_bytes(of_pass.pop(run.name)) // run.layers for run in runs(config))
+    return shard_bytes(_params(config, config.accumulate, mesh)) + layer + shard_bytes(of_pass) + head
 
 
 def _gathered_bytes(config: ModelConfig, mesh: AbstractMesh) -> int:

@@ -172,6 +172,8 @@ class ComputeOptions:
     """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = may_change("auto")
     """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB."""
+    accumulate: Literal["float32", "bfloat16"] = may_change("float32")
+    """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
 
 
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))

@@ -16,6 +16,7 @@ from r1jax.errors import UserError
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
 from r1jax.models.experts import Routing
+from r1jax.models.gradient_slots import Slotted, weights_of_layer
 from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, mtp_run, runs
 from r1jax.models.norm import rms_norm
@@ -79,10 +80,13 @@ def with_scalar_head(params: Params, config: ModelConfig) -> tuple[Params, Model
 
 
 def cast(params: Params, config: ModelConfig) -> Params:
-    """Casts the parameters to config.dtype, the type of matrix products, but those whose specs have a type."""
+    """Casts the parameters to config.dtype, the type of matrix products, but those whose specs have a type.
 
-    def one(spec: ParamSpec, weight: jax.Array) -> jax.Array:
-        return weight if spec.dtype else weight.astype(config.dtype)
+    Weights with slots for their gradients stay as they are: they have been cast before.
+    """
+
+    def one(spec: ParamSpec, weight: Any) -> Any:
+        return weight if spec.dtype or isinstance(weight, Slotted) else weight.astype(config.dtype)
 
     return jax.tree.map(one, param_specs(config), params, is_leaf=is_spec)
 
@@ -205,7 +209,7 @@ def hidden_states(
         replayed = None if replay is None or not run.feed_forward.routed else jnp.moveaxis(replay, 2, 0)
 
         def body(x: jax.Array, layer: tuple[Params, jax.Array | None], run: Run = run) -> tuple[jax.Array, Any]:
-            x, cached, routed = block(x, layer[0], rotation, run, config, segments, layer[1])
+            x, cached, routed = block(x, weights_of_layer(layer[0]), rotation, run, config, segments, layer[1])
             return x, (cached if with_cache else None, routed)
 
         x, (cached, routed) = jax.lax.scan(

@@ -143,13 +143,12 @@ def _update(
     temperature: float,
     microbatches: int,
 ) -> tuple[TrainState, Metrics]:
-    gradient = jax.grad(match_sums, has_aux=True)
     params, teacher = prepare(state.params, configs[0]), prepare(teacher, configs[1])
 
-    def part_gradient(params: Params, part: Any) -> Any:
-        return gradient(params, part, teacher, configs, config, temperature)
+    def part_sums(params: Params, part: Any) -> Any:
+        return match_sums(params, part, teacher, configs, config, temperature)
 
-    (grads, count), found = accumulate(part_gradient, params, batch, microbatches)
+    (grads, count), found = accumulate(part_sums, params, batch, microbatches, configs[0])
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
     state, metrics = apply_gradients(state, grads, count, optimizer, configs[0], load, config.router_bias_speed)
     return state, sums | metrics

@@ -147,13 +147,11 @@ def _update(
     microbatches: int,
     balance: Balance,
 ) -> tuple[TrainState, Metrics]:
-    gradient = jax.grad(judgement_sums, has_aux=True)
-    (grads, count), (found,) = accumulate(
-        lambda params, part: gradient(params, part, config, balance),
-        transformer.prepare(state.params, config),
-        batch,
-        microbatches,
-    )
+    def part_sums(params: Params, part: Batch) -> Any:
+        return judgement_sums(params, part, config, balance)
+
+    params = transformer.prepare(state.params, config)
+    (grads, count), (found,) = accumulate(part_sums, params, batch, microbatches, config)
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
     state, metrics = apply_gradients(state, grads, count, optimizer, config, load, balance.bias_speed)
     return state, sums | metrics

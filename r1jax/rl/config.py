@@ -34,6 +34,7 @@ class UpdateContext:
     chunk: int = 2048  # tokens whose logits are in memory at one time
     balance: Balance = Balance()  # of the policy's experts
     mtp_weight: float = 0.0  # of the loss of multi-token prediction
+    in_place: bool = True  # gradients are added up in place, which vmap does not support
 
 
 @dataclasses.dataclass(frozen=True)

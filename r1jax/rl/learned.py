@@ -152,7 +152,7 @@ def update_learner(
         return loss, (count, metrics | balanced, expert_load(extras, part.mask))
 
     params = prepare(state.params, config)
-    (grads, count), found = accumulate(jax.grad(sums, has_aux=True), params, batch, microbatches)
+    (grads, count), found = accumulate(sums, params, batch, microbatches, config, context.in_place)
     parts, load = jax.tree.map(lambda x: x.sum(axis=0), found)
     state, metrics = apply_gradients(state, grads, count, learner.optimizer, config, load, balance.bias_speed)
     metrics = parts | metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -104,15 +106,17 @@ def update(
 ) -> tuple[TrainState, Metrics, Maxima]:
     """The state after one optimiser step on ``batch``; metrics as (sum, weight), and maxima.
 
-    Gradients of sums are added over microbatches in float32 and divided once, by the count of all or by ``divisor``
+    Gradients of sums are added over microbatches and divided once, by the count of all or by ``divisor``
     for a minibatch (minibatch_divisor): the result does not depend on the number of microbatches. A batch in which
     nothing counts changes nothing.
     """
     params = prepare(state.params, config)  # once, and not in every microbatch
-    gradient = jax.grad(policy_sums, has_aux=True)
+
+    def part_sums(params: Params, part: Batch) -> Any:
+        return policy_sums(params, part, algorithm, context, config)
 
     (grads, count), (sums, maxima, load) = accumulate(
-        lambda params, part: gradient(params, part, algorithm, context, config), params, batch, microbatches
+        part_sums, params, batch, microbatches, config, context.in_place
     )
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), (sums, load))
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)

@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.gradient_slots import with_slots
+from r1jax.models.layers import runs
 from r1jax.sharding import Params, constrain
 
 
@@ -36,21 +39,41 @@ def split_microbatches(tree: Any, n: int) -> Any:
 
 
 def accumulate(
-    gradient: Callable[[Params, Any], Any], params: Params, batch: Any, microbatches: int
+    sums: Callable[[Params, Any], tuple[jax.Array, Any]],
+    params: Params,
+    batch: Any,
+    microbatches: int,
+    config: ModelConfig,
+    in_place: bool = True,
 ) -> tuple[tuple[Params, jax.Array], Any]:
-    """Gradients and counts of a batch added over its microbatches in float32, and the other results stacked.
+    """Gradients and counts of a batch added over its microbatches, and the other results stacked.
 
-    ``gradient(params, part)`` gives (gradient of a sum, (count, *others)). The gradient of a single microbatch keeps
-    its type: a float32 copy of a large model may not fit into memory.
+    ``sums(params, part)`` gives (a sum, (count, *others)). Gradients are added in the type config.accumulate. That of
+    a single microbatch keeps its type: a float32 copy of a large model may not fit into memory.
+
+    in_place: in the backward pass, each layer adds its gradient to the running sum, so that the gradient of a
+    microbatch is not in memory beside the sum. vmap over this function is not supported then.
     """
     if microbatches == 1:
-        grads, (count, *others) = gradient(params, batch)
+        grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
         return (grads, count), jax.tree.map(lambda x: x[None], others)
+    stacked = [run.name for run in runs(config)]
 
     def one(total: Any, part: Any) -> tuple[Any, Any]:
-        grads, (count, *others) = gradient(params, part)
-        grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
-        return jax.tree.map(jnp.add, total, (grads, count)), others
+        grads, count = total
+        _, backward, (more, *others) = jax.vjp(
+            lambda slots: sums(with_slots(params, slots, stacked), part), grads, has_aux=True
+        )
+        if in_place:
+            refs = jax.tree.map(jax.new_ref, grads)
+            backward.with_refs(refs)(jnp.ones(()))
+            added = jax.tree.map(jax.freeze, refs)
+        else:
+            added = jax.tree.map(jnp.add, grads, backward(jnp.ones(()))[0])
+        return (added, count + more), others
 
-    zero = (jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), params), jnp.zeros(()))
-    return jax.lax.scan(one, zero, split_microbatches(batch, microbatches))
+    # Without the barrier, XLA keeps one array of zeros per shape until the optimiser, which selects between zeros and
+    # its updates.
+    zero = jax.lax.optimization_barrier(jnp.zeros((), config.accumulate))
+    start = (jax.tree.map(lambda w: jnp.broadcast_to(zero, w.shape), params), jnp.zeros(()))
+    return jax.lax.scan(one, start, split_microbatches(batch, microbatches))

@@ -69,12 +69,11 @@ def language_model_update(
     mtp_weight: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """The state after one update on ``batch``; the loss in nats per token, and the metrics of apply_gradients."""
-    gradient = jax.grad(cross_entropy_sums, has_aux=True)
 
-    def part_gradient(params: Params, part: Any) -> Any:
-        return gradient(params, part, config, chunk, balance, mtp_weight)
+    def part_sums(params: Params, part: Any) -> Any:
+        return cross_entropy_sums(params, part, config, chunk, balance, mtp_weight)
 
-    (grads, count), (found,) = accumulate(part_gradient, prepare(state.params, config), batch, microbatches)
+    (grads, count), (found,) = accumulate(part_sums, prepare(state.params, config), batch, microbatches, config)
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
     state, metrics = apply_gradients(state, grads, count, optimizer, config, load, balance.bias_speed)
     return state, sums | metrics

@@ -20,6 +20,7 @@ ONE, MANY = abstract_mesh("1x1"), abstract_mesh("8x32")
 D, V, BIASES = 7168, 129_280, 58 * 256
 ATTENTION = D * 1536 + 1536 * 128 * 192 + D * 576 + 512 * 128 * 256 + 128 * 128 * D + 1536 + 512
 DENSE, ROUTED = 3 * D * 18_432, D * 256 + 256 + (256 + 1) * 3 * D * 2048
+OF_PASS = 2 * (ATTENTION + 2 * D + ROUTED) + 2 * 256 + 2 * (2 * V * D + D)  # bytes of a layer and of no layer
 WEIGHTS = 61 * (ATTENTION + 2 * D) + 3 * DENSE + 58 * ROUTED + 2 * V * D + D
 
 
@@ -37,8 +38,10 @@ def test_the_671_billion_weights_and_their_moments_are_counted(whole):
     assert 0 < counters < 64  # numbers of updates
     assert whole["RL, update"]["reference"] == whole["RL, rollout"]["reference"] == stored
     assert whole["SFT"]["reference"] == whole["sampling"]["reference"] == whole["sampling"]["optimiser"] == 0
-    # Gradients of a pass in bfloat16, their sum in float32, and that of the head.
-    assert whole["SFT"]["gradients"] == stored + 4 * WEIGHTS + 4 * D * V
+    # The sum of gradients in float32, those of a pass for one layer and for the weights in no layer, and the head's.
+    assert whole["SFT"]["gradients"] == 4 * WEIGHTS + OF_PASS + 4 * D * V
+    half = needs(dataclasses.replace(V3, accumulate="bfloat16"), ONE, 1e15)
+    assert half["SFT"]["gradients"] == stored + OF_PASS + 4 * D * V
     single = dataclasses.replace(V3, prompts=1, group=8, microbatch=8, beta=0.0)
     figures = needs(single, ONE, 1e15)["RL, update"]
     assert figures["gradients"] == stored + 4 * D * V and figures["reference"] == 0
@@ -67,7 +70,7 @@ def test_a_mesh_splits_the_weights_over_all_devices(whole):
     for stage in STAGES:
         for kind in ("weights", "optimiser", "reference"):
             assert figures[stage][kind] == pytest.approx(whole[stage][kind] / 256, rel=2e-3)
-    assert figures["SFT"]["gradients"] == pytest.approx(6 * WEIGHTS / 256 + 4 * D * V / 32, rel=2e-3)
+    assert figures["SFT"]["gradients"] == pytest.approx((4 * WEIGHTS + OF_PASS) / 256 + 4 * D * V / 32, rel=2e-3)
     # Layer by layer, a device has a 32nd of the weights of a layer, of their gradient, and of a matrix in float32.
     layer, matrix = (ATTENTION + ROUTED) / 32, 256 * D * 2048 / 32
     assert figures["SFT"]["gathered"] == pytest.approx(2 * 2 * layer + 4 * matrix + 2 * 2 * V * D / 32, rel=0.02)
@@ -97,6 +100,10 @@ def test_the_estimate_is_at_most_a_tenth_above_the_measured_peak_of_a_gpu(name, 
     assert extra.items() <= settings.items() | extra.items()
     work = Workload(**settings)
     highest = max(sum(kinds.values()) for stage, kinds in needs(work, ONE, 80e9).items() if stage != "SFT")
+    # When these files were measured, the gradient of a pass was in memory as a whole, beside the sum of several.
+    config = work.model_config()
+    others = (config.num_layers - 1) / config.num_layers * param_count(param_specs(config)["layers"])
+    highest += 2 * others * (work.rl.passes > 1)
     assert 1.0 < highest / (figures["peak_gibibytes"] * 2**30) < 1.1
 
 

@@ -99,9 +99,9 @@ def gradient(params, batch, config, microbatches=1):
     """Of the cross-entropy, summed over a batch of 8 rows."""
 
     def part(params, rows):
-        return jax.grad(lambda p: cross_entropy_sums(p, rows, config=config, chunk=64), has_aux=True)(params)
+        return cross_entropy_sums(params, rows, config=config, chunk=64)
 
-    return accumulate(part, cast(params, config), batch, microbatches)[0][0]
+    return accumulate(part, cast(params, config), batch, microbatches, config)[0][0]
 
 
 @pytest.fixture(scope="module")
