@@ -20,16 +20,25 @@ def supports(x: jax.Array) -> bool:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("eps", "interpret"))
+@partial(jax.jit, static_argnames=("eps", "overlap", "interpret"))
 def add_norm_mosaic(
-    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, interpret: Any = None
+    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, overlap: bool = False, interpret: Any = None
 ) -> tuple[jax.Array, jax.Array]:
     """add_norm with the kernel, one program per row; ``interpret`` are parameters of the interpreter on a CPU."""
-    S, D = x.shape
+    (S, D), parts = x.shape, y.shape[0] if y.ndim == 3 else 0
 
     def body(x_ref, y_ref, weight_ref, sum_ref, normed_ref):
         row = lax.axis_index("row")
-        total = (x_ref[row] + y_ref[row]).astype(x.dtype)
+        if overlap and interpret is None:
+            mosaic.griddepcontrol_launch_dependents()
+            mosaic.griddepcontrol_wait()
+        if parts:
+            added = y_ref[0, row]
+            for part in range(1, parts):
+                added += y_ref[part, row]
+            total = (x_ref[row].astype(jnp.float32) + added).astype(x.dtype)
+        else:
+            total = (x_ref[row] + y_ref[row]).astype(x.dtype)
         sum_ref[row] = total
         wide = total.astype(jnp.float32)
         scale = lax.rsqrt((wide * wide).sum() / D + eps)

@@ -1,0 +1,170 @@
+"""The kernels of products with few rows for Hopper GPUs, in Pallas Mosaic GPU.
+
+A product with few rows takes as long as its matrix takes to be read. A program is one warpgroup. It multiplies all rows
+by a part of the matrix, whose blocks are copied into shared memory several steps ahead of the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from r1jax.kernels.platform import mosaic, multiprocessors
+
+MAX_ROWS = 128
+ALIGNMENT = 8  # rows of a tile of shared memory
+TENSOR_ROWS = 64  # rows of a product of tensor cores; those after the last row are not used
+DEPTH = 64  # terms of the sum per step
+COLUMNS = (64, 32, 16)  # of a program, the first of these that gives each multiprocessor a program
+STAGE_BYTES = 96 * 1024  # shared memory of a program for operands: two programs per multiprocessor
+MAX_STAGES = 12
+SPLIT_STEPS = 2  # minimum steps of a program that has a part of the terms
+# With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
+# the matrix. It reads the rows after the kernel before it has ended.
+OVERLAP = True
+
+
+def supports(rows: int, *widths: int) -> bool:
+    """True if the kernels support this number of rows, and products whose matrices have these numbers of rows and columns."""
+    return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % DEPTH == 0 for width in widths)
+
+
+def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
+    """x [S, K] times w [K, N], with sums in float32: [S, N] in the type of x."""
+    columns = columns_of(w.shape[1])
+    return _call(x, w, kind="product", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+
+
+def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
+    """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x."""
+    columns = columns_of(w.shape[1] // 2)
+    return _call(x, w, kind="gated", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+
+
+def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
+    """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N]; each part has a share of the K terms."""
+    steps, programs = x.shape[1] // DEPTH, w.shape[1] // COLUMNS[0]
+    splits = max(1, min(pl.cdiv(multiprocessors(), programs), steps // SPLIT_STEPS))
+    return _call(x, w, kind="parts", columns=COLUMNS[0], splits=splits, overlap=OVERLAP, interpret=interpret)
+
+
+def columns_of(width: int) -> int:
+    """Columns of a program for a result of this width."""
+    return next((c for c in COLUMNS if width // c >= multiprocessors()), COLUMNS[-1])
+
+
+# Under jit, so that the kernel is traced, lowered and compiled once for all layers.
+@partial(jax.jit, static_argnames=("kind", "columns", "splits", "overlap", "interpret"))
+def _call(
+    x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, overlap: bool, interpret: Any
+) -> jax.Array:
+    (S, K), operands = x.shape, 2 if kind == "gated" else 1
+    width = w.shape[1] // operands
+    rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
+    stage_bytes = 2 * DEPTH * (rows + operands * columns)
+    stages = min(MAX_STAGES, STAGE_BYTES // stage_bytes, pl.cdiv(K // DEPTH, splits))
+    dtype = jnp.float32 if kind == "parts" else x.dtype
+    out = jax.ShapeDtypeStruct((splits, S, width), dtype)
+    scratch = {
+        "blocks": mosaic.SMEM((stages, operands, DEPTH, columns), w.dtype, transforms=_layout(columns, w.dtype)),
+        # Both operands of a product of tensor cores have the same swizzle.
+        "tiles": mosaic.SMEM((stages, rows, DEPTH), x.dtype, transforms=_layout(columns, x.dtype)),
+        "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
+        "arrived": (
+            mosaic.Barrier(num_arrivals=operands, num_barriers=stages),
+            mosaic.Barrier(num_barriers=stages),
+        ),
+    }
+    body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None)
+    run = mosaic.kernel(
+        body,
+        out_type=out,
+        scratch_types=scratch,
+        grid=(width // columns, splits),
+        grid_names=("column", "part"),
+        compiler_params=mosaic.CompilerParams(approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup),
+        kernel_name=f"few_rows_{kind}",
+        interpret=interpret,
+    )
+    found = run(x, w)
+    return found if kind == "parts" else found[0]
+
+
+def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
+    """The layout in shared memory of blocks with this number of columns."""
+    size = jnp.dtype(dtype).itemsize
+    swizzle = mosaic.find_swizzle(columns * size * 8)
+    return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
+
+
+def _kernel(
+    x_ref: Any,
+    w_ref: Any,
+    out_ref: Any,
+    *,
+    blocks: Any,
+    tiles: Any,
+    result: Any,
+    arrived: Any,
+    kind: str,
+    splits: int,
+    overlap: bool,
+) -> None:
+    column, part = lax.axis_index("column"), lax.axis_index("part")
+    stages, operands, _, columns = blocks.shape
+    (S, K), (_, _, width) = x_ref.shape, out_ref.shape
+    steps = jnp.int32(K // DEPTH)
+    first = lax.div(part * steps, jnp.int32(splits))
+    mine = lax.div((part + 1) * steps, jnp.int32(splits)) - first
+    rows = pl.ds(0, S)
+
+    def terms(step: jax.Array) -> Any:
+        return pl.ds((first + step) * DEPTH, DEPTH)
+
+    def fetch_blocks(step: jax.Array, stage: jax.Array) -> None:
+        for i in range(operands):
+            there = terms(step), pl.ds(i * width + column * columns, columns)
+            mosaic.copy_gmem_to_smem(w_ref.at[there], blocks.at[stage, i], arrived[0].at[stage])
+
+    def fetch_tile(step: jax.Array, stage: jax.Array) -> None:
+        mosaic.copy_gmem_to_smem(x_ref.at[:, terms(step)], tiles.at[stage, rows], arrived[1].at[stage])
+
+    def begin(fetch: Callable[[jax.Array, jax.Array], None]) -> None:
+        for stage in range(stages):
+            pl.when(stage < mine)(partial(fetch, jnp.int32(stage), jnp.int32(stage)))
+
+    begin(fetch_blocks)
+    if overlap:
+        mosaic.griddepcontrol_launch_dependents()
+        mosaic.griddepcontrol_wait()
+    begin(fetch_tile)
+
+    def multiply(*sums: Any) -> None:
+        def each(step: jax.Array, _: None) -> None:
+            stage = lax.rem(step, jnp.int32(stages))
+            for barrier in arrived:
+                mosaic.barrier_wait(barrier.at[stage])
+            for i, total in enumerate(sums):
+                mosaic.wgmma(total, tiles.at[stage], blocks.at[stage, i])
+            mosaic.wgmma_wait(0)
+
+            @pl.when(step + stages < mine)
+            def _():
+                fetch_blocks(step + stages, stage)
+                fetch_tile(step + stages, stage)
+
+        lax.fori_loop(0, mine, each, None)
+        values = [total[...] for total in sums]
+        found = values[0] / (1 + jnp.exp(-values[0])) * values[1] if kind == "gated" else values[0]
+        result[...] = found.astype(result.dtype)
+
+    pl.run_scoped(multiply, *[mosaic.ACC((tiles.shape[1], columns), jnp.float32)] * operands)
+    mosaic.commit_smem()
+    mosaic.copy_smem_to_gmem(result.at[rows], out_ref.at[part, :, pl.ds(column * columns, columns)])
+    mosaic.wait_smem_to_gmem(0)
