@@ -20,19 +20,20 @@ from r1jax.kernels.platform import mosaic, multiprocessors
 MAX_ROWS = 128
 ALIGNMENT = 8  # rows of a tile of shared memory
 TENSOR_ROWS = 64  # rows of a product of tensor cores; those after the last row are not used
-DEPTH = 64  # terms of the sum per step
+WIDTH = 64  # numbers of a row and of a column of a matrix must be a multiple
+DEPTHS = (128, 64)  # terms of the sum per step, the first of these that divides their number and is not too large
+TILE = 64 * 128  # maximum numbers of the rows in a step
 COLUMNS = (64, 32, 16)  # of a program, the first of these that gives each multiprocessor a program
-STAGE_BYTES = 96 * 1024  # shared memory of a program for operands: two programs per multiprocessor
-MAX_STAGES = 12
-SPLIT_STEPS = 2  # minimum steps of a program that has a part of the terms
+PROGRAM_BYTES = 112 * 1024  # shared memory of a program: two programs per multiprocessor
+MAX_STAGES = 12  # steps whose operands are in shared memory at the same time
 # With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
 # the matrix. It reads the rows after the kernel before it has ended.
 OVERLAP = True
 
 
 def supports(rows: int, *widths: int) -> bool:
-    """True if the kernels support this number of rows, and products whose matrices have these numbers of rows and columns."""
-    return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % DEPTH == 0 for width in widths)
+    """True if the kernels support products of this number of rows with matrices of these widths."""
+    return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % WIDTH == 0 for width in widths)
 
 
 def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
@@ -49,8 +50,7 @@ def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Arra
 
 def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N]; each part has a share of the K terms."""
-    steps, programs = x.shape[1] // DEPTH, w.shape[1] // COLUMNS[0]
-    splits = max(1, min(pl.cdiv(multiprocessors(), programs), steps // SPLIT_STEPS))
+    splits = min(pl.cdiv(multiprocessors(), w.shape[1] // COLUMNS[0]), x.shape[1] // DEPTHS[0])
     return _call(x, w, kind="parts", columns=COLUMNS[0], splits=splits, overlap=OVERLAP, interpret=interpret)
 
 
@@ -67,19 +67,17 @@ def _call(
     (S, K), operands = x.shape, 2 if kind == "gated" else 1
     width = w.shape[1] // operands
     rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
-    stage_bytes = 2 * DEPTH * (rows + operands * columns)
-    stages = min(MAX_STAGES, STAGE_BYTES // stage_bytes, pl.cdiv(K // DEPTH, splits))
-    dtype = jnp.float32 if kind == "parts" else x.dtype
+    depth = next(d for d in DEPTHS if K % d == 0 and rows * d <= TILE)
+    dtype = jnp.dtype(jnp.float32 if kind == "parts" else x.dtype)
+    free, stage_bytes = PROGRAM_BYTES - rows * columns * dtype.itemsize, 2 * depth * (rows + operands * columns)
+    stages = min(MAX_STAGES, free // stage_bytes, pl.cdiv(K // depth, splits))
     out = jax.ShapeDtypeStruct((splits, S, width), dtype)
     scratch = {
-        "blocks": mosaic.SMEM((stages, operands, DEPTH, columns), w.dtype, transforms=_layout(columns, w.dtype)),
+        "blocks": mosaic.SMEM((stages, operands, depth, columns), w.dtype, transforms=_layout(columns, w.dtype)),
         # Both operands of a product of tensor cores have the same swizzle.
-        "tiles": mosaic.SMEM((stages, rows, DEPTH), x.dtype, transforms=_layout(columns, x.dtype)),
+        "tiles": mosaic.SMEM((stages, rows, depth), x.dtype, transforms=_layout(columns, x.dtype)),
         "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
-        "arrived": (
-            mosaic.Barrier(num_arrivals=operands, num_barriers=stages),
-            mosaic.Barrier(num_barriers=stages),
-        ),
+        "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
     }
     body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None)
     run = mosaic.kernel(
@@ -117,15 +115,15 @@ def _kernel(
     overlap: bool,
 ) -> None:
     column, part = lax.axis_index("column"), lax.axis_index("part")
-    stages, operands, _, columns = blocks.shape
+    stages, operands, depth, columns = blocks.shape
     (S, K), (_, _, width) = x_ref.shape, out_ref.shape
-    steps = jnp.int32(K // DEPTH)
+    steps = jnp.int32(K // depth)
     first = lax.div(part * steps, jnp.int32(splits))
     mine = lax.div((part + 1) * steps, jnp.int32(splits)) - first
     rows = pl.ds(0, S)
 
     def terms(step: jax.Array) -> Any:
-        return pl.ds((first + step) * DEPTH, DEPTH)
+        return pl.ds((first + step) * depth, depth)
 
     def fetch_blocks(step: jax.Array, stage: jax.Array) -> None:
         for i in range(operands):
@@ -152,12 +150,14 @@ def _kernel(
                 mosaic.barrier_wait(barrier.at[stage])
             for i, total in enumerate(sums):
                 mosaic.wgmma(total, tiles.at[stage], blocks.at[stage, i])
-            mosaic.wgmma_wait(0)
+            mosaic.wgmma_wait(operands)  # the products of the step before have ended
+            following = step - 1 + stages
 
-            @pl.when(step + stages < mine)
+            @pl.when((step > 0) & (following < mine))
             def _():
-                fetch_blocks(step + stages, stage)
-                fetch_tile(step + stages, stage)
+                free = lax.rem(following, jnp.int32(stages))
+                fetch_blocks(following, free)
+                fetch_tile(following, free)
 
         lax.fori_loop(0, mine, each, None)
         values = [total[...] for total in sums]

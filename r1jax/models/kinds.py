@@ -67,6 +67,6 @@ class FeedForward:
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[[jax.Array, Params, ModelConfig], tuple[jax.Array, Any]]
-    """(h [S, D], decoding weights, config) -> y, as of attention, and the routing of the tokens; None without experts."""
+    """(h [S, D], decoding weights, config) -> y as above, and the routing of the tokens; None without experts."""
     routed: bool = False
     """True if the tokens have a routing."""
