@@ -1,5 +1,6 @@
 """Products with few rows: their kernels interpreted on a CPU and lowered for a GPU, and when they are used."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -7,9 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.kernels import few_rows_mosaic
+from r1jax.kernels import few_rows, few_rows_mosaic
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.add_norm_mosaic import add_norm_mosaic
+from r1jax.kernels.decode_attention import Context
+from r1jax.models import attention, mlp
+from r1jax.models.cache import init_ring, prefill
+from r1jax.models.config import ModelConfig
+from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.sharding import make_mesh
 
 interpreted = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernels need jax 0.11")
 
@@ -76,3 +83,45 @@ def test_a_layer_lowers_for_hopper(S, D, F, Q):
     module = lower(jax.jit(layer))(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes)).mlir_module()
     # The two sums share a kernel if they have equally many parts.
     assert module.count("custom_call @mosaic_gpu_v2") in (5, 6)
+
+
+def test_decoding_with_parts_equals_decoding_without(tiny_config, tiny_params, monkeypatch):
+    """A step whose products are those of the kernels, in plain JAX."""
+    prefix = prefill(tiny_params, jnp.arange(6).reshape(1, 6) % 97, tiny_config, 1)
+    context = Context(jnp.zeros(8, jnp.int32), jnp.full(8, 6), jnp.zeros(8, jnp.int32))
+    ring = init_ring(8, 4, tiny_config)
+
+    def decode():
+        def run(params, tokens, prefix, ring, context):
+            layers = decoding_layers(params, tiny_config)
+            return decode_step(params, layers, tokens, prefix, ring, context, jnp.int32(0), tiny_config)[0]
+
+        return jax.jit(run)(tiny_params, jnp.arange(8), prefix, ring, context)
+
+    def parts(x, w):
+        half = len(w) // 2
+        return jnp.stack([x[:, :half] @ w[:half], x[:, half:] @ w[half:]])
+
+    def gated(x, w):
+        return mlp.gated(*jnp.split(x @ w, 2, axis=1))
+
+    expected, used = decode(), []
+    monkeypatch.setattr(few_rows, "fits", lambda rows, config: not used.append(rows))
+    for module in (attention, mlp):
+        monkeypatch.setattr(module, "product_parts", parts)
+    monkeypatch.setattr(attention, "product", jnp.matmul)
+    monkeypatch.setattr(mlp, "gated_product", gated)
+    np.testing.assert_allclose(decode(), expected, atol=1e-5)
+    assert used == [8] * 4  # attention and feed-forward block of two layers
+
+
+def test_when_the_kernels_are_used(monkeypatch):
+    config = ModelConfig(hidden_size=192, intermediate_size=256, head_dim=64, dtype="bfloat16", kernels="mosaic")
+    assert not few_rows.fits(32, config)  # no GPU
+    monkeypatch.setattr(few_rows, "kernels_of", lambda config: config.kernels)
+    assert few_rows.fits(32, config) and few_rows.fits(128, config)
+    assert not few_rows.fits(136, config) and not few_rows.fits(20, config)
+    for change in ({"kernels": "triton"}, {"mlp_bias": True}, {"output_bias": True}, {"hidden_size": 200}):
+        assert not few_rows.fits(32, dataclasses.replace(config, **change))
+    with jax.set_mesh(make_mesh("1x2")):
+        assert not few_rows.fits(32, config)
