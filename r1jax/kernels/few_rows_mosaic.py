@@ -23,8 +23,9 @@ TENSOR_ROWS = 64  # rows of a product of tensor cores; those after the last row 
 WIDTH = 64  # numbers of a row and of a column of a matrix must be a multiple
 DEPTHS = (128, 64)  # terms of the sum per step, the first of these that divides their number and is not too large
 TILE = 64 * 128  # maximum numbers of the rows in a step
-COLUMNS = (64, 32, 16)  # of a program, the first of these that gives each multiprocessor a program
-PROGRAM_BYTES = 112 * 1024  # shared memory of a program: two programs per multiprocessor
+COLUMNS = (64, 32)  # of a program, the first of these that gives each multiprocessor a program
+# Shared memory of a program: two programs per multiprocessor, or one if there are fewer than multiprocessors.
+PROGRAM_BYTES = (112 * 1024, 224 * 1024)
 MAX_STAGES = 12  # steps whose operands are in shared memory at the same time
 # With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
 # the matrix. It reads the rows after the kernel before it has ended.
@@ -69,7 +70,9 @@ def _call(
     rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
     depth = next(d for d in DEPTHS if K % d == 0 and rows * d <= TILE)
     dtype = jnp.dtype(jnp.float32 if kind == "parts" else x.dtype)
-    free, stage_bytes = PROGRAM_BYTES - rows * columns * dtype.itemsize, 2 * depth * (rows + operands * columns)
+    grid = width // columns, splits
+    budget = PROGRAM_BYTES[grid[0] * grid[1] <= multiprocessors()]
+    free, stage_bytes = budget - rows * columns * dtype.itemsize, 2 * depth * (rows + operands * columns)
     stages = min(MAX_STAGES, free // stage_bytes, pl.cdiv(K // depth, splits))
     out = jax.ShapeDtypeStruct((splits, S, width), dtype)
     scratch = {
@@ -84,7 +87,7 @@ def _call(
         body,
         out_type=out,
         scratch_types=scratch,
-        grid=(width // columns, splits),
+        grid=grid,
         grid_names=("column", "part"),
         compiler_params=mosaic.CompilerParams(approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup),
         kernel_name=f"few_rows_{kind}",

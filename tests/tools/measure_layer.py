@@ -7,9 +7,10 @@ processes of a round compile at the same time and then measure one after another
 a row with its error. A time of a kernel is the mean of calls with the matrices of 24 layers, which exceed the cache of
 the GPU; its result is compared with float32. A time of a step is that of a rollout divided by its tokens per sequence.
 
-Forms of a step: ``triton`` and ``mosaic`` without the kernels of few rows, ``few`` with them, ``apart`` with them but
-without overlap of kernels, ``mlp`` with those of the feed-forward block alone, ``attention`` with the others alone.
-Rollouts in the forms ``few`` and ``apart`` have the same ``tokens`` (a checksum).
+Forms of a step: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic
+dependent launch of XLA's kernels; ``few`` with the kernels of few rows; ``apart`` as ``few``, without overlap of
+kernels; ``eager`` as ``few``, without CUDA graphs; ``mlp`` with those of the feed-forward block alone; ``attention``
+with the others alone. The forms ``few``, ``apart`` and ``eager`` draw the same tokens, which a checksum shows.
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ LOOPS = 20  # iterations over all layers
 TOKENS = 512  # per sequence of a rollout
 REPEATS = 3
 PATIENCE = 12  # seconds for the measurement of a part
+FLAGS = {
+    "eager": "--xla_gpu_enable_command_buffer=",
+    "pdl": "--xla_gpu_enable_pdl=true --xla_gpu_enable_pdl_launch=true",
+}
 KERNELS = ("gated", "down", "qkv", "output", "sum")
 # Parts of a round, the most important ones first: kernel and form, or model, form and slots.
 ROUNDS = (
     (
-        *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "apart")],
+        *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "eager", "apart")],
         *[("kernel", name, "few") for name in KERNELS],
         *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
         ("kernel", "gated", "plain"),
@@ -62,7 +67,7 @@ ROUNDS = (
     ),
     (
         *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
-        *[("step", "0.5b", form, "32") for form in ("mlp", "attention")],
+        *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl")],
         *[("kernel", name, "apart") for name in KERNELS],
     ),
     (
@@ -193,7 +198,7 @@ def _sum(form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
 
 def of_step(model: str, form: str, slots: int) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
     """A row, and what measures it; the program is compiled and has run once."""
-    kernels: Any = "triton" if form == "triton" else "mosaic"
+    kernels: Any = "triton" if form in ("triton", "pdl") else "mosaic"
     config = dataclasses.replace(SHAPES[MODELS[model]], dtype="bfloat16", kernels=kernels)
     params = jax.jit(lambda key: init_params(param_specs(config), key, jnp.bfloat16))(jax.random.key(0))
     prompts = np.random.default_rng(0).integers(0, config.vocab_size, (max(1, slots // 16), 128)).tolist()
@@ -222,7 +227,7 @@ def choose_form(form: str) -> None:
 
     if form == "apart":
         few_rows_mosaic.OVERLAP = False
-    if form in ("triton", "mosaic"):
+    if form == "mosaic":
         few_rows.fits = none
     if form == "mlp":
         attention.few_rows = SimpleNamespace(fits=none)
@@ -255,12 +260,13 @@ class Process:
     def __init__(self, part: tuple[str, ...]) -> None:
         self.part = " ".join(part)
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        flags = " ".join([os.environ.get("XLA_FLAGS", ""), *(FLAGS[form] for form in part if form in FLAGS)])
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--part", *part],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+            env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_FLAGS": flags},
         )
         threading.Thread(target=self._read, daemon=True).start()
 
