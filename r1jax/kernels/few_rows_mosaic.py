@@ -21,12 +21,11 @@ MAX_ROWS = 128
 ALIGNMENT = 8  # rows of a tile of shared memory
 TENSOR_ROWS = 64  # rows of a product of tensor cores; those after the last row are not used
 WIDTH = 64  # numbers of a row and of a column of a matrix must be a multiple
-DEPTHS = (128, 64)  # terms of the sum per step, the first of these that divides their number and is not too large
-TILE = 64 * 128  # maximum numbers of the rows in a step
+DEPTHS = (128, 64)  # terms of the sum per step, the first of these that divides their number and leaves MIN_STAGES
 COLUMNS = (64, 32)  # of a program, the first of these that gives each multiprocessor a program
 # Shared memory of a program: two programs per multiprocessor, or one if there are fewer than multiprocessors.
 PROGRAM_BYTES = (112 * 1024, 224 * 1024)
-MAX_STAGES = 12  # steps whose operands are in shared memory at the same time
+MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at the same time
 # With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
 # the matrix. It reads the rows after the kernel before it has ended.
 OVERLAP = True
@@ -68,12 +67,12 @@ def _call(
     (S, K), operands = x.shape, 2 if kind == "gated" else 1
     width = w.shape[1] // operands
     rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
-    depth = next(d for d in DEPTHS if K % d == 0 and rows * d <= TILE)
     dtype = jnp.dtype(jnp.float32 if kind == "parts" else x.dtype)
     grid = width // columns, splits
     budget = PROGRAM_BYTES[grid[0] * grid[1] <= multiprocessors()]
-    free, stage_bytes = budget - rows * columns * dtype.itemsize, 2 * depth * (rows + operands * columns)
-    stages = min(MAX_STAGES, free // stage_bytes, pl.cdiv(K // depth, splits))
+    free, step_bytes = budget - rows * columns * dtype.itemsize, 2 * (rows + operands * columns)
+    depth = next(d for d in DEPTHS if K % d == 0 and (free // (d * step_bytes) >= MIN_STAGES or d == DEPTHS[-1]))
+    stages = min(MAX_STAGES, free // (depth * step_bytes), pl.cdiv(K // depth, splits))
     out = jax.ShapeDtypeStruct((splits, S, width), dtype)
     scratch = {
         "blocks": mosaic.SMEM((stages, operands, depth, columns), w.dtype, transforms=_layout(columns, w.dtype)),

@@ -7,10 +7,11 @@ processes of a round compile at the same time and then measure one after another
 a row with its error. A time of a kernel is the mean of calls with the matrices of 24 layers, which exceed the cache of
 the GPU; its result is compared with float32. A time of a step is that of a rollout divided by its tokens per sequence.
 
-Forms of a step: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic
-dependent launch of XLA's kernels; ``few`` with the kernels of few rows; ``apart`` as ``few``, without overlap of
-kernels; ``eager`` as ``few``, without CUDA graphs; ``mlp`` with those of the feed-forward block alone; ``attention``
-with the others alone. The forms ``few``, ``apart`` and ``eager`` draw the same tokens, which a checksum shows.
+Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
+launch of XLA's kernels; ``few`` with the kernels of few rows; ``apart`` as ``few``, without overlap of kernels;
+``eager`` as ``few``, without CUDA graphs; ``wide`` as ``few``, with 64 columns in each program; ``mlp`` with the kernels
+of the feed-forward block alone; ``attention`` with the others alone. A checksum shows that ``few``, ``apart`` and
+``eager`` draw the same tokens.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ ROUNDS = (
         *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "eager", "apart")],
         *[("kernel", name, "few") for name in KERNELS],
         *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
-        ("kernel", "gated", "plain"),
-        ("kernel", "down", "plain"),
+        *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
     ),
     (
         *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
-        *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl")],
+        *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl", "wide")],
         *[("kernel", name, "apart") for name in KERNELS],
+        ("kernel", "qkv", "wide"),
     ),
     (
         *[("step", model, "triton", slots) for slots in ("64", "8") for model in MODELS],
@@ -227,6 +228,8 @@ def choose_form(form: str) -> None:
 
     if form == "apart":
         few_rows_mosaic.OVERLAP = False
+    if form == "wide":
+        few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
         few_rows.fits = none
     if form == "mlp":
