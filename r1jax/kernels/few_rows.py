@@ -1,8 +1,8 @@
 """Products of a decoding step with few rows, which take as long as their matrices take to be read.
 
-A layer then has five kernels besides the sums of its residual stream: the product of q/k/v, attention, the output
-product, gate and up with SwiGLU, and the down product. The output and down products have too few columns for all
-multiprocessors, so their terms are split into parts, which the residual sum adds in a fixed order.
+The products of a layer are then four kernels: q/k/v, output, gate and up with SwiGLU, and down. Output and down have
+too few columns for all multiprocessors, so their terms are split into parts, which the residual sum adds in a fixed
+order.
 """
 
 from __future__ import annotations

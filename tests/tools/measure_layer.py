@@ -9,8 +9,8 @@ the GPU; its result is compared with float32. A time of a step is that of a roll
 
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
 launch of XLA's kernels; ``few`` with the kernels of few rows; ``apart`` as ``few``, without overlap of kernels;
-``eager`` as ``few``, without CUDA graphs; ``wide`` as ``few``, with 64 columns in each program; ``mlp`` with the kernels
-of the feed-forward block alone; ``attention`` with the others alone. A checksum shows that ``few``, ``apart`` and
+``eager`` as ``few``, without CUDA graphs; ``wide`` as ``few``, with 64 columns in each program; ``mlp`` with those of
+the feed-forward block alone; ``attention`` with the others alone. A checksum shows that ``few``, ``apart`` and
 ``eager`` draw the same tokens.
 """
 
