@@ -13,6 +13,7 @@ from r1jax.kernels import few_rows_mosaic
 from r1jax.kernels.decode_attention import kernels_of
 from r1jax.kernels.platform import on_one_device
 from r1jax.models.config import ModelConfig
+from r1jax.sharding import Params
 
 
 def fits(rows: int, config: ModelConfig) -> bool:
@@ -24,6 +25,15 @@ def fits(rows: int, config: ModelConfig) -> bool:
         return False
     heads = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
     return few_rows_mosaic.supports(rows, config.hidden_size, config.intermediate_size, *heads)
+
+
+def read_next(layers: tuple[Params, ...], rows: int, config: ModelConfig) -> list[tuple[jax.Array | None, ...]]:
+    """For each of ``decoding_layers``, the matrices that the kernels read after its first and second residual sum."""
+    if not fits(rows, config):
+        return [(None, None)] * len(layers)
+    gates = [layer["mlp"].get("gate_up") for layer in layers]  # None in layers with experts
+    projections = [layer["attention"]["qkv"] for layer in layers[1:]]
+    return list(zip(gates, [*projections, None], strict=True))
 
 
 def whole(y: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

@@ -29,6 +29,10 @@ MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at t
 # With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
 # the matrix. It reads the rows after the kernel before it has ended.
 OVERLAP = True
+# A kernel asks for the first bytes of the matrix that is read next in the L2 cache, which has 50 MB. They are then read
+# while the next kernel starts, also where kernels do not overlap.
+AHEAD_BYTES = 12 * 2**20
+AHEAD_ROWS, AHEAD_COLUMNS = 64, (256, 128, 64)  # of a block of that matrix
 
 
 def supports(rows: int, *widths: int) -> bool:
@@ -36,22 +40,50 @@ def supports(rows: int, *widths: int) -> bool:
     return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % WIDTH == 0 for width in widths)
 
 
-def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
-    """x [S, K] times w [K, N], with sums in float32: [S, N] in the type of x."""
+def product(x: jax.Array, w: jax.Array, following: jax.Array | None = None, interpret: Any = None) -> jax.Array:
+    """x [S, K] times w [K, N], with sums in float32: [S, N] in the type of x.
+
+    Args:
+      x: the rows.
+      w: the matrix.
+      following: the matrix that is read next, whose first bytes are copied into the L2 cache.
+      interpret: parameters of the interpreter on a CPU; None compiles the kernel.
+    """
     columns = columns_of(w.shape[1])
-    return _call(x, w, kind="product", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+    return _call(x, w, following, kind="product", columns=columns, splits=1, **options(), interpret=interpret)
 
 
-def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
-    """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x."""
+def gated_product(x: jax.Array, w: jax.Array, following: jax.Array | None = None, interpret: Any = None) -> jax.Array:
+    """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x; as product."""
     columns = columns_of(w.shape[1] // 2)
-    return _call(x, w, kind="gated", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+    return _call(x, w, following, kind="gated", columns=columns, splits=1, **options(), interpret=interpret)
 
 
 def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N]; each part has a share of the K terms."""
-    splits = min(pl.cdiv(multiprocessors(), w.shape[1] // COLUMNS[0]), x.shape[1] // DEPTHS[0])
-    return _call(x, w, kind="parts", columns=COLUMNS[0], splits=splits, overlap=OVERLAP, interpret=interpret)
+    columns = COLUMNS[0]
+    splits = min(pl.cdiv(multiprocessors(), w.shape[1] // columns), x.shape[1] // DEPTHS[0])
+    return _call(x, w, None, kind="parts", columns=columns, splits=splits, **options(), interpret=interpret)
+
+
+def options() -> dict[str, Any]:
+    """How kernels of successive products work together."""
+    return {"overlap": OVERLAP, "ahead_bytes": AHEAD_BYTES}
+
+
+def ask_ahead(ref: Any, size: int, program: jax.Array, programs: int) -> None:
+    """Asks for the first ``size`` bytes of a matrix in the L2 cache, of which each program has a share."""
+    rows, columns = ref.shape
+    width = next(w for w in AHEAD_COLUMNS if columns % w == 0)
+    across = columns // width
+    blocks = min(rows // AHEAD_ROWS, size // (AHEAD_ROWS * columns * ref.dtype.itemsize)) * across
+
+    def ask(i: jax.Array, _: None) -> None:
+        block = program + i * programs
+        row, column = lax.div(block, jnp.int32(across)), lax.rem(block, jnp.int32(across))
+        mosaic.async_prefetch(ref.at[pl.ds(row * AHEAD_ROWS, AHEAD_ROWS), pl.ds(column * width, width)])
+
+    lax.fori_loop(0, lax.div(blocks - program + (programs - 1), jnp.int32(programs)), ask, None)
 
 
 def columns_of(width: int) -> int:
@@ -60,9 +92,18 @@ def columns_of(width: int) -> int:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("kind", "columns", "splits", "overlap", "interpret"))
+@partial(jax.jit, static_argnames=("kind", "columns", "splits", "overlap", "ahead_bytes", "interpret"))
 def _call(
-    x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, overlap: bool, interpret: Any
+    x: jax.Array,
+    w: jax.Array,
+    following: jax.Array | None,
+    *,
+    kind: str,
+    columns: int,
+    splits: int,
+    overlap: bool,
+    ahead_bytes: int,
+    interpret: Any,
 ) -> jax.Array:
     (S, K), operands = x.shape, 2 if kind == "gated" else 1
     width = w.shape[1] // operands
@@ -81,7 +122,7 @@ def _call(
         "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
         "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
     }
-    body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None)
+    body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None, ahead_bytes=ahead_bytes)
     run = mosaic.kernel(
         body,
         out_type=out,
@@ -92,7 +133,7 @@ def _call(
         kernel_name=f"few_rows_{kind}",
         interpret=interpret,
     )
-    found = run(x, w)
+    found = run(x, w, *(() if following is None else (following,)))
     return found if kind == "parts" else found[0]
 
 
@@ -106,8 +147,7 @@ def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
 def _kernel(
     x_ref: Any,
     w_ref: Any,
-    out_ref: Any,
-    *,
+    *others: Any,
     blocks: Any,
     tiles: Any,
     result: Any,
@@ -115,7 +155,9 @@ def _kernel(
     kind: str,
     splits: int,
     overlap: bool,
+    ahead_bytes: int,
 ) -> None:
+    *following, out_ref = others
     column, part = lax.axis_index("column"), lax.axis_index("part")
     stages, operands, depth, columns = blocks.shape
     (S, K), (_, _, width) = x_ref.shape, out_ref.shape
@@ -162,6 +204,8 @@ def _kernel(
                 fetch_tile(following, free)
 
         lax.fori_loop(0, mine, each, None)
+        for ref in following:
+            ask_ahead(ref, ahead_bytes, column * splits + part, width // columns * splits)
         values = [total[...] for total in sums]
         found = values[0] / (1 + jnp.exp(-values[0])) * values[1] if kind == "gated" else values[0]
         result[...] = found.astype(result.dtype)

@@ -66,7 +66,7 @@ def _model_shards(config: ModelConfig) -> int:
 
 def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
     if few_rows.fits(len(h), config):
-        return product_parts(gated_product(h, weights["gate_up"]), weights["down"]), None
+        return product_parts(gated_product(h, weights["gate_up"], weights["down"]), weights["down"]), None
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]

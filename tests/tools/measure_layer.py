@@ -8,10 +8,10 @@ a row with its error. A time of a kernel is the mean of calls with the matrices 
 the GPU; its result is compared with float32. A time of a step is that of a rollout divided by its tokens per sequence.
 
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
-launch of XLA's kernels; ``few`` with the kernels of few rows; ``apart`` as ``few``, without overlap of kernels;
-``eager`` as ``few``, without CUDA graphs; ``wide`` as ``few``, with 64 columns in each program; ``mlp`` with those of
-the feed-forward block alone; ``attention`` with the others alone. A checksum shows that ``few``, ``apart`` and
-``eager`` draw the same tokens.
+launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``apart`` without overlap
+of kernels, ``cold`` without reads of the next matrix, ``eager`` without CUDA graphs, ``wide`` with 64 columns in each
+program, ``mlp`` with the kernels of the feed-forward block alone, ``attention`` with the others alone. A checksum shows
+that ``few``, ``apart``, ``cold`` and ``eager`` draw the same tokens.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ KERNELS = ("gated", "down", "qkv", "output", "sum")
 # Parts of a round, the most important ones first: kernel and form, or model, form and slots.
 ROUNDS = (
     (
-        *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "eager", "apart")],
+        *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "eager", "cold", "apart")],
         *[("kernel", name, "few") for name in KERNELS],
         *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
         *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
@@ -179,7 +179,7 @@ def _sum(form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
 
     def run(x: jax.Array, y: jax.Array, weight: jax.Array) -> Any:
         def step(_: jax.Array, x: jax.Array) -> jax.Array:
-            for _ in range(LAYERS):
+            for _layer in range(LAYERS):
                 x = norm(x, y, weight, kernels=kernels)[1]
             return x
 
@@ -228,6 +228,8 @@ def choose_form(form: str) -> None:
 
     if form == "apart":
         few_rows_mosaic.OVERLAP = False
+    if form == "cold":
+        few_rows_mosaic.AHEAD_BYTES = 0
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
