@@ -9,20 +9,25 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels import add_norm_mosaic
+from r1jax.kernels import add_norm_mosaic, few_rows_mosaic
+from r1jax.kernels.few_rows import whole
 from r1jax.kernels.platform import Kernels, triton
 from r1jax.models.norm import rms_norm
 
 
 def add_norm(
-    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernels: Kernels
+    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernels: Kernels, following: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """x + y and its rms_norm, for x, y [S, D]; in plain JAX if the kernels do not support x."""
+    """x + y and its rms_norm, for x [S, D] and y [S, D] or its parts [P, S, D] float32.
+
+    Plain JAX is used if the kernels do not support x. following: as in few_rows_mosaic.product.
+    """
     if kernels == "triton":
         return add_norm_kernel(x, y, weight, eps)
     if kernels == "mosaic" and add_norm_mosaic.supports(x):
-        return add_norm_mosaic.add_norm_mosaic(x, y, weight, eps)
-    x = x + y
+        options = few_rows_mosaic.options() if y.ndim == 3 else {}
+        return add_norm_mosaic.add_norm_mosaic(x, y, weight, eps, following, **options)
+    x = x + whole(y, x.dtype)
     return x, rms_norm(x, weight, eps)
 
 

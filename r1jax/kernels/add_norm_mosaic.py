@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from r1jax.kernels.few_rows_mosaic import ask_ahead
 from r1jax.kernels.platform import mosaic
 
 WIDTH = 128  # numbers of a row must be a multiple: one for each thread of a warpgroup
@@ -20,16 +21,38 @@ def supports(x: jax.Array) -> bool:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("eps", "interpret"))
+@partial(jax.jit, static_argnames=("eps", "overlap", "ahead_bytes", "interpret"))
 def add_norm_mosaic(
-    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, interpret: Any = None
+    x: jax.Array,
+    y: jax.Array,
+    weight: jax.Array,
+    eps: float,
+    following: jax.Array | None = None,
+    overlap: bool = False,
+    ahead_bytes: int = 0,
+    interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """add_norm with the kernel, one program per row; ``interpret`` are parameters of the interpreter on a CPU."""
-    S, D = x.shape
+    """add_norm with the kernel, one program per row.
 
-    def body(x_ref, y_ref, weight_ref, sum_ref, normed_ref):
+    overlap, ahead_bytes: as in few_rows_mosaic; interpret: parameters of the interpreter on a CPU.
+    """
+    (S, D), parts = x.shape, y.shape[0] if y.ndim == 3 else 0
+
+    def body(x_ref, y_ref, weight_ref, *others):
+        *next_refs, sum_ref, normed_ref = others
         row = lax.axis_index("row")
-        total = (x_ref[row] + y_ref[row]).astype(x.dtype)
+        for ref in next_refs:
+            ask_ahead(ref, ahead_bytes, row, S)
+        if overlap and interpret is None:
+            mosaic.griddepcontrol_launch_dependents()
+            mosaic.griddepcontrol_wait()
+        if parts:
+            added = y_ref[0, row]
+            for part in range(1, parts):
+                added += y_ref[part, row]
+            total = (x_ref[row].astype(jnp.float32) + added).astype(x.dtype)
+        else:
+            total = (x_ref[row] + y_ref[row]).astype(x.dtype)
         sum_ref[row] = total
         wide = total.astype(jnp.float32)
         scale = lax.rsqrt((wide * wide).sum() / D + eps)
@@ -44,5 +67,5 @@ def add_norm_mosaic(
         kernel_name="add_norm",
         interpret=interpret,
     )
-    total, normed = run(x, y, weight)
+    total, normed = run(x, y, weight, *(() if following is None else (following,)))
     return total, normed

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
+from r1jax.kernels import few_rows
 from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
+from r1jax.kernels.few_rows_mosaic import product, product_parts
 from r1jax.kernels.platform import check_kernels
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
@@ -170,11 +172,16 @@ def _decode(
     entry: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
-    qkv = (h @ weights["qkv"]).reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
+    few = few_rows.fits(len(h), config)
+    output = weights["output"].reshape(-1, config.hidden_size) if few else None
+    qkv = product(h, weights["qkv"], output) if few else h @ weights["qkv"]
+    qkv = qkv.reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
     bias = weights.get("qkv_bias")
     if config.qk_norm:
         qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
+    if output is not None:
+        return product_parts(y.reshape(len(y), -1), output), ring
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
 

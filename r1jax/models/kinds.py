@@ -39,8 +39,9 @@ class Attention:
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[..., tuple[jax.Array, Cached]]
-    """(h [S, D], decoding weights, rotation [S, ...], prefix, ring, context, entry, config) -> y [S, D], and the ring.
+    """(h [S, D], decoding weights, rotation [S, ...], prefix, ring, context, entry, config) -> y, and the ring.
 
+    y: [S, D], or [P, S, D] float32, whose sum over P it is (kernels.few_rows).
     prefix: the cached arrays [P, heads, Tp, width] of the prompts; ring: those [S, heads, R, width] of the new tokens;
     context: Context of each slot; entry: [] int32, where the ring gets the new token.
     """
@@ -66,6 +67,6 @@ class FeedForward:
     decoding_weights: Callable[[Params, ModelConfig], Params]
     """The weights of one layer in the layout that ``decode`` reads."""
     decode: Callable[[jax.Array, Params, ModelConfig], tuple[jax.Array, Any]]
-    """(h [S, D], decoding weights, config) -> y [S, D], and the routing of the tokens; None without experts."""
+    """(h [S, D], decoding weights, config) -> y as above, and the routing of the tokens; None without experts."""
     routed: bool = False
     """True if the tokens have a routing."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels.decode_attention import Context
+from r1jax.kernels.few_rows import whole
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, SlotCache
 from r1jax.models.config import ModelConfig
@@ -78,4 +79,4 @@ def block_layer(
     x = constrain(x + y, "slots", None, None)
     h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
     y, routing = kind.feed_forward.decode(h.reshape(-1, h.shape[-1]), weights["mlp"], config)
-    return constrain(x + y.reshape(x.shape), "slots", None, None), cached, routing
+    return constrain(x + whole(y, x.dtype).reshape(x.shape), "slots", None, None), cached, routing

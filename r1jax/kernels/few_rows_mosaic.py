@@ -1,0 +1,216 @@
+"""The kernels of products with few rows for Hopper GPUs, in Pallas Mosaic GPU.
+
+A product with few rows takes as long as its matrix takes to be read. A program is one warpgroup. It multiplies all rows
+by a part of the matrix, whose blocks are copied into shared memory several steps ahead of the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from r1jax.kernels.platform import mosaic, multiprocessors
+
+MAX_ROWS = 128
+ALIGNMENT = 8  # rows of a tile of shared memory
+TENSOR_ROWS = 64  # rows of a product of tensor cores; those after the last row are not used
+WIDTH = 64  # numbers of a row and of a column of a matrix must be a multiple
+DEPTHS = (128, 64)  # terms of the sum per step, the first of these that divides their number and leaves MIN_STAGES
+COLUMNS = (64, 32)  # of a program, the first of these that gives each multiprocessor a program
+# Shared memory of a program: two programs per multiprocessor, or one if there are fewer than multiprocessors.
+PROGRAM_BYTES = (112 * 1024, 224 * 1024)
+MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at the same time
+# With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
+# the matrix. It reads the rows after the kernel before it has ended.
+OVERLAP = True
+# A kernel asks for the first bytes of the matrix that is read next in the L2 cache, which has 50 MB. They are then read
+# while the next kernel starts, also where kernels do not overlap.
+AHEAD_BYTES = 12 * 2**20
+AHEAD_ROWS, AHEAD_COLUMNS = 64, (256, 128, 64)  # of a block of that matrix
+
+
+def supports(rows: int, *widths: int) -> bool:
+    """True if the kernels support products of this number of rows with matrices of these widths."""
+    return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % WIDTH == 0 for width in widths)
+
+
+def product(x: jax.Array, w: jax.Array, following: jax.Array | None = None, interpret: Any = None) -> jax.Array:
+    """x [S, K] times w [K, N], with sums in float32: [S, N] in the type of x.
+
+    Args:
+      x: the rows.
+      w: the matrix.
+      following: the matrix that is read next, whose first bytes are copied into the L2 cache.
+      interpret: parameters of the interpreter on a CPU; None compiles the kernel.
+    """
+    columns = columns_of(w.shape[1])
+    return _call(x, w, following, kind="product", columns=columns, splits=1, **options(), interpret=interpret)
+
+
+def gated_product(x: jax.Array, w: jax.Array, following: jax.Array | None = None, interpret: Any = None) -> jax.Array:
+    """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x; as product."""
+    columns = columns_of(w.shape[1] // 2)
+    return _call(x, w, following, kind="gated", columns=columns, splits=1, **options(), interpret=interpret)
+
+
+def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
+    """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N]; each part has a share of the K terms."""
+    columns = COLUMNS[0]
+    splits = min(pl.cdiv(multiprocessors(), w.shape[1] // columns), x.shape[1] // DEPTHS[0])
+    return _call(x, w, None, kind="parts", columns=columns, splits=splits, **options(), interpret=interpret)
+
+
+def options() -> dict[str, Any]:
+    """How kernels of successive products work together."""
+    return {"overlap": OVERLAP, "ahead_bytes": AHEAD_BYTES}
+
+
+def ask_ahead(ref: Any, size: int, program: jax.Array, programs: int) -> None:
+    """Asks for the first ``size`` bytes of a matrix in the L2 cache, of which each program has a share."""
+    rows, columns = ref.shape
+    width = next(w for w in AHEAD_COLUMNS if columns % w == 0)
+    across = columns // width
+    blocks = min(rows // AHEAD_ROWS, size // (AHEAD_ROWS * columns * ref.dtype.itemsize)) * across
+
+    def ask(i: jax.Array, _: None) -> None:
+        block = program + i * programs
+        row, column = lax.div(block, jnp.int32(across)), lax.rem(block, jnp.int32(across))
+        mosaic.async_prefetch(ref.at[pl.ds(row * AHEAD_ROWS, AHEAD_ROWS), pl.ds(column * width, width)])
+
+    lax.fori_loop(0, lax.div(blocks - program + (programs - 1), jnp.int32(programs)), ask, None)
+
+
+def columns_of(width: int) -> int:
+    """Columns of a program for a result of this width."""
+    return next((c for c in COLUMNS if width // c >= multiprocessors()), COLUMNS[-1])
+
+
+# Under jit, so that the kernel is traced, lowered and compiled once for all layers.
+@partial(jax.jit, static_argnames=("kind", "columns", "splits", "overlap", "ahead_bytes", "interpret"))
+def _call(
+    x: jax.Array,
+    w: jax.Array,
+    following: jax.Array | None,
+    *,
+    kind: str,
+    columns: int,
+    splits: int,
+    overlap: bool,
+    ahead_bytes: int,
+    interpret: Any,
+) -> jax.Array:
+    (S, K), operands = x.shape, 2 if kind == "gated" else 1
+    width = w.shape[1] // operands
+    rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
+    dtype = jnp.dtype(jnp.float32 if kind == "parts" else x.dtype)
+    grid = width // columns, splits
+    budget = PROGRAM_BYTES[grid[0] * grid[1] <= multiprocessors()]
+    free, step_bytes = budget - rows * columns * dtype.itemsize, 2 * (rows + operands * columns)
+    depth = next(d for d in DEPTHS if K % d == 0 and (free // (d * step_bytes) >= MIN_STAGES or d == DEPTHS[-1]))
+    stages = min(MAX_STAGES, free // (depth * step_bytes), pl.cdiv(K // depth, splits))
+    out = jax.ShapeDtypeStruct((splits, S, width), dtype)
+    scratch = {
+        "blocks": mosaic.SMEM((stages, operands, depth, columns), w.dtype, transforms=_layout(columns, w.dtype)),
+        # Both operands of a product of tensor cores have the same swizzle.
+        "tiles": mosaic.SMEM((stages, rows, depth), x.dtype, transforms=_layout(columns, x.dtype)),
+        "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
+        "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
+    }
+    body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None, ahead_bytes=ahead_bytes)
+    run = mosaic.kernel(
+        body,
+        out_type=out,
+        scratch_types=scratch,
+        grid=grid,
+        grid_names=("column", "part"),
+        compiler_params=mosaic.CompilerParams(approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup),
+        kernel_name=f"few_rows_{kind}",
+        interpret=interpret,
+    )
+    found = run(x, w, *(() if following is None else (following,)))
+    return found if kind == "parts" else found[0]
+
+
+def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
+    """The layout in shared memory of blocks with this number of columns."""
+    size = jnp.dtype(dtype).itemsize
+    swizzle = mosaic.find_swizzle(columns * size * 8)
+    return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
+
+
+def _kernel(
+    x_ref: Any,
+    w_ref: Any,
+    *others: Any,
+    blocks: Any,
+    tiles: Any,
+    result: Any,
+    arrived: Any,
+    kind: str,
+    splits: int,
+    overlap: bool,
+    ahead_bytes: int,
+) -> None:
+    *following, out_ref = others
+    column, part = lax.axis_index("column"), lax.axis_index("part")
+    stages, operands, depth, columns = blocks.shape
+    (S, K), (_, _, width) = x_ref.shape, out_ref.shape
+    steps = jnp.int32(K // depth)
+    first = lax.div(part * steps, jnp.int32(splits))
+    mine = lax.div((part + 1) * steps, jnp.int32(splits)) - first
+    rows = pl.ds(0, S)
+
+    def terms(step: jax.Array) -> Any:
+        return pl.ds((first + step) * depth, depth)
+
+    def fetch_blocks(step: jax.Array, stage: jax.Array) -> None:
+        for i in range(operands):
+            there = terms(step), pl.ds(i * width + column * columns, columns)
+            mosaic.copy_gmem_to_smem(w_ref.at[there], blocks.at[stage, i], arrived[0].at[stage])
+
+    def fetch_tile(step: jax.Array, stage: jax.Array) -> None:
+        mosaic.copy_gmem_to_smem(x_ref.at[:, terms(step)], tiles.at[stage, rows], arrived[1].at[stage])
+
+    def begin(fetch: Callable[[jax.Array, jax.Array], None]) -> None:
+        for stage in range(stages):
+            pl.when(stage < mine)(partial(fetch, jnp.int32(stage), jnp.int32(stage)))
+
+    begin(fetch_blocks)
+    if overlap:
+        mosaic.griddepcontrol_launch_dependents()
+        mosaic.griddepcontrol_wait()
+    begin(fetch_tile)
+
+    def multiply(*sums: Any) -> None:
+        def each(step: jax.Array, _: None) -> None:
+            stage = lax.rem(step, jnp.int32(stages))
+            for barrier in arrived:
+                mosaic.barrier_wait(barrier.at[stage])
+            for i, total in enumerate(sums):
+                mosaic.wgmma(total, tiles.at[stage], blocks.at[stage, i])
+            mosaic.wgmma_wait(operands)  # the products of the step before have ended
+            following = step - 1 + stages
+
+            @pl.when((step > 0) & (following < mine))
+            def _():
+                free = lax.rem(following, jnp.int32(stages))
+                fetch_blocks(following, free)
+                fetch_tile(following, free)
+
+        lax.fori_loop(0, mine, each, None)
+        for ref in following:
+            ask_ahead(ref, ahead_bytes, column * splits + part, width // columns * splits)
+        values = [total[...] for total in sums]
+        found = values[0] / (1 + jnp.exp(-values[0])) * values[1] if kind == "gated" else values[0]
+        result[...] = found.astype(result.dtype)
+
+    pl.run_scoped(multiply, *[mosaic.ACC((tiles.shape[1], columns), jnp.float32)] * operands)
+    mosaic.commit_smem()
+    mosaic.copy_smem_to_gmem(result.at[rows], out_ref.at[part, :, pl.ds(column * columns, columns)])
+    mosaic.wait_smem_to_gmem(0)
