@@ -1,4 +1,4 @@
-"""The sampler's program: the layers of a run are traced and lowered once for each loop, and not once per layer."""
+"""The sampler's program: layers of a run are traced and lowered once, and not once per layer."""
 
 import dataclasses
 import re
@@ -27,10 +27,10 @@ def lowered(config, sampling, widths):
 @pytest.mark.parametrize(("draft", "name"), [("none", "_decode_layer"), ("mtp", "block_layer")])
 def test_more_layers_are_more_calls_of_the_same_functions(draft, name, tiny_config):
     found = []
-    for layers in (3, 5):
+    for layers in (2, 4):
         config = dataclasses.replace(tiny_config if draft == "none" else MTP, num_layers=layers)
-        text = lowered(config, Sampling(max_tokens=4, draft=draft), (8, 2))
+        text = lowered(config, Sampling(max_tokens=4, draft=draft), (8,))
         found.append([len(re.findall(rf"{word} @{name}", text)) for word in ("func\\.func private", "call")])
     (few, few_calls), (many, many_calls) = found
-    assert 2 <= few == many <= 8
-    assert many_calls == few_calls + 2 * 2  # two more layers in each of two loops
+    assert 1 <= few == many <= 4
+    assert many_calls == few_calls + 2
