@@ -39,7 +39,7 @@ class ProgramTimes:
 
     def __init__(self) -> None:
         # (program, kind, True in the thread that made this object) -> seconds
-        self._seconds: collections.Counter[tuple[str, str, bool]] = collections.Counter()
+        self._seconds: dict[tuple[str, str, bool], float] = collections.defaultdict(float)
         self._compiled: collections.Counter[str] = collections.Counter()
         self._lock, self._thread, self._local = threading.Lock(), threading.get_ident(), threading.local()
 
@@ -48,17 +48,17 @@ class ProgramTimes:
         if event in _KINDS:
             self._stack().append(_Open(event, program_name(str(details.get("fun_name", "unknown")))))
 
-    def ended(self, event: str, seconds: float, **details: Any) -> None:
+    def ended(self, event: str, duration_secs: float, **details: Any) -> None:
         """Listener of durations."""
         stack = self._stack()
         if event == _LOADED and stack:
-            stack[-1].inner += seconds
-            self._add(stack[-1].name, "load", seconds)
+            stack[-1].inner += duration_secs
+            self._add(stack[-1].name, "load", duration_secs)
         elif event in _KINDS and stack and stack[-1].event == event:
             one = stack.pop()
-            self._add(one.name, _KINDS[event], seconds - one.inner)
+            self._add(one.name, _KINDS[event], duration_secs - one.inner)
             if stack:
-                stack[-1].inner += seconds
+                stack[-1].inner += duration_secs
 
     def figures(self) -> dict[str, Any]:
         """Sums of all programs by kind, those in the main thread, and each program, the one that takes longest first.

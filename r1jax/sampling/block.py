@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,6 +64,7 @@ def decode_block(
     return rms_norm(x, params["final_norm"], config.norm_eps), cache, jnp.stack(experts, axis=2) if experts else None
 
 
+@partial(jax.jit, static_argnames=("kind", "config"))  # traced and lowered once for all layers of a run
 def block_layer(
     x: jax.Array,
     weights: Params,

@@ -15,7 +15,7 @@ from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
 from r1jax.models.config import ModelConfig
-from r1jax.models.kinds import Cached
+from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.transformer import embed
@@ -78,8 +78,6 @@ def decode_step(
     """
     rotation = rotary.tables(context.prefix_length + context.age, config)
     x = embed(params, tokens, config)
-    kernels = kernels_of(config) if on_one_device() else "plain"
-    normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
     entry = step % ring.layers[0][0].shape[-2]
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
@@ -87,15 +85,42 @@ def decode_step(
     matrices = read_next(layers, len(x), config)
     written: list[Cached] = []
     experts: list[jax.Array] = []
-    for kind, weights, read, own, norm, (gate_up, qkv) in zip(
+    for kind, weights, read, own, norm, then in zip(
         kinds, layers, prefix.layers, ring.layers, following, matrices, strict=True
     ):
-        y, own = kind.attention.decode(h, weights["attention"], rotation, read, own, context, entry, config)
+        x, h, own, chosen = _decode_layer(x, h, weights, norm, then, rotation, read, own, context, entry, kind, config)
         written.append(own)
-        x, h = normed(x, y, weights["mlp_norm"], following=gate_up)
-        y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
-        if routing is not None:
-            experts.append(routing.experts)
-        x, h = normed(x, y, norm, following=qkv)
-        x, h = constrain(x, "slots", None), constrain(h, "slots", None)
+        if chosen is not None:
+            experts.append(chosen)
     return h, Ring(tuple(written)), jnp.stack(experts, axis=1) if experts else None
+
+
+@partial(jax.jit, static_argnames=("kind", "config"))  # traced and lowered once for all layers of a run
+def _decode_layer(
+    x: jax.Array,
+    h: jax.Array,
+    weights: Params,
+    norm: jax.Array,
+    then: tuple[jax.Array | None, ...],
+    rotation: Rotation,
+    prefix: Cached,
+    ring: Cached,
+    context: Context,
+    entry: jax.Array,
+    kind: Run,
+    config: ModelConfig,
+) -> tuple[jax.Array, jax.Array, Cached, jax.Array | None]:
+    """One layer for the states x [S, D] and their norm h; ``norm`` is the weight of the norm that follows the layer.
+
+    then: the matrices that are read after the two residual sums, from read_next.
+
+    Returns the two after the layer, the ring, and the experts [S, k] of a layer with experts.
+    """
+    kernels = kernels_of(config) if on_one_device() else "plain"
+    normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
+    y, ring = kind.attention.decode(h, weights["attention"], rotation, prefix, ring, context, entry, config)
+    x, h = normed(x, y, weights["mlp_norm"], following=then[0])
+    y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
+    x, h = normed(x, y, norm, following=then[1])
+    x, h = constrain(x, "slots", None), constrain(h, "slots", None)
+    return x, h, ring, None if routing is None else routing.experts
