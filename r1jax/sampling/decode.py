@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, kernels_of
-from r1jax.kernels.few_rows import read_next
+from r1jax.kernels.few_rows import read_soon
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
@@ -84,18 +84,18 @@ def decode_step(
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]
-    matrices = read_next(layers, len(x), config)
+    soon = read_soon(layers, len(x), config)
     written: list[Cached] = []
     experts: list[jax.Array] = []
-    for kind, weights, read, own, norm, (gate_up, qkv) in zip(
-        kinds, layers, prefix.layers, ring.layers, following, matrices, strict=True
+    for kind, weights, read, own, norm, (first, second) in zip(
+        kinds, layers, prefix.layers, ring.layers, following, soon, strict=True
     ):
         y, own = kind.attention.decode(h, weights["attention"], rotation, read, own, context, entry, config)
         written.append(own)
-        x, h = normed(x, y, weights["mlp_norm"], following=gate_up)
+        x, h = normed(x, y, weights["mlp_norm"], ahead=first)
         y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
         if routing is not None:
             experts.append(routing.experts)
-        x, h = normed(x, y, norm, following=qkv)
+        x, h = normed(x, y, norm, ahead=second)
         x, h = constrain(x, "slots", None), constrain(h, "slots", None)
     return h, Ring(tuple(written)), jnp.stack(experts, axis=1) if experts else None

@@ -9,9 +9,9 @@ the GPU; its result is compared with float32. A time of a step is that of a roll
 
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
 launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``apart`` without overlap
-of kernels, ``cold`` without reads of the next matrix, ``eager`` without CUDA graphs, ``wide`` with 64 columns in each
-program, ``mlp`` with the kernels of the feed-forward block alone, ``attention`` with the others alone. A checksum shows
-that ``few``, ``apart``, ``cold`` and ``eager`` draw the same tokens.
+of kernels, ``cold`` without reads of later matrices, ``late`` with reads of the next one alone, ``eager`` without CUDA
+graphs, ``wide`` with 64 columns in each program, ``mlp`` with the kernels of the feed-forward block alone,
+``attention`` with the others alone. A checksum shows that all forms with the same kernels draw the same tokens.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ KERNELS = ("gated", "down", "qkv", "output", "sum")
 PARTS = (
     *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
     *[("kernel", name, "few") for name in KERNELS],
-    *[("step", "0.5b", form, "32") for form in ("eager", "apart")],
+    *[("step", "0.5b", form, "32") for form in ("late", "eager", "apart")],
     *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
     *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
     *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
@@ -218,7 +218,9 @@ def choose_form(form: str) -> None:
     if form == "apart":
         few_rows_mosaic.OVERLAP = False
     if form == "cold":
-        few_rows_mosaic.AHEAD_BYTES = 0
+        few_rows_mosaic.AHEAD_BYTES = few_rows.EARLY_BYTES = 0
+    if form == "late":
+        few_rows.EARLY_BYTES = 0
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
