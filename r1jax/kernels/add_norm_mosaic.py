@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from r1jax.kernels.few_rows_mosaic import ask_ahead
+from r1jax.kernels.few_rows_mosaic import Ahead, ask
 from r1jax.kernels.platform import mosaic
 
 WIDTH = 128  # numbers of a row must be a multiple: one for each thread of a warpgroup
@@ -21,28 +21,27 @@ def supports(x: jax.Array) -> bool:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("eps", "overlap", "ahead_bytes", "interpret"))
+@partial(jax.jit, static_argnames=("eps", "overlap", "interpret"))
 def add_norm_mosaic(
     x: jax.Array,
     y: jax.Array,
     weight: jax.Array,
     eps: float,
-    following: jax.Array | None = None,
+    ahead: tuple[Ahead, ...] = (),
     overlap: bool = False,
-    ahead_bytes: int = 0,
     interpret: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """add_norm with the kernel, one program per row.
 
-    overlap, ahead_bytes: as in few_rows_mosaic; interpret: parameters of the interpreter on a CPU.
+    ahead: what to ask for in the L2 cache; overlap: with programmatic dependent launch; interpret: parameters of the
+    interpreter on a CPU.
     """
     (S, D), parts = x.shape, y.shape[0] if y.ndim == 3 else 0
 
     def body(x_ref, y_ref, weight_ref, *others):
-        *next_refs, sum_ref, normed_ref = others
+        *ahead_refs, sum_ref, normed_ref = others
         row = lax.axis_index("row")
-        for ref in next_refs:
-            ask_ahead(ref, ahead_bytes, row, S)
+        ask(ahead, ahead_refs, row, S)
         if overlap and interpret is None:
             mosaic.griddepcontrol_launch_dependents()
             mosaic.griddepcontrol_wait()
@@ -67,5 +66,5 @@ def add_norm_mosaic(
         kernel_name="add_norm",
         interpret=interpret,
     )
-    total, normed = run(x, y, weight, *(() if following is None else (following,)))
+    total, normed = run(x, y, weight, *(rows.matrix for rows in ahead))
     return total, normed

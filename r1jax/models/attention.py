@@ -173,15 +173,14 @@ def _decode(
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
     few = few_rows.fits(len(h), config)
-    output = weights["output"].reshape(-1, config.hidden_size) if few else None
-    qkv = product(h, weights["qkv"], output) if few else h @ weights["qkv"]
+    qkv = product(h, weights["qkv"]) if few else h @ weights["qkv"]
     qkv = qkv.reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
     bias = weights.get("qkv_bias")
     if config.qk_norm:
         qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
-    if output is not None:
-        return product_parts(y.reshape(len(y), -1), output), ring
+    if few:
+        return product_parts(y.reshape(len(y), -1), weights["output"].reshape(-1, config.hidden_size)), ring
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, kernels_of
-from r1jax.kernels.few_rows import read_next
+from r1jax.kernels.few_rows import read_soon
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
@@ -82,11 +82,11 @@ def decode_step(
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]
-    matrices = read_next(layers, len(x), config)
+    soon = read_soon(layers, len(x), config)
     written: list[Cached] = []
     experts: list[jax.Array] = []
     for kind, weights, read, own, norm, then in zip(
-        kinds, layers, prefix.layers, ring.layers, following, matrices, strict=True
+        kinds, layers, prefix.layers, ring.layers, following, soon, strict=True
     ):
         x, h, own, chosen = _decode_layer(x, h, weights, norm, then, rotation, read, own, context, entry, kind, config)
         written.append(own)
@@ -112,15 +112,15 @@ def _decode_layer(
 ) -> tuple[jax.Array, jax.Array, Cached, jax.Array | None]:
     """One layer for the states x [S, D] and their norm h; ``norm`` is the weight of the norm that follows the layer.
 
-    then: the matrices that are read after the two residual sums, from read_next.
+    then: the matrices that are read after the two residual sums, from read_soon.
 
     Returns the two after the layer, the ring, and the experts [S, k] of a layer with experts.
     """
     kernels = kernels_of(config) if on_one_device() else "plain"
     normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
     y, ring = kind.attention.decode(h, weights["attention"], rotation, prefix, ring, context, entry, config)
-    x, h = normed(x, y, weights["mlp_norm"], following=then[0])
+    x, h = normed(x, y, weights["mlp_norm"], ahead=then[0])
     y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
-    x, h = normed(x, y, norm, following=then[1])
+    x, h = normed(x, y, norm, ahead=then[1])
     x, h = constrain(x, "slots", None), constrain(h, "slots", None)
     return x, h, ring, None if routing is None else routing.experts

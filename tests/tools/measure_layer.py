@@ -2,16 +2,16 @@
 
     PYTHONPATH=. python tests/tools/measure_layer.py OUT.json --limit 90
 
-Each part has a process: one kernel at several sizes, or the rollout of a model with random weights in one form. The
-processes of a round compile at the same time and then measure one after another, so a part that fails or hangs becomes
-a row with its error. A time of a kernel is the mean of calls with the matrices of 24 layers, which exceed the cache of
+Each part has a process: one kernel at several sizes, or the rollout of a model with random weights in one form. Several
+processes compile at the same time and then measure one after another, so a part that fails or hangs becomes a row with
+its error. A time of a kernel is the mean of calls with the matrices of 24 layers, which exceed the cache of
 the GPU; its result is compared with float32. A time of a step is that of a rollout divided by its tokens per sequence.
 
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
 launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``apart`` without overlap
-of kernels, ``cold`` without reads of the next matrix, ``eager`` without CUDA graphs, ``wide`` with 64 columns in each
-program, ``mlp`` with the kernels of the feed-forward block alone, ``attention`` with the others alone. A checksum shows
-that ``few``, ``apart``, ``cold`` and ``eager`` draw the same tokens.
+of kernels, ``cold`` without reads of later matrices, ``late`` with reads of the next one alone, ``eager`` without CUDA
+graphs, ``wide`` with 64 columns in each program, ``mlp`` with the kernels of the feed-forward block alone,
+``attention`` with the others alone. A checksum shows that all forms with the same kernels draw the same tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import dataclasses
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -57,26 +58,22 @@ FLAGS = {
     "pdl": "--xla_gpu_enable_pdl=true --xla_gpu_enable_pdl_launch=true",
 }
 KERNELS = ("gated", "down", "qkv", "output", "sum")
-# Parts of a round, the most important ones first: kernel and form, or model, form and slots.
-ROUNDS = (
-    (
-        *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "eager", "cold", "apart")],
-        *[("kernel", name, "few") for name in KERNELS],
-        *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
-        *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
-    ),
-    (
-        *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
-        *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl", "wide")],
-        *[("kernel", name, "apart") for name in KERNELS],
-        ("kernel", "qkv", "wide"),
-    ),
-    (
-        *[("step", model, "triton", slots) for slots in ("64", "8") for model in MODELS],
-        *[("step", "0.5b", form, "128") for form in ("few", "mosaic", "triton")],
-        *[("kernel", name, "plain") for name in ("qkv", "output", "sum")],
-    ),
+# Kernel and form, or model, form and slots; the most important parts first.
+PARTS = (
+    *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
+    *[("kernel", name, "few") for name in KERNELS],
+    *[("step", "0.5b", form, "32") for form in ("late", "eager", "apart")],
+    *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
+    *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
+    *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
+    *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl", "wide")],
+    *[("kernel", name, "apart") for name in KERNELS],
+    *[("kernel", name, form) for name, form in (("qkv", "wide"), ("qkv", "plain"), ("output", "plain"))],
+    *[("step", model, "triton", slots) for slots in ("64", "8") for model in MODELS],
+    *[("step", "0.5b", form, "128") for form in ("few", "mosaic", "triton")],
 )
+AHEAD = 10  # processes that compile at the same time
+ROUND = 30  # seconds after which the parts that are ready are measured, while the others are stopped
 SLOTS = (32, 64, 8)  # of kernels
 
 
@@ -99,15 +96,6 @@ def seconds_of(run: Callable[[], Any]) -> float:
     return float(np.median(times))
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A kernel: its matrix, the function in plain JAX, and the kernel."""
-
-    matrix: tuple[int, int]
-    plain: Callable[[jax.Array, jax.Array], jax.Array]
-    kernel: Callable[[jax.Array, jax.Array], jax.Array]
-
-
 def _times(x: jax.Array, w: jax.Array) -> jax.Array:
     return x @ w
 
@@ -117,15 +105,16 @@ def _gated(x: jax.Array, w: jax.Array) -> jax.Array:
     return mlp.gated(gate, up)
 
 
-def case(name: str, model: str) -> Case:
+def case(name: str, model: str) -> tuple[tuple[int, int], Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """The shape of a kernel's matrix, the function in plain JAX, and the kernel."""
     config = SHAPES[MODELS[model]]
     D, F = config.hidden_size, config.intermediate_size
     H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
     return {
-        "gated": Case((D, 2 * F), _gated, gated_product),
-        "down": Case((F, D), _times, product_parts),
-        "qkv": Case((D, (H + 2 * G) * K), _times, product),
-        "output": Case((H * K, D), _times, product_parts),
+        "gated": ((D, 2 * F), _gated, gated_product),
+        "down": ((F, D), _times, product_parts),
+        "qkv": ((D, (H + 2 * G) * K), _times, product),
+        "output": ((H * K, D), _times, product_parts),
     }[name]
 
 
@@ -140,9 +129,9 @@ def of_kernel(name: str, form: str) -> Iterator[tuple[dict[str, Any], Callable[[
 
 
 def _product(name: str, form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
-    it = case(name, model)
-    multiply = it.plain if form == "plain" else it.kernel
-    inputs, matrices = normal(0, 2, slots, it.matrix[0]), [normal(i, *it.matrix, scale=0.02) for i in range(LAYERS)]
+    shape, plain, kernel = case(name, model)
+    multiply = plain if form == "plain" else kernel
+    inputs, matrices = normal(0, 2, slots, shape[0]), [normal(i, *shape, scale=0.02) for i in range(LAYERS)]
     blank = jax.eval_shape(multiply, inputs[0], matrices[0])
 
     def run(inputs: jax.Array, matrices: list[jax.Array]) -> Any:
@@ -156,10 +145,10 @@ def _product(name: str, form: str, model: str, slots: int) -> Callable[[], dict[
         got = jax.jit(multiply)(inputs[0], matrices[0])
         with jax.default_matmul_precision("highest"):
             wide = inputs[0].astype(jnp.float32), matrices[0].astype(jnp.float32)
-            want = jax.jit(it.plain)(*wide)
+            want = jax.jit(plain)(*wide)
         error = difference(few_rows.whole(got, jnp.float32), want)
         per_call = seconds_of(lambda: compiled(inputs, matrices)) / (LOOPS * LAYERS)
-        rate = 2 * it.matrix[0] * it.matrix[1] / per_call
+        rate = 2 * shape[0] * shape[1] / per_call
         return {"error": error, "microseconds": 1e6 * per_call, "gigabytes_per_s": rate / 1e9}
 
     compiled = jax.jit(run).lower(inputs, matrices).compile()
@@ -229,7 +218,9 @@ def choose_form(form: str) -> None:
     if form == "apart":
         few_rows_mosaic.OVERLAP = False
     if form == "cold":
-        few_rows_mosaic.AHEAD_BYTES = 0
+        few_rows_mosaic.AHEAD_BYTES = few_rows.EARLY_BYTES = 0
+    if form == "late":
+        few_rows.EARLY_BYTES = 0
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
@@ -281,17 +272,60 @@ class Process:
                 self.lines.put(json.loads(line))
         self.lines.put({})
 
-    def next(self, until: float) -> dict[str, Any] | None:
-        """The next line; None at the time ``until``."""
+    def next(self, seconds: float) -> dict[str, Any] | None:
+        """The next line; None if there is none for so long."""
         try:
-            return self.lines.get(timeout=max(0.0, until - time.monotonic()))
+            return self.lines.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
 
-    def go(self) -> None:
+    def measure(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """Lets the process measure and yields its rows; ends the process."""
+        end = time.monotonic() + seconds
         if self.process.stdin:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
+        while line := self.next(end - time.monotonic()):
+            yield line["row"]
+        if line is None:
+            yield {"part": self.part, "failure": "the measurement took too long"}
+        self.end()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def collect(end: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The device, if known, and a row for each part that is measured or fails before the time ``end``."""
+    device, waiting, running = "", list(PARTS), []
+    while (waiting or running) and time.monotonic() < end:
+        free = AHEAD - len(running)
+        running, waiting = running + [Process(part) for part in waiting[:free]], waiting[free:]
+        until, ready = min(end, time.monotonic() + ROUND), []
+        for process in list(running):
+            line = process.next(until - time.monotonic())
+            if line is None:  # it still compiles
+                continue
+            running.remove(process)
+            if "ready" in line:
+                device = line["ready"]
+                ready.append(process)
+            else:
+                process.end()
+                yield device, line.get("row", {"part": process.part, "failure": "the process ended"})
+        for process in running:
+            process.process.send_signal(signal.SIGSTOP)
+        for process in ready:
+            for row in process.measure(min(PATIENCE, end - time.monotonic())):
+                yield device, row
+        for process in running:
+            process.process.send_signal(signal.SIGCONT)
+    for process in running:
+        process.end()
+    left = [*(process.part for process in running), *(" ".join(part) for part in waiting)]
+    if left:
+        yield device, {"parts": left, "failure": "no time was left"}
 
 
 def main() -> None:
@@ -299,42 +333,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds")
-    parser.add_argument("--compile", type=float, default=60.0, help="seconds for the compilation of a round")
     parser.add_argument("--part", nargs="+", help="measure this part in this process")
     options = parser.parse_args()
     if options.part:
         return work(options.part)
-    began = time.monotonic()
-    device, rows = "", []
-
-    def keep(row: dict[str, Any]) -> None:
+    began, rows = time.monotonic(), []
+    for device, row in collect(began + options.limit):
         rows.append(row)
         print(f"{time.monotonic() - began:6.1f} s {row}", flush=True)
         options.out.write_text(json.dumps({"device": device, "jax": jax.__version__, "rows": rows}, indent=1) + "\n")
-
-    end = began + options.limit
-    for parts in ROUNDS:
-        if time.monotonic() > end - 20:
-            keep({"parts": [" ".join(part) for part in parts], "failure": "no time was left"})
-            continue
-        deadline = min(end, time.monotonic() + options.compile)
-        processes = [Process(part) for part in parts]
-        first = [(process, process.next(deadline)) for process in processes]
-        for process, line in first:
-            if line and "ready" in line:
-                device = line["ready"]
-                process.go()
-                limit = min(end, time.monotonic() + PATIENCE)
-                while line := process.next(limit):
-                    keep(line["row"])
-                if line is None:
-                    keep({"part": process.part, "failure": "the measurement took too long"})
-            elif line:
-                keep(line["row"])
-            else:
-                keep({"part": process.part, "failure": "it took too long to compile, or ended"})
-            process.process.kill()
-            process.process.wait()
 
 
 if __name__ == "__main__":
