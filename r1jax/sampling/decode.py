@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, kernels_of
 from r1jax.kernels.few_rows import read_soon
+from r1jax.kernels.few_rows_mosaic import Ahead
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
@@ -101,7 +102,7 @@ def _decode_layer(
     h: jax.Array,
     weights: Params,
     norm: jax.Array,
-    then: tuple[jax.Array | None, ...],
+    then: tuple[tuple[Ahead, ...], ...],
     rotation: Rotation,
     prefix: Cached,
     ring: Cached,
@@ -112,7 +113,7 @@ def _decode_layer(
 ) -> tuple[jax.Array, jax.Array, Cached, jax.Array | None]:
     """One layer for the states x [S, D] and their norm h; ``norm`` is the weight of the norm that follows the layer.
 
-    then: the matrices that are read after the two residual sums, from read_soon.
+    then: what the two residual sums ask for in the L2 cache, from read_soon.
 
     Returns the two after the layer, the ring, and the experts [S, k] of a layer with experts.
     """
