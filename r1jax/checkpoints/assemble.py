@@ -11,12 +11,14 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from r1jax.checkpoints.layout import Stored, TreePath
 from r1jax.sharding import Params
 
 Box = tuple[tuple[int, int], ...]  # first and last + 1 on each axis
+
+_NO_MESH = Mesh(np.empty((), object), ())  # in a mesh of several devices, JAX refuses a program on one of them
 
 
 def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype: str, shardings: Any | None) -> Params:
@@ -32,9 +34,10 @@ def assemble(expected: list[Stored], read: Callable[[Stored], np.ndarray], dtype
     for array in expected:
         grouped.setdefault(array.path, []).append(array)
     params = {}
-    for path, arrays in grouped.items():
-        build = _on_host if math.prod(arrays[0].weight) <= largest else _on_devices
-        params[path] = build(arrays, read, arrays[0].dtype or dtype, placements.get(path))
+    with jax.set_mesh(_NO_MESH):
+        for path, arrays in grouped.items():
+            build = _on_host if math.prod(arrays[0].weight) <= largest else _on_devices
+            params[path] = build(arrays, read, arrays[0].dtype or dtype, placements.get(path))
     return flax.traverse_util.unflatten_dict(params)
 
 

@@ -83,12 +83,15 @@ def check_attention(options: ComputeOptions) -> None:
 def implementation(config: ModelConfig, backend: str = "") -> str:
     """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise.
 
-    backend: of JAX, on which the model is computed; "": that of this process.
+    cuDNN computes gradients of heads of up to 256 numbers on Hopper GPUs, and of up to 128 on others.
+
+    backend: of JAX, on which the model is computed, with Hopper GPUs for "gpu"; "": that of this process.
     """
     if config.attention != "auto":
         return config.attention
     size = config.head_dim if config.latent is None else max(config.head_dim, config.latent.value_dim)
-    fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= 128
+    widest = 256 if backend or getattr(jax.devices()[0], "compute_capability", None) == "9.0" else 128
+    fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= widest
     return "cudnn" if fits and (backend or jax.default_backend()) == "gpu" else "xla"
 
 

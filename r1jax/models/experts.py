@@ -210,7 +210,13 @@ def _sum_of_experts(
     x = to_groups(h.reshape(-1, h.shape[-1]), order)
     hidden = gated(grouped_product(x, gate, order.sizes), grouped_product(x, up, order.sizes))
     y = from_groups(grouped_product(hidden, down, order.sizes), order, k)
-    return einsum_f32("nkd,nk->nd", y, share).reshape(h.shape)
+    return _weighted_sum(y, share).reshape(h.shape)
+
+
+@jax.checkpoint  # the backward pass stores y in its own type, not in float32
+def _weighted_sum(y: jax.Array, share: jax.Array) -> jax.Array:
+    """The sum over k of y [N, k, D] times share [N, k] float32: [N, D] float32."""
+    return einsum_f32("nkd,nk->nd", y, share)
 
 
 def _without_repeats(groups: jax.Array, share: jax.Array, nobody: int) -> tuple[jax.Array, jax.Array]:

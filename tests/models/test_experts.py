@@ -30,6 +30,10 @@ FAMILIES = {
 
 routed = jax.jit(route, static_argnums=2)
 block = jax.jit(ROUTED.apply, static_argnums=2)
+block_gradient = jax.jit(
+    jax.grad(lambda w, h, config: jnp.square(ROUTED.apply(h, w, config, None)[0]).sum(), argnums=(0, 1)),
+    static_argnums=2,
+)
 PROMPTS = [[5, 9, 2], [7, 1, 4]]
 
 
@@ -114,7 +118,7 @@ def test_the_bias_chooses_and_weighs_nothing():
     assert (np.asarray(routing.chosen) != np.asarray(free.chosen)).any()
     picked = np.take_along_axis(np.asarray(free.scores, np.float64), np.asarray(routing.chosen), axis=-1)
     np.testing.assert_allclose(share, 2.5 * picked / picked.sum(axis=-1, keepdims=True), rtol=1e-5)
-    gradient = jax.jit(jax.grad(lambda w: jnp.square(ROUTED.apply(h, w, config, None)[0]).sum()))(weights)
+    gradient, _ = block_gradient(weights, h, config)
     assert not np.asarray(gradient["router_bias"]).any() and np.asarray(gradient["router"]).any()
 
 
@@ -131,9 +135,11 @@ def test_replayed_experts_are_used_with_the_routers_own_scores():
     np.testing.assert_array_equal(routed(h, weights, config, free.chosen)[1], plain)
 
 
-def by_hand(h, weights, config):
-    """The block in float64, expert by expert, with the experts and shares of ``route``."""
-    routing, share = routed(h, weights, config)
+def by_hand(h, weights, config, routing=None):
+    """The block in float64, expert by expert, with the experts and shares of ``route`` or of ``routing``."""
+    if routing is None:
+        chosen, share = routed(h, weights, config)
+        routing = chosen.experts, share
     w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
     rows = np.asarray(h, np.float64)
 
@@ -143,7 +149,7 @@ def by_hand(h, weights, config):
 
     total = np.zeros(rows.shape)
     for e in range(config.experts.number):
-        used = (np.asarray(share, np.float64) * (np.asarray(routing.experts) == e)).sum(axis=-1)
+        used = (np.asarray(routing[1], np.float64) * (np.asarray(routing[0]) == e)).sum(axis=-1)
         total += used[..., None] * swiglu(rows, w["gate"][e], w["up"][e], w["down"][e])
     if config.experts.shared_width:
         total += swiglu(rows, w["shared_gate"], w["shared_up"], w["shared_down"])
@@ -157,6 +163,34 @@ def test_the_block_equals_a_sum_over_all_experts(family):
     y, _ = block(h, weights, config, None)
     expected = by_hand(h, weights, config)
     np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_gradients_equal_differences_in_float64():
+    """Along a random direction of each array, for the choice that the router makes."""
+    config = config_of(FAMILIES["deepseek_v3"])
+    weights, h = draw(config)
+    gradient, of_h = block_gradient(weights, h, config)
+    experts = np.asarray(routed(h, weights, config)[0].experts)
+    at = dict(weights, h=h)
+
+    def total(moved):
+        scores = np.take_along_axis(1 / (1 + np.exp(-moved["h"] @ moved["router"])), experts, axis=-1)
+        share = 2.5 * scores / scores.sum(axis=-1, keepdims=True)
+        return np.square(by_hand(moved["h"], moved, config, (experts, share))).sum()
+
+    rng = np.random.default_rng(2)
+    for name, slope in dict(gradient, h=of_h).items():
+        way = rng.normal(size=slope.shape)
+        up, down = (total(dict(at, **{name: np.float64(at[name]) + step * way})) for step in (1e-6, -1e-6))
+        np.testing.assert_allclose((np.float64(slope) * way).sum(), (up - down) / 2e-6, rtol=1e-4, err_msg=name)
+
+
+def test_the_backward_pass_stores_the_products_of_experts_in_their_own_type():
+    config = config_of(FAMILIES["deepseek_v3"])
+    weights, h = jax.tree.map(lambda x: x.astype(jnp.bfloat16), draw(config))
+    stored = jax.eval_shape(lambda h, w: jax.vjp(lambda h, w: ROUTED.apply(h, w, config, None)[0], h, w)[1], h, weights)
+    copies = [x.dtype for x in jax.tree.leaves(stored) if x.size == 4 * h.size]
+    assert copies and not [dtype for dtype in copies if dtype == jnp.float32]
 
 
 def loss_and_gradient(config, mesh, params, tokens):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -166,7 +167,7 @@ def test_decoding_equals_whole_sequences(params, config):
 
 
 def test_kernels_are_chosen_for_what_they_support(monkeypatch):
-    """On a GPU: no decoding kernel; cuDNN up to 128 numbers of a key or value, which DeepSeek-V3 exceeds."""
+    """On a GPU: no decoding kernel; cuDNN up to 128 numbers of a key or value, and up to 256 on Hopper GPUs."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(decode_attention, "choose", lambda wanted: "triton")
 
@@ -175,6 +176,10 @@ def test_kernels_are_chosen_for_what_they_support(monkeypatch):
         return dataclasses.replace(LATENT, head_dim=nope_dim + 64, latent=latent, dtype="bfloat16")
 
     assert [implementation(config(*sizes)) for sizes in ((128, 128), (64, 128), (64, 192))] == ["xla", "cudnn", "xla"]
+    for capability, kernel in (("8.0", "xla"), ("9.0", "cudnn"), ("10.0", "xla")):
+        monkeypatch.setattr(jax, "devices", lambda found=capability: [SimpleNamespace(compute_capability=found)])
+        assert implementation(config(128, 128)) == kernel  # of DeepSeek-V3
+        assert [implementation(config(*sizes)) for sizes in ((64, 128), (256, 128))] == ["cudnn", "xla"]
     grouped = dataclasses.replace(config(64, 128), latent=None)
     assert kernels_of(config(64, 128)) == "plain" and kernels_of(grouped) == "triton"
 
