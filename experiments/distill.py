@@ -64,6 +64,8 @@ class Config(PipelineConfig):
     """What the backward pass recomputes: nothing, each block, or everything except the matrix products."""
     gather: Literal["auto", "update", "layer"] = "auto"
     """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB."""
+    accumulate: Literal["float32", "bfloat16"] = "float32"
+    """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
     pretrain: PretrainConfig = PretrainConfig(
         architecture="qwen2", steps=750, width=60, vocabulary=480, corpus=BilingualCorpusConfig()
     )
@@ -132,7 +134,7 @@ def read_teacher(run: Path) -> Teacher:
 def student_stages(config: Config, run: Path, teacher: Teacher) -> list[Stage]:
     """The student as it is, distilled, matched if match.steps > 0, and with RL only, each with its evaluation."""
     options = {name: getattr(teacher.evaluation, name) for name in COMPUTE_OPTIONS}
-    options |= {"remat": config.remat, "gather": config.gather}
+    options |= {name: getattr(config, name) for name in ("remat", "gather", "accumulate")}
     chat, seed, save = teacher.evaluation.template, teacher.evaluation.seed, from_json(SaveConfig, teacher.rl["save"])
     own, student = config.student == PRETRAIN, base_input(config.student, "student")
     # The student has the prompts of the teacher's base; a pretrained one knows only the prompts of its corpus.
@@ -220,4 +222,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    call_and_exit(main, "lower the microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")
+    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
+    call_and_exit(main, f"lower the microbatch or logprob-chunk of the stage, or add {options}")

@@ -233,4 +233,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    call_and_exit(main, "lower microbatch or logprob-chunk of the stage, or add --remat=block or --gather=layer")
+    call_and_exit(
+        main,
+        "lower microbatch or logprob-chunk of the stage, or add --remat=block, --accumulate=bfloat16 or --gather=layer",
+    )

@@ -335,5 +335,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    advice = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --gather=layer"
-    call_and_exit(main, advice)
+    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
+    call_and_exit(main, f"lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add {options}")

@@ -296,5 +296,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    advice = "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block"
+    advice = (
+        "lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add --remat=block or --accumulate=bfloat16"
+    )
     call_and_exit(main, advice)

@@ -115,9 +115,7 @@ def update(
     def part_sums(params: Params, part: Batch) -> Any:
         return policy_sums(params, part, algorithm, context, config)
 
-    (grads, count), (sums, maxima, load) = accumulate(
-        part_sums, params, batch, microbatches, config, context.in_place
-    )
+    (grads, count), (sums, maxima, load) = accumulate(part_sums, params, batch, microbatches, config, context.in_place)
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), (sums, load))
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
 

@@ -181,6 +181,7 @@ BY_RUNNING = {
     "rl/test_packing.py": "rl.pack",
     "rl/test_rollouts.py": "rl.mask_truncated",
     "training/test_tracking.py": "track",
+    "training/test_gradients.py": "accumulate",
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "training/test_multi_token.py": "rl.mtp_weight pretrain.mtp_weight pretrain.mtp_layers",
     "sampling/test_speculative.py": "sampling.draft",

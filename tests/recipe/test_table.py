@@ -32,7 +32,8 @@ NEVER = set()
 # Flag, or group of flags -> the stages that read it directly.
 READ_BY = {
     **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "track", "out", "save", "verifier"), NEVER),
-    **dict.fromkeys(("remat", "attention", "unroll", "gather", "kernels", "sampling.slots", "sampling.draft"), NEVER),
+    **dict.fromkeys(("remat", "attention", "unroll", "gather", "accumulate", "kernels"), NEVER),
+    **dict.fromkeys(("sampling.slots", "sampling.draft"), NEVER),
     "verifier.code": SAMPLED,
     "verifier.code.isolation": NEVER,
     "dtype": ALL - {"base"},
@@ -77,6 +78,7 @@ CHANGES = {
     "remat": "block",
     "attention": "xla",
     "gather": "layer",
+    "accumulate": "bfloat16",
     "kernels": "plain",
     "draft": "mtp",
     "problems.operations": "+",
