@@ -164,8 +164,9 @@ def _chunked_backward(temperature, ranked, head, saved, gradients):
         return (dz / temperature).astype(h.dtype)
 
     def fused(chunk):
-        h, y, lse, logp, H, *gradients = (x[0] for x in chunk)
-        return fused_gradient(h, matrix, y, temperature, head == "columns", (logp, H, lse), gradients)[None]
+        h, y, lse, logp, H, d_logp, d_entropy = (x[0] for x in chunk)
+        found, gradients = (logp, H, lse), (d_logp, d_entropy)
+        return fused_gradient(h, matrix, y, temperature, head == "columns", found, gradients)[None]
 
     def one(d_unembedding, chunk):
         h, dz = chunk[0], (plain if head == "plain" else fused)(chunk)

@@ -142,6 +142,15 @@ def logits_kernel(
     return tuple(_kernel(body, out, "head_logits", hidden, matrix, transposed, scratch, interpret)(hidden, matrix))
 
 
+def place_of(tile: Any, rows: int, columns: int, together: int) -> tuple[Any, Any]:
+    """Row and column of a tile in the order of work: ``together`` rows at a time, and of these column by column."""
+    of_group = min(together, rows) * columns
+    group, rest = lax.div(tile, jnp.int32(of_group)), lax.rem(tile, jnp.int32(of_group))
+    first = group * min(together, rows)
+    size = jnp.minimum(min(together, rows), rows - first)
+    return first + lax.rem(rest, size), lax.div(rest, size)
+
+
 def _vocabulary(matrix: jax.Array, transposed: bool) -> int:
     return matrix.shape[0 if transposed else 1]
 
@@ -191,14 +200,11 @@ def _each_tile(
     warpgroup = lax.axis_index("warpgroup")
     mine = lax.div(tiles - program + (programs - 1), jnp.int32(programs))
 
+    together = max(1, TOGETHER // (TILE * D * h_ref.dtype.itemsize))
+
     def place(i):
-        """The first row and the number of the column of a tile: a group of rows at a time, column by column."""
-        together = max(1, min(N // TILE, TOGETHER // (TILE * D * 2)))
-        of_group = together * (V // BLOCK)
-        tile = program + i * programs
-        group, rest = lax.div(tile, jnp.int32(of_group)), lax.rem(tile, jnp.int32(of_group))
-        size = jnp.minimum(together, N // TILE - group * together)
-        return (group * together + lax.rem(rest, size)) * TILE, lax.div(rest, size)
+        row, column = place_of(program + i * programs, N // TILE, V // BLOCK, together)
+        return row * TILE, column
 
     @pl.when(warpgroup == 2)
     def _():

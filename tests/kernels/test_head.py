@@ -10,7 +10,7 @@ import pytest
 from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.kernels import head
 from r1jax.kernels.head import applies, head_of
-from r1jax.kernels.head_mosaic import BLOCK, TILE, block_moments_kernel
+from r1jax.kernels.head_mosaic import BLOCK, TILE, block_moments_kernel, place_of
 from r1jax.models.config import ModelConfig
 
 interpreted = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernels need jax 0.11")
@@ -27,7 +27,7 @@ def test_values_and_gradients_match_float64(monkeypatch):
     """Two chunks of tokens of several sequences, the second one partly empty, and an odd number of blocks."""
     for name in ("block_moments_kernel", "logits_gradient_kernel"):
         monkeypatch.setattr(head, name, partial(getattr(head, name), interpret=interpreter()))
-    B, T, D, V, temperature = 2, 200, 128, 384, 0.7
+    B, T, D, V, temperature = 2, 400, 128, 384, 0.7
     rng = np.random.default_rng(0)
     hidden, matrix = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((B, T, D), (D, V)))
     matrix *= 0.2
@@ -38,7 +38,7 @@ def test_values_and_gradients_match_float64(monkeypatch):
     @jax.jit
     def run(h, w):
         def values(h, w):
-            return token_logprobs(h, w, jnp.asarray(targets), temperature, 256, "columns")
+            return token_logprobs(h, w, jnp.asarray(targets), temperature, 512, "columns")
 
         found, back = jax.vjp(values, h, w)
         return found, back(tuple(jnp.asarray(weights)))
@@ -57,6 +57,16 @@ def test_values_and_gradients_match_float64(monkeypatch):
     for got, want in ((d_h, dz @ w.T), (d_w, np.einsum("btd,btv->dv", h, dz))):
         error = np.asarray(got, np.float64) - want
         assert np.linalg.norm(error) < 0.004 * np.linalg.norm(want)  # bfloat16 keeps 8 bits, rounded twice
+
+
+@pytest.mark.parametrize(("rows", "columns", "together"), [(7, 5, 3), (2, 4, 8), (6, 3, 3), (3, 2, 1)])
+def test_each_tile_has_its_turn(rows, columns, together):
+    def rank(place):
+        row, column = place
+        return row // together, column, row
+
+    found = jax.vmap(lambda tile: place_of(tile, rows, columns, together))(jnp.arange(rows * columns))
+    assert list(zip(*(x.tolist() for x in found), strict=True)) == sorted(np.ndindex(rows, columns), key=rank)
 
 
 @interpreted
