@@ -86,7 +86,7 @@ def test_tokens_that_do_not_split_over_the_axis_are_on_all_its_devices(alone, mo
 
 def test_a_ragged_exchange_is_for_many_devices_on_accelerators(monkeypatch):
     assert not exchange.is_ragged(64, 8)  # on a CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     # 8 of 64 devices at most get a token of DeepSeek-V3; with 2 devices, nearly all tokens go to both.
     assert exchange.is_ragged(64, 8) and not exchange.is_ragged(2, 8)
 
