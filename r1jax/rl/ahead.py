@@ -91,7 +91,7 @@ def _programs(state: RLState, first: int, setup: StepSetup) -> Iterator[Callable
     rest = (setup.model, context.temperature, config.passes, context.chunk, first, None, None)
     if state.reference is not None:
         yield lambda: batch_logprobs.lower(state.reference, batch.tokens, *rest)
-    if not context.on_policy and state.policy.params != state.reference:  # else it is the same program
+    if not context.on_policy:
         yield lambda: batch_logprobs.lower(state.policy.params, batch.tokens, *rest)
 
 

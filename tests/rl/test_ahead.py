@@ -23,7 +23,7 @@ LEARNING = ("update", "batch_logprobs")
 
 
 def parts(tiny_params, tiny_config, **settings):
-    """Environment, setup and state of a training whose policy has a type of its own."""
+    """Environment, setup and state of a training."""
     environment = environment_of(lambda problem, place: float(place * len(problem.question)))
     config = RLConfig(**{"prompts": 2, "group": 4, "algorithm": GRPO(beta=0.1), **settings})
     model = Model(tiny_config, jax.tree.map(lambda x: x.copy(), tiny_params), Letters())
@@ -54,6 +54,14 @@ def test_a_step_calls_the_programs_that_were_compiled_ahead(tiny_params, tiny_co
     assert {name: rows[name]["number"] for name in LEARNING} == {"update": 1, "batch_logprobs": 1}
     assert {name: rows[name]["in_main_thread"] for name in LEARNING} == dict.fromkeys(LEARNING, 0.0)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("epochs", "beta", "programs"), [(1, 0.0, 1), (1, 0.1, 2), (2, 0.0, 2), (2, 0.1, 3)])
+def test_the_programs_are_those_that_the_settings_need(epochs, beta, programs, tiny_params, tiny_config):
+    """Beside the update, log-probabilities of a reference, and of the policy before the first of several updates."""
+    _, setup, state = parts(tiny_params, tiny_config, inner_epochs=epochs, algorithm=GRPO(beta=beta))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    assert len(list(ahead._programs(shapes, 0, setup))) == programs
 
 
 @pytest.mark.parametrize(
