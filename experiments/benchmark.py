@@ -37,6 +37,7 @@ from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, active_count, forward_cost, rollout_cost, update_cost
 from r1jax.models.experts import check_mesh
 from r1jax.models.transformer import param_specs
+from r1jax.pipeline.command import keep_compiled
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
@@ -264,6 +265,7 @@ def main() -> None:
 
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool, jax.set_mesh(mesh):
         if child:
+            keep_compiled()  # the limits of the experiments; the folder is that of first_steps
             print(json.dumps(first_step(lambda: config.bench(pool))))
             return
         if "experts" in config.cases:

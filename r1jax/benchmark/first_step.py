@@ -62,9 +62,9 @@ def _listed(programs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The programs with short times joined in one row."""
     long = [row for row in programs if sum(row[kind] for kind in KINDS) >= _LISTED]
     short = [row for row in programs if row not in long]
-    sums = {name: sum(row[name] for row in short) for name in ("number", *KINDS)}
+    sums = {name: sum(row[name] for row in short) for name in ("number", *KINDS, "in_main_thread")}
     rows = [*long, {"name": "others", **sums}] if short else long
-    return [{name: round(value, 4) if name in KINDS else value for name, value in row.items()} for row in rows]
+    return [{name: round(x, 4) if isinstance(x, float) else x for name, x in row.items()} for row in rows]
 
 
 def first_steps() -> dict[str, Any]:

@@ -17,10 +17,11 @@ from r1jax.benchmark.collectives import program_traffic
 from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
-from r1jax.rl.batch import Batch, width_bucket
+from r1jax.rl.ahead import batch_shapes
+from r1jax.rl.batch import Batch
 from r1jax.rl.update import update
 from r1jax.sampling.sampler import Queue, sample_queue
-from r1jax.sharding import AXIS_TYPES, MESH_AXES, Params, batch_sharding, param_shapes, parse_mesh
+from r1jax.sharding import AXIS_TYPES, MESH_AXES, Params, param_shapes, parse_mesh
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import TrainState, state_shapes
 
@@ -44,24 +45,7 @@ def abstract_state(work: Workload, mesh: Mesh) -> TrainState:
 
 def abstract_batch(work: Workload) -> Batch:
     """The batch of ``work`` as shapes on the entered mesh: that of build_batch for completions of full length."""
-    N, T = work.rl.sequences, width_bucket(work.width - 1, work.width - 1)
-
-    def array(dtype: Any, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding())
-
-    per_sequence, per_token = array(jnp.float32, N), array(jnp.float32, N, T)
-    return Batch(
-        tokens=array(jnp.int32, N, T + 1),
-        mask=array(jnp.bool_, N, T),
-        rewards=per_sequence,
-        rule_rewards={},
-        advantages=per_sequence,
-        sampler_logprobs=per_token,
-        sampling_logprobs=per_token,
-        old_logprobs=per_token,
-        reference_logprobs=per_token,
-        first=(work.prompt - 1) // 32 * 32,
-    )
+    return batch_shapes(work.rl, work.width, (work.prompt - 1) // 32 * 32)
 
 
 def update_program(work: Workload, state: TrainState) -> jax.stages.Compiled:

@@ -63,13 +63,14 @@ class ProgramTimes:
     def figures(self) -> dict[str, Any]:
         """Sums of all programs by kind, those in the main thread, and each program, the one that takes longest first.
 
-        "programs" has name, number of programs of this name, and seconds by kind.
+        "programs" has name, number of programs of this name, seconds by kind, and those in the main thread.
         """
         with self._lock:
             seconds, compiled = dict(self._seconds), dict(self._compiled)
         rows = [
             {"name": name, "number": compiled.get(name, 0)}
             | {kind: seconds.get((name, kind, True), 0.0) + seconds.get((name, kind, False), 0.0) for kind in KINDS}
+            | {"in_main_thread": sum(seconds.get((name, kind, True), 0.0) for kind in KINDS)}
             for name in sorted({name for name, _, _ in seconds})
         ]
         rows.sort(key=lambda row: -sum(row[kind] for kind in KINDS))

@@ -28,6 +28,7 @@ from r1jax.models.layers import runs
 from r1jax.models.shapes import SHAPES, first_layers
 from r1jax.models.transformer import param_specs
 from r1jax.rewards.scores import Scorer
+from r1jax.rl.ahead import compile_while_sampling
 from r1jax.rl.batch import Batch, build_batch, minibatches
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
@@ -265,6 +266,13 @@ class Bench:
         policy = jax.jit(init, out_shardings=jax.tree.map(lambda s: s.sharding, shapes))(jax.random.key(0))
         reference = copy_reference(policy.params, self.model_config) if config.beta and training else None
         self.state = RLState(policy, reference)
+        if training:
+
+            def prompt_ids(problem: Problem) -> list[int]:
+                return template.prompt_ids(problem, tokenizer)
+
+            ahead = compile_while_sampling(self.setup.sample, self.state, self.setup, prompt_ids)
+            self.setup = dataclasses.replace(self.setup, sample=ahead)
 
     def rollout(self, prompts: int, group: int, sampling: Sampling, limits: np.ndarray | None = None) -> Any:
         """Samples ``group`` completions of the first ``prompts`` prompts."""

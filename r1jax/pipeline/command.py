@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -110,12 +111,17 @@ def print_opening(console: Console, weights: str, out: Path, more: str = "", ker
 
 
 def keep_compiled() -> None:
-    """Saves compiled programs in r1jax.disk.cache_folder for later processes, unless jax has another folder set."""
+    """Saves compiled programs in r1jax.disk.cache_folder for later processes, unless jax has another folder set.
+
+    Small programs are saved, too, unless jax has another limit set: each takes longer to compile than to load.
+    """
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = cache_folder()
         if folder.parent == Path(tempfile.gettempdir()):
             print(f"the home folder cannot be written: compiled programs are saved in {folder}", file=sys.stderr)
         jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def call_and_exit(main: Callable[[], None], memory_advice: str, **options: Any) -> None:

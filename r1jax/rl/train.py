@@ -15,7 +15,9 @@ import jax
 
 from r1jax.checkpoints.model import Model
 from r1jax.checkpoints.native import write_model
+from r1jax.data.problems.problem import Problem
 from r1jax.data.problems.schedule import warn_of_repeats
+from r1jax.rl.ahead import compile_while_sampling
 from r1jax.rl.config import RLConfig, check_rules, warn_without_effect
 from r1jax.rl.environment import Environment, sample_groups
 from r1jax.rl.metrics import describe, excerpt, first_of_groups
@@ -76,11 +78,14 @@ def train_policy(
             keep_routing=config.replay_routing,
         )
         with_slots = dataclasses.replace(environment, sampling=dataclasses.replace(environment.sampling, slots=slots))
+
+        def prompt_ids(problem: Problem) -> list[int]:
+            return environment.template.prompt_ids(problem, model.tokenizer)
+
+        sample = compile_while_sampling(sample_groups(model, with_slots, config), state, setup, prompt_ids)
         watch = Stopwatch()
         setup = dataclasses.replace(
-            setup,
-            sample=watch.timed("sampling", sample_groups(model, with_slots, config)),
-            score=watch.timed("rewards", setup.score),
+            setup, sample=watch.timed("sampling", sample), score=watch.timed("rewards", setup.score)
         )
 
         def step_fn(state: RLState, step: int) -> tuple[RLState, dict[str, float]]:

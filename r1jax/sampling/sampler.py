@@ -189,7 +189,9 @@ def _sample_queue(
 ) -> Samples:
     drafts = sampling.draft != "none"
     weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
-    prefix = prefill(params, queue.prompts, config, prefill_rows(*queue.prompts.shape), keep_routing, drafts)
+    # Prompts are a small part of the work, and a block for each layer would take seconds to compile.
+    rolled = dataclasses.replace(config, unroll=False)
+    prefix = prefill(params, queue.prompts, rolled, prefill_rows(*queue.prompts.shape), keep_routing, drafts)
     N, M = queue.prompt_of.shape[0], sampling.max_tokens
     if drafts:
         step = verifying_step(weights, queue, prefix, key, config, sampling, end_tokens)

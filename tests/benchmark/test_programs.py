@@ -48,8 +48,9 @@ def test_seconds_of_inner_events_count_once():
     times.ended(LOWER, 1.0, fun_name="jit(outer)")
     found = times.figures()
     assert found["programs"] == [
-        {"name": "outer", "number": 0, "trace": 6.0, "lower": 1.0, "compile": 0.0, "load": 0.0},
-        {"name": "constant", "number": 1, "trace": 0.0, "lower": 0.0, "compile": 1.5, "load": 0.5},
+        {"name": "outer", "number": 0, "trace": 6.0, "lower": 1.0, "compile": 0.0, "load": 0.0, "in_main_thread": 7.0},
+        {"name": "constant", "number": 1, "trace": 0.0, "lower": 0.0, "compile": 1.5, "load": 0.5}
+        | {"in_main_thread": 2.0},
     ]
     assert found["in_main_thread"] == 9.0 and found["number"] == 1
 
