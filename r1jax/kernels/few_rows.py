@@ -12,7 +12,7 @@ import jax
 from r1jax.kernels import few_rows_mosaic
 from r1jax.kernels.decode_attention import kernels_of
 from r1jax.kernels.few_rows_mosaic import Ahead, ahead_of
-from r1jax.kernels.platform import on_one_device
+from r1jax.kernels.platform import has_extra, on_one_device
 from r1jax.models.config import ModelConfig
 from r1jax.sharding import Params
 
@@ -22,9 +22,10 @@ EARLY_BYTES = 8 * 2**20
 def fits(rows: int, config: ModelConfig) -> bool:
     """True if the products of a decoding step with this number of rows use the kernels.
 
-    They need the kernels of Mosaic, one device, no biases but those of q/k/v, and widths that are multiples of 64.
+    They need decoding kernels, Mosaic, one device, no biases but those of q/k/v, and widths that are multiples of 64.
     """
-    if kernels_of(config) != "mosaic" or not on_one_device() or config.mlp_bias or config.output_bias:
+    chosen = has_extra(config.kernels, "few rows") and kernels_of(config) != "plain"
+    if not chosen or not on_one_device() or config.mlp_bias or config.output_bias:
         return False
     heads = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
     return few_rows_mosaic.supports(rows, config.hidden_size, config.intermediate_size, *heads)

@@ -9,21 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels.head_mosaic import block_moments_kernel, logits_gradient_kernel, supports
-from r1jax.kernels.platform import on_one_device, runs_here
+from r1jax.kernels.platform import has_extra, on_one_device
 from r1jax.models.config import ModelConfig
 
 # "plain" is no kernel. The others say how the unembedding [D, V] lies in memory: by "columns" if it is the transpose of
 # an embedding [V, D], and by "rows" if not. The wrong one costs a copy of the matrix.
 Head = Literal["plain", "rows", "columns"]
 
-AUTOMATIC = False  # True if --kernels=auto selects these kernels; they have not been timed yet
 LOG2E = math.log2(math.e)
 
 
 def head_of(config: ModelConfig) -> Head:
     """The kernels of log-probabilities and of the head of decoding for this model on this platform."""
-    wanted = config.kernels == "mosaic" or (config.kernels == "auto" and AUTOMATIC)
-    if not wanted or not runs_here("mosaic"):
+    if not has_extra(config.kernels, "head"):
         return "plain"
     return "columns" if config.tie_embeddings else "rows"
 

@@ -30,6 +30,12 @@ WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 # of Mosaic come first when they are measured to be as fast.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
+# Kernels that only Mosaic has, beside those of decoding: of the output head, and of products with few rows.
+Extra = Literal["head", "few rows"]
+
+# Those of them that "auto" selects, because they were measured to be faster than plain JAX.
+FASTER: frozenset[Extra] = frozenset()
+
 
 def runs_here(kernels: Kernels) -> bool:
     """True if these kernels run on the devices of this process; those of Mosaic need Hopper GPUs and jax 0.11."""
@@ -49,6 +55,11 @@ def choose(wanted: WantedKernels) -> Kernels:
         if runs_here(kernels):
             return kernels
     return "plain"
+
+
+def has_extra(wanted: WantedKernels, extra: Extra) -> bool:
+    """True if these kernels of Mosaic run for this setting."""
+    return (wanted == "mosaic" or (wanted == "auto" and extra in FASTER)) and runs_here("mosaic")
 
 
 def check_kernels(wanted: WantedKernels) -> None:

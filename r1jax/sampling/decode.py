@@ -8,9 +8,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels import few_rows
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, kernels_of
-from r1jax.kernels.few_rows import read_soon
 from r1jax.kernels.few_rows_mosaic import Ahead
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
@@ -83,7 +83,7 @@ def decode_step(
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]
-    soon = read_soon(layers, len(x), config)
+    soon = few_rows.read_soon(layers, len(x), config)
     written: list[Cached] = []
     experts: list[jax.Array] = []
     for kind, weights, read, own, norm, then in zip(
@@ -118,6 +118,7 @@ def _decode_layer(
     Returns the two after the layer, the ring, and the experts [S, k] of a layer with experts.
     """
     kernels = kernels_of(config) if on_one_device() else "plain"
+    kernels = "mosaic" if few_rows.fits(len(x), config) else kernels  # its sum takes the parts of a product
     normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
     y, ring = kind.attention.decode(h, weights["attention"], rotation, prefix, ring, context, entry, config)
     x, h = normed(x, y, weights["mlp_norm"], ahead=then[0])

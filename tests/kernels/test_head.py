@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax.algorithms.logprobs import token_logprobs
-from r1jax.kernels import head
+from r1jax.kernels import head, platform
 from r1jax.kernels.head import applies, head_of
 from r1jax.kernels.head_mosaic import BLOCK, TILE, block_moments_kernel, place_of
 from r1jax.models.config import ModelConfig
@@ -106,7 +106,7 @@ def test_kernels_lower_for_hopper_without_an_array_of_logits(form, monkeypatch):
 def test_when_the_kernels_apply(monkeypatch):
     tied, untied = (ModelConfig(kernels="mosaic", tie_embeddings=tied) for tied in (True, False))
     assert head_of(tied) == "plain"  # the devices of this process are not Hopper GPUs
-    monkeypatch.setattr(head, "runs_here", lambda kernels: True)
+    monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     assert head_of(tied) == "columns" and head_of(untied) == "rows"
     assert head_of(ModelConfig(kernels="plain")) == head_of(ModelConfig(kernels="triton")) == "plain"
 
