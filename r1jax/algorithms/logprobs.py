@@ -12,8 +12,9 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
-from r1jax.kernels.head import Head, applies, fused_gradient, fused_logprobs
+from r1jax.kernels.head import Head, applies, fused_gradient, fused_logprobs, gradients_of_kept
 from r1jax.kernels.head_mosaic import TILE
 from r1jax.models.precision import einsum_f32
 from r1jax.sharding import constrain, data_devices
@@ -120,10 +121,10 @@ def _matrix(unembedding: jax.Array, head: Head) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _chunked(hidden, unembedding, targets, temperature, ranked, head):  # [n, B, C, D], [D, V], [n, B, C]
-    return _chunked_forward(hidden, unembedding, targets, temperature, ranked, head)[0]
+    return _values(hidden, unembedding, targets, temperature, ranked, head)[0]
 
 
-def _chunked_forward(hidden, unembedding, targets, temperature, ranked, head):
+def _values(hidden, unembedding, targets, temperature, ranked, head):
     matrix = _matrix(unembedding, head)
 
     def one(chunk):
@@ -143,16 +144,32 @@ def _chunked_forward(hidden, unembedding, targets, temperature, ranked, head):
 
     def fused(chunk):
         h, y = (x[0] for x in chunk)
-        logp, entropy, lse = fused_logprobs(h, matrix, y, temperature, head == "columns")
+        (logp, entropy, lse), _ = fused_logprobs(h, matrix, y, temperature, head == "columns")
         return (logp[None], entropy[None]), lse[None]
 
-    found, lse = jax.lax.map(one if head == "plain" else fused, (hidden, targets))
-    return found, (hidden, unembedding, targets, lse, *found[:2])
+    return jax.lax.map(one if head == "plain" else fused, (hidden, targets))
+
+
+def _chunked_forward(hidden, unembedding, targets, temperature, ranked, head):
+    hidden, unembedding, targets = (x.value for x in (hidden, unembedding, targets))
+    if head == "plain" or len(hidden) > 1:
+        found, lse = _values(hidden, unembedding, targets, temperature, ranked, head)
+        return found, (hidden, unembedding, targets, lse, *found[:2], None)
+    # An array for all tokens is in memory in any case: it can as well be computed only once.
+    matrix, transposed = _matrix(unembedding, head), head == "columns"
+    values, kept = fused_logprobs(hidden[0, 0], matrix, targets[0, 0], temperature, transposed, keep=True)
+    logp, entropy, lse = (x[None, None] for x in values)
+    return (logp, entropy), (hidden, unembedding, targets, lse, logp, entropy, kept)
 
 
 def _chunked_backward(temperature, ranked, head, saved, gradients):
-    hidden, unembedding, targets, lse, logp, entropy = saved
+    hidden, unembedding, targets, lse, logp, entropy, kept = saved
     matrix = _matrix(unembedding, head)
+    if kept is not None and isinstance(gradients[1], SymbolicZero):
+        d_logp = _instantiated(gradients[0])
+        one_row = hidden[0, 0], matrix, targets[0, 0], temperature, head == "columns", kept, logp[0, 0], d_logp[0, 0]
+        d_hidden, d_unembedding = gradients_of_kept(*one_row)
+        return d_hidden[None, None], d_unembedding.astype(unembedding.dtype), None
 
     def plain(chunk):
         h, y, lse, _, H, d_logp, d_entropy = chunk
@@ -174,9 +191,13 @@ def _chunked_backward(temperature, ranked, head, saved, gradients):
         return d_unembedding + einsum_f32("bcd,bcv->dv", h, dz), d_h
 
     start = jnp.zeros(unembedding.shape, jnp.float32)
-    parts = hidden, targets, lse, logp, entropy, *gradients[:2]
+    parts = hidden, targets, lse, logp, entropy, *map(_instantiated, gradients[:2])
     d_unembedding, d_hidden = jax.lax.scan(one, start, parts)
     return d_hidden, d_unembedding.astype(unembedding.dtype), None
 
 
-_chunked.defvjp(_chunked_forward, _chunked_backward)
+_chunked.defvjp(_chunked_forward, _chunked_backward, symbolic_zeros=True)
+
+
+def _instantiated(gradient):
+    return jnp.zeros(gradient.shape, gradient.dtype) if isinstance(gradient, SymbolicZero) else gradient

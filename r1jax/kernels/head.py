@@ -8,15 +8,17 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels.head_mosaic import block_moments_kernel, logits_gradient_kernel, supports
+from r1jax.kernels.head_mosaic import LARGEST, block_moments_kernel, logits_gradient_kernel, supports
 from r1jax.kernels.platform import has_extra, on_one_device
 from r1jax.models.config import ModelConfig
+from r1jax.models.precision import einsum_f32
 
 # "plain" is no kernel. The others say how the unembedding [D, V] lies in memory: by "columns" if it is the transpose of
 # an embedding [V, D], and by "rows" if not. The wrong one costs a copy of the matrix.
 Head = Literal["plain", "rows", "columns"]
 
 LOG2E = math.log2(math.e)
+LEAST_LOGP = -LARGEST / LOG2E  # below it, a kept weight relative to the target's would exceed float32
 
 
 def head_of(config: ModelConfig) -> Head:
@@ -32,25 +34,29 @@ def applies(head: Head, hidden: jax.Array, unembedding: jax.Array) -> bool:
 
 
 def fused_logprobs(
-    hidden: jax.Array, matrix: jax.Array, targets: jax.Array, temperature: float, transposed: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    hidden: jax.Array, matrix: jax.Array, targets: jax.Array, temperature: float, transposed: bool, keep: bool = False
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array | None]:
     """token_logprobs of states [N, D] and targets [N], and the logarithm of the sum of exponentials: [N] float32 each.
+
+    Also, to ``keep``, the probabilities relative to those of the targets, [N, V] in the type of the states.
 
     matrix: [D, V], or [V, D] if ``transposed``. N must be a multiple of TILE.
     """
     scale = LOG2E / temperature
-    tops, sums, moments = block_moments_kernel(_copied(hidden), matrix, transposed, scale)  # [V / BLOCK, N]
+    rows = matrix[targets] if transposed else matrix[:, targets].T
+    own = scale * jnp.sum(hidden.astype(jnp.float32) * rows.astype(jnp.float32), axis=-1)
+    found = block_moments_kernel(_copied(hidden), matrix, transposed, scale, own[None] if keep else None)
+    tops, sums, moments = found[0]  # [V / BLOCK, N]
     top = tops.max(axis=0)
     lower = tops - top
     shares = jnp.exp2(lower)
     total = (sums * shares).sum(axis=0)
     moment = ((moments + sums * lower) * shares).sum(axis=0) / total
-    log_total, top = jnp.log(total), top / LOG2E
-    rows = matrix[targets] if transposed else matrix[:, targets].T
-    own = jnp.sum(hidden.astype(jnp.float32) * rows.astype(jnp.float32), axis=-1) / temperature
+    log_total = jnp.log(total)
     # The sum has another order than that of the kernel, which must not give a probability above 1.
-    logp = jnp.minimum(own - top, 0.0) - log_total
-    return logp, log_total - moment / LOG2E, top + log_total
+    logp = jnp.minimum(own - top, 0.0) / LOG2E - log_total
+    values = logp, log_total - moment / LOG2E, top / LOG2E + log_total
+    return values, found[1] if keep else None
 
 
 def fused_gradient(
@@ -76,6 +82,30 @@ def fused_gradient(
     own = d_logp + jnp.exp(logp) * (offset + slope * logp)
     place = jnp.arange(len(targets)), targets
     return dz.at[place].set(own.astype(dz.dtype), unique_indices=True)
+
+
+def gradients_of_kept(
+    hidden: jax.Array,
+    matrix: jax.Array,
+    targets: jax.Array,
+    temperature: float,
+    transposed: bool,
+    kept: jax.Array,
+    logp: jax.Array,
+    d_logp: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of states [N, D] and unembedding [D, V] float32 for those of the log-probabilities, [N], alone.
+
+    The gradient of the logits is that of the log-probability times 1[target] - q. With q = q[target] kept, this is an
+    array of weights times a number per token, which is applied to the states and to their gradient instead.
+    """
+    q = jnp.exp(jnp.maximum(logp, LEAST_LOGP))
+    place = jnp.arange(len(targets)), targets
+    kept = kept.at[place].set((-(1 - q) / q).astype(kept.dtype), unique_indices=True)
+    scale = (-d_logp * q / temperature)[:, None]
+    d_hidden = einsum_f32("nv,vd->nd" if transposed else "nv,dv->nd", kept, matrix) * scale
+    d_unembedding = einsum_f32("nd,nv->dv", (hidden * scale).astype(hidden.dtype), kept)
+    return d_hidden.astype(hidden.dtype), d_unembedding
 
 
 def _copied(hidden: jax.Array) -> jax.Array:

@@ -30,49 +30,75 @@ TOGETHER = 16 * 2**20  # bytes of rows that are multiplied with all columns befo
 # Bytes of a row of the pieces in which a warpgroup stores its part of a tile, and pieces in shared memory.
 GRADIENT_BYTES, GRADIENT_SLOTS = 128, 2
 LOGITS_BYTES, LOGITS_SLOTS = 64, 3
+KEPT_BYTES, KEPT_SLOTS = 64, 3
+LARGEST = 115.0  # exponent of a weight that is kept, at most
 _PIECE = 64  # rows
 _LOG2E = math.log2(math.e)
 _REGISTERS, _COPY_REGISTERS = 232, 40  # per thread of the warpgroups that multiply, and of the one that copies
 
 
 def supports(hidden: jax.Array, unembedding: jax.Array) -> bool:
-    """True if the kernels support states [..., D] and an unembedding [D, V]: 16-bit floats, D % 64 = V % 128 = 0."""
+    """True if the kernels support states [..., D] and an unembedding [D, V]: bfloat16, D % 64 = V % 128 = 0."""
     D, V = unembedding.shape
-    same = hidden.dtype == unembedding.dtype and hidden.dtype in (jnp.bfloat16, jnp.float16)
-    return same and D % DEPTH == 0 and V % BLOCK == 0
+    return hidden.dtype == unembedding.dtype == jnp.bfloat16 and D % DEPTH == 0 and V % BLOCK == 0
 
 
 def block_moments_kernel(
-    hidden: jax.Array, matrix: jax.Array, transposed: bool, scale: float, interpret: Any = None
-) -> jax.Array:
+    hidden: jax.Array,
+    matrix: jax.Array,
+    transposed: bool,
+    scale: float,
+    own: jax.Array | None = None,
+    interpret: Any = None,
+) -> tuple[jax.Array, ...]:
     """Maximum, sum and first moment of blocks of BLOCK logits z = scale * hidden @ matrix, to the base 2.
 
-    With x = z - max z: max z, sum 2^x and sum 2^x x.
+    With x = z - max z: max z, sum 2^x and sum 2^x x. If ``own`` is given, also 2^(z - own), at most 2^LARGEST.
 
     Args:
       hidden: [N, D], N a multiple of TILE.
       matrix: [D, V], or [V, D] if ``transposed``.
       transposed: multiply by the transpose of the matrix.
       scale: above 0.
+      own: [1, N] float32.
       interpret: parameters of the interpreter on a CPU; None compiles the kernel.
 
     Returns:
-      [3, V / BLOCK, N] float32.
+      [3, V / BLOCK, N] float32 and, if ``own`` is given, [N, V] in the type of the states.
     """
-    out = jax.ShapeDtypeStruct((3, _vocabulary(matrix, transposed) // BLOCK, len(hidden)), jnp.float32)
+    N, V = len(hidden), _vocabulary(matrix, transposed)
+    out = [jax.ShapeDtypeStruct((3, V // BLOCK, N), jnp.float32), jax.ShapeDtypeStruct((N, V), hidden.dtype)]
+    scratch = [mosaic.SMEM((2, 3, ROWS), jnp.float32), _pieces(hidden.dtype, KEPT_BYTES, KEPT_SLOTS)]
 
-    def body(h_ref, w_ref, out_ref, found, scratch):
+    def moments(z, row, column, out_ref, found):
+        top = z.max(axis=1) * scale
+        x = z * scale - lax.broadcast_in_dim(top, z.shape, [0])
+        weights = jnp.exp2(x)
+        values = top, weights.sum(axis=1), (weights * x).sum(axis=1)
+        _store_rows(values, found, out_ref, row, column, 0)
+        return top, weights
+
+    def body(h_ref, w_ref, out_ref, found, operands):
         def epilogue(z, row, column):
-            top = z.max(axis=1) * scale
-            x = z * scale - lax.broadcast_in_dim(top, z.shape, [0])
-            weights = jnp.exp2(x)
-            values = top, weights.sum(axis=1), (weights * x).sum(axis=1)
-            _store_rows(values, found, out_ref, row, column, 0)
+            moments(z, row, column, out_ref, found)
 
-        _each_tile(h_ref, w_ref, transposed, scratch, epilogue)
+        _each_tile(h_ref, w_ref, transposed, operands, epilogue)
 
-    scratch = [mosaic.SMEM((2, 3, ROWS), jnp.float32)]
-    return _kernel(body, out, "head_moments", hidden, matrix, transposed, scratch, interpret)(hidden, matrix)
+    def keeping(h_ref, w_ref, own_ref, out_ref, kept_ref, found, pieces, operands):
+        def epilogue(z, row, column):
+            own = _of_rows(own_ref, 0, row)
+            top, weights = moments(z, row, column, out_ref, found)
+            lift = jnp.exp2(jnp.minimum(top - own, jnp.full(top.shape, LARGEST)))
+            kept = weights * lax.broadcast_in_dim(lift, z.shape, [0])
+            _store(kept.astype(hidden.dtype), pieces, kept_ref, row, column)
+
+        _each_tile(h_ref, w_ref, transposed, operands, epilogue)
+
+    if own is None:
+        run = _kernel(body, out[:1], "head_moments", hidden, matrix, transposed, scratch[:1], interpret)
+        return tuple(run(hidden, matrix))
+    run = _kernel(keeping, out, "head_kept", hidden, matrix, transposed, scratch, interpret)
+    return tuple(run(hidden, matrix, own))
 
 
 def logits_gradient_kernel(
@@ -94,13 +120,8 @@ def logits_gradient_kernel(
     out = jax.ShapeDtypeStruct((len(hidden), _vocabulary(matrix, transposed)), hidden.dtype)
 
     def body(h_ref, w_ref, rows_ref, out_ref, pieces, scratch):
-        def of_rows(i, row):
-            layout = mosaic.Layout.WGMMA.reduce(1)
-            values = mosaic.load(rows_ref.at[i, pl.ds(row, ROWS)], layout=layout, optimized=False)
-            return lax.broadcast_in_dim(values, (ROWS, BLOCK), [0])
-
         def epilogue(z, row, column):
-            a, b, c = (of_rows(i, row) for i in range(3))
+            a, b, c = (lax.broadcast_in_dim(_of_rows(rows_ref, i, row), z.shape, [0]) for i in range(3))
             x = z * scale - c
             _store((jnp.exp2(x) * (a + b * x)).astype(out.dtype), pieces, out_ref, row, column)
 
@@ -149,6 +170,12 @@ def place_of(tile: Any, rows: int, columns: int, together: int) -> tuple[Any, An
     first = group * min(together, rows)
     size = jnp.minimum(min(together, rows), rows - first)
     return first + lax.rem(rest, size), lax.div(rest, size)
+
+
+def _of_rows(ref: Any, i: int, row: Any) -> Any:
+    """Values [ROWS] of the rows of the part of a tile."""
+    layout = mosaic.Layout.WGMMA.reduce(1)
+    return mosaic.load(ref.at[i, pl.ds(row, ROWS)], layout=layout, optimized=False)
 
 
 def _vocabulary(matrix: jax.Array, transposed: bool) -> int:

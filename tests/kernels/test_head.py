@@ -23,8 +23,12 @@ def interpreter():
 
 
 @interpreted
-def test_values_and_gradients_match_float64(monkeypatch):
-    """Two chunks of tokens of several sequences, the second one partly empty, and an odd number of blocks."""
+@pytest.mark.parametrize(("chunk", "entropies"), [(512, 1.0), (1024, 0.0)])
+def test_values_and_gradients_match_float64(chunk, entropies, monkeypatch):
+    """Two chunks of tokens of several sequences, the second one partly empty, and an odd number of blocks.
+
+    Without a gradient of the entropies also one chunk, whose weights are kept.
+    """
     for name in ("block_moments_kernel", "logits_gradient_kernel"):
         monkeypatch.setattr(head, name, partial(getattr(head, name), interpret=interpreter()))
     B, T, D, V, temperature = 2, 400, 128, 384, 0.7
@@ -34,14 +38,16 @@ def test_values_and_gradients_match_float64(monkeypatch):
     targets = rng.integers(0, V, (B, T))
     targets[0, 0] = V - 1
     weights = rng.normal(size=(2, B, T)).astype(np.float32)
+    weights[1] *= entropies
 
     @jax.jit
     def run(h, w):
         def values(h, w):
-            return token_logprobs(h, w, jnp.asarray(targets), temperature, 512, "columns")
+            logp, entropy = token_logprobs(h, w, jnp.asarray(targets), temperature, chunk, "columns")
+            return (logp * weights[0]).sum() + (entropies and (entropy * weights[1]).sum()), (logp, entropy)
 
-        found, back = jax.vjp(values, h, w)
-        return found, back(tuple(jnp.asarray(weights)))
+        gradients, found = jax.grad(values, argnums=(0, 1), has_aux=True)(h, w)
+        return found, gradients
 
     (logp, entropy), (d_h, d_w) = run(hidden, matrix)
     h, w = np.asarray(hidden, np.float64), np.asarray(matrix, np.float64)
@@ -78,13 +84,19 @@ def test_moments_of_one_tile_and_a_matrix_by_rows():
     z = 0.5 * np.asarray(h, np.float64) @ np.asarray(w, np.float64)
     x = z - z.max(axis=1, keepdims=True)
     want = z.max(axis=1), (2**x).sum(axis=1), (2**x * x).sum(axis=1)
-    np.testing.assert_allclose(got[:, 0], np.stack(want), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got[0][:, 0], np.stack(want), rtol=1e-4, atol=1e-5)
 
 
 @interpreted
-@pytest.mark.parametrize("form", ["rows", "columns"])
-def test_kernels_lower_for_hopper_without_an_array_of_logits(form, monkeypatch):
-    """Lowering checks layouts and shared memory; the sizes are those of Qwen2.5-0.5B."""
+@pytest.mark.parametrize(
+    ("form", "chunk", "entropies", "kernels"),
+    [("rows", 8192, True, 2), ("columns", 8192, False, 2), ("columns", 32_768, True, 2), ("rows", 32_768, False, 1)],
+)
+def test_kernels_lower_for_hopper_without_an_array_of_logits(form, chunk, entropies, kernels, monkeypatch):
+    """Lowering checks layouts and shared memory; the sizes are those of Qwen2.5-0.5B.
+
+    Logits are computed once if the chunk has all tokens and entropies have no gradient, else twice.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     D, V = 896, 151_936
     h, y = jax.ShapeDtypeStruct((64, 512, D), jnp.bfloat16), jax.ShapeDtypeStruct((64, 512), jnp.int32)
@@ -92,15 +104,17 @@ def test_kernels_lower_for_hopper_without_an_array_of_logits(form, monkeypatch):
 
     def run(h, stored, y):
         def values(h, stored):
-            return token_logprobs(h, stored.T if form == "columns" else stored, y, 1.0, 8192, form)
+            found = token_logprobs(h, stored.T if form == "columns" else stored, y, 1.0, chunk, form)
+            return found[0].sum() + found[1].sum() if entropies else found[0].sum()
 
-        return jax.vjp(values, h, stored)[1]((y.astype(jnp.float32), y.astype(jnp.float32)))
+        return jax.grad(values, argnums=(0, 1))(h, stored)
 
     unchecked = [jax.export.DisabledSafetyCheck.custom_call("mosaic_gpu_v2")]
     program = jax.export.export(jax.jit(run), platforms=["cuda"], disabled_checks=unchecked)(h, stored, y)
     text = program.mlir_module()
-    assert text.count("custom_call @mosaic_gpu_v2") == 2
-    assert f"8192x{V}xbf16" in text and f"8192x{V}xf32" not in text and f"32768x{V}" not in text
+    assert text.count("custom_call @mosaic_gpu_v2") == kernels
+    assert f"{chunk}x{V}xbf16" in text and f"{chunk}x{V}xf32" not in text
+    assert chunk == 32_768 or f"32768x{V}" not in text
 
 
 def test_when_the_kernels_apply(monkeypatch):

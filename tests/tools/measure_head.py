@@ -3,8 +3,8 @@
     PYTHONPATH=. python tests/tools/measure_head.py OUT.json --limit 100
 
 The sizes are those of Qwen2.5 0.5B and 1.5B, with tied embeddings. Log-probabilities are those of 32,768 tokens. Errors
-are relative norms of the difference from plain JAX in float32; "present_error" is that of the present form. All parts
-are compiled first, and then run one after another. A process measures and a second one watches it: a part that fails or
+are relative norms of the difference from plain JAX in float32; "present_error" is that of the present form. No part
+runs while others are compiled. A process measures and a second one watches it: a part that fails or
 hangs becomes a row with its error, and the next parts are measured.
 """
 
@@ -41,7 +41,8 @@ from r1jax.sampling.decode import Weights
 from r1jax.sampling.head import kernel_token
 from r1jax.sampling.processors import Sampling, sample_token
 
-PATIENCE = 60  # seconds without a row, after which a process is killed; the first row follows all compilations
+PATIENCE = 75  # seconds without a line, after which a process is killed
+TOGETHER = 16  # parts that are compiled at the same time, before they run
 CHUNK = 8192
 STEPS = 50  # of decoding in a call
 OTHER_PIECES = ({"STAGES": 3, "LOGITS_BYTES": 128}, {"STAGES": 3, "LOGITS_BYTES": 128, "LOGITS_SLOTS": 4})
@@ -79,15 +80,26 @@ def both(head: Head, chunk: int, temperature: float, h: Any, embedding: Any, tar
     return found, back(gradients)
 
 
-def differences(*arguments: Any) -> dict[str, Any]:
-    """The errors of the kernels and of the present form; tokens fill the last tile of the second chunk partly."""
+def alone(head: Head, chunk: int, temperature: float, h: Any, embedding: Any, targets: Any, *gradients: Any) -> Any:
+    """As ``both``, without a gradient of the entropies: a chunk of all tokens is then computed once."""
+
+    def weighted(h: Any, e: Any) -> Any:
+        found = values(head, chunk, temperature, h, e, targets)
+        return (found[0] * gradients[0]).sum(), found
+
+    back, found = jax.grad(weighted, argnums=(0, 1), has_aux=True)(h, embedding)
+    return found, back
+
+
+def differences(form: Callable[..., Any], chunk: int, *arguments: Any) -> dict[str, Any]:
+    """The errors of the kernels and of the present form; tokens fill the last tile of a chunk partly."""
     names = ("logp", "entropy", "states", "embedding")
     h, embedding, *rest = arguments
     with jax.default_matmul_precision("highest"):
-        want = both("plain", 256, 0.7, h.astype(jnp.float32), embedding.astype(jnp.float32), *rest)
+        want = form("plain", 256, 0.7, h.astype(jnp.float32), embedding.astype(jnp.float32), *rest)
 
     def errors(head: Head) -> list[jax.Array]:
-        got = both(head, 256, 0.7, *arguments)
+        got = form(head, chunk, 0.7, *arguments)
         pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
         return [jnp.sqrt(((a.astype(jnp.float32) - b) ** 2).sum() / (b**2).sum()) for a, b in pairs]
 
@@ -105,10 +117,14 @@ def parts(small: bool) -> list[Part]:
     widths = (("0.5B", 128), ("1.5B", 192)) if small else (("0.5B", 896), ("1.5B", 1536))
 
     for model, D in widths:
-        found.append(Part({"part": "errors", "model": model}, partial(operands, 2, 250, D, V), differences))
+        for kept, form, size in ((False, both, 256), (True, alone, 1024)):
+            row = {"part": "errors", "model": model, "kept": kept}
+            found.append(Part(row, partial(operands, 2, 250, D, V), partial(differences, form, size)))
     forms: tuple[Head, ...] = ("columns", "plain")
     for model, D in widths:
         whole = partial(operands, 64, N // 64, D, V)
+        kept = {"part": "forward and backward", "model": model, "kernel": True, "tokens": N, "chunk": N, "kept": True}
+        found.append(Part(kept, whole, partial(alone, "columns", N, 1.0), 6.0 * N * D * V))
         for name, run, products in (("forward", values, 1), ("forward and backward", both, 4)):
             for form in forms:
                 row = {"part": name, "model": model, "kernel": form != "plain", "tokens": N, "chunk": chunk}
@@ -208,16 +224,17 @@ def work(first: int, small: bool) -> None:
                 stack.enter_context(mock.patch.object(head_mosaic, name, value))
             return jax.jit(one.run).lower(*jax.eval_shape(one.make))
 
-    waiting: list[Any] = []
-    with ThreadPoolExecutor(8) as pool:
-        for one in rest:
-            try:
-                waiting.append(pool.submit(lowered(one).compile))
-            except Exception as error:
-                waiting.append(error)
-    print(json.dumps({"compiled": len(rest)}), flush=True)
-    for index, (one, program) in enumerate(zip(rest, waiting, strict=True), first):
-        print(json.dumps({"index": index, "row": measured(one, program)}), flush=True)
+    for start in range(0, len(rest), TOGETHER):
+        together, waiting = rest[start : start + TOGETHER], []
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            for one in together:
+                try:
+                    waiting.append(pool.submit(lowered(one).compile))
+                except Exception as error:
+                    waiting.append(error)
+        print(json.dumps({"compiled": start + len(together)}), flush=True)
+        for index, (one, program) in enumerate(zip(together, waiting, strict=True), first + start):
+            print(json.dumps({"index": index, "row": measured(one, program)}), flush=True)
 
 
 def measured(one: Part, program: Any) -> dict[str, Any]:
