@@ -115,7 +115,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     block = 1 + sampling.proposals  # tokens of a slot in one step with a draft
     single = 0 if kernels_of(config) != "plain" or drafting == slots else slots * (gathered + scores + results)
     group = request.sequences // request.prompts
-    texts = 8 * (request.width + group * sampling.max_tokens) if sampling.draft == "ngram" else 0
+    texts = 8 * group * (request.width + sampling.max_tokens) if sampling.draft == "ngram" else 0
     return {
         "cache": sum(phases(slots, 1, sampling)[:2]) * ring * (_entry(config) + _draft_entry(request)),
         "logits": max(slots, drafting * block) * (logits + activations),

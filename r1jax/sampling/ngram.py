@@ -18,40 +18,40 @@ LONGEST = 4  # newest tokens that are compared
 
 @flax.struct.dataclass
 class Texts:
-    """The texts in which each slot looks for its newest tokens, one after another, with NONE in between."""
+    """The texts in which each slot looks for its newest tokens: prompt and completion of each sequence of the group."""
 
-    tokens: jax.Array  # [S, C] int32: the prompt, and each of its completions after the last LONGEST tokens of the prompt
-    own: jax.Array  # [S, C] bool, the prompt and the slot's own completion
-    end: jax.Array  # [S] int32, place after the newest token
+    tokens: jax.Array  # [S, C] int32, one text after another, with NONE in between
+    own: jax.Array  # [S, C] bool, the text of the slot's own sequence
+    end: jax.Array  # [S] int32, place after the newest token in it
 
 
 def texts_of(queue: Queue, row: jax.Array, tokens: jax.Array, lengths: jax.Array) -> Texts:
     """The texts for rows [S] of the queue, from the tokens [N, M] and lengths [N] of all completions so far."""
     (P, Tp), (N, M), S = queue.prompts.shape, tokens.shape, len(row)
     G, prompt = N // P, queue.prompt_of[row]
-    prompts, length = queue.prompts[prompt], queue.prompt_lengths[prompt, None]
-    head = jnp.where(jnp.arange(Tp + 1) < length, jnp.pad(prompts, ((0, 0), (0, 1))), NONE)
-    last = length - LONGEST + jnp.arange(LONGEST)
-    tail = jnp.where(last < 0, NONE, jnp.take_along_axis(prompts, jnp.maximum(last, 0), axis=1))
+    # Prompts are moved to the right, so that completions follow them.
+    source = jnp.arange(Tp) - (Tp - queue.prompt_lengths[prompt, None])
+    prompts = jnp.where(
+        source < 0, NONE, jnp.take_along_axis(queue.prompts[prompt], jnp.maximum(source, 0), axis=1)
+    )
     known = jnp.arange(M) < lengths.reshape(P, G, 1)[prompt]
     completions = jnp.where(known, tokens.reshape(P, G, M)[prompt], NONE)
-    tails, gaps = jnp.broadcast_to(tail[:, None], (S, G, LONGEST)), jnp.full((S, G, 1), NONE)
-    width = LONGEST + M + 1
-    joined = jnp.concatenate([tails, completions, gaps], axis=2).reshape(S, G * width)
-    start = Tp + 1 + row % G * width
-    place = jnp.arange(Tp + 1 + G * width)
-    own = (place <= Tp) | ((place - start[:, None]) // width == 0)
-    return Texts(jnp.concatenate([head, joined], axis=1), own, start + LONGEST + lengths[row])
+    between = jnp.full((S, G, 1), NONE)
+    joined = jnp.concatenate([jnp.broadcast_to(prompts[:, None], (S, G, Tp)), completions, between], axis=2)
+    width, number = Tp + M + 1, row % G
+    own = jnp.arange(G * width) // width == number[:, None]
+    return Texts(joined.reshape(S, -1), own, number * width + Tp + lengths[row])
 
 
 def continuations(texts: Texts, number: int) -> jax.Array:
     """The ``number`` tokens after the place that is most like the end of each slot's completion: [S, number] int32.
 
-    That is the place with the most equal tokens up to it, at most LONGEST. Of several, one in the slot's own prompt or
-    completion comes before others, and the last one before the first. NONE if no token is equal, and where a text ends.
+    That is the place with the most equal tokens up to it, at most LONGEST. Of several, one in the slot's own text comes
+    before others, and the last one before the first. NONE if no token is equal, and where a text ends.
     """
     tokens, C = texts.tokens, texts.tokens.shape[1]
-    newest = jnp.take_along_axis(tokens, texts.end[:, None] - 1 - jnp.arange(LONGEST), axis=1)  # the last one first
+    at = texts.end[:, None] - 1 - jnp.arange(LONGEST)  # the last one first
+    newest = jnp.where(at < 0, NONE, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1))
     equal, count = jnp.ones(tokens.shape, bool), jnp.zeros(tokens.shape, jnp.int32)
     for i in range(LONGEST):
         before = jnp.pad(tokens, ((0, 0), (i, 0)), constant_values=NONE)[:, :C]

@@ -1,0 +1,137 @@
+"""Measures how many proposed tokens of the draft ngram are accepted on real text. Not part of the suite.
+
+    python tests/tools/measure_drafts.py smollm2 runs/drafts.json --template steps
+
+Groups of completions are sampled once. A proposal counts if it is the token that was drawn, so how drafts go through a
+sequence follows from the samples: each kind of draft is replayed on them, with all sequences decoded at once or with
+drafts for the last ones alone. "own" looks up tokens in the sequence itself, "group" is the draft ngram. A row has
+
+- acceptance: proposals that count / proposals;
+- tokens_per_step: of a sequence, in steps with a draft: the gain if a step with a draft takes as long as one without;
+- steps: of the loop, to compare with plain_steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.checkpoints.load import load
+from r1jax.data.problems.dataset import ProblemsConfig, load_problems
+from r1jax.data.text.template import find_template
+from r1jax.pipeline.manifest import versions
+from r1jax.sampling.ngram import continuations, texts_of
+from r1jax.sampling.processors import Sampling
+from r1jax.sampling.sampler import make_queue, sample
+from r1jax.sampling.slots import NONE, Queue, Samples
+
+
+@partial(jax.jit, static_argnames=("proposals", "drafting"))
+def replay(queue: Queue, samples: Samples, proposals: int, drafting: int) -> dict[str, jax.Array]:
+    """Sums over the steps in which at most ``drafting`` sequences are live, and all steps."""
+    N, M = samples.tokens.shape
+    row, lengths = jnp.arange(N), samples.lengths
+
+    def step(carry: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        age, sums = carry
+        live = age < lengths
+        use = live & (live.sum() <= drafting)
+        found = continuations(texts_of(queue, row, samples.tokens, age), proposals)
+        found = jnp.where((use & (age > 0))[:, None], found, NONE)
+        places = age[:, None] + jnp.arange(proposals)
+        drawn = jnp.take_along_axis(samples.tokens, jnp.minimum(places, M - 1), axis=1)
+        right = jnp.cumprod((found == drawn) & (places + 1 < lengths[:, None]), axis=1).sum(axis=1)
+        new = {
+            "steps": jnp.int32(1),
+            "drafted": use.sum(),
+            "tokens": jnp.where(use, 1 + right, 0).sum(),
+            "proposed": (found != NONE).sum(),
+            "accepted": right.sum(),
+        }
+        return age + jnp.where(live, 1 + right, 0), {name: sums[name] + new[name].astype(jnp.int32) for name in new}
+
+    names = ("steps", "drafted", "tokens", "proposed", "accepted")
+    start = jnp.zeros(N, jnp.int32), dict.fromkeys(names, jnp.int32(0))
+    return jax.lax.while_loop(lambda carry: (carry[0] < lengths).any(), step, start)[1]
+
+
+def rows_of(queue: Queue, samples: Samples) -> list[dict[str, Any]]:
+    """The figures of each kind of draft, number of proposed tokens, and number of sequences from which on it is used."""
+    N = len(queue.prompt_of)
+    alone = Queue(
+        queue.prompts[queue.prompt_of],
+        queue.prompt_lengths[queue.prompt_of],
+        jnp.arange(N),
+        queue.limits,
+        queue.ids,
+    )
+    rows = []
+    for kind, texts in (("own", alone), ("group", queue)):
+        for proposals in (1, 2, 3, 5, 8):
+            for drafting in (N, N // 4):
+                sums = {name: int(x) for name, x in replay(texts, samples, proposals, drafting).items()}
+                rows.append(
+                    {
+                        "kind": kind,
+                        "draft_tokens": proposals,
+                        "sequences": drafting,
+                        "acceptance": sums["accepted"] / max(sums["proposed"], 1),
+                        "tokens_per_step": sums["tokens"] / max(sums["drafted"], 1),
+                        "steps": sums["steps"],
+                    }
+                )
+    return rows
+
+
+def main() -> None:
+    """Samples, replays, and writes the result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", help="smollm2, or the path of a checkpoint")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--source", default="gym:gsm_symbolic")
+    parser.add_argument("--template", default="r1-zero-chat")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--group", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    model, template = load(options.base), find_template(options.template)
+    problems = load_problems(ProblemsConfig(source=options.source)).train[: options.prompts]
+    prompts = [template.prompt_ids(problem, model.tokenizer) for problem in problems]
+    sampling = Sampling(max_tokens=options.tokens, temperature=options.temperature)
+    samples = sample(
+        model.params,
+        prompts,
+        model.config,
+        jax.random.key(options.seed),
+        sampling=sampling,
+        end_tokens=model.tokenizer.eos_ids,
+        samples_per_prompt=options.group,
+    )
+    counted = np.arange(options.tokens) < np.asarray(samples.lengths)[:, None]
+    result = {
+        "base": Path(options.base).name,
+        **{name: value for name, value in vars(options).items() if name not in ("base", "out")},
+        "device": jax.devices()[0].device_kind,
+        "versions": versions("jax", "jaxlib"),
+        "lengths": np.asarray(samples.lengths).tolist(),
+        "mean_logprob": float(np.asarray(samples.logprobs)[counted].mean()),
+        "plain_steps": int(np.asarray(samples.lengths).max()),
+        "drafts": rows_of(make_queue(prompts, model.config, sampling, options.group), samples),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    for row in result["drafts"]:
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
