@@ -31,9 +31,7 @@ def texts_of(queue: Queue, row: jax.Array, tokens: jax.Array, lengths: jax.Array
     G, prompt = N // P, queue.prompt_of[row]
     # Prompts are moved to the right, so that completions follow them.
     source = jnp.arange(Tp) - (Tp - queue.prompt_lengths[prompt, None])
-    prompts = jnp.where(
-        source < 0, NONE, jnp.take_along_axis(queue.prompts[prompt], jnp.maximum(source, 0), axis=1)
-    )
+    prompts = jnp.where(source < 0, NONE, jnp.take_along_axis(queue.prompts[prompt], jnp.maximum(source, 0), axis=1))
     known = jnp.arange(M) < lengths.reshape(P, G, 1)[prompt]
     completions = jnp.where(known, tokens.reshape(P, G, M)[prompt], NONE)
     between = jnp.full((S, G, 1), NONE)

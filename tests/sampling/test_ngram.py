@@ -118,7 +118,8 @@ def test_proposals_start_when_few_sequences_are_left(model, plain):
 
 def test_the_last_loop_is_as_narrow_as_the_draft_needs():
     ngram = Sampling(draft="ngram", draft_slots=20)
-    assert phases(512, 1, ngram) == (512, 128, 32, 20) and phases(60, 2, ngram) == (60, 40) and phases(8, 1, ngram) == (8,)
+    assert phases(512, 1, ngram) == (512, 128, 32, 20) and phases(60, 2, ngram) == (60, 40)
+    assert phases(8, 1, ngram) == (8,)
     assert phases(512, 1, Sampling(draft_slots=20)) == (512, 128, 32)
 
 
@@ -129,7 +130,8 @@ def test_the_estimate_counts_proposed_tokens_of_the_last_loop_alone(model):
         return slot_bytes(Request(config, Sampling(max_tokens=600, **options), params, 1, 4, 8), slots)["logits"]
 
     draft = {"draft": "ngram", "draft_tokens": 3, "draft_slots": 10}
-    assert logits(8, **draft) == 4 * logits(8) and logits(30, **draft) == logits(40) and logits(50, **draft) == logits(50)
+    assert logits(8, **draft) == 4 * logits(8)
+    assert logits(30, **draft) == logits(40) and logits(50, **draft) == logits(50)
 
 
 @pytest.mark.parametrize("name", ["draft_tokens", "draft_slots"])

@@ -63,14 +63,10 @@ def replay(queue: Queue, samples: Samples, proposals: int, drafting: int) -> dic
 
 
 def rows_of(queue: Queue, samples: Samples) -> list[dict[str, Any]]:
-    """The figures of each kind of draft, number of proposed tokens, and number of sequences from which on it is used."""
+    """The figures of each kind of draft, number of proposed tokens, and number of sequences that use it at most."""
     N = len(queue.prompt_of)
     alone = Queue(
-        queue.prompts[queue.prompt_of],
-        queue.prompt_lengths[queue.prompt_of],
-        jnp.arange(N),
-        queue.limits,
-        queue.ids,
+        queue.prompts[queue.prompt_of], queue.prompt_lengths[queue.prompt_of], jnp.arange(N), queue.limits, queue.ids
     )
     rows = []
     for kind, texts in (("own", alone), ("group", queue)):
