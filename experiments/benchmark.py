@@ -50,7 +50,7 @@ from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 
 # Numbers of sequences and of proposed tokens in the case drafts.
-DRAFTS = ((32, 0), (32, 1), (32, 3), (32, 7), (64, 0), (64, 3), (128, 0), (128, 3), (256, 0), (512, 0), (512, 3))
+DRAFTS = ((32, 0), (32, 3), (32, 1), (32, 7), (64, 0), (64, 3), (128, 0), (128, 3), (512, 0), (256, 0), (512, 3))
 
 Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity", "experts", "drafts"]
 
@@ -144,9 +144,10 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         add("long", seconds, 16 * config.long_tokens, cost)
     if "drafts" in config.cases:
         sizes = ((4, 0), (4, 2), (16, 0), (16, 2)) if small else DRAFTS
-        rows = time_drafts(bench, sizes, config.group, config.repeats)
-        keep(drafts=rows)
-        for row in rows:
+        drafts = []
+        for row in time_drafts(bench, sizes, config.group, config.repeats):
+            drafts.append(row)
+            keep(drafts=drafts)
             console.print(json.dumps(row), style="dim")
     if "uneven" in config.cases:
         limits = variable_limits(B, 2 * config.tokens)

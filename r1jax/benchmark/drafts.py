@@ -7,6 +7,7 @@ text (tests/tools/measure_drafts.py) divided by ``times_single``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -17,7 +18,9 @@ from r1jax.sampling.sampler import make_queue, sample_queue
 SHORT = 8  # the shorter of two calls has this part of the tokens of the longer one
 
 
-def time_drafts(bench: Bench, pairs: tuple[tuple[int, int], ...], group: int, repeats: int) -> list[dict[str, float]]:
+def time_drafts(
+    bench: Bench, pairs: tuple[tuple[int, int], ...], group: int, repeats: int
+) -> Iterator[dict[str, float]]:
     """Seconds of a step for each pair of a number of sequences and a number of proposed tokens, at most.
 
     Two calls of one program with other limits are timed, and their difference is divided by that of their steps: this
@@ -25,7 +28,6 @@ def time_drafts(bench: Bench, pairs: tuple[tuple[int, int], ...], group: int, re
     ``seconds``, ``times_single`` (relative to the row of as many slots without a draft) and ``accepted`` (the share of
     proposals that the random weights drew).
     """
-    rows: list[dict[str, float]] = []
     single: dict[int, float] = {}
     for slots, proposals in pairs:
         drafting = {"draft": "ngram", "draft_tokens": proposals, "draft_slots": slots} if proposals else {}
@@ -48,5 +50,4 @@ def time_drafts(bench: Bench, pairs: tuple[tuple[int, int], ...], group: int, re
         step = (seconds[0] - seconds[1]) / max(steps[0] - steps[1], 1)
         single.setdefault(slots, step)
         row = {"slots": slots, "draft_tokens": proposals, "seconds": step, "times_single": step / single[slots]}
-        rows.append(row | {"accepted": accepted, "steps": steps[0]})
-    return rows
+        yield row | {"accepted": accepted, "steps": steps[0]}

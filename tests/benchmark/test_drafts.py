@@ -38,7 +38,7 @@ def test_prefill_is_left_out(monkeypatch, tiny_config):
     bench = types.SimpleNamespace(
         sampling=Sampling(max_tokens=32), prompts=prompts, model_config=tiny_config, state=state
     )
-    rows = time_drafts(bench, ((2, 0), (2, 2), (8, 0), (8, 4)), 4, 1)
+    rows = list(time_drafts(bench, ((2, 0), (2, 2), (8, 0), (8, 4)), 4, 1))
     np.testing.assert_allclose([row["seconds"] for row in rows], [0.1, 0.3, 0.1, 0.5])
     assert [row["times_single"] for row in rows] == pytest.approx([1, 3, 1, 5])
     assert [row["accepted"] for row in rows] == [0, 0.5, 0, 0.5] and rows[1]["steps"] == 16
