@@ -21,12 +21,12 @@ def block_attention(
     q: jax.Array,
     keys: jax.Array,
     values: jax.Array,
-    prefix: tuple[jax.Array, jax.Array],
-    cached: tuple[jax.Array, jax.Array],
+    prefix: tuple[jax.Array, ...],
+    cached: tuple[jax.Array, ...],
     context: Context,
     kernels: Kernels,
     interpret: Any = None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """decode_attention.attend_block, whose new tokens after the first are not in the cache yet.
 
     All tokens attend to the same earlier ones and to the first new one: the kernel treats their queries as those of one
@@ -54,7 +54,7 @@ def block_attention(
     options = {} if interpret is None else {"interpret": interpret}
     arguments = (joined, None, unturned, prefix, cached, context, context.age)
     found, cached = kernel(*arguments, partial_result=True, **options)
-    part = tuple(jnp.moveaxis(x.reshape(S, G, m, heads, *x.shape[3:]), 2, 1) for x in found)
+    sums, total, highest = (jnp.moveaxis(x.reshape(S, G, m, heads, *x.shape[3:]), 2, 1) for x in found)
 
     # Few products, which are fused with what follows.
     others = [jnp.moveaxis(x[:, 1:], 1, 2)[:, None, :, None].astype(jnp.float32) for x in (keys, values)]
@@ -63,4 +63,4 @@ def block_attention(
     top = jnp.where(earlier, scores, LEAST).max(axis=-1)
     weights = jnp.where(earlier, jnp.exp(scores - top[..., None]), 0.0)
     own = (weights[..., None] * others[1]).sum(axis=-2), weights.sum(axis=-1), top
-    return normalise(join(part, own)).astype(q.dtype), cached
+    return normalise(join((sums, total, highest), own)).astype(q.dtype), cached

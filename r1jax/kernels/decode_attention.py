@@ -211,7 +211,9 @@ def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, 
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
-def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, interpret=False, partial_result=False):
+def decode_attention_kernel(
+    qkv, bias, rotation, prefix, ring, context, entry, interpret=False, partial_result=False
+) -> Any:
     """The Triton kernel of decode_attention; ``interpret`` interprets it on a CPU.
 
     entry: [] int32, or [S]: that of each slot. partial_result: returns a Partial in place of attention.

@@ -63,7 +63,7 @@ def replay(queue: Queue, samples: Samples, proposals: int, drafting: int) -> dic
         return age + jnp.where(live, 1 + right, 0), {name: sums[name] + new[name].astype(jnp.int32) for name in new}
 
     names = ("steps", "drafted", "tokens", "proposed", "accepted")
-    start = jnp.zeros(N, jnp.int32), dict.fromkeys(names, jnp.int32(0))
+    start: Any = jnp.zeros(N, jnp.int32), dict.fromkeys(names, jnp.int32(0))
     return jax.lax.while_loop(lambda carry: (carry[0] < lengths).any(), step, start)[1]
 
 
