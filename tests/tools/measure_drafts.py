@@ -35,23 +35,25 @@ from r1jax.pipeline.manifest import versions
 from r1jax.sampling.ngram import continuations, texts_of
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.sampler import make_queue, sample
-from r1jax.sampling.slots import NONE, Queue, Samples
+from r1jax.sampling.slots import NONE, Queue
 
 
-@partial(jax.jit, static_argnames=("proposals", "drafting"))
-def replay(queue: Queue, samples: Samples, proposals: int, drafting: int) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames="proposals")
+def replay(
+    queue: Queue, tokens: jax.Array, lengths: jax.Array, drafting: jax.Array, proposals: int
+) -> dict[str, jax.Array]:
     """Sums over the steps in which at most ``drafting`` sequences are live, and all steps."""
-    N, M = samples.tokens.shape
-    row, lengths = jnp.arange(N), samples.lengths
+    N, M = tokens.shape
+    row = jnp.arange(N)
 
     def step(carry: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[jax.Array, dict[str, jax.Array]]:
         age, sums = carry
         live = age < lengths
         use = live & (live.sum() <= drafting)
-        found = continuations(texts_of(queue, row, samples.tokens, age), proposals)
+        found = continuations(texts_of(queue, row, tokens, age), proposals)
         found = jnp.where((use & (age > 0))[:, None], found, NONE)
         places = age[:, None] + jnp.arange(proposals)
-        drawn = jnp.take_along_axis(samples.tokens, jnp.minimum(places, M - 1), axis=1)
+        drawn = jnp.take_along_axis(tokens, jnp.minimum(places, M - 1), axis=1)
         right = jnp.cumprod((found == drawn) & (places + 1 < lengths[:, None]), axis=1).sum(axis=1)
         new = {
             "steps": jnp.int32(1),
@@ -67,7 +69,7 @@ def replay(queue: Queue, samples: Samples, proposals: int, drafting: int) -> dic
     return jax.lax.while_loop(lambda carry: (carry[0] < lengths).any(), step, start)[1]
 
 
-def rows_of(queue: Queue, samples: Samples) -> list[dict[str, Any]]:
+def rows_of(queue: Queue, tokens: np.ndarray, lengths: np.ndarray) -> list[dict[str, Any]]:
     """The figures of each kind of draft, number of proposed tokens, and number of sequences that use it at most."""
     N = len(queue.prompt_of)
     alone = Queue(
@@ -75,9 +77,11 @@ def rows_of(queue: Queue, samples: Samples) -> list[dict[str, Any]]:
     )
     rows = []
     for kind, texts in (("own", alone), ("group", queue)):
-        for proposals in (1, 2, 3, 5, 8):
+        for proposals in (1, 3, 7):
             for drafting in (N, N // 4):
-                sums = {name: int(x) for name, x in replay(texts, samples, proposals, drafting).items()}
+                sums = {
+                    name: int(x) for name, x in replay(texts, tokens, lengths, jnp.int32(drafting), proposals).items()
+                }
                 rows.append(
                     {
                         "kind": kind,
@@ -104,6 +108,9 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument(
+        "--samples", type=Path, help="read samples from this npz file if it exists, or write them to it"
+    )
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--draft-tokens", type=int, default=Sampling().draft_tokens)
     parser.add_argument("--draft-slots", type=int, default=Sampling().draft_slots)
@@ -122,17 +129,26 @@ def main() -> None:
         end_tokens=model.tokenizer.eos_ids,
         samples_per_prompt=options.group,
     )
-    samples = draw(sampling=sampling)
-    counted = np.arange(options.tokens) < np.asarray(samples.lengths)[:, None]
+    if options.samples is not None and options.samples.exists():
+        samples = np.load(options.samples)
+        tokens, lengths = samples["tokens"], samples["lengths"]
+    else:
+        samples = jax.device_get(draw(sampling=sampling))
+        tokens, lengths = samples.tokens, samples.lengths
+        if options.samples is not None:
+            np.savez(options.samples, tokens=tokens, lengths=lengths)
     result = {
         "base": Path(options.base).name,
-        **{name: value for name, value in vars(options).items() if name not in ("base", "out")},
+        **{
+            name: value
+            for name, value in vars(options).items()
+            if name not in ("base", "out", "samples", "time", "draft_tokens", "draft_slots")
+        },
         "device": jax.devices()[0].device_kind,
         "versions": versions("jax", "jaxlib"),
-        "lengths": np.asarray(samples.lengths).tolist(),
-        "mean_logprob": float(np.asarray(samples.logprobs)[counted].mean()),
-        "plain_steps": int(np.asarray(samples.lengths).max()),
-        "drafts": rows_of(make_queue(prompts, model.config, sampling, options.group), samples),
+        "lengths": lengths.tolist(),
+        "plain_steps": int(lengths.max()),
+        "drafts": rows_of(make_queue(prompts, model.config, sampling, options.group), tokens, lengths),
     }
     if options.time:
         drafting = {"draft_tokens": options.draft_tokens, "draft_slots": options.draft_slots}
@@ -142,7 +158,7 @@ def main() -> None:
             "plain_seconds": timed(lambda: draw(sampling=sampling), 3),
             "draft_seconds": timed(lambda: draw(sampling=drafted), 3),
             "draft_steps": int(others.steps),
-            "equal_sequences": float((np.asarray(others.tokens) == np.asarray(samples.tokens)).all(axis=1).mean()),
+            "equal_sequences": float((np.asarray(others.tokens) == tokens).all(axis=1).mean()),
         }
         print(json.dumps(result["rollouts"]))
     options.out.parent.mkdir(parents=True, exist_ok=True)
