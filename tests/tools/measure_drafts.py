@@ -10,6 +10,8 @@ drafts for the last ones alone. "own" looks up tokens in the sequence itself, "g
 - tokens_per_step: of a sequence, in steps with a draft: the gain if a step with a draft takes as long as one without;
 - steps: of the loop, to compare with plain_steps.
 
+The first two are null if no step has a draft.
+
 With --time, the samples are also drawn with the draft, and ``rollouts`` has the seconds of both and the share of
 sequences that are equal: in 16 bits, the rounding of logits may change a token.
 """
@@ -87,8 +89,8 @@ def rows_of(queue: Queue, tokens: np.ndarray, lengths: np.ndarray) -> list[dict[
                         "kind": kind,
                         "draft_tokens": proposals,
                         "sequences": drafting,
-                        "acceptance": sums["accepted"] / max(sums["proposed"], 1),
-                        "tokens_per_step": sums["tokens"] / max(sums["drafted"], 1),
+                        "acceptance": sums["accepted"] / sums["proposed"] if sums["proposed"] else None,
+                        "tokens_per_step": sums["tokens"] / sums["drafted"] if sums["drafted"] else None,
                         "steps": sums["steps"],
                     }
                 )
