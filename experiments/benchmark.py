@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
+from r1jax.benchmark.drafts import time_drafts
 from r1jax.benchmark.experts import time_experts
 from r1jax.benchmark.first_step import first_step, first_steps, first_table, is_first_step
 from r1jax.benchmark.parts import part_figures
@@ -45,7 +46,10 @@ from r1jax.rl.config import check_run
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
 
-Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity", "experts"]
+# Numbers of sequences and of proposed tokens in the case drafts.
+DRAFTS = ((32, 0), (32, 3), (32, 1), (32, 7), (64, 0), (64, 3), (128, 0), (128, 3), (512, 0), (256, 0), (512, 3))
+
+Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity", "experts", "drafts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Config(Workload):
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
     """Time these cases: variable samples sequences of many lengths, uneven learns from them with and without packing,
     long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache, experts times one layer
-    of experts with 16,384 tokens in training and 64 in decoding."""
+    of experts with 16,384 tokens in training and 64 in decoding, drafts a step that verifies proposed tokens."""
     long_tokens: int = 8192
     """Sample this many new tokens per completion in the case long."""
     repeats: int = 3
@@ -135,6 +139,13 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
         seconds = timed(lambda: bench.rollout(1, 16, sampling), 1)
         cost = rollout_cost(model, np.full(16, config.long_tokens), 16, config.prompt, size)
         add("long", seconds, 16 * config.long_tokens, cost)
+    if "drafts" in config.cases:
+        sizes = ((4, 0), (4, 2), (16, 0), (16, 2)) if small else DRAFTS
+        drafts = []
+        for row in time_drafts(bench, sizes, config.group, config.repeats):
+            drafts.append(row)
+            keep(drafts=drafts)
+            console.print(json.dumps(row), style="dim")
     if "uneven" in config.cases:
         limits = variable_limits(B, 2 * config.tokens)
         real = int(limits.sum()) + B * config.prompt

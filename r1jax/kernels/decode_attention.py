@@ -110,8 +110,8 @@ def attend_cached(
     Returns:
       The shape and type of q.
     """
-    part = _join(_attend_prefix(q, prefix, context, scale), _attend_ring(q, ring, entry, context.age, scale))
-    return _normalise(part).astype(q.dtype)
+    part = join(_attend_prefix(q, prefix, context, scale), _attend_ring(q, ring, entry, context.age, scale))
+    return normalise(part).astype(q.dtype)
 
 
 def attend_block(
@@ -135,26 +135,26 @@ def attend_block(
     newest = context.age[:, None] + jnp.arange(m)  # [S, m]
     part = jax.vmap(lambda one: _attend_prefix(one, prefix, context, scale), 1, 1)(q)
 
-    def entries(start: jax.Array | int, part: _Partial, size: int) -> _Partial:
+    def entries(start: jax.Array | int, part: Partial, size: int) -> Partial:
         read = tuple(jax.lax.dynamic_slice_in_dim(x, start, size, axis=x.ndim - 2) for x in cached)
         valid = start + jnp.arange(size) <= newest[..., None]  # [S, m, size]
-        return _join(part, jax.vmap(lambda one, valid: _attend(one, read, valid, scale), 1, 1)(q, valid))
+        return join(part, jax.vmap(lambda one, valid: _attend(one, read, valid, scale), 1, 1)(q, valid))
 
     if length <= chunk:
         part = entries(0, part, length)
     else:
         needed = jnp.minimum((context.age.max() + m - 1) // chunk + 1, length // chunk)
         part = jax.lax.fori_loop(0, needed, lambda i, part: entries(i * chunk, part, chunk), part)
-    return _normalise(part).astype(q.dtype)
+    return normalise(part).astype(q.dtype)
 
 
 # A partial softmax: weighted values, sum of weights, and the maximum that both are relative to. Partial results over
 # disjoint keys can be combined exactly, so prefix and ring need not be one array.
-_Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, ..., K], [S, ...], [S, ...], float32
+Partial = tuple[jax.Array, jax.Array, jax.Array]  # [S, ..., K], [S, ...], [S, ...], float32
 _Arrays = tuple[jax.Array, ...]  # keys and values, or one array that is both
 
 
-def _attend(q: jax.Array, cached: _Arrays, valid: jax.Array, scale: float) -> _Partial:
+def _attend(q: jax.Array, cached: _Arrays, valid: jax.Array, scale: float) -> Partial:
     k, v = cached[0], cached[-1]
     scores = _scores(q, k) * scale
     scores = jnp.where(jnp.expand_dims(valid, range(1, q.ndim - 1)), scores, -jnp.inf)
@@ -171,22 +171,24 @@ def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
     return einsum_f32("...rk,...tk->...rt", q, k)
 
 
-def _join(a: _Partial, b: _Partial) -> _Partial:
+def join(a: Partial, b: Partial) -> Partial:
+    """The partial softmax over the keys of both."""
     top = jnp.maximum(a[2], b[2])
     scale_a, scale_b = jnp.exp(a[2] - top), jnp.exp(b[2] - top)
     return a[0] * scale_a[..., None] + b[0] * scale_b[..., None], a[1] * scale_a + b[1] * scale_b, top
 
 
-def _normalise(part: _Partial) -> jax.Array:
+def normalise(part: Partial) -> jax.Array:
+    """The weighted mean of the values."""
     return part[0] / part[1][..., None]
 
 
-def _attend_prefix(q: jax.Array, prefix: _Arrays, context: Context, scale: float) -> _Partial:
+def _attend_prefix(q: jax.Array, prefix: _Arrays, context: Context, scale: float) -> Partial:
     valid = jnp.arange(prefix[0].shape[-2]) < context.prefix_length[:, None]
     return _attend(q, tuple(x[context.prompt] for x in prefix), valid, scale)
 
 
-def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, scale: float) -> _Partial:
+def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, scale: float) -> Partial:
     length, chunk = ring[0].shape[-2], RING_CHUNK
 
     def valid(entries: jax.Array) -> jax.Array:  # the distance from the newest entry is at most the age
@@ -199,23 +201,28 @@ def _attend_ring(q: jax.Array, ring: _Arrays, entry: jax.Array, age: jax.Array, 
     newest = entry // chunk
     needed = jnp.minimum((age.max() + chunk - 1 - entry % chunk) // chunk + 1, length // chunk)
 
-    def one(i: jax.Array, part: _Partial) -> _Partial:
+    def one(i: jax.Array, part: Partial) -> Partial:
         start = ((newest - i) % (length // chunk)) * chunk
         read = tuple(jax.lax.dynamic_slice_in_dim(x, start, chunk, axis=x.ndim - 2) for x in ring)
-        return _join(part, _attend(q, read, valid(start + jnp.arange(chunk)), scale))
+        return join(part, _attend(q, read, valid(start + jnp.arange(chunk)), scale))
 
     shape = q.shape[:-1]
     nothing = (jnp.zeros(q.shape, jnp.float32), jnp.zeros(shape), jnp.full(shape, LEAST))
     return jax.lax.fori_loop(0, needed, one, nothing)
 
 
-def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, interpret=False):
-    """The Triton kernel of decode_attention; ``interpret`` interprets it on a CPU."""
+def decode_attention_kernel(
+    qkv, bias, rotation, prefix, ring, context, entry, interpret=False, partial_result=False
+) -> Any:
+    """The Triton kernel of decode_attention; ``interpret`` interprets it on a CPU.
+
+    entry: [] int32, or [S]: that of each slot. partial_result: returns a Partial in place of attention.
+    """
     S, G, rows, K = qkv.shape
     cos, sin = rotation
     slots = (context.prompt, context.prefix_length, context.age)
     heads = rows - 2
-    splits = max(1, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
+    splits = max(1 + partial_result, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
     parts = () if splits == 1 else (splits,)  # an axis of size one would cost a copy
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -234,10 +241,14 @@ def decode_attention_kernel(qkv, bias, rotation, prefix, ring, context, entry, i
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
         name="decode_attention",
-    )(qkv, cos if bias is None else bias, cos, sin, *prefix, *slots, *ring, entry.reshape(1))
+    )(qkv, cos if bias is None else bias, cos, sin, *prefix, *slots, *ring, jnp.broadcast_to(entry, (S,)))
     if splits > 1:
-        scale = jnp.exp(top - top.max(axis=0))
-        out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
+        highest = top.max(axis=0)
+        scale = jnp.exp(top - highest)
+        out, total = (out * scale[..., None]).sum(axis=0), (total * scale).sum(axis=0)
+        if partial_result:
+            return (out, total, highest), tuple(ring)
+        out = out / total[..., None]
     return out.astype(qkv.dtype), tuple(ring)
 
 
@@ -288,7 +299,7 @@ def _kernel(
 
     q = turned(rows[:, None], column[None], other[None], real[:, None])
     new_key, new_value = turned(heads, column, other), projected(heads + 1, column)
-    entry, age = entry_ref[0], age_ref[s]
+    entry, age = entry_ref[s], age_ref[s]
 
     own = (q.astype(jnp.float32) * new_key.astype(jnp.float32)).sum(axis=1) * scale
     first = part == 0  # only the first program processes the new token

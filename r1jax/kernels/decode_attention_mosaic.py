@@ -45,15 +45,21 @@ def decode_attention_mosaic(
     context: Context,
     entry: jax.Array,
     interpret: Any = None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """decode_attention with the kernel; ``interpret`` are parameters of the interpreter on a CPU."""
+    partial_result: bool = False,
+) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    """decode_attention with the kernel; ``interpret`` are parameters of the interpreter on a CPU.
+
+    entry: [] int32, or [S]: that of each slot. partial_result: returns a Partial in place of attention.
+    """
     S, G, _, K = qkv.shape
-    sizes = {"splits": splits_of(S * G, ring[0].shape[2]), "stages": max(2, STAGE_BYTES // (2 * 2 * BLOCK * K))}
+    splits, stages = splits_of(S * G, ring[0].shape[2]), max(2, STAGE_BYTES // (2 * 2 * BLOCK * K))
+    sizes = {"splits": max(1 + partial_result, splits), "stages": stages, "partial_result": partial_result}
+    entry = jnp.broadcast_to(entry, (S,))
     return _call(qkv, bias, rotation, prefix, ring, context, entry, **sizes, interpret=interpret)
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("splits", "stages", "interpret"))
+@partial(jax.jit, static_argnames=("splits", "stages", "interpret", "partial_result"))
 def _call(
     qkv: jax.Array,
     bias: jax.Array | None,
@@ -65,7 +71,8 @@ def _call(
     splits: int,
     stages: int,
     interpret: Any,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    partial_result: bool,
+) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     S, G, rows, K = qkv.shape
     heads, entries = rows - 2, ring[0].shape[2]
     biased, single = bias is not None, splits == 1
@@ -100,15 +107,18 @@ def _call(
     )
     cached = [jax.new_ref(x.reshape(-1, K)) for x in ring]
     given = (qkv, qkv if bias is None else bias, *rotation, *(_aligned(x.reshape(-1, K)) for x in prefix))
-    scalars = (context.prompt, context.prefix_length, context.age, entry.reshape(1))
+    scalars = (context.prompt, context.prefix_length, context.age, entry)
     out, *statistics = run(*given, *scalars, *cached)
     keys, values = (jax.freeze(x).reshape(ring[0].shape) for x in cached)
     if single:
         return out[0], (keys, values)
     total, top = (x[..., :heads] for x in statistics)
-    scale = jnp.exp2(top - top.max(axis=0))
-    out = (out * scale[..., None]).sum(axis=0) / (total * scale).sum(axis=0)[..., None]
-    return out.astype(dtype), (keys, values)
+    highest = top.max(axis=0)
+    scale = jnp.exp2(top - highest)
+    out, total = (out * scale[..., None]).sum(axis=0), (total * scale).sum(axis=0)
+    if partial_result:
+        return (out, total, highest * math.log(2)), (keys, values)
+    return (out / total[..., None]).astype(dtype), (keys, values)
 
 
 def _aligned(rows: jax.Array) -> jax.Array:
@@ -167,7 +177,7 @@ def _kernel(
         mosaic.copy_gmem_to_smem(bias_ref.at[g], added.at[real], ready)
 
     # Rows of the prefix, and of the ring before and after its end wraps.
-    age, entry, length, groups = age_ref[s], entry_ref[0], length_ref[s], jnp.int32(qkv_ref.shape[1])
+    age, entry, length, groups = age_ref[s], entry_ref[s], length_ref[s], jnp.int32(qkv_ref.shape[1])
     prompt_row, slot_row = (prompt_ref[s] * groups + g) * width, (s * groups + g) * entries
     begins = (prompt_row, slot_row + entries - jnp.maximum(age - entry, 0), slot_row + jnp.maximum(entry - age, 0))
     ends = (prompt_row + length, slot_row + entries, slot_row + entry)

@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
 from r1jax.kernels import few_rows
+from r1jax.kernels.block_attention import block_attention, fits
 from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
 from r1jax.kernels.few_rows_mosaic import product, product_parts
-from r1jax.kernels.platform import check_kernels
+from r1jax.kernels.platform import check_kernels, on_one_device
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
@@ -206,8 +207,14 @@ def _decode_block(
     cos, sin = (x[:, :, None] for x in rotation)
     turned = rotate(qkv[:, :, :, :-1], cos, sin)
     keys, values = turned[:, :, :, -1], qkv[:, :, :, -1]  # [S, m, G, K]
-    cached = (write_block(cached[0], keys, context.age), write_block(cached[1], values, context.age))
-    y = attend_block(turned[:, :, :, :-1], prefix, cached, context, K**-0.5)
+    q, kernels = turned[:, :, :, :-1], kernels_of(config) if on_one_device() else "plain"
+    if kernels == "plain" or m == 1 or not fits(m * q.shape[3]):
+        cached = (write_block(cached[0], keys, context.age), write_block(cached[1], values, context.age))
+        y = attend_block(q, prefix, cached, context, K**-0.5)
+    else:
+        y, cached = block_attention(q, keys, values, prefix, cached, context, kernels)
+        new, after = (keys[:, 1:], values[:, 1:]), context.age + 1
+        cached = (write_block(cached[0], new[0], after), write_block(cached[1], new[1], after))
     return merge_heads(y.reshape(S, m, config.num_heads, K), weights, config), cached
 
 

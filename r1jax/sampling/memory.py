@@ -48,11 +48,16 @@ def device_queues(prompts: int, sequences: int) -> int:
     return 1 if prompts % data or sequences % prompts else data
 
 
-def phases(slots: int, devices: int = 1) -> tuple[int, ...]:
-    """Numbers of slots of the successive decoding loops: each a quarter of the one before, at least 32 per device."""
+def phases(slots: int, devices: int = 1, sampling: Sampling | None = None) -> tuple[int, ...]:
+    """Numbers of slots of the successive decoding loops: each a quarter of the one before, at least 32 per device.
+
+    If ``sampling`` has a draft for few sequences alone, the last loop has as few.
+    """
     widths = [-(-slots // devices)]
     while widths[-1] // 4 >= NARROWEST:
         widths.append(widths[-1] // 4)
+    if sampling is not None and sampling.draft == "ngram" and widths[-1] > sampling.draft_slots:
+        widths.append(sampling.draft_slots)
     return tuple(width * devices for width in widths)
 
 
@@ -79,7 +84,7 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     token = 6 * config.hidden_size + _feed_forward_numbers(config, divide) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
     row = request.sampling.max_tokens * 12
-    if request.sampling.draft != "none":
+    if request.sampling.proposals:
         row += 8  # the number of proposed and of accepted tokens
     if request.keep_routing:
         row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
@@ -96,7 +101,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
 
     cache: the rings, and those of the next, narrower loop. logits: the logits, arrays computed from them, and
     activations. attention: scores, gathered prompts and, with latent attention, results of one layer, which plain JAX
-    stores.
+    stores; and the texts in which a draft looks up tokens.
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
     ring = ring_length(sampling.max_tokens, config)
@@ -106,13 +111,15 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
     results = 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
-    block = 1 if sampling.draft == "none" else 2  # tokens of a slot in one step
+    drafting = {"none": 0, "mtp": slots, "ngram": min(slots, sampling.draft_slots)}[sampling.draft]
+    block = 1 + sampling.proposals  # tokens of a slot in one step with a draft
+    single = 0 if kernels_of(config) != "plain" or drafting == slots else slots * (gathered + scores + results)
+    group = request.sequences // request.prompts
+    texts = 8 * group * (request.width + sampling.max_tokens) if sampling.draft == "ngram" else 0
     return {
-        "cache": sum(phases(slots)[:2]) * ring * (_entry(config) + _draft_entry(request)),
-        "logits": slots * block * (logits + activations),
-        "attention": 0
-        if kernels_of(config) != "plain" and block == 1
-        else slots * (gathered + block * (scores + results)),
+        "cache": sum(phases(slots, 1, sampling)[:2]) * ring * (_entry(config) + _draft_entry(request)),
+        "logits": max(slots, drafting * block) * (logits + activations),
+        "attention": max(single, drafting * (gathered + block * (scores + results) + texts)),
     }
 
 
@@ -247,7 +254,7 @@ def _entry(config: ModelConfig) -> int:
 
 def _draft_entry(request: Request) -> int:
     """Bytes of what the layer of the draft keeps of one token on a device."""
-    layers = mtp_cache_shapes(request.config)[:1] if request.sampling.draft != "none" else ()
+    layers = mtp_cache_shapes(request.config)[:1] if request.sampling.draft == "mtp" else ()
     return _size(request.config) * sum(_shard(shape.heads or 1) * shape.width for layer in layers for shape in layer)
 
 

@@ -14,7 +14,7 @@ from r1jax.kernels.platform import Kernels, on_one_device
 from r1jax.settings import may_change
 from r1jax.traced import enabled
 
-Draft = Literal["none", "mtp"]
+Draft = Literal["none", "mtp", "ngram"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,15 @@ class Sampling:
     slots: int = may_change(0)
     """Decode this many sequences in parallel, over all devices; 0 decodes all, or as many as fit into memory."""
     draft: Draft = may_change("none")
-    """Propose each next token with the model's layer of multi-token prediction and verify it in the step that decodes
-    the one before (mtp): the samples are the same in fewer steps. none decodes one token per step."""
+    """Propose next tokens and verify them in the step that decodes the one before: the samples are the same in fewer
+    steps. mtp proposes one token with the model's layer of multi-token prediction. ngram needs no layer: it proposes
+    what followed the newest tokens in the prompt, in the completion, or in other completions of the prompt. none
+    decodes one token per step."""
+    draft_tokens: int = may_change(3)
+    """Propose up to this many tokens per step with draft=ngram."""
+    draft_slots: int = may_change(32)
+    """Use draft=ngram once at most this many sequences per device are left: with more of them, a step is limited by
+    computation and proposals do not save time."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, message: str) -> None:
@@ -48,7 +55,14 @@ class Sampling:
         check(0 <= self.min_p < 1, f"min-p {self.min_p} must be at least 0 and below 1")
         check(self.max_tokens >= 1, f"max-tokens {self.max_tokens} must be at least 1")
         check(self.draft in get_args(Draft), f"draft {self.draft} is not one of {', '.join(get_args(Draft))}")
+        for name, value in (("draft-tokens", self.draft_tokens), ("draft-slots", self.draft_slots)):
+            check(value >= 1, f"{name} {value} must be at least 1")
         check(self.slots >= 0, f"slots {self.slots} must be at least 0 (0 selects the number)")
+
+    @property
+    def proposals(self) -> int:
+        """Tokens that a step with a draft verifies; 0 without one."""
+        return {"none": 0, "mtp": 1, "ngram": self.draft_tokens}[self.draft]
 
     @property
     def policy_temperature(self) -> float:

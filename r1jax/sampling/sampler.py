@@ -29,8 +29,19 @@ from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.head import next_token
 from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.slots import Queue, Samples, State, is_any_of, narrow, random_words, record, refill, start
-from r1jax.sampling.speculative import PROPOSALS, check_draft, verifying_step
+from r1jax.sampling.slots import (
+    Queue,
+    Samples,
+    State,
+    is_any_of,
+    narrow,
+    random_words,
+    record,
+    refill,
+    start,
+    start_proposing,
+)
+from r1jax.sampling.speculative import check_draft, verifying_step
 from r1jax.sharding import Params, constrain, data_devices, gather_over_data
 
 
@@ -68,7 +79,7 @@ def sample(
         has no layer for the draft.
     """
     check_draft(sampling, config)
-    if sampling.draft == "none":
+    if sampling.draft != "mtp":
         params, config = without_mtp(params, config)
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
@@ -76,7 +87,7 @@ def sample(
     slots = choose_slots(
         config, sampling, params, prompts=P, width=width, sequences=len(queue.limits), keep_routing=keep_routing
     )
-    widths = phases(slots, data_devices())
+    widths = phases(slots, data_devices(), sampling)
     return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), widths, keep_routing)
 
 
@@ -151,7 +162,7 @@ def sample_queue(
     the live sequences fit into the next one. If the mesh has only a data axis that divides the prompts, each device has
     its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
     """
-    if sampling.draft != "none":
+    if sampling.draft == "mtp":
         params, config = first_mtp(params, config)
     # Decoding reads every weight once per token, so weights are gathered once, before the loop.
     params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
@@ -162,7 +173,7 @@ def sample_queue(
     def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
         first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
         own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
-        own_widths = phases(-(-widths[0] // data))
+        own_widths = phases(-(-widths[0] // data), 1, sampling)
         samples = _sample_queue(params, own, key, config, sampling, end_tokens, own_widths, keep_routing)
         return dataclasses.replace(samples, steps=samples.steps[None])
 
@@ -187,27 +198,35 @@ def _sample_queue(
     widths: tuple[int, ...],
     keep_routing: bool,
 ) -> Samples:
-    drafts = sampling.draft != "none"
+    mtp = sampling.draft == "mtp"
     weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
     # Prompts are a small part of the work, and a block for each layer would take seconds to compile.
     rolled = dataclasses.replace(config, unroll=False)
-    prefix = prefill(params, queue.prompts, rolled, prefill_rows(*queue.prompts.shape), keep_routing, drafts)
+    prefix = prefill(params, queue.prompts, rolled, prefill_rows(*queue.prompts.shape), keep_routing, mtp)
     N, M = queue.prompt_of.shape[0], sampling.max_tokens
-    if drafts:
-        step = verifying_step(weights, queue, prefix, key, config, sampling, end_tokens)
-        cache = init_slot_cache(widths[0], M, config, mtp=True)
-        state = start(queue, prefix, cache, config, sampling, widths[0], PROPOSALS)
+    arguments = (weights, queue, prefix, key, config, sampling, end_tokens)
+    single, several = _single_step(*arguments), verifying_step(*arguments) if sampling.proposals else None
+
+    def proposing(slots: int) -> bool:
+        return mtp or (several is not None and slots <= sampling.draft_slots * data_devices())
+
+    if proposing(widths[0]):
+        cache, proposals = init_slot_cache(widths[0], M, config, mtp), sampling.proposals
     else:
-        step = _single_step(weights, queue, prefix, key, config, sampling, end_tokens)
-        state = start(queue, prefix, init_ring(widths[0], M, config), config, sampling, widths[0])
+        cache, proposals = init_ring(widths[0], M, config), 0
+    state = start(queue, prefix, cache, config, sampling, widths[0], proposals)
 
     def live(state: State) -> jax.Array:
         return (state.sequence < N).sum()
 
-    for next_width in widths[1:]:
+    for width, next_width in zip(widths, (*widths[1:], 0), strict=True):
+        if proposing(width) and state.proposed is None:
+            state = start_proposing(state, sampling.proposals)
+        step = single if several is None or state.proposed is None else several
         state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
-        state = narrow(state, next_width)
-    return jax.lax.while_loop(lambda s: live(s) > 0, step, state).samples
+        if next_width:
+            state = narrow(state, next_width)
+    return state.samples
 
 
 def _single_step(

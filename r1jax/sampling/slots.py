@@ -122,6 +122,23 @@ def start(
     )
 
 
+def start_proposing(state: State, proposals: int) -> State:
+    """Moves the rings to caches of the slots, and makes room for proposed tokens, of which there are none yet."""
+    entries = state.cache.layers[0][0].shape[-2]
+    at = (state.step - state.age[:, None] + jnp.arange(entries)) % entries  # of the i-th token of each slot in its ring
+
+    def turned(x: jax.Array) -> jax.Array:
+        return split_cache(jax.vmap(lambda one, at: one[..., at, :])(x, at), "slots")
+
+    none = jnp.zeros_like(state.samples.lengths)
+    return dataclasses.replace(
+        state,
+        cache=SlotCache(jax.tree.map(turned, state.cache.layers)),
+        samples=dataclasses.replace(state.samples, proposed=none, accepted=none),
+        proposed=jnp.full((len(state.sequence), proposals), NONE),
+    )
+
+
 def record(
     state: State, token: jax.Array, logprob: jax.Array, sampling_logprob: jax.Array, done: jax.Array, ended: jax.Array
 ) -> Samples:

@@ -4,9 +4,10 @@ A token is a function of its logits and of its own random number (r1jax.sampling
 exactly, and not in distribution as in arXiv 2211.17192: it is accepted if it is the token that is drawn. The samples
 are those of decoding one token per step, up to the rounding of the logits.
 
-The draft is the model's first layer of multi-token prediction (arXiv 2412.19437, section 2.2), which proposes one
+The draft "mtp" is the model's first layer of multi-token prediction (arXiv 2412.19437, section 2.2), which proposes one
 token. It draws it with the random number of the token that it proposes: where the distributions of layer and model are
-equal, so are the two tokens, at any temperature.
+equal, so are the two tokens, at any temperature. The draft "ngram" proposes what followed the newest tokens in the
+texts of the group (r1jax.sampling.ngram), so it depends on which other completions are known at a step.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -29,11 +31,10 @@ from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import embed
 from r1jax.sampling.block import block_layer, block_rotation, decode_block
 from r1jax.sampling.decode import Weights, decoding_layer
+from r1jax.sampling.ngram import continuations, texts_of
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import END, LENGTH, NONE, Queue, Samples, State, is_any_of, random_words, refill
 from r1jax.sharding import constrain
-
-PROPOSALS = 1  # tokens that the layer of multi-token prediction proposes
 
 
 def check_draft(sampling: Sampling, config: ModelConfig) -> None:
@@ -45,9 +46,22 @@ def check_draft(sampling: Sampling, config: ModelConfig) -> None:
         )
 
 
-# (states [S, m, D] of the verified tokens, tokens [S, m] drawn after them, how many of them count [S], cache, context,
-# random words [S, 2] of the next token) -> proposed tokens [S, m - 1], and the cache
-Propose = Callable[[jax.Array, jax.Array, jax.Array, SlotCache, Context, jax.Array], tuple[jax.Array, SlotCache]]
+@flax.struct.dataclass
+class Verified:
+    """What a draft may read of a step."""
+
+    states: jax.Array  # [S, m, D] of the tokens that were decoded
+    tokens: jax.Array  # [S, m] int32, drawn after each of them
+    number: jax.Array  # [S] int32, how many of the drawn tokens count, at least 1
+    row: jax.Array  # [S] int32, row of the queue
+    context: Context  # before the step
+    words: jax.Array  # [S, 2] uint32, random words of the next token
+    samples: Samples  # with the tokens that count
+    lengths: jax.Array  # [N] int32, tokens of each completion in ``samples``
+
+
+# -> proposed tokens [S, m - 1], and the cache
+Propose = Callable[[Verified, SlotCache], tuple[jax.Array, SlotCache]]
 
 
 def verifying_step(
@@ -64,7 +78,7 @@ def verifying_step(
     Of the m tokens that it draws, a slot keeps the first, and each further one while the proposals before it are right.
     """
     params, layers, output = weights.params, weights.layers, weights.output
-    propose = mtp_draft(weights, prefix, config, sampling)
+    propose = mtp_draft(weights, prefix, config, sampling) if sampling.draft == "mtp" else ngram_draft(queue, sampling)
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
@@ -98,7 +112,8 @@ def verifying_step(
 
         newest = jnp.take_along_axis(token, number[:, None] - 1, axis=1)[:, 0]
         words = random_words(key, queue.ids[row], state.age + number)
-        proposed, cache = propose(hidden, token, number, cache, context, words)
+        lengths = samples.lengths.at[state.sequence].set(state.age + number, mode="drop")
+        proposed, cache = propose(Verified(hidden, token, number, row, context, words, samples, lengths), cache)
         state = dataclasses.replace(
             state, cache=cache, samples=samples, step=state.step + 1, proposed=jnp.where(done[:, None], NONE, proposed)
         )
@@ -113,18 +128,27 @@ def mtp_draft(weights: Weights, prefix: Prefix, config: ModelConfig, sampling: S
     assert run is not None
     layer = decoding_layer(params, run, 0, config)
 
-    def propose(
-        states: jax.Array, tokens: jax.Array, number: jax.Array, cache: SlotCache, context: Context, words: jax.Array
-    ) -> tuple[jax.Array, SlotCache]:
-        x = combined(states, embed(params, tokens, config), layer, config)
-        rotation = block_rotation(context, tokens.shape[1], config)
+    def propose(step: Verified, cache: SlotCache) -> tuple[jax.Array, SlotCache]:
+        x = combined(step.states, embed(params, step.tokens, config), layer, config)
+        context = step.context
+        rotation = block_rotation(context, step.tokens.shape[1], config)
         # What is written for rejected tokens is beyond the sequence, and overwritten in the next step.
         x, own, _ = block_layer(x, layer, run, rotation, prefix.layers[-1], cache.layers[-1], context, config)
-        newest = jnp.take_along_axis(x, number[:, None, None] - 1, axis=1)[:, 0]
+        newest = jnp.take_along_axis(x, step.number[:, None, None] - 1, axis=1)[:, 0]
         h = rms_norm(newest, layer["final_norm"], config.norm_eps)
         logits = constrain(einsum_f32("sd,dv->sv", h, output), "slots", "vocab")
-        token = sample_token(logits, words, sampling, choose(config.kernels))[0]
+        token = sample_token(logits, step.words, sampling, choose(config.kernels))[0]
         return token[:, None], SlotCache((*cache.layers[:-1], own))
+
+    return propose
+
+
+def ngram_draft(queue: Queue, sampling: Sampling) -> Propose:
+    """The draft that looks up the newest tokens in the texts of the group."""
+
+    def propose(step: Verified, cache: SlotCache) -> tuple[jax.Array, SlotCache]:
+        texts = texts_of(queue, step.row, step.samples.tokens, step.lengths)
+        return continuations(texts, sampling.proposals), cache
 
     return propose
 

@@ -185,6 +185,7 @@ BY_RUNNING = {
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "training/test_multi_token.py": "rl.mtp_weight pretrain.mtp_weight pretrain.mtp_layers",
     "sampling/test_speculative.py": "sampling.draft",
+    "sampling/test_ngram.py": "sampling.draft_tokens sampling.draft_slots",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": """problems.source problems.held_out_source problems.checker
         problems.columns problems.skip_unreadable""",

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from r1jax.kernels.add_norm import add_norm, add_norm_kernel
+from r1jax.kernels.block_attention import block_attention
 from r1jax.kernels.block_sums import block_sums, block_sums_kernel
-from r1jax.kernels.decode_attention import Context, decode_attention, decode_attention_kernel
+from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, decode_attention_kernel
 from r1jax.models import rotary
+from r1jax.models.attention import write_block
 from r1jax.models.config import Latent, ModelConfig
 from r1jax.models.cost import (
     Cost,
@@ -61,6 +63,26 @@ def test_decode_attention_equals_plain_jax(ring, biased):
     np.testing.assert_allclose(got, out, atol=2e-6)
     for a, b in zip(written, cache, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_attention_of_several_tokens_equals_plain_jax():
+    """Each token attends to those up to itself; the first is written to the slot's own entry."""
+    ring, m, rng = 96, 3, np.random.default_rng(1)
+    prefix, cached, context = request(ring, biased=False)[3:6]
+    q, keys, values = (rng.normal(size=(S, m, G, *x, K)).astype(np.float32) for x in ((HEADS,), (), ()))
+    context = dataclasses.replace(context, age=jnp.minimum(context.age, ring - m))
+
+    @jax.jit
+    def both(q, keys, values, prefix, cached, context):
+        written = tuple(write_block(x, new, context.age) for x, new in zip(cached, (keys, values), strict=True))
+        plain = attend_block(q, prefix, written, context, K**-0.5)
+        return plain, block_attention(q, keys, values, prefix, cached, context, "triton", interpret=True)
+
+    plain, (got, cache) = both(q, keys, values, prefix, cached, context)
+    np.testing.assert_allclose(got, plain, atol=2e-6)
+    at = np.arange(S), slice(None), context.age
+    np.testing.assert_allclose(cache[0][at], keys[:, 0], atol=1e-6)
+    np.testing.assert_allclose(cache[1][at], values[:, 0], atol=1e-6)
 
 
 def test_decode_attention_by_hand():

@@ -1,5 +1,7 @@
 """Decoding kernels in Mosaic: interpreted on a CPU, and lowered for a GPU; which kernels are chosen."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,13 @@ from r1jax.errors import UserError
 from r1jax.kernels import decode_attention_mosaic, platform
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.add_norm_mosaic import add_norm_mosaic
+from r1jax.kernels.block_attention import block_attention
 from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.block_sums_mosaic import block_sums_mosaic
-from r1jax.kernels.decode_attention import Context, decode_attention, kernels_of
+from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
 from r1jax.kernels.decode_attention_mosaic import decode_attention_mosaic as attend
 from r1jax.models import rotary
+from r1jax.models.attention import write_block
 from r1jax.models.cache import ring_length
 from r1jax.models.config import ModelConfig
 
@@ -98,6 +102,21 @@ def test_block_sums_equal_float64():
     got = block_sums_mosaic(jnp.asarray(logits), BLOCK, interpret=interpreter())
     np.testing.assert_array_equal(got[0], tops.astype(np.float32))
     np.testing.assert_allclose(got[1], np.exp(blocks - tops[..., None]).sum(axis=-1), rtol=1e-5)
+
+
+@interpreted
+def test_attention_of_several_tokens_equals_plain_jax():
+    """Two tokens of two slots; the kernel takes their queries as those of one token, at an entry of each slot."""
+    _, _, _, prefix, cached, context, _ = request(2, 1, 3, 64, 20, 64, False)
+    context = dataclasses.replace(context, age=jnp.minimum(context.age, 61))
+    rng = np.random.default_rng(1)
+    new = [jnp.asarray(rng.normal(size=(2, 2, 1, *x, 64)), jnp.bfloat16) for x in ((3,), (), ())]
+    written = tuple(write_block(x, y, context.age) for x, y in zip(cached, new[1:], strict=True))
+    want = attend_block(new[0], prefix, written, context, 64**-0.5)
+    got, cache = block_attention(*new, prefix, cached, context, "mosaic", interpret=interpreter())
+    assert np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)).max() < 0.02
+    for x, y in zip(cache, new[1:], strict=True):
+        np.testing.assert_array_equal(x[np.arange(2), :, context.age].astype(np.float32), y[:, 0].astype(np.float32))
 
 
 @interpreted

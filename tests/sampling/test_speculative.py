@@ -155,8 +155,8 @@ def test_a_draft_needs_its_layer(params):
     without = dataclasses.replace(CONFIG, mtp_layers=0)
     with pytest.raises(UserError, match=r"sampling\.draft=mtp: the model has no layer of multi-token prediction"):
         draw(params, "mtp", config=without)
-    with pytest.raises(UserError, match="draft ngram is not one of none, mtp"):
-        Sampling(draft="ngram")
+    with pytest.raises(UserError, match="draft suffix is not one of none, mtp, ngram"):
+        Sampling(draft="suffix")
     options = {"sampling": Sampling(draft="mtp"), "end_tokens": (), "limit": 9}
     with pytest.raises(UserError, match=r"sampling\.draft=mtp is not supported for a stream of tokens"):
         next(stream(None, [1], CONFIG, None, **options))
