@@ -35,7 +35,7 @@ class Samples:
 
 @flax.struct.dataclass
 class Queue:
-    """N sequences of P prompts, in the order in which slots take them."""
+    """N sequences of P prompts, in the order in which slots take them at first."""
 
     prompts: jax.Array  # [P, Tp] int32, padded on the right
     prompt_lengths: jax.Array  # [P] int32
@@ -49,7 +49,8 @@ class State:
     """The state of decoding."""
 
     step: jax.Array  # [] int32
-    next: jax.Array  # [] int32, next row of the queue
+    order: jax.Array  # [N] int32, rows of the queue in the order in which slots take them
+    next: jax.Array  # [] int32, place in this order of the next row
     sequence: jax.Array  # [S] int32, row of the queue in each slot; N if idle
     token: jax.Array  # [S] int32, next input token
     age: jax.Array  # [S] int32, tokens of the sequence in the cache
@@ -102,6 +103,7 @@ def start(
         experts = jnp.pad(of_prompts, ((0, 0), (0, M - 1), (0, 0), (0, 0)))
     return State(
         step=zero,
+        order=jnp.arange(N, dtype=jnp.int32),
         next=jnp.int32(slots),
         sequence=jnp.minimum(first, N),
         token=last_token(queue, jnp.minimum(first, N - 1)),
@@ -162,7 +164,8 @@ def refill(state: State, token: jax.Array, done: jax.Array, queue: Queue, drawn:
     """
     N = queue.prompt_of.shape[0]
     place = state.next + jnp.cumsum(done) - 1
-    sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)
+    following = jnp.where(place < N, state.order[jnp.minimum(place, N - 1)], N)
+    sequence = jnp.where(done, following, state.sequence).astype(jnp.int32)
     first = last_token(queue, jnp.minimum(sequence, N - 1))
     return dataclasses.replace(
         state,

@@ -25,7 +25,8 @@ from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, unembedding
 from r1jax.sampling.decode import Weights, decode_step, decoding_layers
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sampling.sampler import DECODING_OPTIONS, padded_prompts
+from r1jax.sampling.queues import padded_prompts
+from r1jax.sampling.sampler import DECODING_OPTIONS
 from r1jax.sampling.slots import is_any_of, random_words
 from r1jax.sharding import Params, constrain
 

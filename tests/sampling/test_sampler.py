@@ -16,7 +16,8 @@ from r1jax.kernels import decode_attention
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import make_queue, random_words, sample, sample_queue
+from r1jax.sampling.queues import make_queue
+from r1jax.sampling.sampler import random_words, sample, sample_queue
 from r1jax.sampling.slots import END, LENGTH
 from r1jax.sharding import make_mesh, map_specs, param_shardings, place
 

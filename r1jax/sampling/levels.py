@@ -1,0 +1,187 @@
+"""Sampling with rings that start short and grow, so that the cache follows the live sequences.
+
+A level is a length of rings. At each level, a compiled loop decodes until a sequence has filled its ring. The live
+sequences then move to longer rings, in as many slots as they need and as memory allows. The youngest sequences for
+which there is no slot return to the queue and start again. Since a token depends only on (key, sequence id, position)
+and the policy, they draw the same tokens again.
+
+The host reads three numbers after each loop and chooses the next one, so only loops that occur are compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.models.cache import Ring, split_cache
+from r1jax.models.kinds import Cached
+from r1jax.sampling.memory import Level, device_queues
+from r1jax.sampling.slots import Queue, State, refill
+from r1jax.sharding import data_devices
+
+_PER_DEVICE = PartitionSpec("data")
+
+
+def slots_of_queue(level: Level, sequences: int, queues: int) -> int:
+    """Slots of each queue in a level: a power of two that suffices for ``sequences``, or as many as memory allows.
+
+    queues: 1 if all devices share one, whose slots they split evenly.
+    """
+    share = data_devices() // queues
+    needed = -(-sequences // share)
+    return share * min(level.slots // data_devices(), 1 << (needed - 1).bit_length())
+
+
+def fewer_slots(slots: int, queues: int) -> int:
+    """The loop with the longest rings ends early when so few sequences of each queue are live; 0: when all ended."""
+    share = data_devices() // queues
+    quarter = slots // share // 4
+    return share << quarter.bit_length() - 1 if quarter else 0
+
+
+def run_level(step: Callable[[State], State], state: State, fewer: int, longest: bool) -> tuple[State, jax.Array]:
+    """Repeats ``step`` until a sequence fills its ring, or all sequences have ended.
+
+    Args:
+      step: decodes one token per slot, or several.
+      state: with at least one live sequence.
+      fewer: with the longest rings, the loop also ends when the queue is empty and at most so many are live.
+      longest: no ring is longer, so none is full before its sequence ends.
+
+    Returns:
+      The state, and [3] int32: live sequences, waiting sequences, and 1 if a ring is full.
+    """
+    N, entries = state.order.shape[0], state.cache.layers[0][0].shape[-2]
+    reach = 1 if state.proposed is None else 1 + state.proposed.shape[1]  # entries that a step writes
+
+    def live(state: State) -> jax.Array:
+        return state.sequence < N
+
+    def full(state: State) -> jax.Array:
+        return jnp.array(False) if longest else (live(state) & (state.age + reach > entries)).any()
+
+    def goes_on(state: State) -> jax.Array:
+        few = (live(state).sum() <= (fewer if longest else 0)) & (state.next >= N)
+        return ~few & ~full(state)
+
+    state = jax.lax.while_loop(goes_on, step, state)
+    numbers = live(state).sum(), N - jnp.minimum(state.next, N), full(state)
+    return state, jnp.stack([x.astype(jnp.int32) for x in numbers])[None]
+
+
+def over_queues(run: Callable[..., Any], queue: Queue, local: Any, *shared: Any) -> Any:
+    """``run(queue, local, *shared)``, on each device's part of ``queue`` and ``local`` if devices have own queues.
+
+    Rows of all arrays in ``local`` and in the result are divided among devices, and a State in them has the numbers of
+    all devices; ``shared`` is whole on each device.
+    """
+    if device_queues(len(queue.prompts), len(queue.limits)) == 1:
+        return run(queue, local, *shared)
+
+    def on_device(queue: Queue, local: Any, *shared: Any) -> Any:
+        return _numbers(run(own_queue(queue), _numbers(local, lambda x: x[0]), *shared), lambda x: x[None])
+
+    specs = (_PER_DEVICE, _PER_DEVICE, *[PartitionSpec()] * len(shared))
+    return jax.shard_map(on_device, in_specs=specs, out_specs=_PER_DEVICE, check_vma=False)(queue, local, *shared)
+
+
+def own_queue(queue: Queue) -> Queue:
+    """The queue of one device inside shard_map, whose prompts are numbered from 0."""
+    first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
+    return dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
+
+
+def _numbers(tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
+    """The tree with changed scalars of the states in it."""
+
+    def one(x: Any) -> Any:
+        if not isinstance(x, State):
+            return x
+        samples = dataclasses.replace(x.samples, steps=change(x.samples.steps))
+        return dataclasses.replace(x, step=change(x.step), next=change(x.next), samples=samples)
+
+    return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, State))
+
+
+def move(state: State, queue: Queue, slots: int, entries: int) -> State:
+    """Moves the oldest live sequences to ``slots`` slots of each queue with rings of ``entries`` entries.
+
+    Other live sequences return to the front of the queue. Slots that remain idle take the next sequences. The cache
+    moves layer by layer, and ``state`` is deleted, so old and new cache are never in memory together.
+    """
+    cache, rest = state.cache, dataclasses.replace(state, cache=Ring(()))
+    rest, kept = _move_slots(rest, queue, slots)
+    layers: list[Cached] = []
+    for layer in cache.layers:
+        layers.append(_move_layer(layer, kept, rest.step, queue, entries, isinstance(cache, Ring)))
+        for x in layer:
+            x.delete()
+    return dataclasses.replace(rest, cache=type(cache)(tuple(layers)))
+
+
+@partial(jax.jit, static_argnames="slots")
+def _move_slots(state: State, queue: Queue, slots: int) -> tuple[State, jax.Array]:
+    """The state without its cache in ``slots`` slots of each queue, and the present slots [slots] of what it keeps."""
+    return over_queues(partial(_choose_slots, slots=slots), queue, state)
+
+
+def _choose_slots(queue: Queue, state: State, slots: int) -> tuple[State, jax.Array]:
+    N = state.order.shape[0]
+    live = state.sequence < N
+    ranked = jnp.argsort(jnp.where(live, -state.age, 1))  # the oldest first, idle slots last
+    kept, others = ranked[:slots], ranked[slots:]
+    sent_back = state.sequence[others]  # N in idle slots, which mode="drop" ignores
+    first = jnp.minimum(state.next, N) - live[others].sum()  # these places of the order are free: they were taken
+    places = jnp.where(live[others], first + jnp.arange(len(others)), N)
+    old = state.samples
+
+    def without(x: jax.Array | None) -> jax.Array | None:
+        return None if x is None else x.at[sent_back].set(0, mode="drop")
+
+    samples = dataclasses.replace(
+        old,
+        tokens=without(old.tokens),
+        logprobs=without(old.logprobs),
+        sampling_logprobs=without(old.sampling_logprobs),
+        proposed=without(old.proposed),
+        accepted=without(old.accepted),
+    )
+    moved = dataclasses.replace(
+        state,
+        next=first.astype(jnp.int32),
+        order=state.order.at[places].set(sent_back, mode="drop"),
+        sequence=state.sequence[kept],
+        token=state.token[kept],
+        age=state.age[kept],
+        samples=samples,
+        proposed=None if state.proposed is None else state.proposed[kept],
+    )
+    return refill(moved, moved.token, moved.sequence >= N, queue, 0), kept
+
+
+@partial(jax.jit, static_argnames=("length", "ring"))
+def _move_layer(layer: Cached, kept: jax.Array, step: jax.Array, queue: Queue, length: int, ring: bool) -> Cached:
+    """The caches of the slots ``kept`` in one layer, with ``length`` entries. ``step`` is the next one.
+
+    In a ring, an entry belongs to the newest step before ``step`` that is congruent to it modulo the length.
+    """
+
+    def one(queue: Queue, local: tuple[Cached, jax.Array, jax.Array]) -> Cached:
+        layer, kept, step = local
+        return tuple(longer(x[kept], step.reshape(()) - 1) for x in layer)
+
+    def longer(x: jax.Array, newest: jax.Array) -> jax.Array:
+        entries = x.shape[-2]
+        if length != entries and ring:
+            x = jnp.take(x, (newest - (newest - jnp.arange(length)) % length) % entries, axis=-2)
+        elif length != entries:
+            x = jnp.pad(x, (*[(0, 0)] * (x.ndim - 2), (0, length - entries), (0, 0)))
+        return split_cache(x, "slots")
+
+    return over_queues(one, queue, (layer, kept, step))
