@@ -15,11 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +27,7 @@ from rich.table import Table
 
 from r1jax import cli
 from r1jax.benchmark.experts import time_experts
+from r1jax.benchmark.first_step import first_step, first_steps, first_table, is_first_step
 from r1jax.benchmark.parts import part_figures
 from r1jax.benchmark.workload import Bench, Workload, small_workload, timed
 from r1jax.disk import write_whole
@@ -209,28 +205,6 @@ def profile(config: Config, pool: RewardPool) -> None:
         work()
 
 
-def first_step(config: Config, pool: RewardPool) -> float:
-    """Seconds of a first step including compilation, without initialisation of the weights."""
-    bench = config.bench(pool)
-    jax.block_until_ready(bench.state.policy.params)
-    began = time.perf_counter()
-    bench.step(0)
-    return time.perf_counter() - began
-
-
-def first_steps(config: Config) -> dict[str, float]:
-    """first_step in a new process with an empty compilation cache, and in another with the cache of the first."""
-    seconds = {}
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "R1JAX_FIRST_STEP": "1"}
-        for name in ("first_step_cold", "first_step_warm"):
-            done = subprocess.run([sys.executable, *sys.argv], env=environment, stdout=subprocess.PIPE, text=True)
-            if done.returncode:
-                raise UserError(f"{name}: the process of the first step ended with status {done.returncode}")
-            seconds[name] = float(done.stdout.splitlines()[-1])
-    return seconds
-
-
 def show(figures: dict[str, Any], console: Console) -> None:
     """Prints the table of parts."""
     table = Table(title=f"{figures['model']} on {figures['device']}")
@@ -247,7 +221,9 @@ def show(figures: dict[str, Any], console: Console) -> None:
             f"{part['times_floor']:.2f}",
         )
     console.print(table)
-    rest = {k: v for k, v in figures.items() if k not in ("parts", "expert_parts", "settings")}
+    if "first_parts" in figures:
+        console.print(first_table(figures["first_parts"]))
+    rest = {k: v for k, v in figures.items() if k not in ("parts", "expert_parts", "first_parts", "settings")}
     console.print(json.dumps(rest, indent=2), highlight=False)
 
 
@@ -256,12 +232,12 @@ def main() -> None:
     presets = {"peers": ("The workload on which other libraries were measured.", Config())}
     config = cli.parse(presets, "peers", prog="benchmark.py", description=(__doc__ or "").splitlines()[0])
     console = Console()
-    first: dict[str, float] = {}
-    child = "R1JAX_FIRST_STEP" in os.environ
+    first: dict[str, Any] = {}
+    child = is_first_step()
     check_run(config.rl, config.sampling, parse_mesh(config.mesh).rows)
     check_mesh(config.mesh, config.model_config())
     if "first" in config.cases and not child:
-        first = first_steps(config)  # before this process allocates device memory
+        first = first_steps()  # before this process allocates device memory
     mesh = make_mesh(config.mesh)
     check_attention(config)
     if jax.default_backend() == "cpu":
@@ -288,7 +264,7 @@ def main() -> None:
 
     with RewardPool(parse_rewards(["accuracy", "format"]), 8, 60.0) as pool, jax.set_mesh(mesh):
         if child:
-            print(first_step(config, pool))
+            print(json.dumps(first_step(lambda: config.bench(pool))))
             return
         if "experts" in config.cases:
             run_experts(config, keep)
