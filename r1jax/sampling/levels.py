@@ -5,7 +5,7 @@ sequences then move to longer rings, in as many slots as they need and as memory
 which there is no slot return to the queue and start again. Since a token depends only on (key, sequence id, position)
 and the policy, they draw the same tokens again.
 
-The host reads three numbers after each loop and chooses the next one, so only loops that occur are compiled.
+The host reads a few numbers after each loop and chooses the next one, so only loops that occur are compiled.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ from r1jax.models.kinds import Cached
 from r1jax.sampling.memory import Level, device_queues
 from r1jax.sampling.slots import Queue, State, refill
 from r1jax.sharding import data_devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A loop that has ended."""
+
+    slots: int  # over all devices
+    length: int  # tokens for which a ring has room
+    steps: int  # of all loops so far, most among the queues
+
 
 _PER_DEVICE = PartitionSpec("data")
 
@@ -71,7 +81,7 @@ def run_level(step: Callable[[State], State], state: State, fewer: int, longest:
         return ~few & ~full(state)
 
     state = jax.lax.while_loop(goes_on, step, state)
-    numbers = live(state).sum(), N - jnp.minimum(state.next, N), full(state)
+    numbers = live(state).sum(), N - jnp.minimum(state.next, N), full(state), state.step
     return state, jnp.stack([x.astype(jnp.int32) for x in numbers])[None]
 
 

@@ -27,7 +27,7 @@ from r1jax.models.mtp import first_mtp, without_mtp
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs, unembedding
 from r1jax.sampling.decode import Weights, decode_step, decoding_layers
-from r1jax.sampling.levels import fewer_slots, move, over_queues, own_queue, run_level, slots_of_queue
+from r1jax.sampling.levels import Loop, fewer_slots, move, over_queues, own_queue, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.queues import make_queue
@@ -150,8 +150,12 @@ def sample_in_levels(
     end_tokens: tuple[int, ...],
     levels: tuple[Level, ...],
     keep_routing: bool = False,
+    ended: Callable[[Loop], None] = lambda loop: None,
 ) -> Samples:
-    """Samples for every row of the queue, with rings that grow; see r1jax.sampling.levels."""
+    """Samples for every row of the queue, with rings that grow; see r1jax.sampling.levels.
+
+    ``ended`` is called after each loop.
+    """
     queues = device_queues(len(queue.prompts), len(queue.limits))
     at, slots = 0, levels[0].slots // queues
     prefix, state = first_level(params, queue, config, sampling, slots, levels[0].length, keep_routing)
@@ -160,7 +164,8 @@ def sample_in_levels(
         fewer = fewer_slots(slots, queues) if longest else 0
         static = config, sampling, end_tokens, fewer, longest
         state, progress = decode_level(params, queue, key, prefix, state, *static)
-        live, waiting, full = (int(number) for number in jax.device_get(progress))
+        live, waiting, full, steps = (int(number) for number in jax.device_get(progress))
+        ended(Loop(slots * queues, levels[at].length, steps))
         if not live:
             return together(state.samples)
         at += full
@@ -205,7 +210,7 @@ def decode_level(
     fewer: int,
     longest: bool,
 ) -> tuple[State, jax.Array]:
-    """Decodes as levels.run_level does: the state, and the largest of its numbers [3] among the queues."""
+    """Decodes as levels.run_level does: the state, and the largest of its numbers [4] among the queues."""
     params, config = _decoding_params(params, config, sampling)
 
     def one(queue: Queue, local: tuple[Prefix, State], params: Params, key: jax.Array) -> tuple[State, jax.Array]:

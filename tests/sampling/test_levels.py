@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from r1jax.errors import UserError
+from r1jax.models.cache import Prefix, init_ring
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory, sampler
-from r1jax.sampling.levels import _move_layer, fewer_slots, slots_of_queue
+from r1jax.sampling.levels import _move_layer, fewer_slots, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, choose_slots, fixed_bytes, ring_lengths, slot_bytes
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.queues import make_queue
 from r1jax.sampling.sampler import sample, sample_in_levels, sample_queue
+from r1jax.sampling.slots import start
 from r1jax.sharding import make_mesh, param_shapes, param_shardings, place
 
 PROMPTS = [[1, 2, 3], [5], [7, 8, 9, 10, 11], [4, 4]]
@@ -94,6 +96,29 @@ def test_longer_rings_keep_the_entries_of_the_last_steps():
     assert found.shape == (2, 6, 1)
     for step in range(7, 11):
         assert found[:, step % 6, 0].tolist() == [200 + step, step]
+
+
+def test_longer_slot_caches_have_the_entries_in_place():
+    queue = make_queue([[1], [2]], SHAPES["tiny"], Sampling(max_tokens=4))
+    cached = jnp.arange(12).reshape(3, 4, 1)
+    found = _move_layer((cached,), jnp.array([2, 0]), jnp.int32(11), queue, 6, False)[0]
+    assert found[..., 0].tolist() == [[8, 9, 10, 11, 0, 0], [0, 1, 2, 3, 0, 0]]
+
+
+@pytest.mark.parametrize("proposals", [0, 1])
+def test_a_loop_ends_before_a_ring_is_too_short(tiny_config, proposals):
+    """A step that writes one entry runs until 8 are full; one that writes two stops when only one is free."""
+    sampling = Sampling(max_tokens=20)
+    queue = make_queue([[1], [2], [3]], tiny_config, sampling)
+    cache = init_ring(2, 8, tiny_config)
+    state = start(queue, Prefix(()), cache, tiny_config, sampling, 2, proposals)
+    state = dataclasses.replace(state, age=jnp.array([0, 3]))
+
+    def step(state):
+        return dataclasses.replace(state, age=state.age + 1, step=state.step + 1)
+
+    found, numbers = jax.jit(lambda state: run_level(step, state, 0, False))(state)
+    assert found.age.tolist() == [5 - proposals, 8 - proposals] and numbers[0].tolist() == [2, 1, 1, 5 - proposals]
 
 
 def test_slots_are_powers_of_two_that_suffice():
