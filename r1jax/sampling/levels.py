@@ -36,6 +36,7 @@ class Loop:
 
 
 _PER_DEVICE = PartitionSpec("data")
+LEAST_SLOTS = 8  # on each device: fewer take as long, and kernels of products with few rows need a multiple
 
 
 def slots_of_queue(level: Level, sequences: int, queues: int) -> int:
@@ -44,15 +45,18 @@ def slots_of_queue(level: Level, sequences: int, queues: int) -> int:
     queues: 1 if all devices share one, whose slots they split evenly.
     """
     share = data_devices() // queues
-    needed = -(-sequences // share)
+    needed = max(LEAST_SLOTS, -(-sequences // share))
     return share * min(level.slots // data_devices(), 1 << (needed - 1).bit_length())
 
 
 def fewer_slots(slots: int, queues: int) -> int:
-    """The loop with the longest rings ends early when so few sequences of each queue are live; 0: when all ended."""
+    """The loop with the longest rings ends early when so few sequences of each queue are live; 0: when all ended.
+
+    It is a quarter of the slots, so that few programs are compiled.
+    """
     share = data_devices() // queues
-    quarter = slots // share // 4
-    return share << quarter.bit_length() - 1 if quarter else 0
+    own = slots // share
+    return share * max(LEAST_SLOTS, 1 << (own // 4).bit_length() - 1) if own >= 2 * LEAST_SLOTS else 0
 
 
 def run_level(step: Callable[[State], State], state: State, fewer: int, longest: bool) -> tuple[State, jax.Array]:

@@ -122,13 +122,14 @@ def test_a_loop_ends_before_a_ring_is_too_short(tiny_config, proposals):
 
 
 def test_slots_are_powers_of_two_that_suffice():
-    level = Level(24, 8)
-    assert [slots_of_queue(level, n, 1) for n in (1, 2, 3, 16, 17, 100)] == [1, 2, 4, 16, 24, 24]
-    assert [fewer_slots(n, 1) for n in (1, 3, 4, 24, 64)] == [0, 0, 1, 4, 16]
+    level = Level(96, 8)
+    assert [slots_of_queue(level, n, 1) for n in (1, 8, 9, 64, 65, 500)] == [8, 8, 16, 64, 96, 96]
+    assert slots_of_queue(Level(5, 8), 1, 1) == 5
+    assert [fewer_slots(n, 1) for n in (1, 8, 15, 16, 63, 64, 96, 512)] == [0, 0, 0, 8, 8, 16, 16, 128]
     with jax.set_mesh(make_mesh("4x2")):  # as many on each of four devices
-        assert [slots_of_queue(level, n, 1) for n in (1, 4, 5, 13, 100)] == [4, 4, 8, 16, 24]
-        assert [slots_of_queue(level, n, 4) for n in (1, 3, 100)] == [1, 4, 6]
-        assert [fewer_slots(n, 1) for n in (4, 12, 16, 24)] == [0, 0, 4, 4]
+        assert [slots_of_queue(level, n, 1) for n in (1, 32, 33, 500)] == [32, 32, 64, 96]
+        assert [slots_of_queue(level, n, 4) for n in (1, 9, 500)] == [8, 16, 24]
+        assert [fewer_slots(n, 1) for n in (32, 64, 256)] == [0, 32, 64]
 
 
 def test_lengths_double():
