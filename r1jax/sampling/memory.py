@@ -174,7 +174,7 @@ def choose_levels(request: Request, free: int | None = None) -> tuple[Level, ...
 
     A fifth of the memory for slots stays free, since other memory use changes from step to step. More than 8 slots per
     device are rounded down to a multiple of 8 for matrix units, unless there are as many slots as sequences; in later
-    levels to a power of two, so that few programs are compiled.
+    levels to a multiple of a quarter of a power of two, so that other steps compile few other programs.
 
     Args:
       request: what is sampled.
@@ -220,7 +220,8 @@ def choose_levels(request: Request, free: int | None = None) -> tuple[Level, ...
     levels = [checked(slots, first)]
     for length in longer:
         fits = max(1, most(0.8 * left, slots, length))
-        levels.append(checked(fits if fits == slots else 1 << fits.bit_length() - 1, length))
+        unit = 1 if fits <= 8 or fits == slots else max(8, 1 << fits.bit_length() - 3)
+        levels.append(checked(fits // unit * unit, length))
     return tuple(levels)
 
 
