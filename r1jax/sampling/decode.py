@@ -17,17 +17,36 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
-from r1jax.models.transformer import embed
+from r1jax.models.transformer import embed, unembedding
 from r1jax.sharding import Params, constrain
 
 
 @flax.struct.dataclass
 class Weights:
-    """Weights in config.dtype, in the layouts that prefill and decoding read."""
+    """Weights in config.dtype before the loop of decoding."""
 
     params: Params
-    layers: tuple[Params, ...]  # decoding_layers
-    output: jax.Array  # [D, V], unembedding
+    layers: tuple[Params, ...]  # decoding_layers; none if each step splits the stored weights
+    output: jax.Array | None  # [D, V], unembedding; None if each step reads the stored weights
+
+
+def weights_of(params: Params, config: ModelConfig) -> Weights:
+    """The weights before the loop of decoding, with copies in its layout if the config has them."""
+    if not config.copies_layers:
+        return Weights(params, (), None)
+    return Weights(params, decoding_layers(params, config), unembedding(params, config))
+
+
+def in_step(weights: Weights, config: ModelConfig) -> tuple[Params, tuple[Params, ...], jax.Array]:
+    """The parameters, decoding_layers and output matrix [D, V] in a step of the loop.
+
+    On a GPU, products read a part of an array where it is if it is split in the loop. A split before the loop would be
+    a copy, and so would be a transposed embedding.
+    """
+    params = weights.params
+    if weights.output is None:
+        return params, decoding_layers(params, config), unembedding(params, config)
+    return params, weights.layers, weights.output
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:

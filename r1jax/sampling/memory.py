@@ -311,7 +311,7 @@ def _weight_bytes(request: Request) -> int:
         whole = shard(spec.shape, split)
         stored = weight.sharding.shard_shape(spec.shape) if getattr(weight, "sharding", None) else spec.shape
         gathered = weight.dtype == config.dtype and math.prod(stored) == whole
-        layers = "layers" in spec.axes
+        layers = "layers" in spec.axes and config.copies_layers
         return whole * _size(config) * ((not gathered) + layers)
 
     specs = param_specs(config)

@@ -25,8 +25,8 @@ from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import cast, param_specs, unembedding
-from r1jax.sampling.decode import Weights, decode_step, decoding_layers
+from r1jax.models.transformer import cast, param_specs
+from r1jax.sampling.decode import Weights, decode_step, in_step, weights_of
 from r1jax.sampling.levels import Loop, fewer_slots, move, over_queues, own_queue, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
@@ -265,9 +265,8 @@ def _step(
     end_tokens: tuple[int, ...],
 ) -> Callable[[State], State]:
     """The function that decodes one token per slot, or those of a draft."""
-    weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
     make = _single_step if sampling.draft == "none" else verifying_step
-    return make(weights, queue, prefix, key, config, sampling, end_tokens)
+    return make(weights_of(params, config), queue, prefix, key, config, sampling, end_tokens)
 
 
 def _single_step(
@@ -280,11 +279,11 @@ def _single_step(
     end_tokens: tuple[int, ...],
 ) -> Callable[[State], State]:
     """The function that decodes one token per slot."""
-    params, layers, output = weights.params, weights.layers, weights.output
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
         assert isinstance(state.cache, Ring)
+        params, layers, output = in_step(weights, config)
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
