@@ -82,8 +82,9 @@ def sample(
     return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), widths, keep_routing)
 
 
-# For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates.
-DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+# For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates. Products with
+# the same input are not merged, since the loop would join their matrices in each step.
+DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
 
 
 @partial(

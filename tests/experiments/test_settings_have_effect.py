@@ -184,6 +184,7 @@ BY_RUNNING = {
     "training/test_optimizer.py": "rl.rounding pretrain.rounding",
     "training/test_multi_token.py": "rl.mtp_weight pretrain.mtp_weight pretrain.mtp_layers",
     "sampling/test_speculative.py": "sampling.draft",
+    "sampling/test_sampler.py": "decoding_weights",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": """problems.source problems.held_out_source problems.checker
         problems.columns problems.skip_unreadable""",

@@ -274,7 +274,9 @@ def test_impossible_requests_are_refused(tiny_params, tiny_config, prompts, opti
         )
 
 
-@pytest.mark.parametrize("options", [{}, {"mlp_bias": True, "qk_norm": True, "tie_embeddings": False}], ids=["", "more"])
+@pytest.mark.parametrize(
+    "options", [{}, {"mlp_bias": True, "qk_norm": True, "tie_embeddings": False}], ids=["", "more"]
+)
 def test_stored_weights_give_the_same_samples(tiny_config, options):
     """Weights that each step splits, against those that are joined before the loop."""
     config = dataclasses.replace(tiny_config, num_layers=1, attention_bias=True, **options)
