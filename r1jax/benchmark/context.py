@@ -58,7 +58,8 @@ def time_context(bench: Bench, limits: np.ndarray) -> tuple[float, dict[str, Any
     sampling = dataclasses.replace(bench.sampling, max_tokens=longest)
     params = bench.state.policy.params
     queue = make_queue(prompts, config, sampling, group, limits)
-    levels = choose_levels(Request(config, sampling, params, *queue.prompts.shape, len(limits)))
+    P, width = queue.prompts.shape
+    levels = choose_levels(Request(config, sampling, params, P, width, len(limits)))
     entry = cache_entry_bytes(config, jnp.dtype(config.dtype).itemsize)
     loops: list[dict[str, Any]] = []
     with program_times() as programs:

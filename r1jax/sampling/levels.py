@@ -5,6 +5,9 @@ sequences then move to longer rings, in as many slots as they need and as memory
 which there is no slot return to the queue and start again. Since a token depends only on (key, sequence id, position)
 and the policy, they draw the same tokens again.
 
+Slots take new sequences at levels with at least half as many slots as the first one. At others, the queue waits until
+all live sequences have ended, and sampling starts at the first level again.
+
 The host reads a few numbers after each loop and chooses the next one, so only loops that occur are compiled.
 """
 
@@ -59,14 +62,22 @@ def fewer_slots(slots: int, queues: int) -> int:
     return share * max(LEAST_SLOTS, 1 << (own // 4).bit_length() - 1) if own >= 2 * LEAST_SLOTS else 0
 
 
-def run_level(step: Callable[[State], State], state: State, fewer: int, longest: bool) -> tuple[State, jax.Array]:
+def refills(levels: tuple[Level, ...], at: int) -> bool:
+    """True if slots take new sequences at a level."""
+    return 2 * levels[at].slots >= levels[0].slots
+
+
+def run_level(
+    step: Callable[[State], State], state: State, fewer: int, longest: bool, filling: bool
+) -> tuple[State, jax.Array]:
     """Repeats ``step`` until a sequence fills its ring, or all sequences have ended.
 
     Args:
       step: decodes one token per slot, or several.
       state: with at least one live sequence.
-      fewer: with the longest rings, the loop also ends when the queue is empty and at most so many are live.
+      fewer: with the longest rings, the loop also ends when no sequence follows and at most so many are live.
       longest: no ring is longer, so none is full before its sequence ends.
+      filling: slots take new sequences.
 
     Returns:
       The state, and [3] int32: live sequences, waiting sequences, and 1 if a ring is full.
@@ -81,10 +92,13 @@ def run_level(step: Callable[[State], State], state: State, fewer: int, longest:
         return jnp.array(False) if longest else (live(state) & (state.age + reach > entries)).any()
 
     def goes_on(state: State) -> jax.Array:
-        few = (live(state).sum() <= (fewer if longest else 0)) & (state.next >= N)
-        return ~few & ~full(state)
+        few = live(state).sum() <= (fewer if longest else 0)
+        return ~(few & (state.next >= N) if filling else few) & ~full(state)
 
-    state = jax.lax.while_loop(goes_on, step, state)
+    def without_queue(state: State) -> State:
+        return dataclasses.replace(step(dataclasses.replace(state, next=jnp.full_like(state.next, N))), next=state.next)
+
+    state = jax.lax.while_loop(goes_on, step if filling else without_queue, state)
     numbers = live(state).sum(), N - jnp.minimum(state.next, N), full(state), state.step
     return state, jnp.stack([x.astype(jnp.int32) for x in numbers])[None]
 
@@ -123,14 +137,15 @@ def _numbers(tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
     return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, State))
 
 
-def move(state: State, queue: Queue, slots: int, entries: int) -> State:
+def move(state: State, queue: Queue, slots: int, entries: int, filling: bool) -> State:
     """Moves the oldest live sequences to ``slots`` slots of each queue with rings of ``entries`` entries.
 
-    Other live sequences return to the front of the queue. Slots that remain idle take the next sequences. The cache
-    moves layer by layer, and ``state`` is deleted, so old and new cache are never in memory together.
+    Other live sequences return to the front of the queue. Slots that remain idle take the next sequences if
+    ``filling``. The cache moves layer by layer, and that of ``state`` is deleted, so old and new cache are never in
+    memory together.
     """
     cache, rest = state.cache, dataclasses.replace(state, cache=Ring(()))
-    rest, kept = _move_slots(rest, queue, slots)
+    rest, kept = _move_slots(rest, queue, slots, filling)
     layers: list[Cached] = []
     for layer in cache.layers:
         layers.append(_move_layer(layer, kept, rest.step, queue, entries, isinstance(cache, Ring)))
@@ -139,17 +154,18 @@ def move(state: State, queue: Queue, slots: int, entries: int) -> State:
     return dataclasses.replace(rest, cache=type(cache)(tuple(layers)))
 
 
-@partial(jax.jit, static_argnames="slots")
-def _move_slots(state: State, queue: Queue, slots: int) -> tuple[State, jax.Array]:
+@partial(jax.jit, static_argnames=("slots", "filling"))
+def _move_slots(state: State, queue: Queue, slots: int, filling: bool) -> tuple[State, jax.Array]:
     """The state without its cache in ``slots`` slots of each queue, and the present slots [slots] of what it keeps."""
-    return over_queues(partial(_choose_slots, slots=slots), queue, state)
+    return over_queues(partial(_choose_slots, slots=slots, filling=filling), queue, state)
 
 
-def _choose_slots(queue: Queue, state: State, slots: int) -> tuple[State, jax.Array]:
+def _choose_slots(queue: Queue, state: State, slots: int, filling: bool) -> tuple[State, jax.Array]:
     N = state.order.shape[0]
     live = state.sequence < N
     ranked = jnp.argsort(jnp.where(live, -state.age, 1))  # the oldest first, idle slots last
-    kept, others = ranked[:slots], ranked[slots:]
+    others = ranked[slots:]
+    kept = jnp.pad(ranked[:slots], (0, slots - len(ranked[:slots])))  # slots after the present ones are idle
     sent_back = state.sequence[others]  # N in idle slots, which mode="drop" ignores
     first = jnp.minimum(state.next, N) - live[others].sum()  # these places of the order are free: they were taken
     places = jnp.where(live[others], first + jnp.arange(len(others)), N)
@@ -170,13 +186,13 @@ def _choose_slots(queue: Queue, state: State, slots: int) -> tuple[State, jax.Ar
         state,
         next=first.astype(jnp.int32),
         order=state.order.at[places].set(sent_back, mode="drop"),
-        sequence=state.sequence[kept],
+        sequence=jnp.where(jnp.arange(slots) < len(ranked), state.sequence[kept], N),
         token=state.token[kept],
         age=state.age[kept],
         samples=samples,
         proposed=None if state.proposed is None else state.proposed[kept],
     )
-    return refill(moved, moved.token, moved.sequence >= N, queue, 0), kept
+    return refill(moved, moved.token, moved.sequence >= N, queue, 0) if filling else moved, kept
 
 
 @partial(jax.jit, static_argnames=("length", "ring"))
@@ -195,7 +211,7 @@ def _move_layer(layer: Cached, kept: jax.Array, step: jax.Array, queue: Queue, l
         if length != entries and ring:
             x = jnp.take(x, (newest - (newest - jnp.arange(length)) % length) % entries, axis=-2)
         elif length != entries:
-            x = jnp.pad(x, (*[(0, 0)] * (x.ndim - 2), (0, length - entries), (0, 0)))
+            x = jnp.pad(x[..., :length, :], (*[(0, 0)] * (x.ndim - 2), (0, max(0, length - entries)), (0, 0)))
         return split_cache(x, "slots")
 
     return over_queues(one, queue, (layer, kept, step))

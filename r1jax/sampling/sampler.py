@@ -27,7 +27,7 @@ from r1jax.models.mtp import first_mtp, without_mtp
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import cast, param_specs
 from r1jax.sampling.decode import Weights, decode_step, in_step, weights_of
-from r1jax.sampling.levels import Loop, fewer_slots, move, over_queues, own_queue, run_level, slots_of_queue
+from r1jax.sampling.levels import Loop, fewer_slots, move, over_queues, own_queue, refills, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.queues import make_queue
@@ -76,9 +76,10 @@ def sample(
     P, width = queue.prompts.shape
     keep_routing = keep_routing and config.experts is not None
     levels = choose_levels(Request(config, sampling, params, P, width, len(queue.limits), keep_routing))
-    if len(levels) > 1:
+    first, *longer = levels
+    if longer:
         return sample_in_levels(params, queue, key, config, sampling, tuple(end_tokens), levels, keep_routing)
-    widths = phases(levels[0].slots, data_devices())
+    widths = phases(first.slots, data_devices())
     return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), widths, keep_routing)
 
 
@@ -163,15 +164,16 @@ def sample_in_levels(
     while True:
         longest = at + 1 == len(levels)
         fewer = fewer_slots(slots, queues) if longest else 0
-        static = config, sampling, end_tokens, fewer, longest
+        static = config, sampling, end_tokens, fewer, longest, refills(levels, at)
         state, progress = decode_level(params, queue, key, prefix, state, *static)
         live, waiting, full, steps = (int(number) for number in jax.device_get(progress))
         ended(Loop(slots * queues, levels[at].length, steps))
-        if not live:
+        if not live and not waiting:
             return together(state.samples)
-        at += full
-        slots = slots_of_queue(levels[at], live + waiting, queues)
-        state = move(state, queue, slots, ring_length(levels[at].length, config))
+        at = at + full if live else 0
+        filling = refills(levels, at)
+        slots = slots_of_queue(levels[at], live + waiting * filling, queues)
+        state = move(state, queue, slots, ring_length(levels[at].length, config), filling)
 
 
 @partial(jax.jit, static_argnames=("config", "sampling", "slots", "length", "keep_routing"))
@@ -195,7 +197,7 @@ def first_level(
 
 @partial(
     jax.jit,
-    static_argnames=("config", "sampling", "end_tokens", "fewer", "longest"),
+    static_argnames=("config", "sampling", "end_tokens", "fewer", "longest", "filling"),
     donate_argnames="state",
     compiler_options=DECODING_OPTIONS,
 )
@@ -210,6 +212,7 @@ def decode_level(
     end_tokens: tuple[int, ...],
     fewer: int,
     longest: bool,
+    filling: bool,
 ) -> tuple[State, jax.Array]:
     """Decodes as levels.run_level does: the state, and the largest of its numbers [4] among the queues."""
     params, config = _decoding_params(params, config, sampling)
@@ -217,7 +220,7 @@ def decode_level(
     def one(queue: Queue, local: tuple[Prefix, State], params: Params, key: jax.Array) -> tuple[State, jax.Array]:
         prefix, state = local
         step = _step(params, queue, prefix, key, config, sampling, end_tokens)
-        return run_level(step, state, fewer, longest)
+        return run_level(step, state, fewer, longest, filling)
 
     state, numbers = over_queues(one, queue, (prefix, state), params, key)
     return state, constrain(numbers.max(axis=0), None)

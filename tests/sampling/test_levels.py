@@ -12,7 +12,7 @@ from r1jax.models.cache import Prefix, init_ring
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory, sampler
-from r1jax.sampling.levels import _move_layer, fewer_slots, run_level, slots_of_queue
+from r1jax.sampling.levels import _move_layer, fewer_slots, refills, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, choose_slots, fixed_bytes, ring_lengths, slot_bytes
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.queues import make_queue
@@ -60,7 +60,8 @@ def test_rings_that_grow_give_the_same_samples_in_as_many_steps(sharp, tiny_conf
 
 
 def test_sequences_without_room_start_again_and_none_is_lost(sharp, tiny_config, whole):
-    """More than four sequences outlive the rings of 8, and more than one those of 16."""
+    """More than four sequences outlive the rings of 8, and more than one those of 16, where no slot takes another."""
+    assert [refills(SCARCE, at) for at in range(3)] == [True, True, False]
     assert (whole.lengths > 8).sum() > 4 and (whole.lengths > 16).sum() > 1
     found = drawn(sharp, tiny_config, SCARCE)
     assert_same(found, whole)
@@ -117,7 +118,7 @@ def test_a_loop_ends_before_a_ring_is_too_short(tiny_config, proposals):
     def step(state):
         return dataclasses.replace(state, age=state.age + 1, step=state.step + 1)
 
-    found, numbers = jax.jit(lambda state: run_level(step, state, 0, False))(state)
+    found, numbers = jax.jit(lambda state: run_level(step, state, 0, False, True))(state)
     assert found.age.tolist() == [5 - proposals, 8 - proposals] and numbers[0].tolist() == [2, 1, 1, 5 - proposals]
 
 
