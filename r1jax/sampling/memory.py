@@ -82,8 +82,8 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     """Bytes per device that do not depend on the number of slots, without the stored weights, by purpose.
 
     weights: copies that are gathered over the data axis and cast, unless they are stored like that, and the layers of
-    decoding_layers. prompts: their keys and values, as computed and per layer. prefill: activations of one pass.
-    results: the rows of one device, and all rows, which every device has at the end.
+    decoding_layers, if the config copies them. prompts: their keys and values, as computed and per layer. prefill:
+    activations of one pass. results: the rows of one device, and all rows, which every device has at the end.
     """
     config, size = request.config, _size(request.config)
     own = device_queues(request.prompts, request.sequences)
