@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import variable_limits
+from r1jax.benchmark.context import context_limits
 from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload
 from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
@@ -42,7 +43,7 @@ def test_each_part_counts_the_tokens_of_its_work(figures):
         "variable": variable_limits(16, 64).sum(),
         **dict.fromkeys(("uneven_single", "uneven_packed"), variable_limits(16, 64).sum() + 16 * 16),
         "long": 2048,
-        "context": 2048,
+        "context": context_limits(16, 128).sum(),
         "reference": 768,
         "update": 768,
         "step": 512,
