@@ -32,7 +32,8 @@ NEVER = set()
 # Flag, or group of flags -> the stages that read it directly.
 READ_BY = {
     **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "track", "out", "save", "verifier"), NEVER),
-    **dict.fromkeys(("remat", "attention", "unroll", "gather", "kernels", "sampling.slots", "sampling.draft"), NEVER),
+    **dict.fromkeys(("remat", "attention", "unroll", "gather", "kernels", "decoding_weights"), NEVER),
+    **dict.fromkeys(("sampling.slots", "sampling.draft"), NEVER),
     "verifier.code": SAMPLED,
     "verifier.code.isolation": NEVER,
     "dtype": ALL - {"base"},
@@ -78,6 +79,7 @@ CHANGES = {
     "attention": "xla",
     "gather": "layer",
     "kernels": "plain",
+    "decoding_weights": "stored",
     "draft": "mtp",
     "problems.operations": "+",
     "checker": "math",
