@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from r1jax import cli
+from r1jax.benchmark.context import PROMPTS, context_limits, time_context
 from r1jax.benchmark.drafts import time_drafts
 from r1jax.benchmark.experts import time_experts
 from r1jax.benchmark.first_step import first_step, first_steps, first_table, is_first_step
@@ -49,7 +50,7 @@ from r1jax.sharding import make_mesh, param_count, parse_mesh
 # Numbers of sequences and of proposed tokens in the case drafts.
 DRAFTS = ((32, 0), (32, 3), (32, 1), (32, 7), (64, 0), (64, 3), (128, 0), (128, 3), (512, 0), (256, 0), (512, 3))
 
-Case = Literal["rollout", "variable", "long", "step", "uneven", "first", "parity", "experts", "drafts"]
+Case = Literal["rollout", "variable", "long", "context", "step", "uneven", "first", "parity", "experts", "drafts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +61,14 @@ class Config(Workload):
     """Use this mesh of devices, written DATAxMODEL or DATAxMODELxEXPERT."""
     cases: tuple[Case, ...] = ("rollout", "variable", "step", "parity", "first")
     """Time these cases: variable samples sequences of many lengths, uneven learns from them with and without packing,
-    long samples 16 sequences of long-tokens, first starts with a cold and a warm compile cache, experts times one layer
-    of experts with 16,384 tokens in training and 64 in decoding, drafts a step that verifies proposed tokens."""
+    long samples 16 sequences of long-tokens, context samples 4 x group sequences of very different lengths up to
+    context-tokens, once and without the time of compiling, first starts with a cold and a warm compile cache, experts
+    times one layer of experts with 16,384 tokens in training and 64 in decoding, drafts a step that verifies proposed
+    tokens."""
     long_tokens: int = 8192
     """Sample this many new tokens per completion in the case long."""
+    context_tokens: int = 32_768
+    """Sample at most this many new tokens per completion in the case context, with a median of 2,000."""
     repeats: int = 3
     """Time this many calls of each part, after one that is not timed, and report the median in seconds."""
     out: Path = Path("runs/benchmark")
@@ -73,8 +78,8 @@ class Config(Workload):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.long_tokens, self.repeats) < 1:
-            raise UserError("long-tokens and repeats must be at least 1")
+        if min(self.long_tokens, self.context_tokens, self.repeats) < 1:
+            raise UserError("long-tokens, context-tokens and repeats must be at least 1")
         if "experts" in self.cases and self.model_config().experts is None:
             raise UserError(f"--cases experts: {self.model} has no experts: choose --model=moe-16b")
         if "experts" in self.cases and self.mesh != "1x1":
@@ -82,7 +87,7 @@ class Config(Workload):
 
     def bench(self, pool: RewardPool, training: bool = True) -> Bench:
         """The workload on the current mesh, with a context for the longest case."""
-        return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens), training)
+        return Bench(self, pool, self.prompt + max(2 * self.tokens, self.long_tokens, self.context_tokens), training)
 
 
 def chip_rates(small: bool) -> tuple[float, float]:
@@ -146,6 +151,11 @@ def run_cases(config: Config, pool: RewardPool, console: Console, keep: Callable
             drafts.append(row)
             keep(drafts=drafts)
             console.print(json.dumps(row), style="dim")
+    if "context" in config.cases:
+        limits = context_limits(min(PROMPTS, config.prompts) * config.group, config.context_tokens)
+        seconds, context = time_context(bench, limits)
+        keep(context=context)
+        add("context", seconds, int(limits.sum()), rollout_cost(model, limits, config.group, config.prompt, size))
     if "uneven" in config.cases:
         limits = variable_limits(B, 2 * config.tokens)
         real = int(limits.sum()) + B * config.prompt
@@ -253,7 +263,7 @@ def main() -> None:
     mesh = make_mesh(config.mesh)
     check_attention(config)
     if jax.default_backend() == "cpu":
-        config = dataclasses.replace(small_workload(config), long_tokens=128)
+        config = dataclasses.replace(small_workload(config), long_tokens=128, context_tokens=128)
         if not child:
             console.print("no GPU or TPU found: a small model is used, and the results do not describe a chip")
     if warning := missing_kernels(config.kernels):

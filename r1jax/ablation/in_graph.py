@@ -34,7 +34,7 @@ from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
 from r1jax.rl.step import run_updates
 from r1jax.rl.train import step_keys
-from r1jax.sampling.sampler import padded_prompts
+from r1jax.sampling.queues import padded_prompts
 from r1jax.sampling.slots import LENGTH
 from r1jax.seeds import stage_key, stage_seed
 from r1jax.sharding import entered_mesh

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from r1jax.benchmark.workload import Bench, timed
-from r1jax.sampling.sampler import make_queue, sample_queue
+from r1jax.sampling.queues import make_queue
+from r1jax.sampling.sampler import sample_queue
 
 SHORT = 8  # the shorter of two calls has this part of the tokens of the longer one
 

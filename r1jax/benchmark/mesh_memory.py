@@ -23,7 +23,7 @@ from r1jax.models.experts import ROOM
 from r1jax.models.layers import runs
 from r1jax.models.shapes import first_layers
 from r1jax.models.transformer import gathers_once, param_specs
-from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, slot_bytes
+from r1jax.sampling.memory import Level, Request, choose_levels, fixed_bytes, ring_lengths, slot_bytes
 from r1jax.sharding import MESH_AXES, RULES, ParamSpec, is_spec, param_shapes, parse_mesh, partition, partition_param
 from r1jax.training.language_model import cross_entropy_sums
 from r1jax.training.optimizer import make_optimizer
@@ -136,14 +136,15 @@ def _sampler_needs(work: Workload, config: ModelConfig, params: Any, free: float
     """What sampling on the entered mesh has besides the stored weights, with one slot a device if not more fit."""
     prompts, width, sequences = work.prompts, work.prompt, work.rl.sequences
     parts = batch_devices(jax.sharding.get_abstract_mesh())
-    try:
-        slots = choose_slots(
-            config, work.sampling, params, prompts=prompts, width=width, sequences=sequences, free=int(free)
-        )
-    except UserError:
-        slots = min(work.slots or parts, sequences)
     request = Request(config, work.sampling, params, prompts, width, sequences)
-    fixed, of_slots = fixed_bytes(request), slot_bytes(request, -(-slots // parts))
+    try:
+        levels = choose_levels(request, int(free))
+    except UserError:
+        first, *longer = ring_lengths(work.tokens)
+        slots = min(work.slots or parts, sequences)
+        levels = Level(slots, first), *(Level(min(slots, parts), length) for length in longer)
+    fixed, parts_of = fixed_bytes(request), [slot_bytes(request, -(-x.slots // parts), x.length) for x in levels]
+    of_slots = max(parts_of, key=lambda one: sum(one.values()))
     return {
         "gathered": fixed["weights"],
         "activations": fixed["prefill"] + fixed["results"] + of_slots["logits"] + of_slots["attention"],

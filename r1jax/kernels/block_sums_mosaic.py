@@ -14,12 +14,15 @@ from r1jax.kernels.platform import LEAST, mosaic, multiprocessors
 ROWS = 64  # blocks per step
 STAGES = 3  # steps whose logits are copied into shared memory at the same time
 SHARED = 2  # programs per multiprocessor
+ALIGNMENT = 8  # blocks: copies into the layout below need a multiple of it
 
 
 def block_sums_mosaic(logits: jax.Array, block: int, interpret: Any = None) -> tuple[jax.Array, jax.Array]:
     """block_sums with the kernel; ``interpret`` are parameters of the interpreter on a CPU."""
     S, V = logits.shape
-    blocks = S * V // block
+    rows_of_blocks = logits.reshape(-1, block)
+    rows_of_blocks = jnp.pad(rows_of_blocks, ((0, -len(rows_of_blocks) % ALIGNMENT), (0, 0)))
+    blocks = len(rows_of_blocks)
     steps = pl.cdiv(blocks, ROWS)
     programs = min(steps, 2 if interpret else SHARED * multiprocessors())
     layout = mosaic.TilingTransform((8, 32)), mosaic.SwizzleTransform(128)
@@ -56,5 +59,5 @@ def block_sums_mosaic(logits: jax.Array, block: int, interpret: Any = None) -> t
         kernel_name="block_sums",
         interpret=interpret,
     )
-    tops, sums = (x.reshape(S, -1) for x in run(logits.reshape(blocks, block)))
+    tops, sums = (x[: S * V // block].reshape(S, -1) for x in run(rows_of_blocks))
     return tops, sums

@@ -22,10 +22,11 @@ EARLY_BYTES = 8 * 2**20
 def fits(rows: int, config: ModelConfig) -> bool:
     """True if the products of a decoding step with this number of rows use the kernels.
 
-    They need decoding kernels, Mosaic, one device, no biases but those of q/k/v, and widths that are multiples of 64.
+    They need decoding kernels, Mosaic, one device, joined matrices, no biases but those of q/k/v, and widths that are
+    multiples of 64.
     """
     chosen = has_extra(config.kernels, "few rows") and kernels_of(config) != "plain"
-    if not chosen or not on_one_device() or config.mlp_bias or config.output_bias:
+    if not chosen or not on_one_device() or not config.copies_layers or config.mlp_bias or config.output_bias:
         return False
     heads = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
     return few_rows_mosaic.supports(rows, config.hidden_size, config.intermediate_size, *heads)

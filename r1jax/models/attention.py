@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -150,20 +150,33 @@ def _attend_sequences(
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
     """Joins matrices with the same input: "qkv" [D, G (H/G + 2) K] holds the queries, key and value of each group.
 
-    "qkv_bias" is [G, H/G + 2, K]. All other weights are as in ``specs``.
+    "qkv_bias" is [G, H/G + 2, K]. All other weights are as in ``specs``, and with stored weights these are, too.
     """
-    D, G = config.hidden_size, config.num_kv_heads
-
-    def group(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:  # [..., H, K], 2 x [..., G, K]
-        queries = queries.reshape(*queries.shape[:-2], G, -1, config.head_dim)
-        return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
-
-    qkv = constrain(group(weights["query"], weights["key"], weights["value"]), None, "kv_heads", None, None)
+    if not config.copies_layers:
+        return weights
+    D = config.hidden_size
+    qkv = constrain(_group(weights, "", config), None, "kv_heads", None, None)
     kept = {name: w for name, w in weights.items() if name.startswith("output") or name.endswith("norm")}
     joined = {"qkv": qkv.reshape(D, -1), **kept}
     if config.attention_bias:
-        joined["qkv_bias"] = group(weights["query_bias"], weights["key_bias"], weights["value_bias"])
+        joined["qkv_bias"] = _group(weights, "_bias", config)
     return joined
+
+
+def _group(of: Mapping[str, jax.Array], suffix: str, config: ModelConfig) -> jax.Array:
+    """The queries, key and value of each group: [..., G, H/G + 2, K]."""
+    queries, keys, values = (of[f"{name}{suffix}"] for name in ("query", "key", "value"))
+    queries = queries.reshape(*queries.shape[:-2], config.num_kv_heads, -1, config.head_dim)
+    return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
+
+
+def _group_products(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
+    """The products of h [S, D] with the weights of each group, [S, G, H/G + 2, K], and the bias to be added."""
+    if "qkv" in weights:
+        qkv = product(h, weights["qkv"]) if few_rows.fits(len(h), config) else h @ weights["qkv"]
+        return qkv.reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim), weights.get("qkv_bias")
+    products = {name: jnp.einsum("sd,dhk->shk", h, weights[name]) for name in ("query", "key", "value")}
+    return _group(products, "", config), _group(weights, "_bias", config) if config.attention_bias else None
 
 
 def _decode(
@@ -176,14 +189,11 @@ def _decode(
     entry: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
-    few = few_rows.fits(len(h), config)
-    qkv = product(h, weights["qkv"]) if few else h @ weights["qkv"]
-    qkv = qkv.reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim)
-    bias = weights.get("qkv_bias")
+    qkv, bias = _group_products(h, weights, config)
     if config.qk_norm:
         qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
-    if few:
+    if few_rows.fits(len(h), config):
         return product_parts(y.reshape(len(y), -1), weights["output"].reshape(-1, config.hidden_size)), ring
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 
@@ -198,9 +208,9 @@ def _decode_block(
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
     S, m, G, K = *h.shape[:2], config.num_kv_heads, config.head_dim
-    qkv = (h @ weights["qkv"]).reshape(S * m, G, -1, K)
-    if config.attention_bias:
-        qkv = qkv + weights["qkv_bias"]
+    qkv, bias = _group_products(h.reshape(S * m, -1), weights, config)
+    if bias is not None:
+        qkv = qkv + bias
     if config.qk_norm:
         qkv = _norm_groups(qkv, weights, config)
     qkv = qkv.reshape(S, m, G, -1, K)

@@ -174,6 +174,9 @@ class ComputeOptions:
     """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB."""
     accumulate: Literal["float32", "bfloat16"] = may_change("float32")
     """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
+    decoding_weights: Literal["copied", "stored"] = may_change("copied")
+    """Decode with a copy of the layers in which matrices with the same input are joined (copied), or with the stored
+    matrices, which on a GPU saves the memory of the copy and takes more kernels (stored). Latent attention copies."""
 
 
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))
@@ -246,6 +249,11 @@ class ModelConfig(ComputeOptions):
                 raise ValueError(f"mtp_layers {self.mtp_layers}: {self.architecture} has no multi-token prediction")
             if self.head == "scalar":
                 raise ValueError(f"mtp_layers {self.mtp_layers}: a model with a scalar head predicts no tokens")
+
+    @property
+    def copies_layers(self) -> bool:
+        """True if decoding has a copy of the layers, as latent attention always does."""
+        return self.decoding_weights == "copied" or self.latent is not None
 
     @property
     def rotary_dim(self) -> int:

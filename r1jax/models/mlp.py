@@ -45,7 +45,12 @@ def _apply(x: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array
 
 
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
-    """Joins "gate_up" [D, 2 F], for each shard of the model axis its part of gate and of up; "gate_up_bias" [2 F]."""
+    """Joins "gate_up" [D, 2 F], for each shard of the model axis its part of gate and of up; "gate_up_bias" [2 F].
+
+    Stored weights are as in ``specs``.
+    """
+    if not config.copies_layers:
+        return weights
 
     def halves(*names: str) -> jax.Array:  # two [..., F] -> [..., 2 F]
         split = [weights[name].reshape(*weights[name].shape[:-1], _model_shards(config), -1) for name in names]
@@ -65,6 +70,8 @@ def _model_shards(config: ModelConfig) -> int:
 
 
 def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
+    if "gate_up" not in weights:
+        return _apply(h, weights, config, None)
     if few_rows.fits(len(h), config):
         down = weights["down"]
         return product_parts(gated_product(h, weights["gate_up"], (ahead_of(down),)), down), None

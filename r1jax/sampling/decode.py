@@ -19,7 +19,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
-from r1jax.models.transformer import embed
+from r1jax.models.transformer import embed, unembedding
 from r1jax.sharding import Params, constrain
 
 
@@ -30,6 +30,31 @@ class Weights:
     params: Params
     layers: tuple[Params, ...]  # decoding_layers
     output: jax.Array  # [D, V], unembedding
+
+
+@flax.struct.dataclass
+class Stored:
+    """Weights in config.dtype as they are stored, which each step of decoding splits into layers."""
+
+    params: Params
+
+
+def weights_of(params: Params, config: ModelConfig) -> Weights | Stored:
+    """The weights before the loop of decoding, with copies in its layout if the config has them."""
+    return _laid_out(params, config) if config.copies_layers else Stored(params)
+
+
+def in_step(weights: Weights | Stored, config: ModelConfig) -> Weights:
+    """The weights in a step of the loop.
+
+    On a GPU, products read a part of an array where it is if it is split in the loop. A split before the loop would be
+    a copy, and so would be a transposed embedding.
+    """
+    return weights if isinstance(weights, Weights) else _laid_out(weights.params, config)
+
+
+def _laid_out(params: Params, config: ModelConfig) -> Weights:
+    return Weights(params, decoding_layers(params, config), unembedding(params, config))
 
 
 def decoding_layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:

@@ -24,6 +24,15 @@ from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decod
 
 PREFILL_TOKENS = 16_384  # tokens in one prefill pass
 NARROWEST = 32  # minimum number of slots of the last loop
+SHORTEST = 2048  # tokens of the first rings, if completions may be longer
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """Rings of one length, and the number of slots for which there is memory with them."""
+
+    slots: int  # over all devices
+    length: int  # tokens for which a ring has room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +70,14 @@ def phases(slots: int, devices: int = 1, sampling: Sampling | None = None) -> tu
     return tuple(width * devices for width in widths)
 
 
+def ring_lengths(max_tokens: int) -> tuple[int, ...]:
+    """Tokens for which the rings of successive levels have room: doubled from SHORTEST up to ``max_tokens``."""
+    lengths = [SHORTEST]
+    while lengths[-1] < max_tokens:
+        lengths.append(2 * lengths[-1])
+    return (*lengths[:-1], max_tokens)
+
+
 def prefill_rows(prompts: int, width: int) -> int:
     """Prompts in one prefill pass."""
     return max(1, min(prompts, PREFILL_TOKENS // width))
@@ -70,8 +87,8 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     """Bytes per device that do not depend on the number of slots, without the stored weights, by purpose.
 
     weights: copies that are gathered over the data axis and cast, unless they are stored like that, and the layers of
-    decoding_layers. prompts: their keys and values, as computed and per layer. prefill: activations of one pass.
-    results: the rows of one device, and all rows, which every device has at the end.
+    decoding_layers, if the config copies them. prompts: their keys and values, as computed and per layer. prefill:
+    activations of one pass. results: the rows of one device, and all rows, which every device has at the end.
     """
     config, size = request.config, _size(request.config)
     own = device_queues(request.prompts, request.sequences)
@@ -96,15 +113,22 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     }
 
 
-def slot_bytes(request: Request, slots: int) -> dict[str, int]:
+def slot_bytes(request: Request, slots: int, length: int = 0) -> dict[str, int]:
     """Bytes for ``slots`` slots of a device, by purpose; monotonic in ``slots``.
 
-    cache: the rings, and those of the next, narrower loop. logits: the logits, arrays computed from them, and
-    activations. attention: scores, gathered prompts and, with latent attention, results of one layer, which plain JAX
-    stores; and the texts in which a draft looks up tokens.
+    cache: the rings, and those of the next, narrower loop; with several levels, one layer of the next rings. logits:
+    the logits, arrays computed from them, and activations. attention: scores, gathered prompts and, with latent
+    attention, results of one layer, which plain JAX stores; and the texts in which a draft looks up tokens.
+
+    length: tokens for which a ring has room; 0: those of the first level.
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
-    ring = ring_length(sampling.max_tokens, config)
+    lengths = ring_lengths(sampling.max_tokens)
+    ring, entry = ring_length(length or lengths[0], config), _entry(config) + _draft_entry(request)
+    if len(lengths) == 1:
+        cache = sum(phases(slots, 1, sampling)[:2]) * ring * entry
+    else:
+        cache = slots * ring * (entry + entry // len(cache_shapes(config)))
     logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
     activations = size * (6 * config.hidden_size + _feed_forward_numbers(config, True))
     gathered = 2 * request.width * _entry(config) // config.num_layers
@@ -117,7 +141,7 @@ def slot_bytes(request: Request, slots: int) -> dict[str, int]:
     group = request.sequences // request.prompts
     texts = 8 * group * (request.width + sampling.max_tokens) if sampling.draft == "ngram" else 0
     return {
-        "cache": sum(phases(slots, 1, sampling)[:2]) * ring * (_entry(config) + _draft_entry(request)),
+        "cache": cache,
         "logits": max(slots, drafting * block) * (logits + activations),
         "attention": max(single, drafting * (gathered + block * (scores + results) + texts)),
     }
@@ -144,26 +168,29 @@ def choose_slots(
     keep_routing: bool = False,
     free: int | None = None,
 ) -> int:
-    """The configured number of slots, or as many as sequences and memory allow; equal on all devices of the data axis.
+    """The number of slots of the first level, which has the most; see choose_levels."""
+    request = Request(config, sampling, params, prompts, width, sequences, keep_routing)
+    return choose_levels(request, free)[0].slots
+
+
+def choose_levels(request: Request, free: int | None = None) -> tuple[Level, ...]:
+    """The levels of sampling: one if completions have at most SHORTEST tokens.
+
+    The first one has the configured number of slots, or as many as sequences and memory allow. Later ones have as many
+    as memory allows, at most those of the first. All devices of the data axis have the same number.
 
     A fifth of the memory for slots stays free, since other memory use changes from step to step. More than 8 slots per
-    device are rounded down to a multiple of 8 for matrix units, unless there are as many slots as sequences.
+    device are rounded down to a multiple of 8 for matrix units, unless there are as many slots as sequences; in later
+    levels to a multiple of a quarter of a power of two, so that other steps compile few other programs.
 
     Args:
-      config: the model.
-      sampling: the configured slots and the longest completion.
-      params: the stored weights, or their shapes.
-      prompts: number of distinct prompts.
-      width: tokens of each padded prompt.
-      sequences: rows of the result.
-      keep_routing: if the result has the experts of each token.
+      request: what is sampled.
       free: bytes on each device; None: free_bytes().
 
     Raises:
       UserError: with the numbers, if the configured slots, or a single slot, need more memory than is free.
     """
-    request = Request(config, sampling, params, prompts, width, sequences, keep_routing)
-    devices, free = data_devices(), free_bytes() if free is None else free
+    sampling, devices, free = request.sampling, data_devices(), free_bytes() if free is None else free
     fixed = fixed_bytes(request)
     left = free - sum(fixed.values())
     if left < 0:
@@ -173,22 +200,36 @@ def choose_slots(
             f"{_ADVICE[largest]}"
         )
 
-    def most(budget: float) -> int:
-        every = -(-sequences // devices)
-        slots = bisect.bisect_right(range(1, every + 1), budget, key=lambda n: sum(slot_bytes(request, n).values()))
-        return slots if slots == every or slots <= 8 else slots // 8 * 8
+    def bytes_of(slots: int, length: int) -> int:
+        return sum(slot_bytes(request, slots, length).values())
 
-    asked = min(sampling.slots, sequences)
-    slots = -(-asked // devices) if asked else max(1, most(0.8 * left))
-    if sum(slot_bytes(request, slots).values()) > left:
-        fits = most(left) * devices
-        advice = f"slots={fits} fits, or lower max-tokens" if fits else "lower max-tokens, or use more devices"
-        raise UserError(
-            f"sampling with {slots * devices} slots of {sampling.max_tokens} tokens needs per device "
-            f"{_gib(slot_bytes(request, slots))} for the slots and {_gib(fixed)} for the rest, and "
-            f"{free / 2**30:.2f} GiB are free: {advice}"
-        )
-    return slots * devices
+    def most(budget: float, every: int, length: int) -> int:
+        return bisect.bisect_right(range(1, every + 1), budget, key=lambda n: bytes_of(n, length))
+
+    def checked(slots: int, length: int) -> Level:
+        if bytes_of(slots, length) > left:
+            fits = most(left, every, length)
+            fits = (fits if fits == every or fits <= 8 else fits // 8 * 8) * devices
+            advice = f"slots={fits} fits, or lower max-tokens" if fits else "lower max-tokens, or use more devices"
+            raise UserError(
+                f"sampling with {slots * devices} slots of {length} tokens needs per device "
+                f"{_gib(slot_bytes(request, slots, length))} for the slots and {_gib(fixed)} for the rest, and "
+                f"{free / 2**30:.2f} GiB are free: {advice}"
+            )
+        return Level(slots * devices, length)
+
+    first, *longer = ring_lengths(sampling.max_tokens)
+    every = -(-request.sequences // devices)
+    slots = -(-min(sampling.slots, request.sequences) // devices)
+    if not slots:
+        slots = max(1, most(0.8 * left, every, first))
+        slots = slots if slots == every or slots <= 8 else slots // 8 * 8
+    levels = [checked(slots, first)]
+    for length in longer:
+        fits = max(1, most(0.8 * left, slots, length))
+        unit = 1 if fits <= 8 or fits == slots else max(8, 1 << fits.bit_length() - 3)
+        levels.append(checked(fits // unit * unit, length))
+    return tuple(levels)
 
 
 _ADVICE = {
@@ -277,7 +318,7 @@ def _weight_bytes(request: Request) -> int:
         whole = shard(spec.shape, split)
         stored = weight.sharding.shard_shape(spec.shape) if getattr(weight, "sharding", None) else spec.shape
         gathered = weight.dtype == config.dtype and math.prod(stored) == whole
-        layers = "layers" in spec.axes
+        layers = "layers" in spec.axes and config.copies_layers
         return whole * _size(config) * ((not gathered) + layers)
 
     specs = param_specs(config)

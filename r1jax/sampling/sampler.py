@@ -19,16 +19,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill
+from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill, ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
-from r1jax.models.transformer import cast, param_specs, unembedding
-from r1jax.sampling.decode import Weights, decode_step, decoding_layers
+from r1jax.models.transformer import cast, param_specs
+from r1jax.sampling.decode import Stored, Weights, decode_step, in_step, weights_of
 from r1jax.sampling.head import next_token
-from r1jax.sampling.memory import choose_slots, device_queues, phases, prefill_rows
+from r1jax.sampling.levels import (
+    Loop,
+    fewer_slots,
+    move,
+    over_queues,
+    own_queue,
+    proposals_with,
+    refills,
+    run_level,
+    slots_of_queue,
+)
+from r1jax.sampling.memory import Level, Request, choose_levels, device_queues, phases, prefill_rows
 from r1jax.sampling.processors import Sampling
+from r1jax.sampling.queues import make_queue
 from r1jax.sampling.slots import (
     Queue,
     Samples,
@@ -84,61 +95,17 @@ def sample(
     queue = make_queue(prompts, config, sampling, samples_per_prompt, limits, sequence_ids, prompt_width)
     P, width = queue.prompts.shape
     keep_routing = keep_routing and config.experts is not None
-    slots = choose_slots(
-        config, sampling, params, prompts=P, width=width, sequences=len(queue.limits), keep_routing=keep_routing
-    )
-    widths = phases(slots, data_devices(), sampling)
+    levels = choose_levels(Request(config, sampling, params, P, width, len(queue.limits), keep_routing))
+    first, *longer = levels
+    if longer:
+        return sample_in_levels(params, queue, key, config, sampling, tuple(end_tokens), levels, keep_routing)
+    widths = phases(first.slots, data_devices(), sampling)
     return sample_queue(params, queue, key, config, sampling, tuple(end_tokens), widths, keep_routing)
 
 
-def make_queue(
-    prompts: Sequence[Sequence[int]],
-    config: ModelConfig,
-    sampling: Sampling,
-    samples_per_prompt: int = 1,
-    limits: Sequence[int] | np.ndarray | None = None,
-    sequence_ids: Sequence[int] | np.ndarray | None = None,
-    prompt_width: int = 0,
-) -> Queue:
-    """Checks the arguments of sample and converts them to arrays; raises UserError as sample does."""
-    lengths = np.array([len(p) for p in prompts], np.int32)
-    if not len(lengths) or not lengths.min():
-        raise UserError("every prompt needs at least one token")
-    width = max(prompt_width, int(lengths.max()))
-    N = len(prompts) * samples_per_prompt
-    limits = np.full(N, sampling.max_tokens) if limits is None else np.asarray(limits)
-    ids = np.arange(N) if sequence_ids is None else np.asarray(sequence_ids)
-    if limits.shape != (N,) or ids.shape != (N,):
-        raise UserError(
-            f"limits {limits.shape} and sequence_ids {ids.shape} must each have one entry for {N} sequences"
-        )
-    if limits.min() < 1 or limits.max() > sampling.max_tokens:
-        raise UserError(f"limits range from {limits.min()} to {limits.max()}, outside 1..{sampling.max_tokens}")
-    total = int((np.repeat(lengths, samples_per_prompt) + limits).max())
-    if total > config.context_length:
-        raise UserError(
-            f"a prompt of {lengths.max()} tokens and {limits.max()} new ones are {total}, "
-            f"but the model's context is {config.context_length}: lower max-tokens or shorten the prompt"
-        )
-    return Queue(
-        prompts=jnp.asarray(padded_prompts(prompts, width)),
-        prompt_lengths=jnp.asarray(lengths),
-        prompt_of=jnp.asarray(np.repeat(np.arange(len(prompts)), samples_per_prompt), jnp.int32),
-        limits=jnp.asarray(limits, jnp.int32),
-        ids=jnp.asarray(ids, jnp.int32),
-    )
-
-
-def padded_prompts(prompts: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """Token ids of P prompts, padded with zeros on the right: [P, width] int32."""
-    rows = np.zeros((len(prompts), width), np.int32)
-    for row, prompt in zip(rows, prompts, strict=True):
-        row[: len(prompt)] = prompt
-    return rows
-
-
-# For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates.
-DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+# For the small products of a decoding step, cuBLAS is faster than the split kernels that XLA generates. Products with
+# the same input are not merged, since the loop would join their matrices in each step.
+DECODING_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_dot_merger_threshold_mb": 0}
 
 
 @partial(
@@ -162,19 +129,14 @@ def sample_queue(
     the live sequences fit into the next one. If the mesh has only a data axis that divides the prompts, each device has
     its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
     """
-    if sampling.draft == "mtp":
-        params, config = first_mtp(params, config)
-    # Decoding reads every weight once per token, so weights are gathered once, before the loop.
-    params = gather_over_data(cast(params, config), param_specs(config), decoding=True)
+    params, config = _decoding_params(params, config, sampling)
     data = device_queues(len(queue.prompts), len(queue.prompt_of))
     if data == 1:
         return _sample_queue(params, queue, key, config, sampling, end_tokens, widths, keep_routing)
 
     def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
-        first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
-        own = dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
         own_widths = phases(-(-widths[0] // data), 1, sampling)
-        samples = _sample_queue(params, own, key, config, sampling, end_tokens, own_widths, keep_routing)
+        samples = _sample_queue(params, own_queue(queue), key, config, sampling, end_tokens, own_widths, keep_routing)
         return dataclasses.replace(samples, steps=samples.steps[None])
 
     split = jax.shard_map(
@@ -183,9 +145,106 @@ def sample_queue(
         out_specs=PartitionSpec("data"),
         check_vma=False,
     )
-    samples = split(params, queue, key)
+    return together(split(params, queue, key))
+
+
+def _decoding_params(params: Params, config: ModelConfig, sampling: Sampling) -> tuple[Params, ModelConfig]:
+    """The weights that sampling uses in config.dtype, and their config."""
+    if sampling.draft == "mtp":
+        params, config = first_mtp(params, config)
+    # Decoding reads every weight once per token, so weights are gathered once, before the loop.
+    return gather_over_data(cast(params, config), param_specs(config), decoding=True), config
+
+
+@jax.jit
+def together(samples: Samples) -> Samples:
+    """The samples of one queue, or of a queue for each device, on every host."""
     samples = dataclasses.replace(samples, steps=samples.steps.max())
-    return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)  # replicated on every host
+    return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)
+
+
+def sample_in_levels(
+    params: Params,
+    queue: Queue,
+    key: jax.Array,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
+    levels: tuple[Level, ...],
+    keep_routing: bool = False,
+    ended: Callable[[Loop], None] = lambda loop: None,
+) -> Samples:
+    """Samples for every row of the queue, with rings that grow; see r1jax.sampling.levels.
+
+    ``ended`` is called after each loop.
+    """
+    queues = device_queues(len(queue.prompts), len(queue.limits))
+    at, slots = 0, levels[0].slots // queues
+    prefix, state = first_level(params, queue, config, sampling, slots, levels[0].length, keep_routing)
+    while True:
+        longest = at + 1 == len(levels)
+        fewer = fewer_slots(slots, queues) if longest else 0
+        static = config, sampling, end_tokens, fewer, longest, refills(levels, at)
+        state, progress = decode_level(params, queue, key, prefix, state, *static)
+        live, waiting, full, steps = (int(number) for number in jax.device_get(progress))
+        ended(Loop(slots * queues, levels[at].length, steps))
+        if not live and not waiting:
+            return together(state.samples)
+        at = at + full if live else 0
+        filling = refills(levels, at)
+        slots = slots_of_queue(levels[at], live + waiting * filling, queues)
+        proposals = proposals_with(slots, queues, sampling)
+        state = move(state, queue, slots, ring_length(levels[at].length, config), filling, proposals)
+
+
+@partial(jax.jit, static_argnames=("config", "sampling", "slots", "length", "keep_routing"))
+def first_level(
+    params: Params,
+    queue: Queue,
+    config: ModelConfig,
+    sampling: Sampling,
+    slots: int,
+    length: int,
+    keep_routing: bool = False,
+) -> tuple[Prefix, State]:
+    """The prefix, and the state before the first step with ``slots`` slots in each queue and rings for ``length``."""
+    params, config = _decoding_params(params, config, sampling)
+
+    def one(queue: Queue, _: None, params: Params) -> tuple[Prefix, State]:
+        return _start(params, queue, config, sampling, slots, length, keep_routing)
+
+    return over_queues(one, queue, None, params)
+
+
+@partial(
+    jax.jit,
+    static_argnames=("config", "sampling", "end_tokens", "fewer", "longest", "filling"),
+    donate_argnames="state",
+    compiler_options=DECODING_OPTIONS,
+)
+def decode_level(
+    params: Params,
+    queue: Queue,
+    key: jax.Array,
+    prefix: Prefix,
+    state: State,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
+    fewer: int,
+    longest: bool,
+    filling: bool,
+) -> tuple[State, jax.Array]:
+    """Decodes as levels.run_level does: the state, and the largest of its numbers [4] among the queues."""
+    params, config = _decoding_params(params, config, sampling)
+
+    def one(queue: Queue, local: tuple[Prefix, State], params: Params, key: jax.Array) -> tuple[State, jax.Array]:
+        prefix, state = local
+        step = _step(params, queue, prefix, key, config, sampling, end_tokens)
+        return run_level(step, state, fewer, longest, filling)
+
+    state, numbers = over_queues(one, queue, (prefix, state), params, key)
+    return state, constrain(numbers.max(axis=0), None)
 
 
 def _sample_queue(
@@ -198,39 +257,52 @@ def _sample_queue(
     widths: tuple[int, ...],
     keep_routing: bool,
 ) -> Samples:
-    mtp = sampling.draft == "mtp"
-    weights = Weights(params, decoding_layers(params, config), unembedding(params, config))
-    # Prompts are a small part of the work, and a block for each layer would take seconds to compile.
-    rolled = dataclasses.replace(config, unroll=False)
-    prefix = prefill(params, queue.prompts, rolled, prefill_rows(*queue.prompts.shape), keep_routing, mtp)
-    N, M = queue.prompt_of.shape[0], sampling.max_tokens
-    arguments = (weights, queue, prefix, key, config, sampling, end_tokens)
-    single, several = _single_step(*arguments), verifying_step(*arguments) if sampling.proposals else None
-
-    def proposing(slots: int) -> bool:
-        return mtp or (several is not None and slots <= sampling.draft_slots * data_devices())
-
-    if proposing(widths[0]):
-        cache, proposals = init_slot_cache(widths[0], M, config, mtp), sampling.proposals
-    else:
-        cache, proposals = init_ring(widths[0], M, config), 0
-    state = start(queue, prefix, cache, config, sampling, widths[0], proposals)
+    N = queue.prompt_of.shape[0]
+    prefix, state = _start(params, queue, config, sampling, widths[0], sampling.max_tokens, keep_routing)
+    step = _step(params, queue, prefix, key, config, sampling, end_tokens)
 
     def live(state: State) -> jax.Array:
         return (state.sequence < N).sum()
 
     for width, next_width in zip(widths, (*widths[1:], 0), strict=True):
-        if proposing(width) and state.proposed is None:
-            state = start_proposing(state, sampling.proposals)
-        step = single if several is None or state.proposed is None else several
+        if state.proposed is None and (proposals := proposals_with(width, 1, sampling)):
+            state = start_proposing(state, proposals)
         state = jax.lax.while_loop(lambda s, w=next_width: (s.next < N) | (live(s) > w), step, state)
         if next_width:
             state = narrow(state, next_width)
     return state.samples
 
 
+def _start(
+    params: Params, queue: Queue, config: ModelConfig, sampling: Sampling, slots: int, length: int, keep_routing: bool
+) -> tuple[Prefix, State]:
+    """The prefix, and the state before the first step, with a cache for ``length`` tokens of each slot."""
+    mtp, proposals = sampling.draft == "mtp", proposals_with(slots, 1, sampling)
+    # Prompts are a small part of the work, and a block for each layer would take seconds to compile.
+    rolled = dataclasses.replace(config, unroll=False)
+    prefix = prefill(params, queue.prompts, rolled, prefill_rows(*queue.prompts.shape), keep_routing, mtp)
+    cache = init_slot_cache(slots, length, config, mtp) if proposals else init_ring(slots, length, config)
+    return prefix, start(queue, prefix, cache, config, sampling, slots, proposals)
+
+
+def _step(
+    params: Params,
+    queue: Queue,
+    prefix: Prefix,
+    key: jax.Array,
+    config: ModelConfig,
+    sampling: Sampling,
+    end_tokens: tuple[int, ...],
+) -> Callable[[State], State]:
+    """The function that decodes one token per slot, or also those that are proposed if the state has proposals."""
+    arguments = (weights_of(params, config), queue, prefix, key, config, sampling, end_tokens)
+    single = _single_step(*arguments)
+    several = verifying_step(*arguments) if sampling.proposals else single
+    return lambda state: (single if state.proposed is None else several)(state)
+
+
 def _single_step(
-    weights: Weights,
+    weights: Weights | Stored,
     queue: Queue,
     prefix: Prefix,
     key: jax.Array,
@@ -239,19 +311,19 @@ def _single_step(
     end_tokens: tuple[int, ...],
 ) -> Callable[[State], State]:
     """The function that decodes one token per slot."""
-    params, layers = weights.params, weights.layers
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
         assert isinstance(state.cache, Ring)
+        read = in_step(weights, config)
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
         hidden, ring, experts = decode_step(
-            params, layers, state.token, prefix, state.cache, context, state.step, config
+            read.params, read.layers, state.token, prefix, state.cache, context, state.step, config
         )
         words = random_words(key, queue.ids[row], state.age)
-        token, logprob, sampling_logprob = next_token(weights, hidden, words, config, sampling)
+        token, logprob, sampling_logprob = next_token(read, hidden, words, config, sampling)
         ended = is_any_of(token, end_tokens)
         done = (state.sequence < N) & (ended | (state.age + 1 >= queue.limits[row]))
         samples = record(state, token, logprob, sampling_logprob, done, ended)

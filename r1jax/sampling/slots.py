@@ -35,7 +35,7 @@ class Samples:
 
 @flax.struct.dataclass
 class Queue:
-    """N sequences of P prompts, in the order in which slots take them."""
+    """N sequences of P prompts, in the order in which slots take them at first."""
 
     prompts: jax.Array  # [P, Tp] int32, padded on the right
     prompt_lengths: jax.Array  # [P] int32
@@ -49,7 +49,8 @@ class State:
     """The state of decoding."""
 
     step: jax.Array  # [] int32
-    next: jax.Array  # [] int32, next row of the queue
+    order: jax.Array  # [N] int32, rows of the queue in the order in which slots take them
+    next: jax.Array  # [] int32, place in this order of the next row
     sequence: jax.Array  # [S] int32, row of the queue in each slot; N if idle
     token: jax.Array  # [S] int32, next input token
     age: jax.Array  # [S] int32, tokens of the sequence in the cache
@@ -90,7 +91,7 @@ def start(
     slots: int,
     proposals: int = 0,
 ) -> State:
-    """The state before the first step; proposals: tokens that a step may verify."""
+    """The state before the first step; proposals: tokens that the first steps may verify."""
     N, M = queue.prompt_of.shape[0], sampling.max_tokens
     first = jnp.arange(slots, dtype=jnp.int32)
     per_token = jnp.zeros((N, M), jnp.float32)
@@ -102,6 +103,7 @@ def start(
         experts = jnp.pad(of_prompts, ((0, 0), (0, M - 1), (0, 0), (0, 0)))
     return State(
         step=zero,
+        order=jnp.arange(N, dtype=jnp.int32),
         next=jnp.int32(slots),
         sequence=jnp.minimum(first, N),
         token=last_token(queue, jnp.minimum(first, N - 1)),
@@ -115,8 +117,8 @@ def start(
             sampling_logprobs=per_token,
             steps=zero,
             experts=experts,
-            proposed=per_sequence if proposals else None,
-            accepted=per_sequence if proposals else None,
+            proposed=per_sequence if sampling.proposals else None,
+            accepted=per_sequence if sampling.proposals else None,
         ),
         proposed=jnp.full((slots, proposals), NONE) if proposals else None,
     )
@@ -124,19 +126,21 @@ def start(
 
 def start_proposing(state: State, proposals: int) -> State:
     """Moves the rings to caches of the slots, and makes room for proposed tokens, of which there are none yet."""
-    entries = state.cache.layers[0][0].shape[-2]
-    at = (state.step - state.age[:, None] + jnp.arange(entries)) % entries  # of the i-th token of each slot in its ring
 
-    def turned(x: jax.Array) -> jax.Array:
-        return split_cache(jax.vmap(lambda one, at: one[..., at, :])(x, at), "slots")
+    def turned(ring: jax.Array) -> jax.Array:
+        return in_order(ring, state.step, state.age, ring.shape[-2])
 
-    none = jnp.zeros_like(state.samples.lengths)
     return dataclasses.replace(
         state,
         cache=SlotCache(jax.tree.map(turned, state.cache.layers)),
-        samples=dataclasses.replace(state.samples, proposed=none, accepted=none),
         proposed=jnp.full((len(state.sequence), proposals), NONE),
     )
+
+
+def in_order(ring: jax.Array, step: jax.Array, age: jax.Array, entries: int) -> jax.Array:
+    """The array of a SlotCache with ``entries`` entries from one of a Ring [S, ..., R, width]; ``step`` is the next."""
+    at = (step - age[:, None] + jnp.arange(entries)) % ring.shape[-2]  # of the i-th token of each slot in its ring
+    return split_cache(jax.vmap(lambda one, at: one[..., at, :])(ring, at), "slots")
 
 
 def record(
@@ -179,7 +183,8 @@ def refill(state: State, token: jax.Array, done: jax.Array, queue: Queue, drawn:
     """
     N = queue.prompt_of.shape[0]
     place = state.next + jnp.cumsum(done) - 1
-    sequence = jnp.where(done, jnp.minimum(place, N), state.sequence).astype(jnp.int32)
+    following = jnp.where(place < N, state.order[jnp.minimum(place, N - 1)], N)
+    sequence = jnp.where(done, following, state.sequence).astype(jnp.int32)
     first = last_token(queue, jnp.minimum(sequence, N - 1))
     return dataclasses.replace(
         state,

@@ -30,7 +30,7 @@ from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import embed
 from r1jax.sampling.block import block_layer, block_rotation, decode_block
-from r1jax.sampling.decode import Weights, decoding_layer
+from r1jax.sampling.decode import Stored, Weights, decoding_layer, in_step
 from r1jax.sampling.ngram import continuations, texts_of
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import END, LENGTH, NONE, Queue, Samples, State, is_any_of, random_words, refill
@@ -65,7 +65,7 @@ Propose = Callable[[Verified, SlotCache], tuple[jax.Array, SlotCache]]
 
 
 def verifying_step(
-    weights: Weights,
+    weights: Weights | Stored,
     queue: Queue,
     prefix: Prefix,
     key: jax.Array,
@@ -77,21 +77,21 @@ def verifying_step(
 
     Of the m tokens that it draws, a slot keeps the first, and each further one while the proposals before it are right.
     """
-    params, layers, output = weights.params, weights.layers, weights.output
     propose = mtp_draft(weights, prefix, config, sampling) if sampling.draft == "mtp" else ngram_draft(queue, sampling)
     N = queue.prompt_of.shape[0]
 
     def step(state: State) -> State:
         assert isinstance(state.cache, SlotCache) and state.proposed is not None
+        read = in_step(weights, config)
         tokens = jnp.concatenate([state.token[:, None], state.proposed], axis=1)
         S, m = tokens.shape
         row = jnp.minimum(state.sequence, N - 1)  # idle slots compute an existing row, and the result is dropped
         prompt = queue.prompt_of[row]
         context = Context(prompt, queue.prompt_lengths[prompt] - 1, state.age)
         hidden, cache, experts = decode_block(
-            params, layers, jnp.maximum(tokens, 0), prefix, state.cache, context, config
+            read.params, read.layers, jnp.maximum(tokens, 0), prefix, state.cache, context, config
         )
-        logits = constrain(einsum_f32("smd,dv->smv", hidden, output), "slots", None, "vocab")
+        logits = constrain(einsum_f32("smd,dv->smv", hidden, read.output), "slots", None, "vocab")
         places = state.age[:, None] + jnp.arange(m)  # of the drawn tokens in the completion
         words = random_words(key, jnp.repeat(queue.ids[row], m), places.reshape(-1))
         drawn = sample_token(logits.reshape(S * m, -1), words, sampling, choose(config.kernels))
@@ -122,9 +122,9 @@ def verifying_step(
     return step
 
 
-def mtp_draft(weights: Weights, prefix: Prefix, config: ModelConfig, sampling: Sampling) -> Propose:
+def mtp_draft(weights: Weights | Stored, prefix: Prefix, config: ModelConfig, sampling: Sampling) -> Propose:
     """The draft of the first layer of multi-token prediction, whose cache follows those of the decoder's layers."""
-    run, params, output = mtp_run(config), weights.params, weights.output
+    run, params = mtp_run(config), weights.params
     assert run is not None
     layer = decoding_layer(params, run, 0, config)
 
@@ -136,7 +136,7 @@ def mtp_draft(weights: Weights, prefix: Prefix, config: ModelConfig, sampling: S
         x, own, _ = block_layer(x, layer, run, rotation, prefix.layers[-1], cache.layers[-1], context, config)
         newest = jnp.take_along_axis(x, step.number[:, None, None] - 1, axis=1)[:, 0]
         h = rms_norm(newest, layer["final_norm"], config.norm_eps)
-        logits = constrain(einsum_f32("sd,dv->sv", h, output), "slots", "vocab")
+        logits = constrain(einsum_f32("sd,dv->sv", h, in_step(weights, config).output), "slots", "vocab")
         token = sample_token(logits, step.words, sampling, choose(config.kernels))[0]
         return token[:, None], SlotCache((*cache.layers[:-1], own))
 

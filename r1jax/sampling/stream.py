@@ -22,10 +22,11 @@ from r1jax.models.cache import Prefix, Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import without_mtp
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import cast, unembedding
-from r1jax.sampling.decode import Weights, decode_step, decoding_layers
+from r1jax.models.transformer import cast
+from r1jax.sampling.decode import Stored, Weights, decode_step, in_step, weights_of
 from r1jax.sampling.processors import Sampling, sample_token
-from r1jax.sampling.sampler import DECODING_OPTIONS, padded_prompts
+from r1jax.sampling.queues import padded_prompts
+from r1jax.sampling.sampler import DECODING_OPTIONS
 from r1jax.sampling.slots import is_any_of, random_words
 from r1jax.sharding import Params, constrain
 
@@ -62,19 +63,14 @@ class Chunk:
     ended: jax.Array  # [] bool, True if no token follows
 
 
-@partial(jax.jit, static_argnames="config")
-def _layers(params: Params, config: ModelConfig) -> tuple[Params, ...]:
-    return decoding_layers(params, config)
-
-
-def stream_weights(params: Params, config: ModelConfig) -> Weights:
-    """Prepares weights for ``stream``: layers and tied embeddings are stored a second time, in the layout of decoding.
+def stream_weights(params: Params, config: ModelConfig) -> Weights | Stored:
+    """Prepares weights for ``stream``: copies in the layout of decoding are stored, if the config has them.
 
     Inside the programs, each call would compute these layouts again for few tokens.
     """
     params, config = without_mtp(params, config)
     params = cast(params, config)
-    return Weights(params, _layers(params, config), unembedding(params, config))
+    return jax.jit(weights_of, static_argnames="config")(params, config)
 
 
 def padded_width(length: int, context: int) -> int:
@@ -83,7 +79,7 @@ def padded_width(length: int, context: int) -> int:
 
 
 def stream(
-    weights: Weights,
+    weights: Weights | Stored,
     prompt: Sequence[int],
     config: ModelConfig,
     key: jax.Array,
@@ -155,7 +151,7 @@ def start(
     compiler_options=DECODING_OPTIONS,
 )
 def decode_chunk(
-    weights: Weights,
+    weights: Weights | Stored,
     prompt: Prompt,
     progress: Progress,
     key: jax.Array,
@@ -169,11 +165,12 @@ def decode_chunk(
     def step(carry: tuple[Progress, Chunk]) -> tuple[Progress, Chunk]:
         old, chunk = carry
         zero = jnp.zeros(1, jnp.int32)
+        read = in_step(weights, config)
         context = Context(zero, prompt.length[None] - 1, old.age[None])
         hidden, ring, _ = decode_step(
-            weights.params, weights.layers, old.token, prompt.prefix, old.ring, context, old.age, config
+            read.params, read.layers, old.token, prompt.prefix, old.ring, context, old.age, config
         )
-        logits = constrain(einsum_f32("sd,dv->sv", hidden, weights.output), "slots", "vocab")
+        logits = constrain(einsum_f32("sd,dv->sv", hidden, read.output), "slots", "vocab")
         words = random_words(key, zero, old.age[None])
         token, _, _ = sample_token(logits, words, sampling, choose(config.kernels))
         ended = is_any_of(token, end_tokens)[0] | (old.age + 1 >= prompt.limit)

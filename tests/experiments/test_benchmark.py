@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import variable_limits
+from r1jax.benchmark.context import context_limits
 from r1jax.benchmark.workload import CPU_SETTINGS, Bench, Workload
 from r1jax.models.shapes import SHAPES
 from r1jax.rewards.config import parse_rewards
@@ -27,7 +28,7 @@ def shrunk():
 @pytest.fixture(scope="module")
 def figures(shrunk, tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
-    cases = ("rollout", "variable", "uneven", "long", "step", "parity")
+    cases = ("rollout", "variable", "uneven", "long", "context", "step", "parity")
     status, stdout, stderr = call("benchmark.py", "--repeats=1", f"--out={out}", "--cases", *cases)
     assert status == 0, stderr
     assert "the results do not describe a chip" in " ".join(stdout.split())
@@ -42,6 +43,7 @@ def test_each_part_counts_the_tokens_of_its_work(figures):
         "variable": variable_limits(16, 64).sum(),
         **dict.fromkeys(("uneven_single", "uneven_packed"), variable_limits(16, 64).sum() + 16 * 16),
         "long": 2048,
+        "context": context_limits(16, 128).sum(),
         "reference": 768,
         "update": 768,
         "step": 512,
@@ -68,7 +70,7 @@ def test_tokens_have_natural_frequencies(tie, monkeypatch):
 
 def test_the_floor_is_the_slower_of_operations_and_bytes(figures):
     flops, bandwidth = figures["matrix_tflops"] * 1e12, figures["read_terabytes"] * 1e12
-    for name in ("rollout", "variable", "long", "reference", "update"):
+    for name in ("rollout", "variable", "long", "context", "reference", "update"):
         part = figures["parts"][name]
         assert part["tokens_per_second"] == pytest.approx(part["tokens"] / part["seconds"])
         assert part["times_floor"] == pytest.approx(part["seconds"] / part["floor_seconds"])

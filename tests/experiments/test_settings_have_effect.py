@@ -30,7 +30,7 @@ from r1jax.rl.learned import make_learners
 from r1jax.rl.update import policy_sums
 from r1jax.sampling.memory import choose_slots
 from r1jax.sampling.processors import sample_token
-from r1jax.sampling.sampler import make_queue
+from r1jax.sampling.queues import make_queue
 from r1jax.settings import MAY_CHANGE, marked
 from r1jax.sharding import init_params, make_mesh, param_shapes
 from r1jax.training.optimizer import make_optimizer
@@ -186,6 +186,7 @@ BY_RUNNING = {
     "training/test_multi_token.py": "rl.mtp_weight pretrain.mtp_weight pretrain.mtp_layers",
     "sampling/test_speculative.py": "sampling.draft",
     "sampling/test_ngram.py": "sampling.draft_tokens sampling.draft_slots",
+    "sampling/test_sampler.py": "decoding_weights",
     "benchmark/test_workload.py": "gather",
     "data/problems/test_dataset.py": """problems.source problems.held_out_source problems.checker
         problems.columns problems.skip_unreadable""",

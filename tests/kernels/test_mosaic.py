@@ -94,10 +94,10 @@ def test_add_norm_equals_plain_jax():
 def test_block_sums_equal_float64():
     """Five steps of two programs, the last one partly beyond the end."""
     rng = np.random.default_rng(0)
-    logits = (rng.normal(size=(4, 70 * BLOCK)) * 5).astype(np.float32)
+    logits = (rng.normal(size=(4, 69 * BLOCK)) * 5).astype(np.float32)
     logits[0, BLOCK : 2 * BLOCK] = -np.inf  # a block without mass
     logits[1, 300] = 80.0
-    blocks = logits.reshape(4, 70, BLOCK).astype(np.float64)
+    blocks = logits.reshape(4, 69, BLOCK).astype(np.float64)
     tops = np.maximum(blocks.max(axis=-1), np.finfo(np.float32).min)
     got = block_sums_mosaic(jnp.asarray(logits), BLOCK, interpret=interpreter())
     np.testing.assert_array_equal(got[0], tops.astype(np.float32))
@@ -120,7 +120,7 @@ def test_attention_of_several_tokens_equals_plain_jax():
 
 
 @interpreted
-@pytest.mark.parametrize(("S", "G", "heads", "K"), [(512, 2, 7, 64), (32, 4, 7, 128)])
+@pytest.mark.parametrize(("S", "G", "heads", "K"), [(512, 2, 7, 64), (3, 4, 7, 128)])
 def test_kernels_lower_for_hopper_in_a_loop(S, G, heads, K):
     """Lowering checks layouts and shared memory; the sizes are those of Qwen2.5 0.5B and 7B."""
 

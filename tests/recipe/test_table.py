@@ -32,8 +32,8 @@ NEVER = set()
 # Flag, or group of flags -> the stages that read it directly.
 READ_BY = {
     **dict.fromkeys(("mesh", "until", "only", "force", "dry_run", "track", "out", "save", "verifier"), NEVER),
-    **dict.fromkeys(("remat", "attention", "unroll", "gather", "accumulate", "kernels", "sampling.slots"), NEVER),
-    **dict.fromkeys(("sampling.draft", "sampling.draft_tokens", "sampling.draft_slots"), NEVER),
+    **dict.fromkeys(("remat", "attention", "unroll", "gather", "accumulate", "kernels", "decoding_weights"), NEVER),
+    **dict.fromkeys(("sampling.slots", "sampling.draft", "sampling.draft_tokens", "sampling.draft_slots"), NEVER),
     "verifier.code": SAMPLED,
     "verifier.code.isolation": NEVER,
     "dtype": ALL - {"base"},
@@ -80,6 +80,7 @@ CHANGES = {
     "gather": "layer",
     "accumulate": "bfloat16",
     "kernels": "plain",
+    "decoding_weights": "stored",
     "draft": "mtp",
     "problems.operations": "+",
     "checker": "math",

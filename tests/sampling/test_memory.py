@@ -18,7 +18,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.sampling import memory
 from r1jax.sampling.memory import Request, choose_slots, fixed_bytes, phases, slot_bytes
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import Queue, sample_queue
+from r1jax.sampling.sampler import Queue, decode_level, first_level, sample_queue
 from r1jax.sharding import data_devices, make_mesh, param_count, param_shapes
 from tests.helpers.paths import ROOT
 
@@ -232,3 +232,25 @@ def test_what_does_not_fit_is_refused_with_the_parts_and_what_would_help(free):
     free(10 * GIB)
     with pytest.raises(UserError, match=r"any number of slots.*--mesh=1x2"):
         choose_slots(config, Sampling(), weights(config, "bfloat16"), **request)
+
+
+@pytest.mark.parametrize("where", ["copied", "stored"])
+def test_the_estimate_of_a_level_is_what_its_program_takes(monkeypatch, where):
+    """32 slots with rings of 512 on one CPU device, with cache, prompts and results, which are arguments."""
+    monkeypatch.setattr(memory, "SHORTEST", 128)
+    config = dataclasses.replace(SMALL, decoding_weights=where, num_layers=4)
+    sampling, params, prompts, width, sequences = Sampling(max_tokens=1024), weights(config), 4, 32, 64
+
+    def ints(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    queue = Queue(ints(prompts, width), ints(prompts), ints(sequences), ints(sequences), ints(sequences))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    first = jax.eval_shape(lambda params, queue: first_level(params, queue, config, sampling, 32, 512), params, queue)
+    program = (
+        decode_level.lower(params, queue, key, *first, config, sampling, (), 0, False, True).compile().memory_analysis()
+    )
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(first))
+    request = Request(config, sampling, params, prompts, width, sequences)
+    counted = sum(fixed_bytes(request).values()) + sum(slot_bytes(request, 32, 512).values())
+    assert 0.9 * (program.temp_size_in_bytes + held) < counted < 1.4 * (program.temp_size_in_bytes + held)

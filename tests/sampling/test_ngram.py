@@ -11,7 +11,8 @@ from r1jax.models.transformer import param_specs
 from r1jax.sampling.memory import Request, phases, slot_bytes
 from r1jax.sampling.ngram import LONGEST, continuations, texts_of
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import make_queue, sample
+from r1jax.sampling.queues import make_queue
+from r1jax.sampling.sampler import sample
 from r1jax.sampling.slots import NONE
 from r1jax.sharding import make_mesh, param_shardings, place
 from tests.helpers.latent import sharp_params

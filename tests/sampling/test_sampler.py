@@ -16,7 +16,8 @@ from r1jax.kernels import decode_attention
 from r1jax.models.transformer import forward, hidden_states, param_specs, unembedding
 from r1jax.sampling.memory import device_queues, phases
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import make_queue, random_words, sample, sample_queue
+from r1jax.sampling.queues import make_queue
+from r1jax.sampling.sampler import random_words, sample, sample_queue
 from r1jax.sampling.slots import END, LENGTH
 from r1jax.sharding import make_mesh, map_specs, param_shardings, place
 
@@ -271,3 +272,26 @@ def test_impossible_requests_are_refused(tiny_params, tiny_config, prompts, opti
             end_tokens=(),
             **options,
         )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mlp_bias": True, "qk_norm": True, "tie_embeddings": False}], ids=["", "more"]
+)
+def test_stored_weights_give_the_same_samples(tiny_config, options):
+    """Weights that each step splits, against those that are joined before the loop."""
+    config = dataclasses.replace(tiny_config, num_layers=1, attention_bias=True, **options)
+    rng = np.random.default_rng(0)
+    params = map_specs(lambda spec: rng.normal(0, 0.3, spec.shape).astype(np.float32), param_specs(config))
+    copied, stored = (
+        sample(
+            params,
+            PROMPTS,
+            dataclasses.replace(config, decoding_weights=where),
+            jax.random.key(1),
+            sampling=Sampling(max_tokens=6),
+            end_tokens=(),
+        )
+        for where in ("copied", "stored")
+    )
+    np.testing.assert_array_equal(stored.tokens, copied.tokens)
+    np.testing.assert_allclose(stored.logprobs, copied.logprobs, atol=1e-5)

@@ -36,7 +36,8 @@ from r1jax.data.text.template import find_template
 from r1jax.pipeline.manifest import versions
 from r1jax.sampling.ngram import continuations, texts_of
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.sampler import make_queue, sample
+from r1jax.sampling.queues import make_queue
+from r1jax.sampling.sampler import sample
 from r1jax.sampling.slots import NONE, Queue
 
 
