@@ -170,10 +170,15 @@ def _group(of: Mapping[str, jax.Array], suffix: str, config: ModelConfig) -> jax
     return jnp.concatenate([queries, keys[..., None, :], values[..., None, :]], axis=-2)
 
 
-def _group_products(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
-    """The products of h [S, D] with the weights of each group, [S, G, H/G + 2, K], and the bias to be added."""
+def _group_products(
+    h: jax.Array, weights: Params, config: ModelConfig, few: bool = False
+) -> tuple[jax.Array, jax.Array | None]:
+    """The products of h [S, D] with the weights of each group, [S, G, H/G + 2, K], and the bias to be added.
+
+    few: use the kernel of few rows.
+    """
     if "qkv" in weights:
-        qkv = product(h, weights["qkv"]) if few_rows.fits(len(h), config) else h @ weights["qkv"]
+        qkv = product(h, weights["qkv"]) if few else h @ weights["qkv"]
         return qkv.reshape(h.shape[0], config.num_kv_heads, -1, config.head_dim), weights.get("qkv_bias")
     products = {name: jnp.einsum("sd,dhk->shk", h, weights[name]) for name in ("query", "key", "value")}
     return _group(products, "", config), _group(weights, "_bias", config) if config.attention_bias else None
@@ -189,11 +194,12 @@ def _decode(
     entry: jax.Array,
     config: ModelConfig,
 ) -> tuple[jax.Array, Cached]:
-    qkv, bias = _group_products(h, weights, config)
+    few = few_rows.fits(len(h), config)
+    qkv, bias = _group_products(h, weights, config, few)
     if config.qk_norm:
         qkv, bias = _norm_groups(qkv if bias is None else qkv + bias, weights, config), None
     y, ring = _kernel(config)(qkv, bias, rotation, prefix, ring, context, entry)
-    if few_rows.fits(len(h), config):
+    if few:
         return product_parts(y.reshape(len(y), -1), weights["output"].reshape(-1, config.hidden_size)), ring
     return merge_heads(y.reshape(y.shape[0], config.num_heads, config.head_dim), weights, config), ring
 

@@ -135,5 +135,6 @@ def test_when_the_kernels_are_used(monkeypatch):
     assert not few_rows.fits(136, config) and not few_rows.fits(20, config)
     for change in ({"kernels": "triton"}, {"mlp_bias": True}, {"output_bias": True}, {"hidden_size": 200}):
         assert not few_rows.fits(32, dataclasses.replace(config, **change))
+    assert not few_rows.fits(32, dataclasses.replace(config, decoding_weights="stored"))
     with jax.set_mesh(make_mesh("1x2")):
         assert not few_rows.fits(32, config)

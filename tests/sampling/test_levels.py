@@ -34,9 +34,9 @@ def sharp(tiny_params):
     return jax.tree.map(lambda w: jax.device_put(w * 8 if w.ndim > 2 else w), jax.device_get(tiny_params))
 
 
-def drawn(params, config, levels, sampling=SAMPLING, **options):
-    queue = make_queue(PROMPTS, config, sampling, GROUP, LIMITS)
-    return jax.device_get(sample_in_levels(params, queue, jax.random.key(1), config, sampling, ENDS, levels, **options))
+def drawn(params, config, levels):
+    queue = make_queue(PROMPTS, config, SAMPLING, GROUP, LIMITS)
+    return jax.device_get(sample_in_levels(params, queue, jax.random.key(1), config, SAMPLING, ENDS, levels))
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +75,6 @@ def test_levels_on_a_mesh(sharp, tiny_config, whole, mesh, levels):
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(sharp), param_shardings(param_specs(tiny_config), mesh))
         assert_same(drawn(spread, tiny_config, levels), whole)
-
-
-@pytest.mark.parametrize("mesh", ["", "2x1", "2x2"])
-def test_a_draft_starts_with_a_level_of_few_slots_and_anew_after_a_restart(sharp, tiny_config, whole, mesh):
-    """Rings of 8 entries in 8 slots, then caches of the slots in at most 4; the sequences sent back start with rings."""
-    draft = dataclasses.replace(SAMPLING, draft="ngram", draft_slots=2 if mesh else 4, draft_tokens=2)
-    loops = []
-    if not mesh:
-        found = drawn(sharp, tiny_config, SCARCE, draft, ended=loops.append)
-    else:
-        mesh = make_mesh(mesh)
-        with jax.set_mesh(mesh):
-            spread = place(jax.device_get(sharp), param_shardings(param_specs(tiny_config), mesh))
-            found = drawn(spread, tiny_config, (*SCARCE[:2], Level(2, 20)), draft, ended=loops.append)
-    assert_same(found, whole)
-    slots = [loop.slots for loop in loops]
-    assert slots[:2] == [8, 4] and 8 in slots[2:]
-    assert found.accepted.sum() > 0 and (found.proposed > 0).sum() > 1
-    assert (found.accepted <= found.proposed).all() and (found.proposed[whole.lengths < 8] == 0).all()
 
 
 def test_sample_takes_the_levels_that_fit(sharp, tiny_config, whole, monkeypatch):

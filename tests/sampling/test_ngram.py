@@ -8,11 +8,11 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
-from r1jax.sampling.memory import Request, phases, slot_bytes
+from r1jax.sampling.memory import Level, Request, phases, slot_bytes
 from r1jax.sampling.ngram import LONGEST, continuations, texts_of
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.queues import make_queue
-from r1jax.sampling.sampler import sample
+from r1jax.sampling.sampler import sample, sample_in_levels
 from r1jax.sampling.slots import NONE
 from r1jax.sharding import make_mesh, param_shardings, place
 from tests.helpers.latent import sharp_params
@@ -115,6 +115,27 @@ def test_proposals_start_when_few_sequences_are_left(model, plain):
     got = draw(model, slots=5, draft="ngram", draft_slots=2, draft_tokens=2)
     check(got, plain)
     assert 0 < (got.proposed > 0).sum() <= 2 and got.accepted.sum() > 0
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "2x1", "2x2"])
+def test_proposals_start_with_a_level_of_few_slots_and_anew_after_a_restart(model, plain, mesh):
+    """Rings in eight slots, then caches of at most four slots, from which sequences are sent back to rings."""
+    params, config = model
+    mesh = make_mesh(mesh)
+    sampling = Sampling(
+        max_tokens=24, temperature=0.4, draft="ngram", draft_slots=4 // mesh.shape["data"], draft_tokens=2
+    )
+    levels, loops = (Level(8, 8), Level(4, 16), Level(2, 24)), []
+    with jax.set_mesh(mesh):
+        spread = place(jax.device_get(params), param_shardings(param_specs(config), mesh))
+        queue = make_queue(PROMPTS, config, sampling, GROUP, LIMITS)
+        key = jax.random.key(1)
+        got = jax.device_get(sample_in_levels(spread, queue, key, config, sampling, ENDS, levels, ended=loops.append))
+    check(got, plain)
+    slots = [loop.slots for loop in loops]
+    assert slots[:2] == [8, 4] and 8 in slots[2:]
+    assert got.accepted.sum() > 5 and (got.accepted <= got.proposed).all()
+    assert (got.proposed[got.lengths < 8] == 0).all()
 
 
 def test_the_last_loop_is_as_narrow_as_the_draft_needs():
