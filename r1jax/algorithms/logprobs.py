@@ -34,8 +34,8 @@ def token_logprobs(
     With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
     Each device of the data axis takes ``chunk`` tokens at a time, forward and backward, so the largest array is
     [chunk, V] in float32. With kernels, the only array of this shape is the gradient, in the type of the states; if one
-    chunk has all tokens, it is made in the forward pass, unless the entropy has a gradient, too. The number of chunks does not grow with the number of devices: the gradient of the unembedding is summed over the
-    devices once a chunk.
+    chunk has all tokens, it is made in the forward pass, unless the entropy has a gradient, too. The number of chunks
+    does not grow with the number of devices: the gradient of the unembedding is summed over the devices once a chunk.
 
     Args:
       hidden: [B, T, D] final states.
