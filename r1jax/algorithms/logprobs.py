@@ -33,9 +33,9 @@ def token_logprobs(
 
     With z = hidden @ unembedding / temperature and q = softmax(z): logp = log q[target], entropy = -sum_v q_v log q_v.
     Each device of the data axis takes ``chunk`` tokens at a time, forward and backward, so the largest array is
-    [chunk, V] in float32. With kernels, the only array of this shape is the gradient, in the type of the states. The
-    number of chunks does not grow with the number of devices: the gradient of the unembedding is summed over the
-    devices once a chunk.
+    [chunk, V] in float32. With kernels, the only array of this shape is the gradient, in the type of the states; if one
+    chunk has all tokens, it is made in the forward pass, unless the entropy has a gradient, too. The number of chunks
+    does not grow with the number of devices: the gradient of the unembedding is summed over the devices once a chunk.
 
     Args:
       hidden: [B, T, D] final states.
@@ -200,4 +200,5 @@ _chunked.defvjp(_chunked_forward, _chunked_backward, symbolic_zeros=True)
 
 
 def _instantiated(gradient):
-    return jnp.zeros(gradient.shape, gradient.dtype) if isinstance(gradient, SymbolicZero) else gradient
+    zero: Any = gradient
+    return jnp.zeros(zero.shape, zero.dtype) if isinstance(gradient, SymbolicZero) else gradient

@@ -169,7 +169,8 @@ def parts(small: bool) -> list[Part]:
     for constants in ({"PENDING": 1}, {"PENDING": 1, "AHEAD": 1}, {"AHEAD": 1}, {"AHEAD": 4}):
         for name, run in (("moments", moments), ("gradient", gradient)):
             row = {"part": name, "model": model, "tokens": chunk, **constants}
-            found.append(Part(row, partial(one, D), run, 2.0 * chunk * D * V, constants))
+            # A new function, since a trace with other constants is kept for the same one.
+            found.append(Part(row, partial(one, D), partial(run), 2.0 * chunk * D * V, constants))
     for slots, (model, D) in ((512, widths[0]), (256, widths[0]), (256, widths[1])):
         found += draws(model, head_mosaic.TILE if small else slots, D, V)
     return found
