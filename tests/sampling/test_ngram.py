@@ -117,25 +117,27 @@ def test_proposals_start_when_few_sequences_are_left(model, plain):
     assert 0 < (got.proposed > 0).sum() <= 2 and got.accepted.sum() > 0
 
 
-@pytest.mark.parametrize("mesh", ["1x1", "2x1", "2x2"])
+@pytest.mark.parametrize("mesh", ["2x1", "2x2"])
 def test_proposals_start_with_a_level_of_few_slots_and_anew_after_a_restart(model, plain, mesh):
-    """Rings in eight slots, then caches of at most four slots, from which sequences are sent back to rings."""
+    """Rings of sequences that began at different steps move to caches of six slots; those sent back have rings."""
     params, config = model
+    limits = np.array(LIMITS)
+    limits[[0, 3, 6]] = 3, 4, 3
+    sampling = Sampling(max_tokens=24, temperature=0.4, draft="ngram", draft_slots=3, draft_tokens=2)
+    levels, loops = (Level(8, 8), Level(6, 16), Level(2, 24)), []
     mesh = make_mesh(mesh)
-    sampling = Sampling(
-        max_tokens=24, temperature=0.4, draft="ngram", draft_slots=4 // mesh.shape["data"], draft_tokens=2
-    )
-    levels, loops = (Level(8, 8), Level(4, 16), Level(2, 24)), []
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(params), param_shardings(param_specs(config), mesh))
-        queue = make_queue(PROMPTS, config, sampling, GROUP, LIMITS)
+        queue = make_queue(PROMPTS, config, sampling, GROUP, limits)
         key = jax.random.key(1)
         got = jax.device_get(sample_in_levels(spread, queue, key, config, sampling, ENDS, levels, ended=loops.append))
-    check(got, plain)
+    drawn = np.arange(24) < np.minimum(plain.lengths, limits)[:, None]
+    same = {name: getattr(plain, name) * drawn for name in ("tokens", "logprobs", "sampling_logprobs")}
+    check(got, dataclasses.replace(plain, lengths=drawn.sum(axis=1), finish=got.finish, **same))
     slots = [loop.slots for loop in loops]
-    assert slots[:2] == [8, 4] and 8 in slots[2:]
+    assert slots[:2] == [8, 6] and 8 in slots[2:]
     assert got.accepted.sum() > 5 and (got.accepted <= got.proposed).all()
-    assert (got.proposed[got.lengths < 8] == 0).all()
+    assert (got.proposed[got.lengths < 5] == 0).all()
 
 
 def test_the_last_loop_is_as_narrow_as_the_draft_needs():
