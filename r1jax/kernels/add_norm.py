@@ -9,25 +9,23 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from r1jax.kernels import add_norm_mosaic, few_rows_mosaic
+from r1jax.kernels import add_norm_mosaic
 from r1jax.kernels.few_rows import whole
-from r1jax.kernels.few_rows_mosaic import Ahead
 from r1jax.kernels.platform import Kernels, triton
 from r1jax.models.norm import rms_norm
 
 
 def add_norm(
-    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernels: Kernels, ahead: tuple[Ahead, ...] = ()
+    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, kernels: Kernels
 ) -> tuple[jax.Array, jax.Array]:
     """x + y and its rms_norm, for x [S, D] and y [S, D] or its parts [P, S, D] float32.
 
-    Plain JAX is used if the kernels do not support x. ahead: what the kernel of Mosaic asks for in the L2 cache.
+    Plain JAX is used if the kernels do not support x.
     """
     if kernels == "triton":
         return add_norm_kernel(x, y, weight, eps)
     if kernels == "mosaic" and add_norm_mosaic.supports(x):
-        overlap = y.ndim == 3 and few_rows_mosaic.OVERLAP
-        return add_norm_mosaic.add_norm_mosaic(x, y, weight, eps, ahead, overlap)
+        return add_norm_mosaic.add_norm_mosaic(x, y, weight, eps)
     x = x + whole(y, x.dtype)
     return x, rms_norm(x, weight, eps)
 

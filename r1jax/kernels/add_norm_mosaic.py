@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from r1jax.kernels.few_rows_mosaic import Ahead, ask
 from r1jax.kernels.platform import mosaic
 
 WIDTH = 128  # numbers of a row must be a multiple: one for each thread of a warpgroup
@@ -21,30 +20,15 @@ def supports(x: jax.Array) -> bool:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("eps", "overlap", "interpret"))
+@partial(jax.jit, static_argnames=("eps", "interpret"))
 def add_norm_mosaic(
-    x: jax.Array,
-    y: jax.Array,
-    weight: jax.Array,
-    eps: float,
-    ahead: tuple[Ahead, ...] = (),
-    overlap: bool = False,
-    interpret: Any = None,
+    x: jax.Array, y: jax.Array, weight: jax.Array, eps: float, interpret: Any = None
 ) -> tuple[jax.Array, jax.Array]:
-    """add_norm with the kernel, one program per row.
-
-    ahead: what to ask for in the L2 cache; overlap: with programmatic dependent launch; interpret: parameters of the
-    interpreter on a CPU.
-    """
+    """add_norm with the kernel, one program per row; ``interpret`` are parameters of the interpreter on a CPU."""
     (S, D), parts = x.shape, y.shape[0] if y.ndim == 3 else 0
 
-    def body(x_ref, y_ref, weight_ref, *others):
-        *ahead_refs, sum_ref, normed_ref = others
+    def body(x_ref, y_ref, weight_ref, sum_ref, normed_ref):
         row = lax.axis_index("row")
-        ask(ahead, ahead_refs, row, S)
-        if overlap and interpret is None:
-            mosaic.griddepcontrol_launch_dependents()
-            mosaic.griddepcontrol_wait()
         if parts:
             added = y_ref[0, row]
             for part in range(1, parts):
@@ -66,5 +50,5 @@ def add_norm_mosaic(
         kernel_name="add_norm",
         interpret=interpret,
     )
-    total, normed = run(x, y, weight, *(rows.matrix for rows in ahead))
+    total, normed = run(x, y, weight)
     return total, normed

@@ -11,12 +11,8 @@ import jax
 
 from r1jax.kernels import few_rows_mosaic
 from r1jax.kernels.decode_attention import kernels_of
-from r1jax.kernels.few_rows_mosaic import Ahead, ahead_of
 from r1jax.kernels.platform import has_extra, on_one_device
 from r1jax.models.config import ModelConfig
-from r1jax.sharding import Params
-
-EARLY_BYTES = 8 * 2**20
 
 
 def fits(rows: int, config: ModelConfig) -> bool:
@@ -30,26 +26,6 @@ def fits(rows: int, config: ModelConfig) -> bool:
         return False
     heads = config.num_heads * config.head_dim, 2 * config.num_kv_heads * config.head_dim
     return few_rows_mosaic.supports(rows, config.hidden_size, config.intermediate_size, *heads)
-
-
-def read_soon(layers: tuple[Params, ...], rows: int, config: ModelConfig) -> list[tuple[tuple[Ahead, ...], ...]]:
-    """What the first and the second residual sum of each of ``decoding_layers`` ask for in the L2 cache.
-
-    The second one asks for q/k/v and output of the next layer, and for the first EARLY_BYTES of gate and up, which are
-    read while attention leaves the memory idle. The first one asks for more of gate and up.
-    """
-    if not fits(rows, config):
-        return [((), ())] * len(layers)
-
-    def gate_up(layer: Params, *place: int) -> tuple[Ahead, ...]:
-        return (ahead_of(layer["mlp"]["gate_up"], *place),) if "gate_up" in layer["mlp"] else ()  # none with experts
-
-    def second(layer: Params) -> tuple[Ahead, ...]:
-        output = layer["attention"]["output"].reshape(-1, config.hidden_size)
-        return (ahead_of(layer["attention"]["qkv"]), ahead_of(output), *gate_up(layer, 0, EARLY_BYTES))
-
-    firsts = [gate_up(layers[0]), *(gate_up(layer, EARLY_BYTES) for layer in layers[1:])]
-    return list(zip(firsts, [*map(second, layers[1:]), ()], strict=True))
 
 
 def whole(y: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

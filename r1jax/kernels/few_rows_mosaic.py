@@ -6,11 +6,10 @@ by a part of the matrix, whose blocks are copied into shared memory several step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -27,37 +26,11 @@ COLUMNS = (64, 32)  # of a program, the first of these that gives each multiproc
 # Shared memory of a program: two programs per multiprocessor, or one if there are fewer than multiprocessors.
 PROGRAM_BYTES = (112 * 1024, 224 * 1024)
 MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at the same time
-# With programmatic dependent launch, a kernel starts while the one before it still runs, and copies its first blocks of
-# the matrix. It reads the rows after the kernel before it has ended.
-OVERLAP = True
-# A kernel asks for the first bytes of a matrix that is read soon in the L2 cache, which has 50 MB. They are then read
-# while the next kernels start, also where kernels do not overlap.
-AHEAD_BYTES = 12 * 2**20
-AHEAD_ROWS, AHEAD_COLUMNS = 64, (256, 128, 64)  # of the blocks that are asked for
 
 
 def supports(rows: int, *widths: int) -> bool:
     """True if the kernels support products of this number of rows with matrices of these widths."""
     return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % WIDTH == 0 for width in widths)
-
-
-@flax.struct.dataclass
-class Ahead:
-    """Rows of a matrix that a kernel asks for in the L2 cache, since they are read soon."""
-
-    matrix: jax.Array  # [K, N]
-    first: int = flax.struct.field(pytree_node=False)
-    number: int = flax.struct.field(pytree_node=False)
-
-
-def ahead_of(matrix: jax.Array, start: int = 0, size: int | None = None) -> Ahead:
-    """The rows of a matrix in ``size`` bytes from the byte ``start`` on; AHEAD_BYTES if not given."""
-    rows, columns = matrix.shape
-    first, last = (
-        min(rows, at // (columns * matrix.dtype.itemsize)) // AHEAD_ROWS * AHEAD_ROWS
-        for at in (start, start + (AHEAD_BYTES if size is None else size))
-    )
-    return Ahead(matrix, first, last - first)
 
 
 def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
@@ -66,37 +39,20 @@ def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     interpret: parameters of the interpreter on a CPU; None compiles the kernel.
     """
     columns = columns_of(w.shape[1])
-    return _call(x, w, (), kind="product", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+    return _call(x, w, kind="product", columns=columns, splits=1, interpret=interpret)
 
 
-def gated_product(x: jax.Array, w: jax.Array, ahead: tuple[Ahead, ...] = (), interpret: Any = None) -> jax.Array:
+def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x; as product."""
     columns = columns_of(w.shape[1] // 2)
-    return _call(x, w, ahead, kind="gated", columns=columns, splits=1, overlap=OVERLAP, interpret=interpret)
+    return _call(x, w, kind="gated", columns=columns, splits=1, interpret=interpret)
 
 
 def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N]; each part has a share of the K terms."""
     columns = COLUMNS[0]
     splits = max(1, min(pl.cdiv(multiprocessors(), w.shape[1] // columns), x.shape[1] // DEPTHS[0]))
-    return _call(x, w, (), kind="parts", columns=columns, splits=splits, overlap=OVERLAP, interpret=interpret)
-
-
-def ask(ahead: tuple[Ahead, ...], refs: Sequence[Any], program: jax.Array, programs: int) -> None:
-    """Asks for rows of matrices in the L2 cache; each program asks for its share of their blocks."""
-    for rows, ref in zip(ahead, refs, strict=True):
-        columns = ref.shape[1]
-        width = next(w for w in AHEAD_COLUMNS if columns % w == 0)
-        across = columns // width
-
-        def one(i: jax.Array, _: None, rows=rows, ref=ref, width=width, across=across) -> None:
-            block = program + i * programs
-            row, column = lax.div(block, jnp.int32(across)), lax.rem(block, jnp.int32(across))
-            there = pl.ds(rows.first + row * AHEAD_ROWS, AHEAD_ROWS), pl.ds(column * width, width)
-            mosaic.async_prefetch(ref.at[there])
-
-        blocks = rows.number // AHEAD_ROWS * across
-        lax.fori_loop(0, lax.div(blocks - program + (programs - 1), jnp.int32(programs)), one, None)
+    return _call(x, w, kind="parts", columns=columns, splits=splits, interpret=interpret)
 
 
 def columns_of(width: int) -> int:
@@ -105,18 +61,8 @@ def columns_of(width: int) -> int:
 
 
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
-@partial(jax.jit, static_argnames=("kind", "columns", "splits", "overlap", "interpret"))
-def _call(
-    x: jax.Array,
-    w: jax.Array,
-    ahead: tuple[Ahead, ...],
-    *,
-    kind: str,
-    columns: int,
-    splits: int,
-    overlap: bool,
-    interpret: Any,
-) -> jax.Array:
+@partial(jax.jit, static_argnames=("kind", "columns", "splits", "interpret"))
+def _call(x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, interpret: Any) -> jax.Array:
     (S, K), operands = x.shape, 2 if kind == "gated" else 1
     width = w.shape[1] // operands
     rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
@@ -134,7 +80,7 @@ def _call(
         "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
         "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
     }
-    body = partial(_kernel, kind=kind, splits=splits, overlap=overlap and interpret is None, ahead=ahead)
+    body = partial(_kernel, kind=kind, splits=splits)
     run = mosaic.kernel(
         body,
         out_type=out,
@@ -145,7 +91,7 @@ def _call(
         kernel_name=f"few_rows_{kind}",
         interpret=interpret,
     )
-    found = run(x, w, *(rows.matrix for rows in ahead))
+    found = run(x, w)
     return found if kind == "parts" else found[0]
 
 
@@ -157,19 +103,8 @@ def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
 
 
 def _kernel(
-    x_ref: Any,
-    w_ref: Any,
-    *others: Any,  # the matrices of ``ahead``, and the result
-    blocks: Any,
-    tiles: Any,
-    result: Any,
-    arrived: Any,
-    kind: str,
-    splits: int,
-    overlap: bool,
-    ahead: tuple[Ahead, ...],
+    x_ref: Any, w_ref: Any, out_ref: Any, blocks: Any, tiles: Any, result: Any, arrived: Any, kind: str, splits: int
 ) -> None:
-    *ahead_refs, out_ref = others
     column, part = lax.axis_index("column"), lax.axis_index("part")
     stages, operands, depth, columns = blocks.shape
     (S, K), (_, _, width) = x_ref.shape, out_ref.shape
@@ -194,9 +129,6 @@ def _kernel(
             pl.when(stage < mine)(partial(fetch, jnp.int32(stage), jnp.int32(stage)))
 
     begin(fetch_blocks)
-    if overlap:
-        mosaic.griddepcontrol_launch_dependents()
-        mosaic.griddepcontrol_wait()
     begin(fetch_tile)
 
     def multiply(*sums: Any) -> None:
@@ -216,7 +148,6 @@ def _kernel(
                 fetch_tile(following, free)
 
         lax.fori_loop(0, mine, each, None)
-        ask(ahead, ahead_refs, column * splits + part, width // columns * splits)
         values = [total[...] for total in sums]
         found = values[0] / (1 + jnp.exp(-values[0])) * values[1] if kind == "gated" else values[0]
         result[...] = found.astype(result.dtype)

@@ -33,8 +33,8 @@ ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 # Kernels that only Mosaic has, beside those of decoding: of the output head, and of products with few rows.
 Extra = Literal["head", "few rows"]
 
-# Those of them that "auto" selects, because they were measured to be faster than plain JAX.
-FASTER: frozenset[Extra] = frozenset()
+# Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
+FASTER: frozenset[Extra] = frozenset(("head", "few rows"))
 
 
 def runs_here(kernels: Kernels) -> bool:

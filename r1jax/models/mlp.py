@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import few_rows
-from r1jax.kernels.few_rows_mosaic import ahead_of, gated_product, product_parts
+from r1jax.kernels.few_rows_mosaic import gated_product, product_parts
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import FeedForward
 from r1jax.models.precision import add_bias
@@ -74,7 +74,7 @@ def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Arr
         return _apply(h, weights, config, None)
     if few_rows.fits(len(h), config):
         down = weights["down"]
-        return product_parts(gated_product(h, weights["gate_up"], (ahead_of(down),)), down), None
+        return product_parts(gated_product(h, weights["gate_up"]), down), None
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]

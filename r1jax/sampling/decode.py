@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from r1jax.kernels import few_rows
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.decode_attention import Context, kernels_of
-from r1jax.kernels.few_rows_mosaic import Ahead
 from r1jax.kernels.platform import on_one_device
 from r1jax.models import rotary
 from r1jax.models.cache import Prefix, Ring
@@ -108,13 +107,10 @@ def decode_step(
     h = rms_norm(x, layers[0]["attention_norm"], config.norm_eps)
     following = [*(layer["attention_norm"] for layer in layers[1:]), params["final_norm"]]
     kinds = [run for run in runs(config) for _ in range(run.layers)]
-    soon = few_rows.read_soon(layers, len(x), config)
     written: list[Cached] = []
     experts: list[jax.Array] = []
-    for kind, weights, read, own, norm, then in zip(
-        kinds, layers, prefix.layers, ring.layers, following, soon, strict=True
-    ):
-        x, h, own, chosen = _decode_layer(x, h, weights, norm, then, rotation, read, own, context, entry, kind, config)
+    for kind, weights, read, own, norm in zip(kinds, layers, prefix.layers, ring.layers, following, strict=True):
+        x, h, own, chosen = _decode_layer(x, h, weights, norm, rotation, read, own, context, entry, kind, config)
         written.append(own)
         if chosen is not None:
             experts.append(chosen)
@@ -127,7 +123,6 @@ def _decode_layer(
     h: jax.Array,
     weights: Params,
     norm: jax.Array,
-    then: tuple[tuple[Ahead, ...], ...],
     rotation: Rotation,
     prefix: Cached,
     ring: Cached,
@@ -138,16 +133,14 @@ def _decode_layer(
 ) -> tuple[jax.Array, jax.Array, Cached, jax.Array | None]:
     """One layer for the states x [S, D] and their norm h; ``norm`` is the weight of the norm that follows the layer.
 
-    then: what the two residual sums ask for in the L2 cache, from read_soon.
-
     Returns the two after the layer, the ring, and the experts [S, k] of a layer with experts.
     """
     kernels = kernels_of(config) if on_one_device() else "plain"
     kernels = "mosaic" if few_rows.fits(len(x), config) else kernels  # its sum takes the parts of a product
     normed = partial(add_norm, eps=config.norm_eps, kernels=kernels)
     y, ring = kind.attention.decode(h, weights["attention"], rotation, prefix, ring, context, entry, config)
-    x, h = normed(x, y, weights["mlp_norm"], ahead=then[0])
+    x, h = normed(x, y, weights["mlp_norm"])
     y, routing = kind.feed_forward.decode(h, weights["mlp"], config)
-    x, h = normed(x, y, norm, ahead=then[1])
+    x, h = normed(x, y, norm)
     x, h = constrain(x, "slots", None), constrain(h, "slots", None)
     return x, h, ring, None if routing is None else routing.experts

@@ -8,8 +8,7 @@ its error. A time of a kernel is the mean of calls with the matrices of 24 layer
 the GPU; its result is compared with float32. A time of a step is that of a rollout divided by its tokens per sequence.
 
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
-launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``apart`` without overlap
-of kernels, ``cold`` without reads of later matrices, ``late`` with reads of the next one alone, ``eager`` without CUDA
+launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``eager`` without CUDA
 graphs, ``wide`` with 64 columns in each program, ``mlp`` with the kernels of the feed-forward block alone,
 ``attention`` with the others alone. A checksum shows that all forms with the same kernels draw the same tokens.
 """
@@ -60,14 +59,13 @@ FLAGS = {
 KERNELS = ("gated", "down", "qkv", "output", "sum")
 # Kernel and form, or model, form and slots; the most important parts first.
 PARTS = (
-    *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
+    *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton")],
     *[("kernel", name, "few") for name in KERNELS],
-    *[("step", "0.5b", form, "32") for form in ("late", "eager", "apart")],
-    *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton", "cold")],
+    ("step", "0.5b", "eager", "32"),
+    *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
     *[("kernel", name, form) for name, form in (("gated", "wide"), ("gated", "plain"), ("down", "plain"))],
     *[("step", model, form, slots) for slots in ("64", "8") for model in MODELS for form in ("few", "mosaic")],
     *[("step", "0.5b", form, "32") for form in ("mlp", "attention", "pdl", "wide")],
-    *[("kernel", name, "apart") for name in KERNELS],
     *[("kernel", name, form) for name, form in (("qkv", "wide"), ("qkv", "plain"), ("output", "plain"))],
     *[("step", model, "triton", slots) for slots in ("64", "8") for model in MODELS],
     *[("step", "0.5b", form, "128") for form in ("few", "mosaic", "triton")],
@@ -215,12 +213,6 @@ def choose_form(form: str) -> None:
     def none(*_: Any) -> bool:
         return False
 
-    if form == "apart":
-        few_rows_mosaic.OVERLAP = False
-    if form == "cold":
-        few_rows_mosaic.AHEAD_BYTES = few_rows.EARLY_BYTES = 0
-    if form == "late":
-        few_rows.EARLY_BYTES = 0
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
