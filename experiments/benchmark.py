@@ -34,7 +34,7 @@ from r1jax.benchmark.parts import part_figures
 from r1jax.benchmark.workload import Bench, Workload, small_workload, timed
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
-from r1jax.kernels.platform import choose, missing_kernels
+from r1jax.kernels.platform import described, missing_kernels
 from r1jax.models.attention import check_attention
 from r1jax.models.cost import Cost, active_count, forward_cost, rollout_cost, update_cost
 from r1jax.models.experts import check_mesh
@@ -272,7 +272,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "model": config.name,
         "device": f"{len(devices)} x {devices[0].device_kind}",
-        "kernels": choose(config.kernels),
+        "kernels": described(config.kernels),
         "parts": {},
         **first,
         "settings": json.loads(cli.to_json(config)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,13 @@ def choose(wanted: WantedKernels) -> Kernels:
 def has_extra(wanted: WantedKernels, extra: Extra) -> bool:
     """True if these kernels of Mosaic run for this setting."""
     return (wanted == "mosaic" or (wanted == "auto" and extra in FASTER)) and runs_here("mosaic")
+
+
+def described(wanted: WantedKernels) -> str:
+    """The kernels that run for this setting, such as "triton, and mosaic for head, few rows"."""
+    chosen = choose(wanted)
+    extra = ", ".join(name for name in get_args(Extra) if has_extra(wanted, name))
+    return f"{chosen}, and mosaic for {extra}" if extra and chosen != "mosaic" else chosen
 
 
 def check_kernels(wanted: WantedKernels) -> None:

@@ -166,8 +166,8 @@ class ComputeOptions:
     attention: Literal["auto", "xla", "cudnn"] = may_change("auto")
     """Use this attention kernel in training and prefill; auto selects cudnn for bfloat16 on a GPU, else xla."""
     kernels: WantedKernels = may_change("auto")
-    """Decode with these kernels on a GPU; auto selects those that were measured to be fastest, and plain uses none.
-    mosaic also computes log-probabilities with kernels."""
+    """Compute decoding and the output head with these kernels on a GPU; auto selects those that were measured to be
+    fastest, and plain uses none. triton has none for the output head."""
     unroll: bool = may_change(False)
     """Compile each block separately: updates are faster, compilation takes longer."""
     gather: Literal["auto", "update", "layer"] = may_change("auto")

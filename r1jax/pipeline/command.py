@@ -18,7 +18,7 @@ from rich.console import Console
 from r1jax import cli
 from r1jax.disk import cache_folder
 from r1jax.errors import UserError
-from r1jax.kernels.platform import WantedKernels, choose, missing_kernels
+from r1jax.kernels.platform import WantedKernels, described, missing_kernels
 from r1jax.models.config import ComputeOptions
 from r1jax.pipeline.execute import execute_pipeline
 from r1jax.pipeline.manifest import machine
@@ -103,7 +103,7 @@ def print_opening(console: Console, weights: str, out: Path, more: str = "", ker
     line = f"device: {len(devices)} x {devices[0].device_kind}, weights: {weights}, folder: {out}"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
     if jax.default_backend() == "gpu":
-        console.print(f"kernels: {choose(kernels)}", highlight=False)
+        console.print(f"kernels: {described(kernels)}", highlight=False)
     if warning := missing_kernels(kernels):
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
     if more:

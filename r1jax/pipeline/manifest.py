@@ -13,7 +13,7 @@ from typing import Any
 from r1jax import __version__, hub
 from r1jax.disk import write_whole
 from r1jax.errors import UserError
-from r1jax.kernels.platform import WantedKernels, choose
+from r1jax.kernels.platform import WantedKernels, described
 from r1jax.sharding import entered_mesh
 
 MANIFEST = "manifest.json"  # of a finished stage: its record, figures, command and versions; written last
@@ -80,7 +80,7 @@ def _hash(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 def machine(kernels: WantedKernels = "auto") -> dict[str, str]:
     """The devices of the entered mesh, the kernels that run on them with this setting, and versions."""
     devices = entered_mesh().devices.flatten()
-    device = {"device": f"{len(devices)} x {devices[0].device_kind}", "kernels": choose(kernels)}
+    device = {"device": f"{len(devices)} x {devices[0].device_kind}", "kernels": described(kernels)}
     return {**device, **versions("jax", "flax", "optax")}
 
 

@@ -159,6 +159,8 @@ def test_which_kernels_are_chosen(monkeypatch):
     assert platform.missing_kernels("auto").startswith("warning: ") and platform.missing_kernels("plain") == ""
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     assert platform.choose("auto") == platform.ORDER[0] and platform.missing_kernels("auto") == ""
+    assert platform.described("auto") == "triton, and mosaic for head, few rows"
+    assert [platform.described(name) for name in ("mosaic", "triton", "plain")] == ["mosaic", "triton", "plain"]
     assert kernels_of(config) == "mosaic" and ring_length(13, config) == 16 and ring_length(1000, config) == 1024
     assert kernels_of(ModelConfig(head_dim=32, dtype="bfloat16", kernels="mosaic")) == "plain"
     assert kernels_of(ModelConfig(head_dim=64, kernels="mosaic")) == "plain"  # float32
