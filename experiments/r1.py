@@ -233,7 +233,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    call_and_exit(
-        main,
-        "lower microbatch or logprob-chunk of the stage, or add --remat=block, --accumulate=bfloat16 or --gather=layer",
-    )
+    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
+    call_and_exit(main, f"lower microbatch or logprob-chunk of the stage, or add {options}")
