@@ -15,8 +15,8 @@ from r1jax.kernels.platform import choose
 from r1jax.models.cache import Ring, init_ring, prefill
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
-from r1jax.models.transformer import cast, unembedding
-from r1jax.sampling.decode import decode_step, decoding_layers
+from r1jax.models.transformer import cast
+from r1jax.sampling.decode import decode_step, in_step, weights_of
 from r1jax.sampling.memory import prefill_rows
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import END, LENGTH, Samples, is_any_of, random_words
@@ -63,7 +63,7 @@ def sample_together(
       end_tokens: ids that end a sequence.
     """
     params = cast(params, config)
-    layers, output = decoding_layers(params, config), unembedding(params, config)
+    weights = weights_of(params, config)
     prefix = prefill(params, prompts, config, prefill_rows(*prompts.shape))
     (P, _), (N,), M = prompts.shape, ids.shape, sampling.max_tokens
     prompt = jnp.repeat(jnp.arange(P, dtype=jnp.int32), N // P)
@@ -72,8 +72,11 @@ def sample_together(
     def step(state: _State) -> _State:
         # The kernel reads ``age`` entries of the ring: none for a sequence that has ended.
         context = Context(prompt, last, jnp.where(state.live, state.step, 0))
-        hidden, ring, _ = decode_step(params, layers, state.token, prefix, state.ring, context, state.step, config)
-        logits = einsum_f32("sd,dv->sv", hidden, output)
+        read = in_step(weights, config)
+        hidden, ring, _ = decode_step(
+            read.params, read.layers, state.token, prefix, state.ring, context, state.step, config
+        )
+        logits = einsum_f32("sd,dv->sv", hidden, read.output)
         words = random_words(key, ids, jnp.full(N, state.step))
         token, logprob, sampling_logprob = sample_token(logits, words, sampling, choose(config.kernels))
         ended = is_any_of(token, end_tokens)

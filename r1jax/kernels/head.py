@@ -38,7 +38,8 @@ def fused_logprobs(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array | None]:
     """token_logprobs of states [N, D] and targets [N], and the logarithm of the sum of exponentials: [N] float32 each.
 
-    Also, to ``keep``, the probabilities relative to those of the targets, [N, V] in the type of the states.
+    Also, to ``keep``, the probabilities relative to those of the targets, or to exp(LEAST_LOGP) if that is higher:
+    [N, V] in the type of the states.
 
     matrix: [D, V], or [V, D] if ``transposed``. N must be a multiple of TILE.
     """
@@ -56,7 +57,27 @@ def fused_logprobs(
     # The sum has another order than that of the kernel, which must not give a probability above 1.
     logp = jnp.minimum(own - top, 0.0) / LOG2E - log_total
     values = logp, log_total - moment / LOG2E, top / LOG2E + log_total
-    return values, found[1] if keep else None
+    return values, _relative(found[1], lower, own - top, log_total * LOG2E, logp) if keep else None
+
+
+def _relative(kept: jax.Array, lower: jax.Array, own: jax.Array, log_total: jax.Array, logp: jax.Array) -> jax.Array:
+    """The kept weights [N, V], relative to exp(LEAST_LOGP) in rows whose target has a lower log-probability.
+
+    The kernel limits the exponent of each block of such a row by itself, so its blocks have different factors.
+
+    lower: largest logit of each block, [V / BLOCK, N]; with ``own`` and ``log_total`` [N] relative to that of the
+    row, to the base 2.
+    """
+    low = logp < LEAST_LOGP
+    exponent = lower - log_total + LARGEST - jnp.minimum(lower - own, LARGEST)
+    factors = jnp.where(low, jnp.exp2(exponent), 1.0).T  # at most 1
+
+    def scaled(_: jax.Array, kept: jax.Array) -> jax.Array:
+        blocks = kept.reshape(*factors.shape, -1).astype(jnp.float32)
+        return (blocks * factors[..., None]).astype(kept.dtype).reshape(kept.shape)
+
+    # Rarely needed, and it reads the largest array. XLA changes the array of a loop in place, and that of cond not.
+    return jax.lax.fori_loop(0, low.any().astype(jnp.int32), scaled, kept)
 
 
 def fused_gradient(

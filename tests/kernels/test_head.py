@@ -65,6 +65,30 @@ def test_values_and_gradients_match_float64(chunk, entropies, monkeypatch):
         assert np.linalg.norm(error) < 0.004 * np.linalg.norm(want)  # bfloat16 keeps 8 bits, rounded twice
 
 
+@interpreted
+def test_gradients_of_improbable_targets_match_float64(monkeypatch):
+    """Kept weights, and log-probabilities down to -300, where the weights relative to the target exceed float32."""
+    monkeypatch.setattr(head, "block_moments_kernel", partial(block_moments_kernel, interpret=interpreter()))
+    rng = np.random.default_rng(0)
+    h, w = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((1, TILE, 64), (64, 3 * BLOCK)))
+    w *= 6
+    targets, weights = rng.integers(0, 3 * BLOCK, (1, TILE)), rng.normal(size=(1, TILE))
+
+    def total(h, w):
+        return (token_logprobs(h, w, jnp.asarray(targets), 1.0, TILE, "rows")[0] * weights).sum()
+
+    got = jax.jit(jax.grad(total, argnums=(0, 1)))(h, w)
+    states, matrix = np.asarray(h[0], np.float64), np.asarray(w, np.float64)
+    z = states @ matrix
+    logq = z - np.logaddexp.reduce(z, axis=1, keepdims=True)
+    logp = logq[np.arange(TILE), targets[0]]
+    assert logp.min() < -200 and 50 < (logp < head.LEAST_LOGP).sum() < TILE
+    dz = weights[0][:, None] * ((np.arange(3 * BLOCK) == targets[0][:, None]) - np.exp(logq))
+    for found, want in zip(got, (dz @ matrix.T, states.T @ dz), strict=True):
+        error = np.asarray(found, np.float64).reshape(want.shape) - want
+        assert np.linalg.norm(error) < 0.004 * np.linalg.norm(want)
+
+
 @pytest.mark.parametrize(("rows", "columns", "together"), [(7, 5, 3), (2, 4, 8), (6, 3, 3), (3, 2, 1)])
 def test_each_tile_has_its_turn(rows, columns, together):
     def rank(place):
