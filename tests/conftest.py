@@ -19,7 +19,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "host_platform_device_count=8" not in (flags := os.environ.get("XLA_FLAGS", "")):  # else: set by the parent process
     flags = f"{flags} --xla_force_host_platform_device_count=8"
     quick = f"{flags} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    # XLA aborts the process if it does not know a flag, so a child process tries these two.
+    # XLA aborts the process if it does not know a flag, so a child process tries these two. The XLA of jax 0.12 has the
+    # newer emitter alone. To disable its passes "fusion" and "fusion-wrapper" is no remedy: results are then wrong.
     attempt = [sys.executable, "-c", "from jaxlib import _jax; _jax.CompileOptions()"]
     known = subprocess.run(attempt, env=os.environ | {"XLA_FLAGS": quick}, capture_output=True).returncode == 0
     os.environ["XLA_FLAGS"] = quick if known else flags

@@ -43,7 +43,8 @@ def drawn(params, config, levels):
 def whole(sharp, tiny_config):
     """Samples with rings for the longest completion."""
     queue = make_queue(PROMPTS, tiny_config, SAMPLING, GROUP, LIMITS)
-    return jax.device_get(sample_queue(sharp, queue, jax.random.key(1), tiny_config, SAMPLING, ENDS, (12,)))
+    # With the same arguments as from ``sample``, which one test calls, so that both use one compiled program.
+    return jax.device_get(sample_queue(sharp, queue, jax.random.key(1), tiny_config, SAMPLING, ENDS, (12,), False))
 
 
 def assert_same(found, wanted):
