@@ -60,13 +60,13 @@ def device_queues(prompts: int, sequences: int) -> int:
 def phases(slots: int, devices: int = 1, sampling: Sampling | None = None) -> tuple[int, ...]:
     """Numbers of slots of the successive decoding loops: each a quarter of the one before, at least 32 per device.
 
-    If ``sampling`` has a draft for few sequences alone, the last loop has as few.
+    If ``sampling`` has a draft for few sequences alone, a loop has as many.
     """
     widths = [-(-slots // devices)]
     while widths[-1] // 4 >= NARROWEST:
         widths.append(widths[-1] // 4)
-    if sampling is not None and sampling.draft == "ngram" and widths[-1] > sampling.draft_slots:
-        widths.append(sampling.draft_slots)
+    if sampling is not None and sampling.draft == "ngram":
+        widths = sorted({*widths, min(sampling.draft_slots, widths[0])}, reverse=True)
     return tuple(width * devices for width in widths)
 
 

@@ -140,10 +140,11 @@ def test_proposals_start_with_a_level_of_few_slots_and_anew_after_a_restart(mode
     assert (got.proposed[got.lengths < 5] == 0).all()
 
 
-def test_the_last_loop_is_as_narrow_as_the_draft_needs():
+def test_a_loop_is_as_narrow_as_the_draft_needs():
     ngram = Sampling(draft="ngram", draft_slots=20)
     assert phases(512, 1, ngram) == (512, 128, 32, 20) and phases(60, 2, ngram) == (60, 40)
     assert phases(8, 1, ngram) == (8,)
+    assert phases(512, 1, Sampling(draft="ngram", draft_slots=100)) == (512, 128, 100, 32)
     assert phases(512, 1, Sampling(draft_slots=20)) == (512, 128, 32)
 
 
