@@ -86,6 +86,8 @@ class Config(ComputeOptions, PipelineConfig, AblationConfig):
             raise UserError(f"--mesh={self.mesh}: an ablation runs on one device, --mesh=1x1")
         if any(count < 1 for count in self.measure):
             raise UserError("--measure: the numbers of trainings must be at least 1")
+        if self.kernels == "mosaic":
+            raise UserError("--kernels=mosaic: these kernels cannot train several arms at once: use --kernels=auto")
         if self.measure and self.dry_run:
             raise UserError("--measure has no plan to print: leave --dry-run out")
 

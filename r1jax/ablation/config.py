@@ -67,6 +67,10 @@ def check_arms(configs: Sequence[AblationConfig], problems: ProblemSet) -> None:
         check_run(config.rl, config.sampling, data_axis=1)
         if config.sampling.draft != "none":
             raise UserError(f"sampling.draft={config.sampling.draft} is not supported in an ablation: leave it out")
+        default = Sampling(max_tokens=config.sampling.max_tokens)
+        for name in ("draft_tokens", "draft_slots"):
+            if getattr(config.sampling, name) != getattr(default, name):
+                raise UserError(f"sampling.{name.replace('_', '-')} has no effect in an ablation: leave it out")
         if config.sampling.slots:
             raise UserError(
                 f"sampling.slots={config.sampling.slots} has no effect in an ablation, whose program decodes all "

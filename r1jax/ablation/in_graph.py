@@ -27,6 +27,7 @@ from r1jax.ablation.text import token_codes
 from r1jax.checkpoints.model import Model
 from r1jax.data.problems.problem import Problem
 from r1jax.errors import UserError
+from r1jax.kernels.platform import batched_kernels
 from r1jax.rl.environment import Environment
 from r1jax.rl.learned import make_learners
 from r1jax.rl.metrics import Maxima
@@ -65,7 +66,9 @@ class Loop:
     def __init__(self, model: Model, problems: Problems, count: int, spec: LoopSpec) -> None:
         """problems: ``count`` to train on, and then the held-out ones."""
         self.spec = spec
-        self._model, self._problems, self._count = model, problems, count
+        kernels = batched_kernels(model.config.kernels)
+        self._model = dataclasses.replace(model, config=dataclasses.replace(model.config, kernels=kernels))
+        self._problems, self._count = problems, count
         self._held_out = len(problems.prompts) - count
         self._ends = tuple(model.tokenizer.eos_ids)
         over_arms: Any = {"in_axes": (0, 0, 0, None, None), "axis_name": ARMS}

@@ -62,6 +62,11 @@ def has_extra(wanted: WantedKernels, extra: Extra) -> bool:
     return (wanted == "mosaic" or (wanted == "auto" and extra in FASTER)) and runs_here("mosaic")
 
 
+def batched_kernels(wanted: WantedKernels) -> Kernels:
+    """The kernels of a program under vmap, which those of Mosaic do not support."""
+    return "triton" if wanted in ("auto", "triton") and runs_here("triton") else "plain"
+
+
 def described(wanted: WantedKernels) -> str:
     """The kernels that run for this setting, such as "triton, and mosaic for head, few rows"."""
     chosen = choose(wanted)

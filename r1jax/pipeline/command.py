@@ -113,7 +113,7 @@ def print_opening(console: Console, weights: str, out: Path, more: str = "", ker
 def keep_compiled() -> None:
     """Saves compiled programs in r1jax.disk.cache_folder for later processes, unless jax has another folder set.
 
-    Small programs are saved, too, unless jax has another limit set: each takes longer to compile than to load.
+    Small programs are saved, too, unless the environment sets another limit: each takes longer to compile than to load.
     """
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         folder = cache_folder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -30,12 +30,13 @@ _THREADS = 2  # at most three programs, of which the update takes as long to com
 def compile_while_sampling(
     sample: SampleGroups, state: RLState, setup: StepSetup, prompt_ids: Callable[[Problem], Sequence[int]]
 ) -> SampleGroups:
-    """``sample``, whose first call also compiles log-probabilities and update for its samples, and waits for both.
+    """``sample``, whose first call also compiles log-probabilities and update for its samples.
 
-    A first rollout nearly always has a sample of the greatest length, so the programs are those of the widest batch. If
-    it has none, or if a program cannot be compiled ahead, the step compiles its programs when it calls them. The same
-    function as before is returned for settings whose programs depend on more than the prompts, and if less than half of
-    the device's memory is free, since the compiler tries kernels on the device.
+    A first rollout nearly always has a sample of the greatest length, so the programs are those of the widest
+    batch, and the call waits for them. If it has none, it does not wait, and the step compiles its own programs, as
+    it does if one cannot be compiled ahead. The same function as before is returned for settings whose programs
+    depend on more than the prompts, and if less than half of the device's memory is free, since the compiler tries
+    kernels on the device.
     """
     config = setup.config
     several = config.minibatches > 1 or config.pack or config.replay_routing or setup.learners
@@ -52,12 +53,24 @@ def compile_while_sampling(
         began.set()
         first = first_position(np.array([len(prompt_ids(problem)) for problem in problems]) - 1)
         mesh = jax.sharding.get_mesh()  # of this thread; a new thread has none
-        with ThreadPoolExecutor(_THREADS) as threads:
-            for lower in _programs(shapes, first, setup):
-                threads.submit(_compile, lower, mesh)
-            return sample(params, problems, key, attempt)
+        threads = ThreadPoolExecutor(_THREADS)
+        programs = [threads.submit(_compile, lower, mesh) for lower in _programs(shapes, first, setup)]
+        try:
+            prompts, samples = sample(params, problems, key, attempt)
+            if _is_widest(prompts, samples, setup.longest):
+                wait(programs)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        return prompts, samples
 
     return first_compiling
+
+
+def _is_widest(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> bool:
+    """True if the batch of these samples is as wide as that of batch_shapes."""
+    lengths = np.asarray(samples.lengths)
+    widths = np.repeat([len(prompt) for prompt in prompts], len(lengths) // len(prompts)) + lengths
+    return width_bucket(int(widths.max()) - 1, longest - 1) == width_bucket(longest - 1, longest - 1)
 
 
 def batch_shapes(config: RLConfig, longest: int, first: int) -> Batch:

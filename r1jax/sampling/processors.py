@@ -57,6 +57,8 @@ class Sampling:
         check(self.draft in get_args(Draft), f"draft {self.draft} is not one of {', '.join(get_args(Draft))}")
         for name, value in (("draft-tokens", self.draft_tokens), ("draft-slots", self.draft_slots)):
             check(value >= 1, f"{name} {value} must be at least 1")
+        few = self.draft != "ngram" or self.draft_tokens <= self.max_tokens
+        check(few, f"draft-tokens {self.draft_tokens} must be at most max-tokens {self.max_tokens}")
         check(self.slots >= 0, f"slots {self.slots} must be at least 0 (0 selects the number)")
 
     @property

@@ -87,6 +87,8 @@ def test_the_plan_shows_arms_and_programs_and_makes_nothing(tmp_path, calls):
         (["--measure", "1", "8", "--dry-run"], "leave --dry-run out"),
         (["--grid", "sampling.max-tokens=8,125"], "beyond the model's context of 128"),
         (["--grid", "sampling.slots=1,2"], "sampling.slots=1 has no effect in an ablation"),
+        (["--grid", "sampling.draft-slots=32,64"], "sampling.draft-slots has no effect in an ablation"),
+        (["--kernels", "mosaic"], "these kernels cannot train several arms at once"),
         (["--grid", "sampling.draft=mtp"], "sampling.draft=mtp is not supported in an ablation"),
         (["--grid", "rl.mtp-weight=0.1"], "rl.mtp-weight: not in an ablation"),
         (["--grid", "seed=1,2"], "may differ in rl.*, sampling.*, rewards.* only"),

@@ -160,6 +160,8 @@ def test_which_kernels_are_chosen(monkeypatch):
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     assert platform.choose("auto") == platform.ORDER[0] and platform.missing_kernels("auto") == ""
     assert platform.described("auto") == "triton, and mosaic for head, few rows"
+    names = ("auto", "triton", "mosaic", "plain")
+    assert [platform.batched_kernels(name) for name in names] == ["triton", "triton", "plain", "plain"]
     assert [platform.described(name) for name in ("mosaic", "triton", "plain")] == ["mosaic", "triton", "plain"]
     assert kernels_of(config) == "mosaic" and ring_length(13, config) == 16 and ring_length(1000, config) == 1024
     assert kernels_of(ModelConfig(head_dim=32, dtype="bfloat16", kernels="mosaic")) == "plain"

@@ -1,8 +1,11 @@
 """Programs that are compiled while the first samples are drawn: those that the step calls, each once."""
 
 import dataclasses
+import threading
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
@@ -94,6 +97,33 @@ def test_a_program_that_cannot_be_compiled_ahead_does_not_end_the_step(tiny_para
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(ahead, "_compile", broken)
-    first = compile_while_sampling(lambda *_: "drawn", state, setup, lambda problem: prompt_ids(environment, problem))
+    drawn = drawn_of(setup, setup.longest)
+    first = compile_while_sampling(lambda *_: drawn, state, setup, lambda problem: prompt_ids(environment, problem))
     problems = environment.batch(0, 2, 0, 1)
-    assert [first(None, problems, None, 0) for _ in range(2)] == ["drawn"] * 2 and len(tried) == 2
+    assert [first(None, problems, None, 0) for _ in range(2)] == [drawn] * 2 and len(tried) == 2
+
+
+def drawn_of(setup, width):
+    """Two prompts of 3 tokens and four samples each, the longest text of ``width`` tokens."""
+    lengths = np.ones(8, np.int32)
+    lengths[5] = width - 3
+    return [[0] * 3] * 2, SimpleNamespace(lengths=lengths)
+
+
+@pytest.mark.parametrize(("share", "waits"), [(1.0, True), (0.5, False)])
+def test_only_a_batch_of_the_greatest_width_waits_for_its_programs(share, waits, tiny_params, tiny_config, monkeypatch):
+    environment, setup, state = parts(tiny_params, tiny_config)
+    compiled, may_end = [], threading.Event()
+
+    def slow(*_):
+        assert may_end.wait(60)
+        compiled.append(True)
+
+    monkeypatch.setattr(ahead, "_compile", slow)
+    drawn = drawn_of(setup, int(share * setup.longest))
+    first = compile_while_sampling(lambda *_: drawn, state, setup, lambda problem: prompt_ids(environment, problem))
+    if waits:
+        threading.Timer(0.2, may_end.set).start()
+    assert first(None, environment.batch(0, 2, 0, 1), None, 0) is not None
+    assert bool(compiled) == waits
+    may_end.set()
