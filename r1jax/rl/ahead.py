@@ -35,12 +35,12 @@ def compile_while_sampling(
     A first rollout nearly always has a sample of the greatest length, so the programs are those of the widest
     batch, and the call waits for them. If it has none, it does not wait, and the step compiles its own programs, as
     it does if one cannot be compiled ahead. The same function as before is returned for settings whose programs
-    depend on more than the prompts, and if less than half of the device's memory is free, since the compiler tries
-    kernels on the device.
+    depend on more than the prompts, on a CPU, and if less than half of the device's memory is free, since the
+    compiler tries kernels on the device.
     """
     config = setup.config
     several = config.minibatches > 1 or config.pack or config.replay_routing or setup.learners
-    if several or not _half_free():
+    if several or not _on_accelerator() or not _half_free():
         return sample
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     began = threading.Event()
@@ -115,6 +115,11 @@ def _compile(lower: Callable[[], jax.stages.Lowered], mesh: Mesh) -> None:
     else:
         with jax.set_mesh(mesh):
             lower().compile()
+
+
+def _on_accelerator() -> bool:
+    """False on a CPU, whose cores draw the samples."""
+    return jax.default_backend() != "cpu"
 
 
 def _half_free() -> bool:

@@ -25,6 +25,17 @@ from tests.rl.test_rollouts import Letters, environment_of
 LEARNING = ("update", "batch_logprobs")
 
 
+@pytest.fixture(autouse=True)
+def as_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(ahead, "_on_accelerator", lambda: True)
+
+
+def test_a_cpu_compiles_nothing_ahead(tiny_params, tiny_config, monkeypatch):
+    monkeypatch.undo()
+    _, setup, state = parts(tiny_params, tiny_config)
+    assert compile_while_sampling(setup.sample, state, setup, len) is setup.sample
+
+
 def parts(tiny_params, tiny_config, **settings):
     """Environment, setup and state of a training."""
     environment = environment_of(lambda problem, place: float(place * len(problem.question)))
