@@ -26,8 +26,8 @@ except ImportError:
 Kernels = Literal["mosaic", "triton", "plain"]
 WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 
-# What "auto" chooses: the first of these that runs here. Triton's kernels are measured (docs/performance.md), and those
-# of Mosaic come first when they are measured to be as fast.
+# What "auto" chooses: the first of these that runs here. A rollout is slower with the kernels of Mosaic than with those
+# of Triton (docs/performance.md), because of attention.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
 # Kernels that only Mosaic has, beside those of decoding: of the output head, and of products with few rows.

@@ -73,8 +73,7 @@ def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Arr
     if "gate_up" not in weights:
         return _apply(h, weights, config, None)
     if few_rows.fits(len(h), config):
-        down = weights["down"]
-        return product_parts(gated_product(h, weights["gate_up"]), down), None
+        return product_parts(gated_product(h, weights["gate_up"]), weights["down"]), None
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]

@@ -29,7 +29,7 @@ from r1jax.models.cache import Ring, SlotCache, split_cache
 from r1jax.models.kinds import Cached
 from r1jax.sampling.memory import Level, device_queues
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.slots import NONE, Queue, State, in_order, refill
+from r1jax.sampling.slots import NONE, Queue, Samples, State, in_order, refill
 from r1jax.sharding import data_devices
 
 
@@ -90,7 +90,7 @@ def run_level(
       filling: slots take new sequences.
 
     Returns:
-      The state, and [3] int32: live sequences, waiting sequences, and 1 if a ring is full.
+      The state, and [1, 4] int32: live sequences, waiting sequences, 1 if a ring is full, and the steps of all loops.
     """
     N, entries = state.order.shape[0], state.cache.layers[0][0].shape[-2]
     reach = 1 if state.proposed is None else 1 + state.proposed.shape[1]  # entries that a step writes
@@ -116,35 +116,36 @@ def run_level(
 def over_queues(run: Callable[..., Any], queue: Queue, local: Any, *shared: Any) -> Any:
     """``run(queue, local, *shared)``, on each device's part of ``queue`` and ``local`` if devices have own queues.
 
-    Rows of all arrays in ``local`` and in the result are divided among devices, and a State in them has the numbers of
-    all devices; ``shared`` is whole on each device.
+    Rows of all arrays in ``local`` and in the result are divided among devices, and a State or Samples in them has the
+    numbers of all devices; ``shared`` is whole on each device.
     """
     if device_queues(len(queue.prompts), len(queue.limits)) == 1:
         return run(queue, local, *shared)
 
     def on_device(queue: Queue, local: Any, *shared: Any) -> Any:
-        return _numbers(run(own_queue(queue), _numbers(local, lambda x: x[0]), *shared), lambda x: x[None])
+        return _numbers(run(_own_queue(queue), _numbers(local, lambda x: x[0]), *shared), lambda x: x[None])
 
     specs = (_PER_DEVICE, _PER_DEVICE, *[PartitionSpec()] * len(shared))
     return jax.shard_map(on_device, in_specs=specs, out_specs=_PER_DEVICE, check_vma=False)(queue, local, *shared)
 
 
-def own_queue(queue: Queue) -> Queue:
+def _own_queue(queue: Queue) -> Queue:
     """The queue of one device inside shard_map, whose prompts are numbered from 0."""
     first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
     return dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
 
 
 def _numbers(tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
-    """The tree with changed scalars of the states in it."""
+    """The tree with changed scalars of the states and samples in it."""
 
     def one(x: Any) -> Any:
-        if not isinstance(x, State):
-            return x
-        samples = dataclasses.replace(x.samples, steps=change(x.samples.steps))
-        return dataclasses.replace(x, step=change(x.step), next=change(x.next), samples=samples)
+        if isinstance(x, Samples):
+            return dataclasses.replace(x, steps=change(x.steps))
+        if isinstance(x, State):
+            return dataclasses.replace(x, step=change(x.step), next=change(x.next), samples=one(x.samples))
+        return x
 
-    return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, State))
+    return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, State | Samples))
 
 
 def move(state: State, queue: Queue, slots: int, entries: int, filling: bool, proposals: int) -> State:

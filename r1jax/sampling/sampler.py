@@ -17,7 +17,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill, ring_length
@@ -31,7 +30,6 @@ from r1jax.sampling.levels import (
     fewer_slots,
     move,
     over_queues,
-    own_queue,
     proposals_with,
     refills,
     run_level,
@@ -130,22 +128,14 @@ def sample_queue(
     its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
     """
     params, config = _decoding_params(params, config, sampling)
-    data = device_queues(len(queue.prompts), len(queue.prompt_of))
-    if data == 1:
-        return _sample_queue(params, queue, key, config, sampling, end_tokens, widths, keep_routing)
+    queues = device_queues(len(queue.prompts), len(queue.prompt_of))
+    own_widths = widths if queues == 1 else phases(-(-widths[0] // queues), 1, sampling)
 
-    def on_device(params: Params, queue: Queue, key: jax.Array) -> Samples:
-        own_widths = phases(-(-widths[0] // data), 1, sampling)
-        samples = _sample_queue(params, own_queue(queue), key, config, sampling, end_tokens, own_widths, keep_routing)
-        return dataclasses.replace(samples, steps=samples.steps[None])
+    def one(queue: Queue, _: None, params: Params, key: jax.Array) -> Samples:
+        return _sample_queue(params, queue, key, config, sampling, end_tokens, own_widths, keep_routing)
 
-    split = jax.shard_map(
-        on_device,
-        in_specs=(PartitionSpec(), PartitionSpec("data"), PartitionSpec()),
-        out_specs=PartitionSpec("data"),
-        check_vma=False,
-    )
-    return together(split(params, queue, key))
+    samples = over_queues(one, queue, None, params, key)
+    return samples if queues == 1 else together(samples)
 
 
 def _decoding_params(params: Params, config: ModelConfig, sampling: Sampling) -> tuple[Params, ModelConfig]:
