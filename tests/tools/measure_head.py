@@ -14,12 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
-import queue
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +35,7 @@ from r1jax.models.precision import einsum_f32
 from r1jax.sampling.decode import Weights
 from r1jax.sampling.head import kernel_token
 from r1jax.sampling.processors import Sampling, sample_token
+from tests.tools.watched import watch
 
 PATIENCE = 75  # seconds without a line, after which a process is killed
 TOGETHER = 16  # parts that are compiled at the same time, before they run
@@ -259,44 +255,6 @@ def measured(one: Part, program: Any) -> dict[str, Any]:
         return one.row | {"failure": f"{type(error).__name__}: {error}"[:300]}
 
 
-def watch(out: Path, limit: float, small: bool) -> None:
-    """Runs processes that measure, until all parts have a row or the limit is reached."""
-    began, rows, total, following = time.monotonic(), [], len(parts(small)), 0
-    device = ""
-    with tempfile.TemporaryDirectory() as cache:
-        settings = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_COMPILATION_CACHE_DIR": cache}
-        while following < total and time.monotonic() - began < limit:
-            command = [sys.executable, __file__, str(out), "--first", str(following), *(["--small"] if small else [])]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | settings)
-            lines: queue.Queue[str] = queue.Queue()
-            threading.Thread(target=lambda p=process, q=lines: [q.put(x) for x in p.stdout or ()] + [q.put("")]).start()
-            while True:
-                rest = limit - (time.monotonic() - began)
-                try:
-                    line = lines.get(timeout=max(0.0, min(PATIENCE, rest)))
-                except queue.Empty:
-                    line = ""
-                if not line:
-                    break
-                if not line.startswith("{"):
-                    continue
-                found = json.loads(line)
-                device = found.get("device", device)
-                print(f"{time.monotonic() - began:6.1f} s {found.get('row', found)}", flush=True)
-                if "row" in found:
-                    rows.append(found["row"])
-                    following = found["index"] + 1
-                    figures = {"device": device, "jax": jax.__version__, "rows": rows}
-                    out.write_text(json.dumps(figures, indent=1) + "\n")
-            process.kill()
-            process.wait()
-            if following < total and time.monotonic() - began < limit:
-                rows.append({"index": following, "failure": "the process hung or ended"})
-                print(rows[-1], flush=True)
-                following += 1
-    print(f"{following} of {total} parts after {time.monotonic() - began:.0f} s", flush=True)
-
-
 def main() -> None:
     """Measures, or watches a process that does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -306,7 +264,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small sizes, to try the script; kernels fail on a CPU")
     options = parser.parse_args()
     if options.first is None:
-        watch(options.out, options.limit, options.small)
+        script = [__file__, str(options.out), *(["--small"] if options.small else [])]
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_COMPILATION_CACHE_DIR": cache}
+            watch(script, options.out, len(parts(options.small)), options.limit, PATIENCE, environment)
     else:
         print(json.dumps({"device": jax.devices()[0].device_kind}), flush=True)
         work(options.first, options.small)

@@ -13,11 +13,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import os
-import queue
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +32,7 @@ from r1jax.kernels.decode_attention import Context, decode_attention
 from r1jax.kernels.platform import Kernels
 from r1jax.models import rotary
 from r1jax.models.config import ModelConfig
+from tests.tools.watched import watch
 
 PATIENCE = 40  # seconds without a row, after which a process is killed
 AHEAD = 8  # programs that are compiled at the same time
@@ -249,43 +245,6 @@ def measured(one: Candidate, program: Any) -> dict[str, Any]:
         return one.row | {"failure": f"{type(error).__name__}: {error}"[:300]}
 
 
-def watch(out: Path, limit: float) -> None:
-    """Runs processes that measure, until all candidates have a row or the limit is reached."""
-    began, rows, total, following = time.monotonic(), [], len(list(candidates())), 0
-    device, version = "", jax.__version__
-    while following < total and time.monotonic() - began < limit:
-        environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        command = [sys.executable, __file__, str(out), "--first", str(following)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=lambda p=process, q=lines: [q.put(x) for x in p.stdout or ()] + [q.put("")]).start()
-        while True:
-            rest = limit - (time.monotonic() - began)
-            try:
-                line = lines.get(timeout=max(0.0, min(PATIENCE, rest)))
-            except queue.Empty:
-                line = ""
-            if not line:
-                break
-            if not line.startswith("{"):
-                continue
-            found = json.loads(line)
-            device = found.get("device", device)
-            if "row" in found:
-                rows.append(found["row"])
-                following = found["index"] + 1
-                print(f"{time.monotonic() - began:6.1f} s {rows[-1]}", flush=True)
-                figures = {"device": device, "jax": version, "rows": rows}
-                out.write_text(json.dumps(figures, indent=1) + "\n")
-        process.kill()
-        process.wait()
-        if following < total and time.monotonic() - began < limit:
-            rows.append({"index": following, "failure": "the process hung or ended"})
-            print(rows[-1], flush=True)
-            following += 1
-    print(f"{following} of {total} forms after {time.monotonic() - began:.0f} s", flush=True)
-
-
 def main() -> None:
     """Measures, or watches a process that does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -294,7 +253,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, help="measure in this process, from this form on")
     options = parser.parse_args()
     if options.first is None:
-        watch(options.out, options.limit)
+        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        watch([__file__, str(options.out)], options.out, len(list(candidates())), options.limit, PATIENCE, environment)
     else:
         print(json.dumps({"device": jax.devices()[0].device_kind}), flush=True)
         work(options.first)
