@@ -22,7 +22,7 @@ from r1jax.checkpoints.load import read_config, read_tokenizer, short_name
 from r1jax.data.problems.dataset import ProblemsConfig
 from r1jax.data.text.bilingual_corpus import BilingualCorpusConfig
 from r1jax.errors import UserError
-from r1jax.models.config import COMPUTE_OPTIONS
+from r1jax.models.config import COMPUTE_OPTIONS, SAVING_OPTIONS
 from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, run_experiment
 from r1jax.pipeline.plan import finished_stages
@@ -222,5 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
-    call_and_exit(main, f"lower the microbatch or logprob-chunk of the stage, or add {options}")
+    call_and_exit(main, f"lower the microbatch or logprob-chunk of the stage, or add {SAVING_OPTIONS}")

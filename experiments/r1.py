@@ -29,6 +29,7 @@ from r1jax.data.text.template import find_template
 from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.models.attention import check_attention
+from r1jax.models.config import SAVING_OPTIONS
 from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import call_and_exit, run_experiment
 from r1jax.recipe.base_model import PRETRAIN, base_description, base_title, run_name
@@ -233,5 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
-    call_and_exit(main, f"lower microbatch or logprob-chunk of the stage, or add {options}")
+    call_and_exit(main, f"lower microbatch or logprob-chunk of the stage, or add {SAVING_OPTIONS}")

@@ -31,7 +31,7 @@ from r1jax.errors import UserError
 from r1jax.evaluation.evaluate import EvaluationConfig
 from r1jax.evaluation.summary import Evaluation
 from r1jax.models.attention import check_attention
-from r1jax.models.config import COMPUTE_OPTIONS, ComputeOptions, ModelConfig
+from r1jax.models.config import COMPUTE_OPTIONS, SAVING_OPTIONS, ComputeOptions, ModelConfig
 from r1jax.models.experts import check_mesh
 from r1jax.pipeline.command import PipelineConfig, call_and_exit, keep_compiled, print_opening, run_experiment
 from r1jax.pipeline.execute import execute_pipeline
@@ -335,5 +335,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    options = "--remat=block, --accumulate=bfloat16 or --gather=layer"
-    call_and_exit(main, f"lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add {options}")
+    call_and_exit(main, f"lower --rl.microbatch, --sampling.slots or --rl.logprob-chunk, or add {SAVING_OPTIONS}")

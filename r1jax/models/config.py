@@ -179,6 +179,9 @@ class ComputeOptions:
     matrices, which on a GPU saves the memory of the copy and takes more kernels (stored). Latent attention copies."""
 
 
+# Flags that save memory in an update, for the advice of an experiment that ran out of it.
+SAVING_OPTIONS = "--remat=block, --accumulate=bfloat16 or --gather=layer"
+
 COMPUTE_OPTIONS = tuple(field.name for field in dataclasses.fields(ComputeOptions))
 
 _WHOLE = (
