@@ -139,6 +139,20 @@ def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):
     assert len(stderr.strip().splitlines()) == 1 and message in stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gym:chain_sum", "beyond the model's context"),  # a later check: the fixture has a context of 128
+        ("gym:word_sorting", "--template=steps asks for a number, but some answers of the problems are not numbers"),
+    ],
+)
+def test_a_template_for_numbers_takes_every_source_whose_answers_are_numbers(source, message, tmp_path):
+    flags = [f"--base={FIXTURES / 'llama_tied'}", f"--problems.source={source}", "--problems.train-size=32"]
+    more = ["--problems.held-out-size=8", "--template=steps", "--rewards", "accuracy"]
+    status, _, stderr = run(tmp_path / "run", *flags, *more, "--dry-run")
+    assert status == 2 and message in stderr
+
+
 def test_programs_may_be_trained_on_from_a_file_of_tests(tmp_path):
     test = "def check(candidate):\n    assert candidate() == 1\n"
     rows = [{"prompt": f"def f{i}():\n", "entry_point": f"f{i}", "test": test} for i in range(8)]
