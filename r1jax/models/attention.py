@@ -21,7 +21,12 @@ from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
+from r1jax.models.segment_attention import blockwise_attention
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, partition
+
+# Positions of a row up to which segments are a mask [B, 1, T, T]. XLA also has the scores of each head, [B, H, T, T],
+# and cuDNN a mask of 16 bits a pair, 0.5 GiB a row here.
+LONGEST = {"xla": 4096, "cudnn": 16_384}
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -106,12 +111,15 @@ def causal_attention(
 ) -> jax.Array:
     """softmax(scale q k^T) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
 
-    With segments [B, T] int32, only positions in the segment of the query count. The scale is 1 / sqrt(K) if not given.
+    With segments [B, T] int32, whose equal numbers are next to each other, only positions in the segment of the query
+    count. The scale is 1 / sqrt(K) if not given.
     """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
+    if segments is not None and q.shape[1] > LONGEST[kernel]:
+        return blockwise_attention(q, k, v, segments, q.shape[3] ** -0.5 if scale is None else scale)
     if kernel == "cudnn" and _split_unequally(q.shape[2], k.shape[2]):
         k, v = (constrain(jnp.repeat(x, q.shape[2] // x.shape[2], 2), "batch", None, "heads", None) for x in (k, v))
     if kernel == "cudnn" and q.shape[1] % 2:
