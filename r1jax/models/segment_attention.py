@@ -38,11 +38,14 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, scale
     return _forward(q, k, v, segments, scale)[0]
 
 
-def segment_starts(segments: jax.Array) -> jax.Array:
-    """The position at which the segment of each position begins: [B, T] int32."""
-    before = jnp.pad(segments[:, :-1], ((0, 0), (1, 0)))
-    at = jnp.arange(segments.shape[1])
-    return jax.lax.cummax(jnp.where((segments != before) | (at == 0), at, 0), axis=1)
+def spans(segments: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first position and the length of the segment of each position: [B, T] int32 each."""
+    T = segments.shape[1]
+    at, differs = jnp.arange(T), segments[:, 1:] != segments[:, :-1]
+    begin = jax.lax.cummax(jnp.where(jnp.pad(differs, ((0, 0), (1, 0))), at, 0), axis=1)
+    last = jnp.pad(differs, ((0, 0), (0, 1)), constant_values=True)
+    end = jax.lax.cummin(jnp.where(last, at + 1, T), axis=1, reverse=True)
+    return begin, end - begin
 
 
 def _blocks(x: jax.Array) -> jax.Array:
@@ -62,7 +65,7 @@ def _grouped(x: jax.Array, heads: int) -> jax.Array:
 
 def _numbered(segments: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Of each block of queries: its number, that of the first block that it reads, [n] int32, and the segments."""
-    first = segment_starts(segments)[:, ::BLOCK].min(axis=0) // BLOCK
+    first = spans(segments)[0][:, ::BLOCK].min(axis=0) // BLOCK
     return jnp.arange(len(first)), first, _blocks(segments)
 
 

@@ -10,7 +10,7 @@ import pytest
 from r1jax.models import attention, segment_attention
 from r1jax.models.attention import causal_attention
 from r1jax.models.config import ModelConfig
-from r1jax.models.segment_attention import blockwise_attention, segment_starts
+from r1jax.models.segment_attention import blockwise_attention, spans
 from r1jax.sharding import make_mesh
 
 LENGTHS = ([3, 1, 13, 8, 7], [30], [1, 1, 1, 20])  # of the segments of a row of 32; the rest is padding
@@ -93,11 +93,13 @@ def test_a_block_of_queries_reads_no_block_before_the_segment_of_its_first_query
     assert np.isfinite(found[:, 16:]).all() and np.isnan(found[:, :16]).all()
 
 
-def test_starts_against_a_loop():
+def test_spans_against_a_loop():
     rng = np.random.default_rng(1)
     for segments in (numbered(LENGTHS), np.sort(rng.integers(0, 9, (4, 32)), axis=1), np.zeros((1, 5), int)):
-        want = [[row.tolist().index(number) for number in row] for row in segments]
-        assert np.asarray(segment_starts(jnp.asarray(segments))).tolist() == want
+        begin, length = jax.jit(spans)(segments)
+        rows = segments.tolist()
+        assert begin.tolist() == [[row.index(number) for number in row] for row in rows]
+        assert length.tolist() == [[row.count(number) for number in row] for row in rows]
 
 
 def test_long_rows_are_computed_in_blocks_without_an_array_of_all_pairs(monkeypatch):
