@@ -57,9 +57,14 @@ def choose(wanted: WantedKernels) -> Kernels:
     return "plain"
 
 
+def selects_extra(wanted: WantedKernels, extra: Extra) -> bool:
+    """True if this setting selects these kernels of Mosaic where they run."""
+    return wanted == "mosaic" or (wanted == "auto" and extra in FASTER)
+
+
 def has_extra(wanted: WantedKernels, extra: Extra) -> bool:
     """True if these kernels of Mosaic run for this setting."""
-    return (wanted == "mosaic" or (wanted == "auto" and extra in FASTER)) and runs_here("mosaic")
+    return selects_extra(wanted, extra) and runs_here("mosaic")
 
 
 def batched_kernels(wanted: WantedKernels) -> Kernels:
