@@ -23,9 +23,9 @@ from r1jax.sharding import compiler_mesh, decoding_partition, map_specs
 # How the mesh splits the first axes of arrays: rows over the data axis, and heads over the model axis. An array that
 # all heads share has no axis of heads; models with such arrays are on a model axis of 1.
 ROWS, CACHE = PartitionSpec("data"), PartitionSpec("data", "model")
-_of_state: dict[str, Any] = {field.name: ROWS for field in dataclasses.fields(State)}
-_of_prefix: dict[str, Any] = {"layers": CACHE, "experts": ROWS}
-STATE, PREFIX = State(**_of_state | {"cache": CACHE}), Prefix(**_of_prefix)
+_state: dict[str, Any] = {field.name: ROWS for field in dataclasses.fields(State)} | {"cache": CACHE}
+_prefix: dict[str, Any] = {"layers": CACHE, "experts": ROWS}
+STATE, PREFIX = State(**_state), Prefix(**_prefix)
 
 
 def weights_partition(config: ModelConfig) -> Any:
