@@ -18,7 +18,7 @@ from r1jax.sampling.head import token_of
 from r1jax.sampling.memory import Level, Request, has_own_queues, slot_bytes
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.queues import make_queue
-from r1jax.sampling.sampler import sample, sample_in_levels, sample_queue
+from r1jax.sampling.sampler import first_level, sample, sample_in_levels, sample_queue
 from r1jax.sharding import make_mesh, map_specs, param_shapes, param_shardings, place
 from tests.helpers.latent import LATENT
 
@@ -103,6 +103,16 @@ def test_rings_that_grow(alone):
         return sample_in_levels(params, queue, jax.random.key(1), CONFIG, SAMPLING, ENDS, levels)
 
     check(on_mesh("2x4", CONFIG, draw), alone)
+
+
+def test_each_device_has_its_part_of_the_cache():
+    """On 2x4, the rows of its queue, and one head of keys and values."""
+    queue = make_queue(PROMPTS, CONFIG, SAMPLING, GROUP, LIMITS)
+    with jax.set_mesh(make_mesh("2x4")):
+        params = param_shapes(param_specs(CONFIG), "float32")
+        prefix, state = jax.eval_shape(lambda *of: first_level(*of, CONFIG, SAMPLING, 8, 12), params, queue)
+    for layers, rows, length in ((prefix.layers, 4, 5), (state.cache.layers, 16, 12)):
+        assert [[x.shape for x in layer] for layer in layers] == [[(rows, 4, length, 8)] * 2] * 2
 
 
 def test_a_draft(alone):
