@@ -97,7 +97,10 @@ def missing_kernels(wanted: WantedKernels) -> str:
 
 
 def on_one_device() -> bool:
-    """True on a mesh of one device and inside shard_map. The compiler cannot partition kernels over devices."""
+    """True on a mesh of one device and inside shard_map, where each device computes by itself.
+
+    The compiler cannot partition kernels over devices.
+    """
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1
 
