@@ -112,7 +112,6 @@ PRESETS = {
             sampling=Sampling(max_tokens=24),
             rl=RLConfig(steps=80, prompts=64, group=16, microbatch=256, learning_rate=3e-5, warmup_steps=5),
             evaluation=EvaluationConfig(samples=16),
-            verifier=VerifierConfig(workers=8),
             save=SaveConfig(every=50),
         ),
     ),
@@ -127,7 +126,6 @@ PRESETS = {
             # 65,536 after step 8,200 in the paper: start again from the checkpoint with the longer limit.
             sampling=Sampling(max_tokens=32_768),
             rl=PUBLISHED_RL,
-            verifier=VerifierConfig(workers=16),
             save=SaveConfig(every=5),
         ),
     ),

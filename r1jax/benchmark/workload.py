@@ -208,6 +208,10 @@ class WordTokenizer:
         """The ids as words."""
         return "".join(f" {i}" for i in ids)
 
+    def decode_batch(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """The ids of each row as words."""
+        return [self.decode(row.tolist()) for row in rows]
+
     def render(self, messages: Any, add_generation_prompt: bool = True) -> Rendered:
         """Not supported: raises UserError."""
         raise UserError("this tokenizer has no chat template")
@@ -304,7 +308,7 @@ class Bench:
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
         rollout = self.collected(step)
-        advantages = self.rl.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
+        advantages = self.rl.algorithm.advantages(rollout.totals, rollout.groups.resolution, rollout.counts)
         return batch_of(rollout, advantages, self.setup)
 
     def uneven_batch(self, limits: np.ndarray, pack: bool) -> Batch:

@@ -35,7 +35,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     promised = (
         "reward reward_accuracy reward_format advantage_spread equal_groups kl entropy ratio_mean ratio_max clip_share "
         "bounded_share sampler_gap length_mean truncated_share verifier_timeouts gradient_norm tokens_per_second "
-        "seconds_sampling seconds_rewards seconds_update skipped_updates empty_updates"
+        "seconds_sampling seconds_rewards seconds_update seconds_host skipped_updates empty_updates"
     )
     assert not set(promised.split()) - set(rows[0])
     assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
