@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import few_rows
-from r1jax.kernels.few_rows_mosaic import gated_product, product_parts
+from r1jax.kernels.few_rows import gated_product, product_parts
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import FeedForward
 from r1jax.models.precision import add_bias
