@@ -174,6 +174,8 @@ def _layout(width: int, dtype: Any) -> tuple[Any, ...]:
     """The layout in shared memory of blocks with this number of columns."""
     size = jnp.dtype(dtype).itemsize
     swizzle = mosaic.find_swizzle(width * size * 8)
+    if swizzle == 16:  # rows are contiguous
+        return ()
     return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
 
 

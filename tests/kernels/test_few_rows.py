@@ -124,7 +124,12 @@ def test_when_the_kernels_are_used(monkeypatch):
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     monkeypatch.setattr(few_rows, "kernels_of", lambda config: config.kernels)
     assert few_rows.fits(32, config) and few_rows.fits(128, config)
-    assert not few_rows.fits(136, config) and not few_rows.fits(20, config)
+    assert few_rows.fits(136, config) and few_rows.fits(1024, config)
+    assert not few_rows.fits(1032, config) and not few_rows.fits(20, config) and not few_rows.fits(140, config)
+    monkeypatch.setattr(few_rows, "kernels_of", lambda config: "triton")
+    automatic = dataclasses.replace(config, kernels="auto")
+    assert few_rows.fits(128, automatic) and not few_rows.fits(136, automatic)  # not measured yet
+    monkeypatch.setattr(few_rows, "kernels_of", lambda config: config.kernels)
     for change in ({"kernels": "triton"}, {"mlp_bias": True}, {"output_bias": True}, {"hidden_size": 200}):
         assert not few_rows.fits(32, dataclasses.replace(config, **change))
     assert not few_rows.fits(32, dataclasses.replace(config, decoding_weights="stored"))
