@@ -22,12 +22,15 @@ MAX_ROWS = 1024
 ALIGNMENT = 8  # rows of a tile of shared memory
 WIDTH = 64  # numbers of a row and of a column of a matrix must be a multiple
 DEPTH = 64  # terms of the sum per step
-MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at the same time
+MAX_STAGES = 12  # steps whose operands are in shared memory at the same time
+MAX_SPLITS = 8  # parts of a product
 PROGRAM_BYTES = 224 * 1024  # shared memory of a program
 PIECE = 64  # rows of the parts in which a warpgroup stores its part of a tile
 REGISTERS, COPY_REGISTERS = 232, 40  # per thread of two warpgroups that multiply, and of the one that copies
 SUMS = 192  # registers for sums per thread, at most
-CLUSTER = ("column_of_cluster", "row_of_cluster")
+SUMMED = False  # whether programs of a cluster add the parts, which saves writing and reading them; not measured yet
+LARGEST_CLUSTER = 8  # programs, whose number is a power of two
+CLUSTER = ("column_of_cluster", "row_of_cluster", "part_of_cluster")
 
 # What one multiprocessor does in a clock cycle, for the choice of tiles: products, bytes that it gets from the L2 cache
 # if all of them read at the same time (7 TB/s), and its share of the bytes of parts that are written and read again.
@@ -43,6 +46,7 @@ class Tiles:
     warpgroups: number that multiply, each a share of the rows.
     splits: parts of the sum.
     sharing: programs of a cluster with the same columns, and with the same rows.
+    summed: the programs of the parts are a cluster, too, and add the parts in their order.
     """
 
     rows: int
@@ -50,6 +54,7 @@ class Tiles:
     warpgroups: int
     splits: int = 1
     sharing: tuple[int, int] = (2, 1)
+    summed: bool = False
 
 
 def supports(rows: int, *widths: int) -> bool:
@@ -62,7 +67,8 @@ def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
 
     interpret: parameters of the interpreter on a CPU; None compiles the kernel.
     """
-    return multiply(x, w, tiles_of(len(x), *w.shape, splits=1), interpret=interpret)[0]
+    tiles = tiles_of(len(x), *w.shape, splits=MAX_SPLITS if SUMMED else 1)
+    return multiply(x, w, tiles, interpret=interpret)[0]
 
 
 def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
@@ -73,8 +79,8 @@ def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Arra
 
 def product_parts(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
     """[P, S, N] float32, whose sum over P is x [S, K] times w [K, N], or product(x, w) if there is one part."""
-    tiles = tiles_of(len(x), *w.shape, splits=8)
-    if tiles.splits == 1:
+    tiles = tiles_of(len(x), *w.shape, splits=MAX_SPLITS)
+    if tiles.splits == 1 or tiles.summed:
         return multiply(x, w, tiles, interpret=interpret)[0]
     return multiply(x, w, tiles, dtype=jnp.float32, interpret=interpret)
 
@@ -85,13 +91,19 @@ def tiles_of(rows: int, terms: int, width: int, splits: int, gated: bool = False
     splits: parts of the sum, at most.
     """
     found = [
-        Tiles(size, columns, 1 if size == PIECE else 2, parts)
+        Tiles(size, columns, 1 if size == PIECE else 2, parts, summed=SUMMED and parts > 1)
         for size in (64, 128, 256)
         for columns in (64, 96, 128)
         for parts in range(1, min(splits, terms // DEPTH) + 1)
         if size * columns * (1 + gated) <= 128 * SUMS * (1 if size == PIECE else 2)
     ]
-    return min(found, key=lambda tiles: cycles(tiles, rows, terms, width, gated))
+    return min(filter(_fits, found), key=lambda tiles: cycles(tiles, rows, terms, width, gated))
+
+
+def _fits(tiles: Tiles) -> bool:
+    """True if a cluster can sum the parts of these tiles, or does not."""
+    programs = tiles.splits * tiles.sharing[0] * tiles.sharing[1]
+    return not tiles.summed or (LARGEST_CLUSTER % programs == 0 and tiles.columns % (ALIGNMENT * tiles.splits) == 0)
 
 
 def cycles(tiles: Tiles, rows: int, terms: int, width: int, gated: bool) -> float:
@@ -101,9 +113,11 @@ def cycles(tiles: Tiles, rows: int, terms: int, width: int, gated: bool) -> floa
     waves = pl.cdiv(programs, multiprocessors())
     copied = 2 * DEPTH * (tiles.rows / tiles.sharing[1] + columns / tiles.sharing[0])
     step = max(DEPTH * tiles.rows * columns / PRODUCTS, copied / BYTES)
-    steps = pl.cdiv(terms // DEPTH, tiles.splits)
-    parts = 8 * tiles.splits * rows * width / multiprocessors() / PART_BYTES if tiles.splits > 1 else 0
-    return waves * (BEGIN + steps * step) + parts
+    total = waves * (BEGIN + pl.cdiv(terms // DEPTH, tiles.splits) * step)
+    if tiles.summed:
+        return total + waves * 4 * tiles.rows * columns / BYTES
+    parts = 8 * tiles.splits * rows * width if tiles.splits > 1 else 0
+    return total + parts / multiprocessors() / PART_BYTES
 
 
 def multiply(
@@ -127,7 +141,7 @@ def multiply(
       interpret: parameters of the interpreter on a CPU; None compiles the kernel.
 
     Returns:
-      [P, S, N], or [P, S, N / 2] if ``gated``, for P parts.
+      [P, S, N], or [P, S, N / 2] if ``gated``, for P parts; one if they are summed.
     """
     return _call(x, w, tiles, gated, transposed, jnp.dtype(dtype or x.dtype), interpret)
 
@@ -140,27 +154,39 @@ def _call(
     (S, K), operands, t = x.shape, 2 if gated else 1, tiles
     width = w.shape[0 if transposed else 1] // operands
     same_columns, same_rows = t.sharing
-    grid = t.splits, pl.cdiv(width, t.columns * same_rows), pl.cdiv(S, t.rows * same_columns)
-    result_bytes, step_bytes = t.rows * t.columns * dtype.itemsize, 2 * DEPTH * (t.rows + operands * t.columns)
+    tiled = pl.cdiv(width, t.columns * same_rows), pl.cdiv(S, t.rows * same_columns)
+    grid = {"part": 1 if t.summed else t.splits, "column": tiled[0], "row": tiled[1]}
+    cluster = {CLUSTER[0]: same_rows, CLUSTER[1]: same_columns, CLUSTER[2]: t.splits if t.summed else 1}
+    stored = t.columns // t.splits if t.summed else t.columns  # columns of the result of a program
+    scratch = {
+        "pieces": mosaic.SMEM(
+            (t.warpgroups, t.rows // t.warpgroups // PIECE, PIECE, stored), dtype, transforms=_layout(stored, dtype)
+        )
+    }
+    result_bytes = t.rows * stored * dtype.itemsize
+    if t.summed:
+        shape = t.warpgroups, t.splits, t.rows // t.warpgroups, stored
+        scratch["parts"] = mosaic.SMEM(shape, jnp.float32, transforms=_layout(stored, jnp.float32))
+        scratch["complete"] = mosaic.Barrier(num_arrivals=t.splits, num_barriers=t.warpgroups)
+        result_bytes += 4 * t.rows * t.columns
+    step_bytes = 2 * DEPTH * (t.rows + operands * t.columns)
     stages = min(MAX_STAGES, (PROGRAM_BYTES - result_bytes) // step_bytes, pl.cdiv(K // DEPTH, t.splits))
     block = (operands * t.columns, DEPTH) if transposed else (operands, DEPTH, t.columns)
     layout = _layout(block[-1], x.dtype)  # both operands of a product of tensor cores have the same swizzle
-    pieces = t.warpgroups, t.rows // t.warpgroups // PIECE, PIECE, t.columns
-    scratch = [
-        mosaic.SMEM((stages, t.rows, DEPTH), x.dtype, transforms=layout),
-        mosaic.SMEM((stages, *block), w.dtype, transforms=layout),
-        mosaic.SMEM(pieces, dtype, transforms=_layout(t.columns, dtype)),
-        mosaic.Barrier(num_arrivals=1 + operands, num_barriers=stages),
-        mosaic.ClusterBarrier(collective_axes=CLUSTER, num_arrivals=t.warpgroups, num_barriers=stages),
-    ]
+    scratch |= {
+        "left": mosaic.SMEM((stages, t.rows, DEPTH), x.dtype, transforms=layout),
+        "right": mosaic.SMEM((stages, *block), w.dtype, transforms=layout),
+        "filled": mosaic.Barrier(num_arrivals=1 + operands, num_barriers=stages),
+        "free": mosaic.ClusterBarrier(collective_axes=CLUSTER[:2], num_arrivals=t.warpgroups, num_barriers=stages),
+    }
     run = mosaic.kernel(
         partial(_kernel, gated=gated, transposed=transposed, tiles=tiles),
-        out_type=jax.ShapeDtypeStruct((t.splits, S, width), dtype),
+        out_type=jax.ShapeDtypeStruct((grid["part"], S, width), dtype),
         scratch_types=scratch,
-        grid=grid,
-        grid_names=("part", "column", "row"),
-        cluster=(same_rows, same_columns),
-        cluster_names=CLUSTER,
+        grid=tuple(grid.values()),
+        grid_names=tuple(grid),
+        cluster=tuple(cluster.values()),
+        cluster_names=tuple(cluster),
         num_threads=t.warpgroups + 1,
         thread_name="warpgroup",
         compiler_params=mosaic.CompilerParams(approx_math=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup),
@@ -192,8 +218,11 @@ def _kernel(
     gated: bool,
     transposed: bool,
     tiles: Tiles,
+    parts: Any = None,
+    complete: Any = None,
 ) -> None:
-    part, warpgroup = lax.axis_index("part"), lax.axis_index("warpgroup")
+    warpgroup, summed = lax.axis_index("warpgroup"), tiles.summed
+    part = lax.axis_index(CLUSTER[2] if summed else "part")
     row = (lax.axis_index("row") * tiles.sharing[0] + lax.axis_index(CLUSTER[1])) * tiles.rows
     column = (lax.axis_index("column") * tiles.sharing[1] + lax.axis_index(CLUSTER[0])) * tiles.columns
     stages, width, K = left.shape[0], out_ref.shape[2], x_ref.shape[1]
@@ -252,13 +281,28 @@ def _kernel(
             if transposed:
                 values = [values[0][:, : tiles.columns], values[0][:, tiles.columns :]]
             values = [values[0] / (1 + jnp.exp(-values[0])) * values[1]]
-        found = values[0].astype(pieces.dtype)
+        found, stored = values[0], pieces.shape[-1]
+        if summed:
+            for i in range(tiles.splits):
+                mosaic.async_store_smem(
+                    found[:, i * stored : (i + 1) * stored],
+                    parts.at[warpgroup, part],
+                    complete.at[warpgroup],
+                    cluster_idx=jnp.int32(i),
+                    cluster_dim=CLUSTER[2],
+                )
+            mosaic.barrier_wait(complete.at[warpgroup])
+            found = parts[warpgroup, 0]
+            for i in range(1, tiles.splits):
+                found += parts[warpgroup, i]
+        found = found.astype(pieces.dtype)
         for i in range(share // PIECE):
             pieces[warpgroup, i] = found[i * PIECE : (i + 1) * PIECE]
         mosaic.commit_smem()
+        first_column, of_parts = (column + part * stored, 0) if summed else (column, part)
         for i in range(share // PIECE):
-            there = pl.ds(row + warpgroup * share + i * PIECE, PIECE), pl.ds(column, tiles.columns)
-            mosaic.copy_smem_to_gmem(pieces.at[warpgroup, i], out_ref.at[(part, *there)])
+            there = pl.ds(row + warpgroup * share + i * PIECE, PIECE), pl.ds(first_column, stored)
+            mosaic.copy_smem_to_gmem(pieces.at[warpgroup, i], out_ref.at[(of_parts, *there)])
         mosaic.wait_smem_to_gmem(0)
 
     @pl.when(warpgroup == tiles.warpgroups)

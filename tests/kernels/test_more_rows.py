@@ -105,16 +105,20 @@ def test_programs_of_a_product_are_at_most_the_multiprocessors(S, D, F, Q, monke
 
 @interpreted
 @pytest.mark.parametrize(("S", "D", "F", "Q"), SIZES)
-def test_a_layer_lowers_for_hopper(S, D, F, Q):
-    """Lowering checks layouts and shared memory; each product and each sum is a kernel."""
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_layer_lowers_for_hopper(S, D, F, Q, summed, monkeypatch):
+    """Lowering checks layouts and shared memory; each product and each sum is a kernel, and equal ones are the same."""
+    monkeypatch.setattr(more_rows_mosaic, "SUMMED", summed)
 
     def layer(x, h, qkv, output, gate_up, down, weight):
         y = few_rows.product(h, qkv)[:, :D]
         x, h = add_norm(x, few_rows.product_parts(y, output), weight, 1e-6, "mosaic")
-        return add_norm(x, few_rows.product_parts(few_rows.gated_product(h, gate_up), down), weight, 1e-6, "mosaic")
+        y = few_rows.product_parts(few_rows.gated_product(h, gate_up), down)
+        assert y.ndim == 2 if summed else y.ndim == 3
+        return add_norm(x, y, weight, 1e-6, "mosaic")
 
     shapes = (S, D), (S, D), (D, Q), (D, D), (D, 2 * F), (F, D), (D,)
     unchecked = [jax.export.DisabledSafetyCheck.custom_call("mosaic_gpu_v2")]
     lower = partial(jax.export.export, platforms=["cuda"], disabled_checks=unchecked)
     module = lower(jax.jit(layer))(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes)).mlir_module()
-    assert module.count("custom_call @mosaic_gpu_v2") == 6
+    assert module.count("custom_call @mosaic_gpu_v2") == (5 if summed else 6)

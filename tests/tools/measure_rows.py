@@ -7,12 +7,13 @@ processes as in measure_layer: several compile at the same time and then measure
 is the mean of calls with the matrices of up to 24 layers; "error" is that of its result, relative to float32.
 "predicted" is the time at 1,755 MHz that the choice of tiles expects, with that of writing and reading parts, and
 "chosen" says that it chooses these. Tiles are written as rows, columns, warpgroups, splits, and programs that share
-columns and rows; "transposed" is for a matrix [N, K]. Other tiles can be given for one product, which is measured when
-a line of input comes:
+columns and rows; "summed" adds parts within a cluster, and "transposed" is for a matrix [N, K]. Other tiles can be
+given for one product, which is measured when a line of input comes:
 
     PYTHONPATH=. python tests/tools/measure_rows.py --part product gated 0.5b 512 256,96,2,1,2,1 128,96,2,1,2,1
 
-Forms of a rollout: ``plain`` without kernels for this number of rows, ``all`` with them, and with those of one product.
+Forms of a rollout: ``plain`` without kernels for this number of rows, ``all`` with them, ``summed`` with those that add
+parts within a cluster, and with those of one product.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import measure_layer as layer
 
-from r1jax.kernels import platform
+from r1jax.kernels import more_rows_mosaic, platform
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.few_rows import whole
 from r1jax.kernels.more_rows_mosaic import Tiles, cycles, multiply, tiles_of
@@ -45,46 +46,31 @@ layer.MODELS["7b"] = "qwen2.5-7b"
 LOOPS = 10
 BYTES = 2 * 2**30  # of matrices
 CLOCK = 1755.0  # MHz
-HUNG, LONGEST = "R1JAX_HUNG", 25  # environment variable with tiles, and seconds of a setting
+HUNG, LONGEST = "R1JAX_HUNG", 30  # environment variable with tiles, and seconds of a setting
 OF_PARTS = ("down", "output")
 # The tiles that are measured, beside those that the rule chooses; the most promising first.
 TILES = {
-    ("gated", 512): (
-        *("256,96,2,1,2,1", "256,80,2,1,2,1,transposed", "256,96,2,1,1,2", "256,80,2,1,1,2,transposed"),
-        *("256,96,2,1,2,2", "256,80,2,1,2,1", "128,64,2,1,2,1", "256,96,2,1,2,1,transposed", "256,96,2,1,1,1"),
-    ),
-    ("down", 512): (
-        *("128,128,2,4,2,1", "128,128,2,4,1,1", "128,128,2,4,2,2", "128,112,2,4,2,1,transposed", "128,64,2,2,2,1"),
-        *(
-            "128,64,2,2,2,2",
-            "128,128,2,4,1,2",
-            "256,128,2,8,2,1",
-            "64,64,1,1,2,2",
-            "128,128,2,3,2,1",
-            "128,128,2,2,2,2",
-        ),
-    ),
-    ("qkv", 512): (
-        *("64,96,1,1,2,1", "64,96,1,1,2,2", "128,64,2,1,2,1", "64,64,1,1,2,1", "128,64,2,1,2,2", "128,96,2,1,2,1"),
-        *("64,72,1,1,2,1,transposed", "64,128,1,1,2,1", "64,96,1,1,1,1", "128,128,2,1,2,1"),
-    ),
-    ("output", 512): (
-        *("64,64,1,1,2,1", "64,64,1,1,2,2", "128,64,2,2,2,1", "64,56,1,1,2,1,transposed", "128,128,2,4,2,1"),
-        *("128,64,2,1,2,1", "64,128,1,1,2,1", "64,64,1,1,1,1"),
-    ),
-    ("gated", 256): (
-        *("128,96,2,1,2,1", "128,80,2,1,2,1,transposed", "256,64,2,1,1,1", "256,96,2,1,1,1", "256,96,2,1,1,2"),
-        *("128,64,2,1,2,1", "256,48,2,1,1,1,transposed"),
-    ),
-    ("down", 256): ("64,128,1,4,2,1", "128,64,2,4,2,1", "128,128,2,8,2,1", "128,64,2,4,2,2", "64,64,1,2,2,1"),
-    ("qkv", 256): ("64,64,1,1,2,1", "64,32,1,1,2,1", "64,64,1,1,2,2", "64,40,1,1,2,1,transposed"),
-    ("output", 256): ("64,64,1,2,2,1", "64,64,1,1,2,1", "64,32,1,1,2,1", "64,56,1,1,2,1,transposed"),
+    ("gated", 512): """256,96,2,1,2,1 256,80,2,1,2,1,transposed 256,96,2,1,1,2 256,80,2,1,1,2,transposed
+        256,96,2,1,2,2 256,80,2,1,2,1 128,64,2,1,2,1 256,96,2,1,2,1,transposed 256,96,2,1,1,1""",
+    ("down", 512): """128,128,2,4,2,1 128,128,2,4,2,1,summed 128,128,2,4,1,1,summed 128,128,2,4,2,2
+        128,64,2,2,2,2,summed 128,64,2,2,2,1,summed 128,64,2,2,2,1 128,112,2,4,2,1,transposed 64,64,1,1,2,2
+        128,128,2,4,1,1 128,128,2,3,2,1""",
+    ("qkv", 512): """64,96,1,1,2,1 64,96,1,1,2,2 128,96,2,2,2,1,summed 128,64,2,1,2,1 64,64,1,1,2,1 128,64,2,1,2,2
+        128,128,2,2,2,1,summed 64,72,1,1,1,2,transposed 128,96,2,1,2,1 64,96,1,1,1,1""",
+    ("output", 512): """64,64,1,1,2,1 64,64,1,1,2,2 128,64,2,2,2,1,summed 128,128,2,4,1,1,summed 128,64,2,2,2,1
+        64,56,1,1,1,2,transposed 128,128,2,4,2,1 128,64,2,1,2,1 64,64,1,1,1,1""",
+    ("gated", 256): """128,96,2,1,2,1 128,80,2,1,2,1,transposed 256,64,2,1,1,1 256,96,2,1,1,2 128,64,2,1,2,1
+        256,48,2,1,1,1,transposed""",
+    ("down", 256): """64,128,1,4,2,1 64,128,1,4,2,1,summed 128,64,2,4,2,1 128,64,2,4,2,1,summed 64,64,1,2,2,1
+        128,128,2,8,2,1""",
+    ("qkv", 256): "64,64,1,1,2,1 64,64,1,2,2,1,summed 64,32,1,1,2,1 64,64,1,1,2,2 64,40,1,1,1,2,transposed",
+    ("output", 256): "64,64,1,2,2,1 64,64,1,2,2,1,summed 64,64,1,1,2,1 64,32,1,1,2,1 64,56,1,1,1,2,transposed",
 }
 PRODUCTS = ("gated", "down", "qkv", "output")
 # The most important parts first.
 PARTS = (
     *[("product", name, "0.5b", "512") for name in PRODUCTS],
-    *[("rollout", form) for form in ("plain", "all", "gated")],
+    *[("rollout", form) for form in ("plain", "all", "summed", "gated")],
     *[("product", name, "0.5b", "256") for name in PRODUCTS],
     *[("rollout", form) for form in ("qkv", "output", "down")],
     *[("sum", "0.5b", "512")],
@@ -102,14 +88,15 @@ class Setting:
 
     @staticmethod
     def parse(text: str) -> Setting:
-        rows, columns, warpgroups, splits, *sharing = map(int, text.removesuffix(",transposed").split(","))
-        tiles = Tiles(rows, columns, warpgroups, splits, (sharing[0], sharing[1]))
+        numbers = [part for part in text.split(",") if part.isdigit()]
+        rows, columns, warpgroups, splits, *sharing = map(int, numbers)
+        tiles = Tiles(rows, columns, warpgroups, splits, (sharing[0], sharing[1]), text.endswith("summed"))
         return Setting(tiles, text.endswith("transposed"))
 
     def __str__(self) -> str:
         t = self.tiles
         numbers = t.rows, t.columns, t.warpgroups, t.splits, *t.sharing
-        return ",".join(map(str, numbers)) + ",transposed" * self.transposed
+        return ",".join(map(str, numbers)) + ",summed" * t.summed + ",transposed" * self.transposed
 
 
 def of_product(name: str, model: str, rows: int, texts: Sequence[str]) -> Iterator[Any]:
@@ -118,7 +105,7 @@ def of_product(name: str, model: str, rows: int, texts: Sequence[str]) -> Iterat
     gated, (K, N) = name == "gated", shape
     N //= 1 + gated
     chosen = tiles_of(rows, K, N, 8 if name in OF_PARTS else 1, gated)
-    settings = [Setting.parse(text) for text in texts or TILES.get((name, rows), ())]
+    settings = [Setting.parse(text) for text in texts or TILES.get((name, rows), "").split()]
     if not texts and Setting(chosen, False) not in settings:
         settings.insert(0, Setting(chosen, False))
     hung = os.environ.get(HUNG, "").split()
@@ -139,7 +126,7 @@ def of_product(name: str, model: str, rows: int, texts: Sequence[str]) -> Iterat
             if str(setting) in hung:
                 yield row, lambda: {"failure": "it hung"}
                 continue
-            dtype = jnp.float32 if t.splits > 1 else None
+            dtype = jnp.float32 if t.splits > 1 and not t.summed else None
             multiply_by = partial(multiply, tiles=t, gated=gated, transposed=setting.transposed, dtype=dtype)
             used = [turn(w) for w in matrices] if setting.transposed else matrices
         ended = threading.Event()
@@ -214,12 +201,13 @@ def of_sum(model: str, rows: int) -> Iterator[Any]:
 
 def of_rollout(form: str) -> Iterator[Any]:
     """The rollout of the 0.5B at 512 slots with the attention of Triton."""
+    more_rows_mosaic.SUMMED = form == "summed"
     if form != "plain":
         platform.FASTER = platform.FASTER | {"more rows"}
     kept = {"gated": (mlp, "gated_product"), "down": (mlp, "product_parts"), "qkv": (attention, "product")}
     kept |= {"output": (attention, "product_parts")}
     for name, (module, function) in kept.items():
-        if form not in ("all", "plain", name):
+        if form not in ("all", "summed", "plain", name):
             setattr(module, function, layer.case(name, "0.5b")[1])
     yield from layer.of_step("0.5b", form, 512, kernels="auto")
 
