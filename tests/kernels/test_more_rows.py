@@ -94,13 +94,19 @@ def test_chosen_tiles_give_the_products(monkeypatch):
 
 @pytest.mark.parametrize(("S", "D", "F", "Q"), SIZES)
 def test_programs_of_a_product_are_at_most_the_multiprocessors(S, D, F, Q, monkeypatch):
-    """And about half of them or more, with sums that fit in the registers of their warpgroups."""
+    """And about half of them or more."""
     monkeypatch.setattr(more_rows_mosaic, "multiprocessors", lambda: 132)
     for terms, width, splits, halves in ((D, F, 1, 2), (F, D, 8, 1), (D, Q, 1, 1), (D, D, 8, 1)):
         tiles = tiles_of(S, terms, width, splits, halves == 2)
         programs = -(-S // tiles.rows) * -(-width // tiles.columns) * tiles.splits
         assert 64 < programs <= 132 and tiles.splits <= splits
-        assert halves * tiles.rows * tiles.columns <= 192 * 128 * tiles.warpgroups
+
+
+def test_sums_fit_in_the_registers(monkeypatch):
+    """Tiles of 256 x 128 would need one wave of programs instead of two, and 256 registers for sums in a thread."""
+    monkeypatch.setattr(more_rows_mosaic, "multiprocessors", lambda: 132)
+    tiles = tiles_of(256, 2048, 16384, 1, gated=True)
+    assert 2 * tiles.rows * tiles.columns <= 192 * 128 * tiles.warpgroups
 
 
 @interpreted
