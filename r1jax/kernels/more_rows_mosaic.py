@@ -8,6 +8,7 @@ share once: those of the same columns their blocks of the matrix, and those of t
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,7 @@ class Tiles:
     splits: parts of the sum.
     sharing: programs of a cluster with the same columns, and with the same rows.
     summed: the programs of the parts are a cluster, too, and add the parts in their order.
+    depth: terms of the sum per step.
     """
 
     rows: int
@@ -55,6 +57,7 @@ class Tiles:
     splits: int = 1
     sharing: tuple[int, int] = (2, 1)
     summed: bool = False
+    depth: int = DEPTH
 
 
 def supports(rows: int, *widths: int) -> bool:
@@ -169,12 +172,13 @@ def _call(
         scratch["parts"] = mosaic.SMEM(shape, jnp.float32, transforms=_layout(stored, jnp.float32))
         scratch["complete"] = mosaic.Barrier(num_arrivals=t.splits, num_barriers=t.warpgroups)
         result_bytes += 4 * t.rows * t.columns
-    step_bytes = 2 * DEPTH * (t.rows + operands * t.columns)
-    stages = min(MAX_STAGES, (PROGRAM_BYTES - result_bytes) // step_bytes, pl.cdiv(K // DEPTH, t.splits))
-    block = (operands * t.columns, DEPTH) if transposed else (operands, DEPTH, t.columns)
-    layout = _layout(block[-1], x.dtype)  # both operands of a product of tensor cores have the same swizzle
+    step_bytes = 2 * t.depth * (t.rows + operands * t.columns)
+    stages = min(MAX_STAGES, (PROGRAM_BYTES - result_bytes) // step_bytes, pl.cdiv(K // t.depth, t.splits))
+    block = (operands * t.columns, t.depth) if transposed else (operands, t.depth, t.columns)
+    # Both operands of a product of tensor cores have the same swizzle.
+    layout = _layout(t.depth if transposed else math.gcd(t.columns, t.depth), x.dtype)
     scratch |= {
-        "left": mosaic.SMEM((stages, t.rows, DEPTH), x.dtype, transforms=layout),
+        "left": mosaic.SMEM((stages, t.rows, t.depth), x.dtype, transforms=layout),
         "right": mosaic.SMEM((stages, *block), w.dtype, transforms=layout),
         "filled": mosaic.Barrier(num_arrivals=1 + operands, num_barriers=stages),
         "free": mosaic.ClusterBarrier(collective_axes=CLUSTER[:2], num_arrivals=t.warpgroups, num_barriers=stages),
@@ -197,7 +201,7 @@ def _call(
 
 
 def _layout(width: int, dtype: Any) -> tuple[Any, ...]:
-    """The layout in shared memory of blocks with this number of columns."""
+    """The layout in shared memory of blocks whose columns are a multiple of this number."""
     size = jnp.dtype(dtype).itemsize
     swizzle = mosaic.find_swizzle(width * size * 8)
     if swizzle == 16:  # rows are contiguous
@@ -225,8 +229,8 @@ def _kernel(
     part = lax.axis_index(CLUSTER[2] if summed else "part")
     row = (lax.axis_index("row") * tiles.sharing[0] + lax.axis_index(CLUSTER[1])) * tiles.rows
     column = (lax.axis_index("column") * tiles.sharing[1] + lax.axis_index(CLUSTER[0])) * tiles.columns
-    stages, width, K = left.shape[0], out_ref.shape[2], x_ref.shape[1]
-    operands, steps = 2 if gated else 1, jnp.int32(K // DEPTH)
+    (stages, _, depth), width, K = left.shape, out_ref.shape[2], x_ref.shape[1]
+    operands, steps = 2 if gated else 1, jnp.int32(K // depth)
     first = lax.div(part * steps, jnp.int32(tiles.splits))
     mine = lax.div((part + 1) * steps, jnp.int32(tiles.splits)) - first
 
@@ -235,7 +239,7 @@ def _kernel(
 
     def copy() -> None:
         def fetch(step: jax.Array) -> None:
-            slot, terms = slot_of(step), pl.ds((first + step) * DEPTH, DEPTH)
+            slot, terms = slot_of(step), pl.ds((first + step) * depth, depth)
 
             @pl.when(step >= stages)
             def _() -> None:

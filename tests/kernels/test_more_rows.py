@@ -48,7 +48,7 @@ def gated(y):
     [
         (Tiles(64, 64, 1, sharing=(2, 1)), (136, 320, 192)),  # the last tile of a cluster has no rows
         (Tiles(128, 128, 2, sharing=(1, 2)), (200, 128, 192)),  # and here half of its columns
-        (Tiles(256, 64, 2, sharing=(1, 1)), (512, 128, 64)),
+        (Tiles(256, 64, 2, sharing=(1, 1), depth=32), (512, 128, 64)),
     ],
 )
 def test_tiles_of_a_product(tiles, shape, monkeypatch):

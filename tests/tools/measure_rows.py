@@ -7,8 +7,8 @@ processes as in measure_layer: several compile at the same time and then measure
 is the mean of calls with the matrices of up to 24 layers; "error" is that of its result, relative to float32.
 "predicted" is the time at 1,755 MHz that the choice of tiles expects, with that of writing and reading parts, and
 "chosen" says that it chooses these. Tiles are written as rows, columns, warpgroups, splits, and programs that share
-columns and rows; "summed" adds parts within a cluster, and "transposed" is for a matrix [N, K]. Other tiles can be
-given for one product, which is measured when a line of input comes:
+columns and rows; "summed" adds parts within a cluster, "depth32" has half of the terms in a step, and "transposed" is
+for a matrix [N, K]. Other tiles can be given for one product, which is measured when a line of input comes:
 
     PYTHONPATH=. python tests/tools/measure_rows.py --part product gated 0.5b 512 256,96,2,1,2,1 128,96,2,1,2,1
 
@@ -50,8 +50,9 @@ HUNG, LONGEST = "R1JAX_HUNG", 30  # environment variable with tiles, and seconds
 OF_PARTS = ("down", "output")
 # The tiles that are measured, beside those that the rule chooses; the most promising first.
 TILES = {
-    ("gated", 512): """256,96,2,1,2,1 256,80,2,1,2,1,transposed 256,96,2,1,1,2 256,80,2,1,1,2,transposed
-        256,96,2,1,2,2 256,80,2,1,2,1 128,64,2,1,2,1 256,96,2,1,2,1,transposed 256,96,2,1,1,1""",
+    ("gated", 512): """256,96,2,1,2,1 256,80,2,1,2,1,transposed 256,96,2,1,2,1,depth32 256,80,2,1,2,1,depth32,transposed
+        256,96,2,1,1,2 256,80,2,1,1,2,transposed 256,96,2,1,2,2 256,80,2,1,2,1 128,64,2,1,2,1 256,96,2,1,1,1
+        256,96,2,1,2,1,transposed""",
     ("down", 512): """128,128,2,4,2,1 128,128,2,4,2,1,summed 128,128,2,4,1,1,summed 128,128,2,4,2,2
         128,64,2,2,2,2,summed 128,64,2,2,2,1,summed 128,64,2,2,2,1 128,112,2,4,2,1,transposed 64,64,1,1,2,2
         128,128,2,4,1,1 128,128,2,3,2,1""",
@@ -90,13 +91,19 @@ class Setting:
     def parse(text: str) -> Setting:
         numbers = [part for part in text.split(",") if part.isdigit()]
         rows, columns, warpgroups, splits, *sharing = map(int, numbers)
-        tiles = Tiles(rows, columns, warpgroups, splits, (sharing[0], sharing[1]), text.endswith("summed"))
+        depth = 32 if "depth32" in text else 64
+        tiles = Tiles(rows, columns, warpgroups, splits, (sharing[0], sharing[1]), "summed" in text, depth)
         return Setting(tiles, text.endswith("transposed"))
 
     def __str__(self) -> str:
         t = self.tiles
         numbers = t.rows, t.columns, t.warpgroups, t.splits, *t.sharing
-        return ",".join(map(str, numbers)) + ",summed" * t.summed + ",transposed" * self.transposed
+        return (
+            ",".join(map(str, numbers))
+            + ",summed" * t.summed
+            + ",depth32" * (t.depth == 32)
+            + ",transposed" * self.transposed
+        )
 
 
 def of_product(name: str, model: str, rows: int, texts: Sequence[str]) -> Iterator[Any]:
