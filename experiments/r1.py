@@ -46,7 +46,6 @@ from r1jax.recipe.starts import check_starts
 from r1jax.recipe.table import recipe_model, recipe_stages
 from r1jax.report.recipe_run import write_report
 from r1jax.report.recipe_screen import print_recipe
-from r1jax.rewards.config import VerifierConfig
 from r1jax.rewards.routing import check_kinds, parse_routes, rule_specs
 from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
@@ -88,7 +87,6 @@ PRESETS = {
             reward_model=RewardModelConfig(epochs=12, batch=32, width=256, learning_rate=1e-4),
             final_rl=RLConfig(steps=40, prompts=64, group=16, microbatch=256, learning_rate=1e-5, warmup_steps=5),
             general_steps=20,
-            verifier=VerifierConfig(workers=8),
             evaluation=EvaluationConfig(samples=16),
             save=SaveConfig(every=50),
         ),
@@ -118,7 +116,6 @@ PRESETS = {
             sft=_PAPER_SFT,
             reward_model=RewardModelConfig(microbatch=16),
             compare_language=False,
-            verifier=VerifierConfig(workers=16),
             evaluation=EvaluationConfig(samples=64),
             save=SaveConfig(every=5),
         ),

@@ -367,7 +367,7 @@ with RewardPool(parse_rewards(["accuracy", "format"]), workers=1, deadline=5.0) 
 # Samples, rewards and advantages are the same:
 
 # %%
-np.testing.assert_array_equal(result.rollout.samples.tokens, samples.tokens)
+np.testing.assert_array_equal(result.rollout.groups.samples.tokens, samples.tokens)
 np.testing.assert_array_equal(result.rollout.totals, rewards)
 np.testing.assert_allclose(result.advantages, advantages, rtol=1e-6, atol=1e-6)
 

@@ -246,6 +246,17 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return x if mesh is None else jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh))
 
 
+def model_devices() -> int:
+    """Inside shard_map, the number of devices that divide the layers of a model among them; 1 elsewhere."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape["model"] if "model" in mesh.manual_axes else 1
+
+
+def sum_over_model(x: jax.Array) -> jax.Array:
+    """The sum over model_devices of their terms ``x``, in the type of x: the same on each of them."""
+    return x if model_devices() == 1 else jax.lax.psum(x, "model")
+
+
 def data_devices() -> int:
     """Number of devices of compiler_mesh that split a batch; 1 without a mesh."""
     mesh = compiler_mesh()

@@ -42,6 +42,7 @@ LONGEST = (
     "ablation/test_in_graph.py",
     "rl/test_learned.py",
     "sampling/test_sampler.py",
+    "sampling/test_shares.py",
     "rl/test_update.py",
     "recipe/test_sft.py",
     "experiments/test_r1_zero.py",

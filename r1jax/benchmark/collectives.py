@@ -20,8 +20,11 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 def kind_of(name: str, hlo_op: str = "") -> str | None:
     """The kind of collective of a kernel, from its name and its HLO operation; None for other kernels.
 
-    NCCL names an all-gather AllGather, and a collective-permute SendRecv.
+    NCCL names an all-gather AllGather, and a collective-permute SendRecv. XLA's own kernel of a small all-reduce has
+    the name of the operation, which is psum in shard_map.
     """
+    if re.match(r"psum[.\d]*-fusion", hlo_op):
+        return "all-reduce"
     plain = re.sub(r"[-_]", "", name.lower())
     for kind in KINDS:
         if hlo_op.startswith(kind) or name.startswith(kind) or ("nccl" in plain and kind.replace("-", "") in plain):

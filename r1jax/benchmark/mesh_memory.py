@@ -16,6 +16,8 @@ from r1jax.benchmark.mesh_estimate import shard_bytes
 from r1jax.benchmark.scaling import scaled_workload
 from r1jax.benchmark.workload import Workload
 from r1jax.errors import UserError
+from r1jax.kernels.head_mosaic import supports
+from r1jax.kernels.platform import selects_extra
 from r1jax.models.attention import implementation
 from r1jax.models.config import ModelConfig
 from r1jax.models.cost import logits_bytes
@@ -58,8 +60,9 @@ def needs(work: Workload, mesh: AbstractMesh, memory: float) -> dict[str, Needs]
     slots.
 
     SFT has the rows and the microbatch of the update. Sampling alone stores the weights in the type of computation.
-    Attention is that of a GPU in the update, and plain JAX in sampling, which needs more. Temporary arrays of XLA that
-    are smaller than these are left out: the measured peaks of docs/results are within 10% of the sums.
+    Attention and head are those of a Hopper GPU in the update, and plain JAX in sampling, which needs more. Temporary
+    arrays of XLA that are smaller than these are left out: the measured peaks of docs/results are within 10% of the
+    sums.
 
     Args:
       work: for the whole mesh, as from scaled_workload.
@@ -111,7 +114,7 @@ def _gathered_bytes(config: ModelConfig, mesh: AbstractMesh) -> int:
 
 
 def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -> int:
-    """What the backward pass of an update keeps, the values of a layer, and the logits of a chunk."""
+    """What the backward pass of an update keeps, the values of a layer, and the logits of a chunk or their gradient."""
     local, length = on_device(config, mesh), work.width - 1
     rows = -(-work.rl.microbatch_size // batch_devices(mesh))
     chunks = -(-length // max(1, work.rl.logprob_chunk // rows))
@@ -119,7 +122,18 @@ def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -
     # The gradients of the values in a layer are as many as these; recomputation has them once more.
     kept = _row_bytes(local, length) + (layer if config.remat == "none" else 2 * layer)
     exchanged = _exchange_bytes(local, rows * length, mesh.shape["expert"])
-    return rows * kept + exchanged + logits_bytes(local, rows * -(-length // chunks))
+    tokens = rows * -(-length // chunks)
+    return rows * kept + exchanged + (_fused_head_bytes(local, tokens, mesh) or logits_bytes(local, tokens))
+
+
+def _fused_head_bytes(config: ModelConfig, tokens: int, mesh: AbstractMesh) -> int:
+    """The array [tokens, V] of the head's kernels, which a Hopper GPU has; 0 if they do not compute this head."""
+    dtype, D, V = jnp.dtype(config.dtype), config.hidden_size, config.vocab_size
+    states: Any = jax.ShapeDtypeStruct((tokens, D), dtype)
+    matrix: Any = jax.ShapeDtypeStruct((D, V), dtype)
+    if mesh.size > 1 or not selects_extra(config.kernels, "head") or not supports(states, matrix):
+        return 0
+    return tokens * V * dtype.itemsize
 
 
 def _exchange_bytes(config: ModelConfig, tokens: int, devices: int) -> int:

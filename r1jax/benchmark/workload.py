@@ -67,6 +67,9 @@ class Workload(ComputeOptions):
     """Weight the KL divergence from the reference by this; 0 uses no reference, which saves a copy of the weights."""
     microbatch: int = 64
     """Process this many sequences per backward pass, over all devices."""
+    logprob_chunk: int = RLConfig.logprob_chunk
+    """Tokens whose logits are in memory at one time. On a Hopper GPU with --kernels=auto or mosaic, the logits of a
+    microbatch are computed once instead of twice if this is at least the number of its tokens."""
     slots: int = 0
     """Decode this many sequences in parallel; 0 decodes all, or as many as fit into memory."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -75,8 +78,8 @@ class Workload(ComputeOptions):
     """Compile each block separately: updates are faster, compilation takes longer."""
 
     def __post_init__(self) -> None:
-        if min(self.prompts, self.prompt, self.tokens, self.microbatch) < 1:
-            raise UserError("prompts, prompt, tokens and microbatch must be at least 1")
+        if min(self.prompts, self.prompt, self.tokens, self.microbatch, self.logprob_chunk) < 1:
+            raise UserError("prompts, prompt, tokens, microbatch and logprob-chunk must be at least 1")
         if self.model not in SHAPES and not Path(self.model).exists():
             raise UserError(f"model={self.model} is no path of a checkpoint, and none of {', '.join(SHAPES)}")
         if self.layers:
@@ -97,6 +100,7 @@ class Workload(ComputeOptions):
             algorithm=GRPO(beta=self.beta),
             param_dtype=self.dtype,
             microbatch=min(self.microbatch, self.prompts * self.group),
+            logprob_chunk=self.logprob_chunk,
         )
 
     @property
@@ -204,6 +208,10 @@ class WordTokenizer:
         """The ids as words."""
         return "".join(f" {i}" for i in ids)
 
+    def decode_batch(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """The ids of each row as words."""
+        return [self.decode(row.tolist()) for row in rows]
+
     def render(self, messages: Any, add_generation_prompt: bool = True) -> Rendered:
         """Not supported: raises UserError."""
         raise UserError("this tokenizer has no chat template")
@@ -300,7 +308,7 @@ class Bench:
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
         rollout = self.collected(step)
-        advantages = self.rl.algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
+        advantages = self.rl.algorithm.advantages(rollout.totals, rollout.groups.resolution, rollout.counts)
         return batch_of(rollout, advantages, self.setup)
 
     def uneven_batch(self, limits: np.ndarray, pack: bool) -> Batch:

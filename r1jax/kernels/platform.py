@@ -58,9 +58,14 @@ def choose(wanted: WantedKernels) -> Kernels:
     return "plain"
 
 
+def selects_extra(wanted: WantedKernels, extra: Extra) -> bool:
+    """True if this setting selects these kernels of Mosaic where they run."""
+    return wanted == "mosaic" or (wanted == "auto" and extra in FASTER)
+
+
 def has_extra(wanted: WantedKernels, extra: Extra) -> bool:
     """True if these kernels of Mosaic run for this setting."""
-    return (wanted == "mosaic" or (wanted == "auto" and extra in FASTER)) and runs_here("mosaic")
+    return selects_extra(wanted, extra) and runs_here("mosaic")
 
 
 def batched_kernels(wanted: WantedKernels) -> Kernels:
@@ -93,7 +98,10 @@ def missing_kernels(wanted: WantedKernels) -> str:
 
 
 def on_one_device() -> bool:
-    """True on a mesh of one device and inside shard_map. The compiler cannot partition kernels over devices."""
+    """True on a mesh of one device and inside shard_map, where each device computes by itself.
+
+    The compiler cannot partition kernels over devices.
+    """
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from r1jax.errors import UserError
-from r1jax.kernels import few_rows
+from r1jax.kernels import few_rows, packed_attention
 from r1jax.kernels.block_attention import block_attention, fits
 from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
 from r1jax.kernels.few_rows import product, product_parts
@@ -21,7 +21,12 @@ from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import add_bias
 from r1jax.models.rotary import rotate
+from r1jax.models.segment_attention import blockwise_attention
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, partition
+
+# Positions of a row up to which segments are a mask [B, 1, T, T]. XLA also has the scores of each head, [B, H, T, T],
+# and cuDNN a mask of 16 bits a pair, 0.5 GiB a row here.
+LONGEST = {"xla": 4096, "cudnn": 16_384}
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -79,17 +84,19 @@ def check_attention(options: ComputeOptions) -> None:
     check_kernels(options.kernels)
     if options.attention == "cudnn" and jax.default_backend() != "gpu":
         raise UserError("--attention=cudnn needs an NVIDIA GPU: use --attention=auto")
+    if options.attention == "packed" and not packed_attention.runs_here():
+        raise UserError("--attention=packed needs a Hopper GPU and jax 0.11.2 or newer: use --attention=auto")
 
 
 def implementation(config: ModelConfig, backend: str = "") -> str:
-    """The kernel of causal_attention: that of the config; for auto, cuDNN if it is supported and XLA otherwise.
+    """The kernel of causal_attention: "cudnn" or "xla", of the config; for auto, cuDNN if supported and XLA otherwise.
 
     cuDNN computes gradients of heads of up to 256 numbers on Hopper GPUs, and of up to 128 on others.
 
     backend: of JAX, on which the model is computed, with Hopper GPUs for "gpu"; "": that of this process.
     """
     if config.attention != "auto":
-        return config.attention
+        return "cudnn" if config.attention == "packed" else config.attention
     size = config.head_dim if config.latent is None else max(config.head_dim, config.latent.value_dim)
     widest = 256 if backend or getattr(jax.devices()[0], "compute_capability", None) == "9.0" else 128
     fits = config.dtype == "bfloat16" and size % 8 == 0 and size <= widest
@@ -106,14 +113,20 @@ def causal_attention(
 ) -> jax.Array:
     """softmax(scale q k^T) v over positions up to that of the query: [B, T, H, K] for k, v [B, T, G, K].
 
-    With segments [B, T] int32, only positions in the segment of the query count. The scale is 1 / sqrt(K) if not given.
+    With segments [B, T] int32, whose equal numbers are next to each other, only positions in the segment of the query
+    count. The scale is 1 / sqrt(K) if not given.
     """
     q = constrain(q, "batch", None, "heads", None)
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
+    packed = config.attention == "packed"
+    if segments is not None and not packed and q.shape[1] > LONGEST[kernel]:
+        return blockwise_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and _split_unequally(q.shape[2], k.shape[2]):
         k, v = (constrain(jnp.repeat(x, q.shape[2] // x.shape[2], 2), "batch", None, "heads", None) for x in (k, v))
+    if segments is not None and packed:
+        return packed_attention.packed_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and q.shape[1] % 2:
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.
         q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))

@@ -21,7 +21,16 @@ from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, mtp_run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.precision import einsum_f32
-from r1jax.sharding import Params, ParamSpec, constrain, gather_over_data, gathered_count, is_spec, map_specs
+from r1jax.sharding import (
+    Params,
+    ParamSpec,
+    constrain,
+    gather_over_data,
+    gathered_count,
+    is_spec,
+    map_specs,
+    sum_over_model,
+)
 
 GATHERED_BYTES = 2**34  # limit of gather "auto"; decoding gathers the weights, and copies them
 
@@ -119,7 +128,16 @@ def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     """
     # Whole rows: if columns were split over the data axis too, each device would look up the tokens of all devices.
     table = constrain(params["embedding"].astype(config.dtype), "vocab", None)
+    if len(table) < config.vocab_size:  # inside shard_map
+        return sum_over_model(_own_rows(table, tokens))
     return constrain(_rows(table, tokens, config.vocab_size), "batch", *[None] * tokens.ndim)
+
+
+def _own_rows(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The rows of tokens that this device of the model axis has, and zeros for other tokens."""
+    place = tokens - jax.lax.axis_index("model") * len(table)
+    rows = table[jnp.clip(place, 0, len(table) - 1)]
+    return jnp.where(((place >= 0) & (place < len(table)))[..., None], rows, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -178,10 +196,10 @@ def block(
     """One decoder block over whole sequences: x [B, T, D], what is cached of each token, and the routing."""
     h = normed(x, weights["attention_norm"], config)
     y, cached = run.attention.attend(h, weights["attention"], rotation, config, segments)
-    x = constrain(x + y, "batch", None, None)
+    x = constrain(x + sum_over_model(y), "batch", None, None)
     h = normed(x, weights["mlp_norm"], config)
     y, routing = run.feed_forward.apply(h, weights["mlp"], config, replay)
-    return constrain(x + y, "batch", None, None), cached, routing
+    return constrain(x + sum_over_model(y), "batch", None, None), cached, routing
 
 
 def hidden_states(

@@ -52,5 +52,5 @@ def routed_rewards(
     """The rewards of ``routes``: worker processes compute the rules, and ``models`` the scores of the judges."""
     mixtures = parse_routes(routes)
     specs = rule_specs(mixtures, [model.name for model in models])
-    with RewardPool(specs, verifier.workers, verifier.deadline, verifier.code) as pool:
+    with RewardPool(specs, verifier.processes, verifier.deadline, verifier.code) as pool:
         yield RoutedRewards(mixtures, pool, models)

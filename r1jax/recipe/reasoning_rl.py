@@ -75,7 +75,7 @@ def rule_rewards(
     """The rewards of ``routes``, or ``rewards`` for all problems, with the worker processes that compute them."""
     if routes:
         return routed_rewards(routes, verifier)
-    return RewardPool(parse_rewards(rewards), verifier.workers, verifier.deadline, verifier.code)
+    return RewardPool(parse_rewards(rewards), verifier.processes, verifier.deadline, verifier.code)
 
 
 def train_with_rewards(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import os
 import re
 import sys
 import traceback
@@ -29,18 +30,23 @@ _SPEC = re.compile(r"(?:(?P<file>.+\.py):)?(?P<name>[^\W\d]\w*)(?:=(?P<weight>.+
 class VerifierConfig:
     """The worker processes that compute rewards."""
 
-    workers: int = may_change(2)
-    """Use this many worker processes."""
+    workers: int = may_change(0)
+    """Use this many worker processes; 0 uses one for every two cores of this machine, at least 2 and at most 32."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
     code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()
     """Candidate programs and what they earn."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"workers {self.workers}: rewards need at least 1 worker process")
+        if self.workers < 0:
+            raise UserError(f"workers {self.workers}: rewards need at least 1 worker process; 0 chooses the number")
         if not self.deadline > 0 or math.isinf(self.deadline):
             raise UserError(f"deadline {self.deadline}: must be a finite number of seconds above 0")
+
+    @property
+    def processes(self) -> int:
+        """The number of worker processes."""
+        return self.workers or min(32, max(2, (os.cpu_count() or 1) // 2))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The parent's side of a reward worker: its process, its current item, and its last message."""
+"""The parent's side of a reward worker: its process, its current items, and how far it is with them."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,87 +13,115 @@ from collections.abc import Sequence
 from multiprocessing.connection import Pipe
 from typing import Literal
 
-from r1jax.data.problems.problem import Problem
-from r1jax.rewards.base import Completion, RewardError
+import numpy as np
+
+from r1jax.rewards.base import RewardError
 from r1jax.rewards.code.config import CodeConfig
 from r1jax.rewards.config import RewardSpec
-from r1jax.rewards.worker import Failure, Message
+from r1jax.rewards.progress import TIMES, Progress, new_file
+from r1jax.rewards.worker import Failure, Item, Message
 
 _STOPPING = 1.0  # seconds for an idle worker to end
 LOADING = 120.0  # seconds for a worker to start, or to import the libraries of a checker
 
 # A new interpreter with the module path of this one. multiprocessing would run the main script again in each worker,
 # which imports JAX.
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from r1jax.rewards.worker import main; main()"
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[5:]; from r1jax.rewards.worker import main; main()"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a worker has done: the values of its first items, and how it was lost, unless it is idle again.
+
+    The item after those with values is the one that passed its deadline or ended the process.
+    """
+
+    values: np.ndarray  # [K, R] float64
+    lost: Literal["timeout", "crash"] | None = None
 
 
 class WorkerProcess:
-    """A worker process. Its phases are loading, then idle, preparing and running for each item, and stopping.
+    """A worker process. Its phases are loading, then idle, running for each list of items, and stopping.
 
-    item: index of the current item; None while loading or idle.
-    until: time.monotonic() at which the current phase times out, unless the worker is idle.
+    numbers: the caller's numbers of the current items; empty while loading or idle.
+    until: time.monotonic() before which no deadline passes, unless the worker is idle.
     """
 
     def __init__(self, specs: Sequence[RewardSpec], code: CodeConfig) -> None:
         self.connection, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()  # a pipe without data, which closes when this process ends
         path = [os.path.abspath(folder) for folder in sys.path]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOTSTRAP, str(theirs.fileno()), str(lifeline), *path],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), lifeline),
-            start_new_session=True,  # no Ctrl-C, and one process group with everything a reward starts
-        )
+        self._width = self._columns = max(1, len(specs))
+        with new_file(self._width) as file:
+            self._progress = Progress(file.fileno(), self._width)
+            inherited = theirs.fileno(), lifeline, file.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOTSTRAP, *map(str, inherited), str(self._width), *path],
+                stdin=subprocess.DEVNULL,
+                pass_fds=inherited,
+                start_new_session=True,  # no Ctrl-C, and one process group with everything a reward starts
+            )
         theirs.close()
         os.close(lifeline)
-        self.item: int | None = None
-        self.phase: Literal["loading", "idle", "preparing", "running", "stopping"] = "loading"
+        self.numbers = range(0)
+        self.phase: Literal["loading", "idle", "running", "stopping"] = "loading"
         self.until = time.monotonic() + LOADING
-        with contextlib.suppress(OSError):  # if the process has already ended, advance reports it
+        with contextlib.suppress(OSError):  # if the process has already ended, receive reports it
             self.connection.send((tuple(specs), code))
 
-    def give(self, index: int, item: tuple[Problem, Completion | str]) -> bool:
-        """Sends an item to an idle worker; False if the process has ended."""
+    def give(self, numbers: range, items: Sequence[Item], deadlines: Sequence[float], columns: int) -> bool:
+        """Sends items to an idle worker; False if the process has ended.
+
+        numbers: of the items, at most progress.ITEMS. deadlines: seconds for each item, counted from its start.
+        columns: the number of values of an item.
+        """
+        self._progress.clear(len(items))
         try:
-            self.connection.send(item)
+            self.connection.send(items)
         except OSError:
             return False
-        self.item, self.phase, self.until = index, "preparing", time.monotonic() + LOADING
+        self.numbers, self.phase = numbers, "running"
+        self._deadlines, self._columns, self._given = deadlines, columns, time.monotonic()
+        self.until = self._given + min(LOADING, *deadlines)
         return True
 
-    def advance(self, deadline: float) -> list[float] | Literal["timeout", "crash"] | None:
-        """Reads one message, if there is one, and returns the values of the item when it is done.
-
-        Returns "timeout" or "crash" if the worker has to be replaced, and None if the item is not done.
-
-        deadline: seconds for an item, counted from the worker's message "started".
+    def receive(self) -> Outcome | None:
+        """Reads a message that has arrived, or the end of the process; None after the message that it has loaded.
 
         Raises:
           RewardError: if the worker reports a failure.
         """
-        if self.phase == "idle":
-            return None
-        # Messages are read before the clock, so that a delay of this process does not count as a timeout.
-        if self.connection.poll():
-            try:
-                message: Message = self.connection.recv()
-            except (EOFError, OSError):
-                return "crash"
-            match message:
-                case "ready":
-                    self.phase = "idle"
-                case "started":
-                    self.phase, self.until = "running", time.monotonic() + deadline
-                case Failure():
-                    error = RewardError(message.reason)
-                    if message.traceback:
-                        error.add_note(f"In the worker:\n{message.traceback}")
-                    raise error
-                case values:
-                    self.phase, self.item = "idle", None
-                    return values
-            return None
-        return "timeout" if time.monotonic() > self.until else None
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, OSError):
+            return self._outcome("crash")
+        if isinstance(message, Failure):
+            error = RewardError(message.reason)
+            if message.traceback:
+                error.add_note(f"In the worker:\n{message.traceback}")
+            raise error
+        outcome = self._outcome(None) if message == "done" else None
+        self.phase, self.numbers = "idle", range(0)
+        return outcome
+
+    def late(self) -> Outcome | None:
+        """Looks whether a deadline has passed, when ``until`` is reached; if not, ``until`` becomes later.
+
+        Until an item starts, the worker has LOADING seconds to load itself or what the checker needs.
+        """
+        now, limit = time.monotonic(), self.until
+        if self.phase == "running":
+            ended, count = self._progress.ended(len(self.numbers)), len(self.numbers)
+            began = 0.0 if ended == count else self._progress.started_at(ended)
+            before = self._progress.ended_at(ended - 1) if ended else self._given
+            limit = began + self._deadlines[ended] if began else before + LOADING
+            self.until = min(limit, now + min(self._deadlines))  # of an item that starts from now on
+        return self._outcome("timeout") if now > limit else None
+
+    def _outcome(self, lost: Literal["timeout", "crash"] | None) -> Outcome:
+        ended = self._progress.ended(len(self.numbers))
+        rows = np.frombuffer(self._progress.rows(ended)).reshape(ended, TIMES + self._width)
+        return Outcome(rows[:, TIMES : TIMES + self._columns], lost)
 
     def stop(self) -> None:
         """Lets an idle process end itself, and remove what its rewards keep outside it; returns at once."""

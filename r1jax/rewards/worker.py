@@ -1,9 +1,9 @@
 """The worker process that computes rewards; RewardPool detects if it hangs or dies.
 
-The worker receives the specs and the settings of the code reward once, and then items. It sends "ready" after loading,
-"started" when the deadline of an item begins, and then the values of the item or a Failure. The values of a problem
-with a completion are the rewards; the only value of a problem with the text of an answer is the score of the problem's
-checker.
+The worker receives the specs and the settings of the code reward once, and then lists of items. It sends "ready" after
+loading, and for each list "done" or a Failure. The time at which the deadline of an item begins, and the values of the
+item, are written to shared memory (r1jax.rewards.progress). The values of a problem with a completion are the rewards;
+the only value of a problem with the text of an answer is the score of the problem's checker.
 """
 
 from __future__ import annotations
@@ -29,24 +29,31 @@ from r1jax.rewards.base import Completion, Reward
 from r1jax.rewards.checkers import check, prepare
 from r1jax.rewards.code.service import SERVICE
 from r1jax.rewards.config import RewardSpec, load_rewards
+from r1jax.rewards.progress import Progress
 
 _LARGEST = 3.4e38  # about the largest float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """The reason why a worker has no values for an item."""
+    """The reason why a worker has no values for an item of a list."""
 
     reason: str
     traceback: str = ""
 
 
-Message = Literal["ready", "started"] | list[float] | Failure
+Item = tuple[Problem, Completion | str]
+Message = Literal["ready", "done"] | Failure
 
 
 def main() -> None:
-    """Computes rewards until the connection or the lifeline, the file descriptors in sys.argv[1:3], closes."""
-    connection_fd, lifeline = map(int, sys.argv[1:3])
+    """Computes rewards until the connection or the lifeline closes.
+
+    sys.argv[1:5] has the file descriptors of both and of the Progress, and the number of columns of the latter.
+    """
+    connection_fd, lifeline, progress_fd, columns = map(int, sys.argv[1:5])
+    progress = Progress(progress_fd, columns)
+    os.close(progress_fd)
     for fd in (connection_fd, lifeline):
         os.set_inheritable(fd, False)
     # Signals to the whole job are ignored, because the parent still needs the scores of its last step. SIG_IGN would be
@@ -65,20 +72,29 @@ def main() -> None:
             return
         connection.send("ready")
         while True:
-            problem, given = connection.recv()
-            try:
-                prepare(problem)
-            except Exception as error:
-                reason = f"the checker {problem.checker} cannot be loaded: {type(error).__name__}: {error}"
-                connection.send(Failure(reason, traceback.format_exc()))
-                continue
-            connection.send("started")
-            if isinstance(given, Completion):
-                connection.send(_values(specs, rewards, problem, given))
-            else:
-                connection.send([_checked(problem, given)])
+            connection.send(_work(connection.recv(), specs, rewards, progress))
     except (EOFError, ConnectionError):
         pass  # the pool was closed
+
+
+def _work(
+    items: Sequence[Item], specs: Sequence[RewardSpec], rewards: Sequence[Reward], progress: Progress
+) -> Literal["done"] | Failure:
+    """Computes the values of all items, or the Failure of the first one that has none."""
+    for number, (problem, given) in enumerate(items):
+        try:
+            prepare(problem)
+        except Exception as error:
+            reason = f"the checker {problem.checker} cannot be loaded: {type(error).__name__}: {error}"
+            return Failure(reason, traceback.format_exc())
+        progress.start(number)
+        values = (
+            _values(specs, rewards, problem, given) if isinstance(given, Completion) else [_checked(problem, given)]
+        )
+        if isinstance(values, Failure):
+            return values
+        progress.end(number, values)
+    return "done"
 
 
 def _end_with_parent(lifeline: int) -> None:

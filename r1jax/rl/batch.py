@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax.rl.packing import Packing, first_position, plan
+from r1jax.sampling.queues import padded_prompts
 from r1jax.sampling.slots import Samples
 from r1jax.sharding import batch_sharding, constrain, data_devices
 
@@ -48,54 +50,65 @@ def width_bucket(width: int, longest: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The tokens of prompts and completions side by side, which no reward changes."""
+    """Prompts and completions side by side on the devices, with what no reward changes; fields as in Batch."""
 
-    tokens: jax.Array  # [B, T + 1] int32 as in Batch, on the devices
-    experts: jax.Array | None  # [B, T, L, k] as in Batch, on the devices
-    within: np.ndarray  # [B, T] bool: the tokens of completions
-    sampled: np.ndarray  # [B, M] bool: the same tokens in arrays of samples
+    tokens: jax.Array  # [B, T + 1] int32
+    within: jax.Array  # [B, T] bool: the tokens of completions
+    sampler_logprobs: jax.Array  # [B, T] float32
+    sampling_logprobs: jax.Array  # [B, T] float32
+    experts: jax.Array | None  # [B, T, L, k]
     spans: np.ndarray  # [B, 2] int32: begin and end of r1jax.rl.packing.Packing
-    first: int  # as in Batch
-
-    def place(self, values: Any) -> np.ndarray:
-        """Values [B, M] of samples at the positions [B, T] of a batch; zeros elsewhere."""
-        return _placed(values, self.within, self.sampled)
+    first: int
 
 
 def lay_out(prompts: Sequence[Sequence[int]], samples: Samples, longest: int) -> Layout:
     """The layout of a batch; arguments as in build_batch."""
-    B, starts = len(prompts), np.array([len(prompt) for prompt in prompts])
-    lengths, M = np.asarray(samples.lengths), samples.tokens.shape[1]
+    B, lengths = len(prompts), np.asarray(samples.lengths)
+    starts = np.fromiter(map(len, prompts), np.int32, B)
     T = width_bucket(int((starts + lengths).max()) - 1, longest - 1)
-    # Both masks list the completions' tokens row by row, so that one indexes the other's values.
-    sampled = np.arange(M) < lengths[:, None]  # [B, M]
-    place = np.arange(T) - (starts[:, None] - 1)  # [B, T], of each position in the completion
-    within = (place >= 0) & (place < lengths[:, None])
-    tokens = np.zeros((B, T + 1), np.int32)
-    tokens[:, 1:] = _placed(samples.tokens, within, sampled)
-    tokens[np.arange(T + 1) < starts[:, None]] = np.concatenate([np.asarray(prompt) for prompt in prompts])
-    placed, experts = jax.device_put((tokens, _expert_rows(samples, within)), batch_sharding())
+    # The samples of a question share the list of its prompt, which is sent to the devices once.
+    changes = [i for i in range(B) if not i or prompts[i] is not prompts[i - 1]]
+    prompt_of = np.repeat(np.arange(len(changes), dtype=np.int32), np.diff([*changes, B]))
+    sharding = batch_sharding()
+    by_row = prompt_of, starts, lengths, samples.tokens, samples.logprobs, samples.sampling_logprobs, samples.experts
+    arrays = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jax.device_put(x, sharding), by_row)
+    placed = _placing(sharding, T)(padded_prompts([prompts[i] for i in changes], T + 1), *arrays)
     spans = np.stack([starts - 1, starts - 1 + lengths], axis=1).astype(np.int32)
-    return Layout(placed, experts, within, sampled, spans, first_position(spans[:, 0]))
+    return Layout(*placed, spans=spans, first=first_position(spans[:, 0]))
 
 
-def _placed(values: Any, within: np.ndarray, sampled: np.ndarray) -> np.ndarray:
-    out = np.zeros(within.shape, values.dtype)
-    out[within] = np.asarray(values)[sampled]
-    return out
+@functools.lru_cache(maxsize=16)
+def _placing(sharding: jax.sharding.NamedSharding | None, width: int) -> Callable[..., tuple[Any, ...]]:
+    """The program that makes the arrays of a Layout of this width, in the order of its fields."""
+    return jax.jit(partial(_place, width=width), out_shardings=sharding)
 
 
-def _expert_rows(samples: Samples, within: np.ndarray) -> np.ndarray | None:
-    """samples.experts, cut or padded with zeros to the width of the batch, and 0 after each text."""
-    if samples.experts is None:
-        return None
-    experts = np.asarray(samples.experts)
-    width = min(experts.shape[1], within.shape[1])
-    rows = np.zeros((*within.shape, *experts.shape[2:]), experts.dtype)
-    rows[:, :width] = experts[:, :width]
-    last = within.shape[1] - np.argmax(within[:, ::-1], axis=1)  # tokens that are read
-    rows[np.arange(within.shape[1]) >= last[:, None]] = 0
-    return rows
+def _place(
+    prompts: jax.Array,
+    prompt_of: jax.Array,
+    starts: jax.Array,
+    lengths: jax.Array,
+    tokens: jax.Array,
+    logprobs: jax.Array,
+    sampling_logprobs: jax.Array,
+    experts: jax.Array | None,
+    width: int,
+) -> tuple[jax.Array | None, ...]:
+    """prompts: [P, T + 1], of which prompt_of [B] and starts [B] tokens are before the samples [B, M]."""
+    at = jnp.arange(width + 1) - starts[:, None]  # [B, T + 1], of each token in its completion
+    sampled = (at >= 0) & (at < lengths[:, None])
+
+    def moved(values: jax.Array) -> jax.Array:
+        found = jnp.take_along_axis(values, jnp.clip(at, 0, values.shape[1] - 1), axis=1)
+        return jnp.where(sampled, found, jnp.zeros((), values.dtype))
+
+    text = jnp.where(at < 0, prompts[prompt_of], moved(tokens)).astype(jnp.int32)
+    if experts is not None:
+        experts = experts[:, :width]
+        experts = jnp.pad(experts, ((0, 0), (0, width - experts.shape[1]), (0, 0), (0, 0)))
+        read = jnp.arange(width) < (starts - 1 + lengths)[:, None]
+        experts = jnp.where(read[..., None, None], experts, jnp.zeros((), experts.dtype))
+    return text, sampled[:, 1:], moved(logprobs)[:, 1:], moved(sampling_logprobs)[:, 1:], experts
 
 
 def build_batch(
@@ -114,7 +127,7 @@ def build_batch(
 
     Args:
       prompts: token ids of the prompt of each of the B samples.
-      samples: B samples on the host.
+      samples: B samples, on the host or on all devices.
       longest: tokens of the longest possible prompt and completion together.
       layout: of these prompts and samples; None: it is made here.
       counts: [B] bool; a sequence that does not count has no loss and enters no mean. None: all count.
@@ -122,23 +135,33 @@ def build_batch(
       rule_rewards: name -> [B].
       pack: the updates compute several sequences in a row.
     """
-    layout = layout or lay_out(prompts, samples, longest)
-    within = layout.within
-    zeros = np.zeros(within.shape, np.float32)
-    fields: dict[str, Any] = {
-        "tokens": layout.tokens,
-        "mask": within if counts is None else within & counts[:, None],
-        "rewards": zeros[:, 0] if rewards is None else rewards.astype(np.float32),
+    layout, sharding = layout or lay_out(prompts, samples, longest), batch_sharding()
+    B = len(prompts)
+    per_sequence = {
+        "rewards": np.zeros(B, np.float32) if rewards is None else rewards.astype(np.float32),
         "rule_rewards": {name: values.astype(np.float32) for name, values in (rule_rewards or {}).items()},
-        "advantages": zeros[:, 0] if advantages is None else advantages.astype(np.float32),
-        "sampler_logprobs": layout.place(samples.logprobs),
-        "sampling_logprobs": layout.place(samples.sampling_logprobs),
-        "old_logprobs": zeros,
-        "reference_logprobs": zeros,
-        "experts": layout.experts,
+        "advantages": np.zeros(B, np.float32) if advantages is None else advantages.astype(np.float32),
         "spans": layout.spans if pack else None,
     }
-    return jax.device_put(Batch(**fields, first=layout.first), batch_sharding())
+    placed, counted = jax.device_put((per_sequence, counts), sharding)
+    unknown = jnp.zeros(layout.within.shape, jnp.float32, device=sharding)
+    return Batch(
+        tokens=layout.tokens,
+        mask=layout.within if counts is None else _counting(sharding)(layout.within, counted),
+        sampler_logprobs=layout.sampler_logprobs,
+        sampling_logprobs=layout.sampling_logprobs,
+        old_logprobs=unknown,
+        reference_logprobs=unknown,
+        experts=layout.experts,
+        first=layout.first,
+        **placed,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _counting(sharding: jax.sharding.NamedSharding | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The program that leaves the rows [B] of a mask [B, T] that count."""
+    return jax.jit(lambda mask, counts: mask & counts[:, None], out_shardings=sharding)
 
 
 @partial(jax.jit, static_argnames="n")

@@ -56,8 +56,9 @@ class RLConfig(MultiTokenConfig):
     reference_every: int = 0
     """The policy replaces the reference after every this many steps; 0 keeps the first reference."""
     logprob_chunk: int = may_change(8192)
-    """Tokens whose logits are in memory at one time. On a GPU with --kernels=mosaic, the logits of a microbatch are
-    computed once instead of twice if this is at least the number of its tokens and the loss has no entropy bonus."""
+    """Tokens whose logits are in memory at one time. On a Hopper GPU with --kernels=auto or mosaic, the logits of a
+    microbatch are computed once instead of twice if this is at least the number of its tokens and the loss has no
+    entropy bonus."""
     pack: bool = False
     """Compute several sequences of a microbatch in one row, in the policy's updates and for the log-probabilities of
     the old policy and the reference, so that few positions are padding. The results differ by rounding. Models with

@@ -56,8 +56,11 @@ class Environment:
         return max(round(size * self.late_share), 1) if self.late_problems and self.late_share else 0
 
 
-# (params, problems, key, attempt) -> the prompt of each problem, and its samples on the host, problem by problem
+# (params, problems, key, attempt) -> the prompt of each problem, and its samples, problem by problem, on the host.
+# Only the log-probabilities remain on the devices, where r1jax.rl.batch moves them to their places
 SampleGroups = Callable[[Params, Sequence[Problem], jax.Array, int], tuple[list[list[int]], Samples]]
+ON_HOST = ("tokens", "lengths", "finish", "steps", "experts", "proposed", "accepted")  # fields of samples
+
 # (problems, samples) -> completions and scores of the samples
 ScoreGroups = Callable[[Sequence[Problem], Samples], tuple[list[Completion], Scores]]
 
@@ -81,7 +84,8 @@ def sample_groups(model: Model, environment: Environment, config: RLConfig) -> S
             prompt_width=environment.prompt_width,
             keep_routing=config.replay_routing,
         )
-        return prompts, jax.device_get(samples)
+        host = {name: getattr(samples, name) for name in ON_HOST}
+        return prompts, dataclasses.replace(samples, **jax.device_get(host))
 
     return groups_of
 

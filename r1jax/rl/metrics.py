@@ -1,4 +1,4 @@
-"""What is logged of a step: figures of its rollout and updates for metrics.jsonl, and completions to read."""
+"""What is logged of a step: figures of its rollout for metrics.jsonl, and completions to read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from r1jax.sampling.slots import Samples
 from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
 from r1jax.traced import program
-from r1jax.training.metrics import Metrics, merge, reduce_metrics
+from r1jax.training.metrics import Metrics
 
 _TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
-
-Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
 
 
 def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -32,8 +30,7 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
     token_spread's, which is among the metrics of the updates.
     """
     groups, counts = rollout.groups, rollout.counts
-    rewards = np.concatenate([g.rewards for g in groups])
-    lengths = np.concatenate([g.samples.lengths for g in groups])
+    rewards, lengths = groups.rewards, np.asarray(groups.samples.lengths)
     of_groups = {
         "reward_spread": float(rollout.totals.std(axis=1).mean()),
         "equal_groups": rollout.equal / rollout.sampled,
@@ -41,7 +38,7 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
     judged = [not np.isnan(column).all() for column in rewards.T]
     by_kind = {}
     if "accuracy" in names:
-        kinds = np.repeat([g.problem.kind for g in groups], advantages.shape[1])
+        kinds = np.repeat([problem.kind for problem in groups.problems], groups.size)
         accuracy = rewards[:, list(names).index("accuracy")]
         by_kind = {str(kind): float(accuracy[kinds == kind].mean()) for kind in np.unique(kinds)}
     return {
@@ -57,10 +54,10 @@ def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> 
         "length_mean": float(lengths.mean()),
         "length_min": float(lengths.min()),
         "length_max": float(lengths.max()),
-        "truncated_share": float(rollout.truncated.mean()),
+        "truncated_share": float(groups.truncated.mean()),
         "verifier_timeouts": float(rollout.timeouts),
         "verifier_crashes": float(rollout.crashes),
-        **draft_acceptance(rollout.samples),
+        **draft_acceptance(groups.samples),
     }
 
 
@@ -76,12 +73,6 @@ def token_spread(advantages: jax.Array, mask: jax.Array) -> Metrics:
     """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 without tokens."""
     centred = advantages - masked_mean(advantages, mask)
     return {"advantage_spread": (jnp.sqrt(masked_mean(centred**2, mask)), jnp.ones(()))}
-
-
-def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
-    """Weighted means and maxima over the updates of a step."""
-    names = {name for one in maxima for name in one}
-    return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
 
 
 @partial(jax.jit, static_argnames=("group", "count"))
@@ -114,12 +105,12 @@ def excerpt(
             "completion": g.completions[0].text,
             "reward": float(g.total[0]),
             **rewards,
-            "tokens": int(g.samples.lengths[0]),
+            "tokens": int(g.lengths[0]),
             "truncated": bool(g.truncated[0]),
         }
         if values and counted[row]:
             n, start = min(line["tokens"], _TOKENS_SHOWN), len(g.prompt) - 1  # position t belongs to the token after it
-            line["token_texts"] = token_texts(g.samples.tokens[0][:n].tolist(), g.prompt, tokenizer)
+            line["token_texts"] = token_texts(g.tokens[0][:n].tolist(), g.prompt, tokenizer)
             line["token_values"] = {
                 name: [float(f"{x:.4g}") for x in table[row, start : start + n]] for name, table in values.items()
             }

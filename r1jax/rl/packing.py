@@ -73,15 +73,13 @@ def first_position(begin: np.ndarray) -> int:
 
 def _first_fit(lengths: np.ndarray, width: int) -> tuple[list[int], int]:
     """The first position of each sequence in rows of this width, counted through, and the number of rows."""
-    filled: list[int] = []
+    filled = np.zeros(len(lengths), np.int64)
     starts = []
     for length in lengths.tolist():
-        row = next((i for i, taken in enumerate(filled) if taken + length <= width), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        starts.append(row * width + filled[row])
+        row = int(np.argmax(filled + length <= width))
+        starts.append(row * width + int(filled[row]))
         filled[row] += length
-    return starts, len(filled)
+    return starts, int(np.count_nonzero(filled))
 
 
 def places(packing: Packing, width: int) -> Places:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax.algorithms.advantages import groups_with_spread
@@ -20,31 +22,110 @@ from r1jax.sharding import Params
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A question and its samples."""
+    """A question and its samples, as a reader sees them."""
 
     problem: Problem
     prompt: list[int]
     completions: list[Completion]  # G
-    samples: Samples  # G rows
+    tokens: np.ndarray  # [G, M], as in Samples
+    lengths: np.ndarray  # [G]
+    truncated: np.ndarray  # [G] bool: samples that ended at the longest length
     rewards: np.ndarray  # [G, R], a column a rule
     total: np.ndarray  # [G], the weighted sum, with the algorithm's own terms
     spread: bool  # False if the totals are equal
-    kept: bool  # True if it is learned from
-    resolution: float = 0.0  # differences of the totals below it are noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Q questions with G samples each; arrays have the samples of a question one after another."""
+
+    problems: Sequence[Problem]  # Q
+    asked: Sequence[list[int]]  # Q prompts
+    completions: Sequence[Completion]  # Q * G
+    samples: Samples  # Q * G rows, of which log-probabilities may be on the devices, and all else is on the host
+    rewards: np.ndarray  # [Q * G, R], a column a rule
+    totals: np.ndarray  # [Q, G] float32, the weighted sums, with the algorithm's own terms
+    resolution: np.ndarray  # [Q]: differences of the totals below it are noise
+    spread: np.ndarray  # [Q] bool, False if the totals are equal
+    kept: np.ndarray  # [Q] bool: groups that are learned from
+
+    @property
+    def size(self) -> int:
+        """G."""
+        return self.totals.shape[1]
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """The prompt of each of the Q * G samples."""
+        return [prompt for prompt in self.asked for _ in range(self.size)]
 
     @property
     def truncated(self) -> np.ndarray:
-        """Samples that ended at the longest length: [G] bool."""
+        """Samples that ended at the longest length: [Q * G] bool."""
         return np.asarray(self.samples.finish) == LENGTH
+
+    def group(self, i: int) -> Group:
+        """The i-th question with its samples."""
+        at = slice(i * self.size, (i + 1) * self.size)
+        return Group(
+            problem=self.problems[i],
+            prompt=self.asked[i],
+            completions=list(self.completions[at]),
+            tokens=np.asarray(self.samples.tokens[at]),
+            lengths=np.asarray(self.samples.lengths[at]),
+            truncated=self.truncated[at],
+            rewards=self.rewards[at],
+            total=self.totals[i],
+            spread=bool(self.spread[i]),
+        )
+
+    def rows_of(self, order: np.ndarray) -> np.ndarray:
+        """The rows of the samples of these groups [K]: [K * G]."""
+        return (order[:, None] * self.size + np.arange(self.size)).reshape(-1)
+
+
+def chosen(attempts: Sequence[Groups], order: np.ndarray) -> Groups:
+    """The groups of these numbers, counted through all attempts."""
+    if len(attempts) == 1 and np.array_equal(order, np.arange(len(attempts[0].problems))):
+        return attempts[0]
+    rows = attempts[0].rows_of(order)
+
+    def picked(name: str, numbers: np.ndarray) -> list[Any]:
+        values = [x for one in attempts for x in getattr(one, name)]
+        return [values[i] for i in numbers]
+
+    def taken(name: str, numbers: np.ndarray) -> np.ndarray:
+        return np.concatenate([getattr(one, name) for one in attempts])[numbers]
+
+    def sampled(*parts: Any) -> Any:
+        if not np.ndim(parts[0]):
+            return parts[0]
+        return _take(parts, rows) if isinstance(parts[0], jax.Array) else np.concatenate(parts)[rows]
+
+    return Groups(
+        problems=picked("problems", order),
+        asked=picked("asked", order),
+        completions=picked("completions", rows),
+        samples=jax.tree.map(sampled, *(one.samples for one in attempts)),
+        rewards=taken("rewards", rows),
+        totals=taken("totals", order),
+        resolution=taken("resolution", order),
+        spread=taken("spread", order),
+        kept=taken("kept", order),
+    )
+
+
+@jax.jit
+def _take(parts: Sequence[jax.Array], rows: jax.Array) -> jax.Array:
+    return jnp.concatenate(parts)[rows]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
     """What one step sampled: P groups, and counts of all attempts."""
 
-    groups: list[Group]
+    groups: Groups  # P
     names: tuple[str, ...]  # of the R rules
-    counts: np.ndarray  # [P] bool: groups that are learned from
     attempts: int
     sampled: int  # groups of all attempts
     equal: int  # groups without spread among them
@@ -55,39 +136,29 @@ class Rollout:
     crashes: int
 
     @property
+    def counts(self) -> np.ndarray:
+        """Groups that are learned from: [P] bool."""
+        return self.groups.kept
+
+    @property
     def totals(self) -> np.ndarray:
         """[P, G] float32."""
-        return np.stack([g.total for g in self.groups])
+        return self.groups.totals
 
     @property
     def rule_rewards(self) -> dict[str, np.ndarray]:
         """The unweighted rewards of each rule: name -> [P, G] float32."""
-        return _by_rule(self.names, np.stack([g.rewards for g in self.groups]))
+        return _by_rule(self.names, self.groups.rewards.reshape(*self.totals.shape, -1))
 
-    @property
-    def truncated(self) -> np.ndarray:
-        """Samples that ended at the longest length: [P * G] bool."""
-        return np.concatenate([g.truncated for g in self.groups])
+    def without_logprobs(self) -> Rollout:
+        """The same rollout without the samples' log-probabilities, whose memory on the devices is thus free."""
+        none = np.empty((len(self.groups.completions), 0), np.float32)
+        samples = dataclasses.replace(self.groups.samples, logprobs=none, sampling_logprobs=none)
+        return dataclasses.replace(self, groups=dataclasses.replace(self.groups, samples=samples))
 
     def counted(self, algorithm: Algorithm) -> np.ndarray:
         """Samples whose tokens count: those of groups that are learned from, unless left out alone: [P * G] bool."""
-        return np.repeat(self.counts, len(self.groups[0].completions)) & algorithm.counted(self.truncated)
-
-    @property
-    def resolution(self) -> np.ndarray:
-        """[P] float64."""
-        return np.array([g.resolution for g in self.groups])
-
-    @property
-    def prompts(self) -> list[list[int]]:
-        """The prompt of each of the P * G samples."""
-        return [g.prompt for g in self.groups for _ in g.completions]
-
-    @property
-    def samples(self) -> Samples:
-        """The P * G samples, group by group."""
-        parts = [g.samples for g in self.groups]
-        return jax.tree.map(lambda *x: np.concatenate(x) if np.ndim(x[0]) else x[0], *parts)
+        return np.repeat(self.counts, self.groups.size) & algorithm.counted(self.groups.truncated)
 
 
 # (prompt of each problem, samples problem by problem): starts work on the devices, between sampling and scoring
@@ -108,26 +179,25 @@ def collect(
     fixed, and do not count.
     """
     P = setup.config.prompts
-    sampled: list[Group] = []
+    found: list[Groups] = []
     scores: list[Scores] = []
     for attempt, asked in enumerate(problems):
         groups, judged = _groups(params, asked, key, attempt, setup, after_sampling)
-        sampled += groups
+        found.append(groups)
         scores.append(judged)
-        kept = [g for g in sampled if g.kept]
-        if len(kept) >= P:
+        if sum(int(groups.kept.sum()) for groups in found) >= P:
             break
-    groups = [*kept, *(g for g in sampled if not g.kept)][:P]
+    kept = np.concatenate([groups.kept for groups in found])
+    order = np.argsort(~kept, kind="stable")[:P]
     return Rollout(
-        groups,
+        chosen(found, order),
         names=scores[0].names,
-        counts=np.array([g.kept for g in groups]),
         attempts=len(scores),
-        sampled=len(sampled),
-        equal=sum(not g.spread for g in sampled),
-        dropped=sum(not g.kept for g in sampled),
-        reward=float(np.mean([g.total for g in sampled])),
-        tokens=sum(int(g.samples.lengths.sum()) for g in sampled),
+        sampled=len(kept),
+        equal=sum(int((~groups.spread).sum()) for groups in found),
+        dropped=int((~kept).sum()),
+        reward=float(np.mean([groups.totals for groups in found])),
+        tokens=sum(int(groups.samples.lengths.sum()) for groups in found),
         timeouts=sum(judged.timeouts for judged in scores),
         crashes=sum(judged.crashes for judged in scores),
     )
@@ -144,30 +214,19 @@ def _groups(
     attempt: int,
     setup: StepSetup,
     after_sampling: AfterSampling | None,
-) -> tuple[list[Group], Scores]:
+) -> tuple[Groups, Scores]:
     G, algorithm = setup.config.group, setup.config.algorithm
     prompts, samples = setup.sample(params, problems, key, attempt)
     if after_sampling is not None:
         after_sampling(prompts, samples)
     completions, scores = setup.score(problems, samples)
     total = algorithm.shape_rewards(np.array(scores.total), np.asarray(samples.lengths), setup.context.max_tokens)
+    totals = total.reshape(-1, G)
     resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)
-    spread = groups_with_spread(total.reshape(-1, G), resolution)
+    spread = groups_with_spread(totals, resolution)
     values = scores.values.reshape(-1, G, len(scores.names))
-    kept = algorithm.keeps(total.reshape(-1, G), spread, _by_rule(scores.names, values))
-    rows = [slice(i * G, (i + 1) * G) for i in range(len(problems))]  # of each problem
-    groups = [
-        Group(
-            problem=problem,
-            prompt=prompt,
-            completions=completions[at],
-            samples=jax.tree.map(lambda x, at=at: x[at] if np.ndim(x) else x, samples),
-            rewards=scores.values[at],
-            total=total[at],
-            spread=bool(spread[i]),
-            kept=bool(kept[i]),
-            resolution=float(resolution[i]),
-        )
-        for i, (problem, prompt, at) in enumerate(zip(problems, prompts, rows, strict=True))
-    ]
+    kept = algorithm.keeps(totals, spread, _by_rule(scores.names, values))
+    groups = Groups(
+        problems, prompts, completions, samples, scores.values, totals, resolution, spread, np.asarray(kept)
+    )
     return groups, scores

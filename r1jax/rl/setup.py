@@ -12,6 +12,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.rl.config import RLConfig, UpdateContext, check_parts
 from r1jax.rl.environment import Environment, SampleGroups, ScoreGroups, sample_groups, score_groups
 from r1jax.rl.learned import Learner, make_learners
+from r1jax.rl.update_metrics import ReduceUpdates, reduce_updates
 from r1jax.seeds import stage_seed
 from r1jax.training.optimizer import make_optimizer
 
@@ -28,6 +29,7 @@ class StepSetup:
     longest: int  # tokens of the longest possible prompt and completion
     sample: SampleGroups
     score: ScoreGroups
+    reduce: ReduceUpdates = reduce_updates
 
 
 def make_setup(model: Model, environment: Environment, config: RLConfig) -> StepSetup:

@@ -15,12 +15,13 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, Layout, build_batch, lay_out, planned
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
-from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
+from r1jax.rl.metrics import token_spread
 from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
+from r1jax.rl.update_metrics import Maxima
 from r1jax.sampling.slots import Samples
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
@@ -74,10 +75,11 @@ def rl_step(
     algorithm, needed = setup.config.algorithm, state.reference is not None or not setup.context.on_policy
     start = start_logprobs if needed and algorithm.keeps_all else None
     rollout = collect(state.policy.params, problems, keys.samples, setup, start)
-    advantages = algorithm.advantages(rollout.totals, rollout.resolution, rollout.counts)
+    advantages = algorithm.advantages(rollout.totals, rollout.groups.resolution, rollout.counts)
     whole = len(known) == 1 and not rollout.dropped
     layout, logprobs = known[0] if whole else (None, None)
     batch = batch_of(rollout, advantages, setup, layout)
+    rollout = rollout.without_logprobs()
     state, metrics, values = learn(state, batch, keys.minibatches, setup, logprobs)
     return state, StepResult(rollout, advantages, metrics, values)
 
@@ -86,8 +88,8 @@ def batch_of(rollout: Rollout, advantages: np.ndarray, setup: StepSetup, layout:
     """A rollout and its advantages [P, G] as the batch of the updates. layout: as in build_batch."""
     rule_rewards = rollout.rule_rewards if setup.learners else {}  # read by Algorithm.prepare alone
     return build_batch(
-        rollout.prompts,
-        rollout.samples,
+        rollout.groups.prompts,
+        rollout.groups.samples,
         setup.longest,
         layout=layout,
         counts=rollout.counted(setup.config.algorithm),
@@ -132,7 +134,7 @@ def learn(
     known: model_logprobs of the batch, if they have been computed.
     """
     state, sums, maxima, values = run_updates(state, batch, key, setup, known)
-    return state, reduce_updates(sums, maxima), values
+    return state, setup.reduce(sums, maxima), values
 
 
 def run_updates(

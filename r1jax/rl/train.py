@@ -85,7 +85,10 @@ def train_policy(
         sample = compile_while_sampling(sample_groups(model, with_slots, config), state, setup, prompt_ids)
         watch = Stopwatch()
         setup = dataclasses.replace(
-            setup, sample=watch.timed("sampling", sample), score=watch.timed("rewards", setup.score)
+            setup,
+            sample=watch.timed("sampling", sample),
+            score=watch.timed("rewards", setup.score),
+            reduce=watch.timed("updates", setup.reduce),
         )
 
         def step_fn(state: RLState, step: int) -> tuple[RLState, dict[str, float]]:
@@ -99,15 +102,26 @@ def train_policy(
             whole, seconds = time.perf_counter() - began, watch.take()
             values = jax.device_get(first_of_groups(result.token_values, config.group, log_samples))
             counted = rollout.counted(config.algorithm)[:: config.group]
-            completions = excerpt(rollout.groups[:log_samples], names, model.tokenizer, values, counted)
+            shown = min(log_samples, config.prompts)
+            completions = excerpt(
+                [rollout.groups.group(i) for i in range(shown)], names, model.tokenizer, values, counted
+            )
             loop.writer.write_completions(step, completions)
-            return state, describe(rollout, result.advantages, names) | result.metrics | {
-                "tokens": float(rollout.tokens),
-                "tokens_per_second": rollout.tokens / whole,
-                "seconds_sampling": seconds["sampling"],
-                "seconds_rewards": seconds["rewards"],
-                "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
-            }
+            row = (
+                describe(rollout, result.advantages, names)
+                | result.metrics
+                | {
+                    "tokens": float(rollout.tokens),
+                    "tokens_per_second": rollout.tokens / whole,
+                    "seconds_sampling": seconds["sampling"],
+                    "seconds_rewards": seconds["rewards"],
+                    "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
+                }
+            )
+            # Without sampling and the wait for updates: devices are idle in this time, unless they compute the
+            # log-probabilities of a reference meanwhile.
+            row["seconds_host"] = time.perf_counter() - began - seconds["sampling"] - seconds["updates"]
+            return state, row
 
         # The first answer that a worker checks makes it load the checker's libraries, which takes seconds. The values
         # are not needed, and an error of a worker is raised by the first score.

@@ -17,7 +17,7 @@ from r1jax.models.kinds import Cached, Rotation
 from r1jax.models.layers import Run, runs
 from r1jax.models.norm import rms_norm
 from r1jax.models.transformer import embed
-from r1jax.sharding import Params, constrain
+from r1jax.sharding import Params, constrain, sum_over_model
 
 
 def block_rotation(context: Context, m: int, config: ModelConfig) -> Rotation:
@@ -78,7 +78,8 @@ def block_layer(
     """One layer over m tokens of each slot: x [S, m, D], what is cached, and the routing of the S * m tokens."""
     h = rms_norm(x, weights["attention_norm"], config.norm_eps)
     y, cached = kind.attention.decode_block(h, weights["attention"], rotation, prefix, cached, context, config)
-    x = constrain(x + y, "slots", None, None)
+    x = constrain(x + sum_over_model(y), "slots", None, None)
     h = rms_norm(x, weights["mlp_norm"], config.norm_eps)
     y, routing = kind.feed_forward.decode(h.reshape(-1, h.shape[-1]), weights["mlp"], config)
-    return constrain(x + whole(y, x.dtype).reshape(x.shape), "slots", None, None), cached, routing
+    y = sum_over_model(whole(y, x.dtype))
+    return constrain(x + y.reshape(x.shape), "slots", None, None), cached, routing

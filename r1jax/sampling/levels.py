@@ -19,17 +19,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from r1jax.models.cache import Ring, SlotCache, split_cache
+from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import Cached
-from r1jax.sampling.memory import Level, device_queues
+from r1jax.sampling.memory import Level
+from r1jax.sampling.over_queues import CACHE, ROWS, STATE, over_queues
 from r1jax.sampling.processors import Sampling
-from r1jax.sampling.slots import NONE, Queue, Samples, State, in_order, refill
+from r1jax.sampling.slots import NONE, Queue, State, in_order, refill
 from r1jax.sharding import data_devices
 
 
@@ -42,7 +42,6 @@ class Loop:
     steps: int  # of all loops so far, most among the queues
 
 
-_PER_DEVICE = PartitionSpec("data")
 LEAST_SLOTS = 8  # on each device: fewer take as long, and kernels of products with few rows need a multiple
 
 
@@ -113,42 +112,9 @@ def run_level(
     return state, jnp.stack([x.astype(jnp.int32) for x in numbers])[None]
 
 
-def over_queues(run: Callable[..., Any], queue: Queue, local: Any, *shared: Any) -> Any:
-    """``run(queue, local, *shared)``, on each device's part of ``queue`` and ``local`` if devices have own queues.
-
-    Rows of all arrays in ``local`` and in the result are divided among devices, and a State or Samples in them has the
-    numbers of all devices; ``shared`` is whole on each device.
-    """
-    if device_queues(len(queue.prompts), len(queue.limits)) == 1:
-        return run(queue, local, *shared)
-
-    def on_device(queue: Queue, local: Any, *shared: Any) -> Any:
-        return _numbers(run(_own_queue(queue), _numbers(local, lambda x: x[0]), *shared), lambda x: x[None])
-
-    specs = (_PER_DEVICE, _PER_DEVICE, *[PartitionSpec()] * len(shared))
-    return jax.shard_map(on_device, in_specs=specs, out_specs=_PER_DEVICE, check_vma=False)(queue, local, *shared)
-
-
-def _own_queue(queue: Queue) -> Queue:
-    """The queue of one device inside shard_map, whose prompts are numbered from 0."""
-    first = jax.lax.axis_index("data") * len(queue.prompts)  # prompts are in the order of the sequences
-    return dataclasses.replace(queue, prompt_of=queue.prompt_of - first)
-
-
-def _numbers(tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
-    """The tree with changed scalars of the states and samples in it."""
-
-    def one(x: Any) -> Any:
-        if isinstance(x, Samples):
-            return dataclasses.replace(x, steps=change(x.steps))
-        if isinstance(x, State):
-            return dataclasses.replace(x, step=change(x.step), next=change(x.next), samples=one(x.samples))
-        return x
-
-    return jax.tree.map(one, tree, is_leaf=lambda x: isinstance(x, State | Samples))
-
-
-def move(state: State, queue: Queue, slots: int, entries: int, filling: bool, proposals: int) -> State:
+def move(
+    state: State, queue: Queue, slots: int, entries: int, filling: bool, proposals: int, config: ModelConfig
+) -> State:
     """Moves the oldest live sequences to ``slots`` slots of each queue with rings of ``entries`` entries.
 
     Other live sequences return to the front of the queue. Slots that remain idle take the next sequences if
@@ -156,22 +122,25 @@ def move(state: State, queue: Queue, slots: int, entries: int, filling: bool, pr
     The cache moves layer by layer, and that of ``state`` is deleted, so old and new cache are never in memory together.
     """
     cache, rest = state.cache, dataclasses.replace(state, cache=Ring(()))
-    rest, kept = _move_slots(rest, queue, slots, filling, proposals)
+    rest, kept = _move_slots(rest, queue, slots, filling, proposals, config)
     ring = isinstance(cache, Ring)
     age = rest.age if ring and proposals else None
     layers: list[Cached] = []
     for layer in cache.layers:
-        layers.append(_move_layer(layer, kept, rest.step, queue, entries, ring, age))
+        layers.append(_move_layer(layer, kept, rest.step, queue, entries, ring, age, config))
         for x in layer:
             x.delete()
     kind = SlotCache if proposals else Ring
     return dataclasses.replace(rest, cache=kind(tuple(layers)))
 
 
-@partial(jax.jit, static_argnames=("slots", "filling", "proposals"))
-def _move_slots(state: State, queue: Queue, slots: int, filling: bool, proposals: int) -> tuple[State, jax.Array]:
+@partial(jax.jit, static_argnames=("slots", "filling", "proposals", "config"))
+def _move_slots(
+    state: State, queue: Queue, slots: int, filling: bool, proposals: int, config: ModelConfig
+) -> tuple[State, jax.Array]:
     """The state without its cache in ``slots`` slots of each queue, and the present slots [slots] of what it keeps."""
-    return over_queues(partial(_choose_slots, slots=slots, filling=filling, proposals=proposals), queue, state)
+    choose = partial(_choose_slots, slots=slots, filling=filling, proposals=proposals)
+    return over_queues(choose, queue, state, config=config, split=STATE, out=(STATE, ROWS))
 
 
 def _choose_slots(queue: Queue, state: State, slots: int, filling: bool, proposals: int) -> tuple[State, jax.Array]:
@@ -213,9 +182,16 @@ def _choose_slots(queue: Queue, state: State, slots: int, filling: bool, proposa
     return refill(moved, moved.token, moved.sequence >= N, queue, 0) if filling else moved, kept
 
 
-@partial(jax.jit, static_argnames=("length", "ring"))
+@partial(jax.jit, static_argnames=("length", "ring", "config"))
 def _move_layer(
-    layer: Cached, kept: jax.Array, step: jax.Array, queue: Queue, length: int, ring: bool, age: jax.Array | None = None
+    layer: Cached,
+    kept: jax.Array,
+    step: jax.Array,
+    queue: Queue,
+    length: int,
+    ring: bool,
+    age: jax.Array | None = None,
+    config: ModelConfig | None = None,
 ) -> Cached:
     """The caches of the slots ``kept`` in one layer, with ``length`` entries. ``step`` is the next one.
 
@@ -237,4 +213,5 @@ def _move_layer(
             x = jnp.pad(x[..., :length, :], (*[(0, 0)] * (x.ndim - 2), (0, max(0, length - entries)), (0, 0)))
         return split_cache(x, "slots")
 
-    return over_queues(one, queue, (layer, kept, step, age))
+    split = (CACHE, ROWS, ROWS, ROWS)
+    return over_queues(one, queue, (layer, kept, step, age), config=config, split=split, out=CACHE)

@@ -17,9 +17,11 @@ from r1jax.models.attention import implementation
 from r1jax.models.cache import ring_length
 from r1jax.models.config import Experts, ModelConfig
 from r1jax.models.experts import index_type
+from r1jax.models.kinds import CacheShape
 from r1jax.models.layers import cache_shapes, mtp_cache_shapes
+from r1jax.models.shares import divides, shared_kv_heads
 from r1jax.models.transformer import param_specs
-from r1jax.sampling.processors import Sampling
+from r1jax.sampling.processors import Sampling, draws_in_shares
 from r1jax.sharding import Params, ParamSpec, compiler_mesh, data_devices, decoding_partition, is_spec
 
 PREFILL_TOKENS = 16_384  # tokens in one prefill pass
@@ -48,13 +50,26 @@ class Request:
     keep_routing: bool = False  # with the experts of each token
 
 
-def device_queues(prompts: int, sequences: int) -> int:
-    """Number of devices with separate queues on the current mesh; 1 if they share one queue."""
+def has_own_queues(prompts: int, sequences: int, config: ModelConfig | None = None) -> bool:
+    """True if each position of the data axis of the current mesh has its own queue, and its devices their own programs.
+
+    The data axis must divide the prompts, and the model axis the model (models.shares.divides). Otherwise the compiler
+    splits one queue over all devices.
+
+    config: the model; None: one that a model axis does not divide.
+    """
     mesh = compiler_mesh()
-    if mesh is None or mesh.shape["model"] > 1 or mesh.shape["expert"] > 1:  # experts read tokens of all their devices
-        return 1
-    data = mesh.shape["data"]
-    return 1 if prompts % data or sequences % prompts else data
+    if mesh is None or mesh.size == 1 or mesh.shape["expert"] > 1:  # experts read tokens of all their devices
+        return False
+    if mesh.shape["model"] > 1 and (config is None or not divides(config, mesh.shape["model"])):
+        return False
+    return not prompts % mesh.shape["data"] and not sequences % prompts
+
+
+def device_queues(prompts: int, sequences: int, config: ModelConfig | None = None) -> int:
+    """Number of queues on the current mesh: one for each position of the data axis, or 1 if all devices share one."""
+    mesh = compiler_mesh()
+    return mesh.shape["data"] if mesh is not None and has_own_queues(prompts, sequences, config) else 1
 
 
 def phases(slots: int, devices: int = 1, sampling: Sampling | None = None) -> tuple[int, ...]:
@@ -91,12 +106,12 @@ def fixed_bytes(request: Request) -> dict[str, int]:
     activations of one pass. results: the rows of one device, and all rows, which every device has at the end.
     """
     config, size = request.config, _size(request.config)
-    own = device_queues(request.prompts, request.sequences)
-    prompts, width = request.prompts // own, request.width
+    queues = device_queues(request.prompts, request.sequences, config)
+    prompts, width = request.prompts // queues, request.width
     rows = prefill_rows(prompts, width)
     passes = -(-prompts // rows)
     computed = (passes + (passes > 1)) * rows  # the extra term is the current pass
-    divide = own == 1 and rows % data_devices() == 0
+    divide = queues == 1 and rows % data_devices() == 0
     spread = rows // data_devices() if divide else rows
     token = 6 * config.hidden_size + _feed_forward_numbers(config, divide) + _attention_numbers(config)
     scores = 2 * 4 * _shard(config.num_heads) * width if implementation(config) == "xla" else 0
@@ -107,9 +122,9 @@ def fixed_bytes(request: Request) -> dict[str, int]:
         row += (width + request.sampling.max_tokens - 1) * _routing_bytes(config)
     return {
         "weights": _weight_bytes(request),
-        "prompts": (computed + prompts) * width * (_entry(config) + _draft_entry(request)),
+        "prompts": (computed + prompts) * width * (_entry(request) + _draft_entry(request)),
         "prefill": spread * width * (token * size + scores),
-        "results": (request.sequences + request.sequences // own) * row,
+        "results": (request.sequences + request.sequences // queues) * row,
     }
 
 
@@ -124,14 +139,14 @@ def slot_bytes(request: Request, slots: int, length: int = 0) -> dict[str, int]:
     """
     config, sampling, size = request.config, request.sampling, _size(request.config)
     lengths = ring_lengths(sampling.max_tokens)
-    ring, entry = ring_length(length or lengths[0], config), _entry(config) + _draft_entry(request)
+    ring, entry = ring_length(length or lengths[0], config), _entry(request) + _draft_entry(request)
     if len(lengths) == 1:
         cache = sum(phases(slots, 1, sampling)[:2]) * ring * entry
     else:
         cache = slots * ring * (entry + entry // len(cache_shapes(config)))
-    logits = 4 * _shard(config.vocab_size) * (5 if sampling.truncates else 3)
+    logits = 4 * _logits_numbers(request)
     activations = size * (6 * config.hidden_size + _feed_forward_numbers(config, True))
-    gathered = 2 * request.width * _entry(config) // config.num_layers
+    gathered = 2 * request.width * _entry(request) // config.num_layers
     scores = 2 * 4 * _shard(config.num_heads) * (request.width + min(ring, RING_CHUNK))
     wide = 0 if config.latent is None else config.latent.kv_rank + config.latent.rope_dim
     results = 2 * 4 * _shard(config.num_heads) * wide  # over the prefix and over the ring
@@ -251,9 +266,13 @@ def _size(config: ModelConfig) -> int:
 
 def _shard(size: int) -> int:
     """Size of a dimension on one device of the model axis; the whole size if it does not divide evenly."""
-    mesh = compiler_mesh()
-    shards = 1 if mesh is None else mesh.shape["model"]
+    shards = _model_axis()
     return size if size % shards else size // shards
+
+
+def _model_axis() -> int:
+    mesh = compiler_mesh()
+    return 1 if mesh is None else mesh.shape["model"]
 
 
 def _feed_forward_numbers(config: ModelConfig, divide: bool) -> int:
@@ -286,11 +305,30 @@ def _attention_numbers(config: ModelConfig) -> int:
     return compressed + heads * (3 * max(config.head_dim, own.value_dim) + own.nope_dim + own.value_dim)
 
 
-def _entry(config: ModelConfig) -> int:
+def _own_queues(request: Request) -> bool:
+    return has_own_queues(request.prompts, request.sequences, request.config)
+
+
+def _logits_numbers(request: Request) -> int:
+    """Numbers of one token that a device has of its logits and of arrays computed from them."""
+    config, sampling, own = request.config, request.sampling, _shard(request.config.vocab_size)
+    copies = 5 if sampling.truncates else 3
+    shares = config.vocab_size // own
+    if shares > 1 and _own_queues(request) and not draws_in_shares(sampling, config.vocab_size, shares):
+        return own + copies * config.vocab_size  # gathered
+    return copies * own
+
+
+def _entry(request: Request) -> int:
     """Bytes of what is kept of one token in all layers on a device."""
-    return _size(config) * sum(
-        _shard(shape.heads or 1) * shape.width for layer in cache_shapes(config) for shape in layer
-    )
+    config = request.config
+
+    def heads(shape: CacheShape) -> int:
+        if shape.heads and _own_queues(request):
+            return shared_kv_heads(config, _model_axis())
+        return _shard(shape.heads or 1)
+
+    return _size(config) * sum(heads(shape) * shape.width for layer in cache_shapes(config) for shape in layer)
 
 
 def _draft_entry(request: Request) -> int:

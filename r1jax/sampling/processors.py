@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -77,6 +78,14 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
+def draws_in_shares(sampling: Sampling, vocab_size: int, devices: int) -> bool:
+    """True if devices that divide the vocabulary draw a token without the logits of each other.
+
+    Each has whole blocks of ``draw``, and neither truncation nor the highest logit is asked for.
+    """
+    return not vocab_size % (devices * BLOCK) and enabled(sampling.temperature) and not sampling.truncates
+
+
 def truncate(logits: jax.Array, sampling: Sampling) -> jax.Array:
     """Logits [S, V], already divided by the temperature, with -inf where top-k, top-p or min-p drop the token.
 
@@ -112,15 +121,29 @@ def draw(
     """
     S, V = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, -V % BLOCK)), constant_values=-jnp.inf)
-    tops, sums = block_sums(logits, kernels if on_one_device() else "plain") if blocks is None else blocks
+    blocks = block_sums(logits, kernels if on_one_device() else "plain") if blocks is None else blocks
+
+    def read(block: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0]
+
+    return draw_from_blocks(*blocks, bits, read)[:2]
+
+
+def draw_from_blocks(
+    tops: jax.Array, sums: jax.Array, bits: jax.Array, read: Callable[[jax.Array], jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``draw`` with the block_sums of the logits, and the logit [S] of the token.
+
+    read: gives the logits [S, BLOCK] of a block of each row, whose numbers are [S, 1].
+    """
     top = tops.max(axis=-1)
     sums = sums * jnp.exp(tops - top[:, None])
     block = _quantile(sums, bits[:, 0])[:, None]
-    inside = jnp.take_along_axis(logits.reshape(S, -1, BLOCK), block[:, :, None], axis=1)[:, 0]
+    logits = read(block)
     # Relative to the maximum of the block: relative to that of the row, a whole block could round to 0.
-    inside = jnp.exp(inside - jnp.take_along_axis(tops, block, axis=-1))
-    token = block[:, 0] * BLOCK + _quantile(inside, bits[:, 1])
-    return token, top + jnp.log(sums.sum(axis=-1))
+    place = _quantile(jnp.exp(logits - jnp.take_along_axis(tops, block, axis=-1)), bits[:, 1])
+    logit = jnp.take_along_axis(logits, place[:, None], axis=-1)[:, 0]
+    return block[:, 0] * BLOCK + place, top + jnp.log(sums.sum(axis=-1)), logit
 
 
 def _quantile(weights: jax.Array, bits: jax.Array) -> jax.Array:

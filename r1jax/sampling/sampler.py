@@ -22,20 +22,13 @@ from r1jax.kernels.decode_attention import Context
 from r1jax.models.cache import Prefix, Ring, init_ring, init_slot_cache, prefill, ring_length
 from r1jax.models.config import ModelConfig
 from r1jax.models.mtp import first_mtp, without_mtp
+from r1jax.models.shares import share
 from r1jax.models.transformer import cast, param_specs
 from r1jax.sampling.decode import Stored, Weights, decode_step, in_step, weights_of
 from r1jax.sampling.head import next_token
-from r1jax.sampling.levels import (
-    Loop,
-    fewer_slots,
-    move,
-    over_queues,
-    proposals_with,
-    refills,
-    run_level,
-    slots_of_queue,
-)
+from r1jax.sampling.levels import Loop, fewer_slots, move, proposals_with, refills, run_level, slots_of_queue
 from r1jax.sampling.memory import Level, Request, choose_levels, device_queues, phases, prefill_rows
+from r1jax.sampling.over_queues import PREFIX, ROWS, STATE, over_queues
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.queues import make_queue
 from r1jax.sampling.slots import (
@@ -124,18 +117,19 @@ def sample_queue(
     """Samples for every row of the queue, in one compiled program.
 
     ``widths`` are decreasing numbers of slots, one per loop. Each loop but the last ends when the queue is empty and
-    the live sequences fit into the next one. If the mesh has only a data axis that divides the prompts, each device has
-    its own queue and slots and does not wait for others. Otherwise the compiler splits the slots of one queue.
+    the live sequences fit into the next one. If the mesh divides prompts and model (memory.has_own_queues), each
+    position of its data axis has its own queue and slots and does not wait for others; the devices of a model axis
+    compute each step together. Otherwise the compiler splits the slots and the model of one queue.
     """
     params, config = _decoding_params(params, config, sampling)
-    queues = device_queues(len(queue.prompts), len(queue.prompt_of))
+    queues = device_queues(len(queue.prompts), len(queue.prompt_of), config)
     own_widths = widths if queues == 1 else phases(-(-widths[0] // queues), 1, sampling)
 
     def one(queue: Queue, _: None, params: Params, key: jax.Array) -> Samples:
-        return _sample_queue(params, queue, key, config, sampling, end_tokens, own_widths, keep_routing)
+        params, own = share(params, config)
+        return _sample_queue(params, queue, key, own, sampling, end_tokens, own_widths, keep_routing)
 
-    samples = over_queues(one, queue, None, params, key)
-    return samples if queues == 1 else together(samples)
+    return together(over_queues(one, queue, None, params, key, config=config, split=None, out=ROWS))
 
 
 def _decoding_params(params: Params, config: ModelConfig, sampling: Sampling) -> tuple[Params, ModelConfig]:
@@ -148,7 +142,7 @@ def _decoding_params(params: Params, config: ModelConfig, sampling: Sampling) ->
 
 @jax.jit
 def together(samples: Samples) -> Samples:
-    """The samples of one queue, or of a queue for each device, on every host."""
+    """The samples of one queue, or of several, on every host."""
     samples = dataclasses.replace(samples, steps=samples.steps.max())
     return jax.tree.map(lambda x: constrain(x, *[None] * x.ndim), samples)
 
@@ -168,7 +162,7 @@ def sample_in_levels(
 
     ``ended`` is called after each loop.
     """
-    queues = device_queues(len(queue.prompts), len(queue.limits))
+    queues = device_queues(len(queue.prompts), len(queue.limits), config)
     at, slots = 0, levels[0].slots // queues
     prefix, state = first_level(params, queue, config, sampling, slots, levels[0].length, keep_routing)
     while True:
@@ -184,7 +178,7 @@ def sample_in_levels(
         filling = refills(levels, at)
         slots = slots_of_queue(levels[at], live + waiting * filling, queues)
         proposals = proposals_with(slots, queues, sampling)
-        state = move(state, queue, slots, ring_length(levels[at].length, config), filling, proposals)
+        state = move(state, queue, slots, ring_length(levels[at].length, config), filling, proposals, config)
 
 
 @partial(jax.jit, static_argnames=("config", "sampling", "slots", "length", "keep_routing"))
@@ -201,9 +195,9 @@ def first_level(
     params, config = _decoding_params(params, config, sampling)
 
     def one(queue: Queue, _: None, params: Params) -> tuple[Prefix, State]:
-        return _start(params, queue, config, sampling, slots, length, keep_routing)
+        return _start(*share(params, config), queue, sampling, slots, length, keep_routing)
 
-    return over_queues(one, queue, None, params)
+    return over_queues(one, queue, None, params, config=config, split=None, out=(PREFIX, STATE))
 
 
 @partial(
@@ -230,10 +224,12 @@ def decode_level(
 
     def one(queue: Queue, local: tuple[Prefix, State], params: Params, key: jax.Array) -> tuple[State, jax.Array]:
         prefix, state = local
-        step = _step(params, queue, prefix, key, config, sampling, end_tokens)
+        params, own = share(params, config)
+        step = _step(params, queue, prefix, key, own, sampling, end_tokens)
         return run_level(step, state, fewer, longest, filling)
 
-    state, numbers = over_queues(one, queue, (prefix, state), params, key)
+    split, out = (PREFIX, STATE), (STATE, ROWS)
+    state, numbers = over_queues(one, queue, (prefix, state), params, key, config=config, split=split, out=out)
     return state, constrain(numbers.max(axis=0), None)
 
 
@@ -248,7 +244,7 @@ def _sample_queue(
     keep_routing: bool,
 ) -> Samples:
     N = queue.prompt_of.shape[0]
-    prefix, state = _start(params, queue, config, sampling, widths[0], sampling.max_tokens, keep_routing)
+    prefix, state = _start(params, config, queue, sampling, widths[0], sampling.max_tokens, keep_routing)
     step = _step(params, queue, prefix, key, config, sampling, end_tokens)
 
     def live(state: State) -> jax.Array:
@@ -264,7 +260,7 @@ def _sample_queue(
 
 
 def _start(
-    params: Params, queue: Queue, config: ModelConfig, sampling: Sampling, slots: int, length: int, keep_routing: bool
+    params: Params, config: ModelConfig, queue: Queue, sampling: Sampling, slots: int, length: int, keep_routing: bool
 ) -> tuple[Prefix, State]:
     """The prefix, and the state before the first step, with a cache for ``length`` tokens of each slot."""
     mtp, proposals = sampling.draft == "mtp", proposals_with(slots, 1, sampling)

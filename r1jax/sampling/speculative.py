@@ -31,6 +31,7 @@ from r1jax.models.precision import einsum_f32
 from r1jax.models.transformer import embed
 from r1jax.sampling.block import block_layer, block_rotation, decode_block
 from r1jax.sampling.decode import Stored, Weights, decoding_layer, in_step
+from r1jax.sampling.head import token_of
 from r1jax.sampling.ngram import continuations, texts_of
 from r1jax.sampling.processors import Sampling, sample_token
 from r1jax.sampling.slots import END, LENGTH, NONE, Queue, Samples, State, is_any_of, random_words, refill
@@ -94,7 +95,7 @@ def verifying_step(
         logits = constrain(einsum_f32("smd,dv->smv", hidden, read.output), "slots", None, "vocab")
         places = state.age[:, None] + jnp.arange(m)  # of the drawn tokens in the completion
         words = random_words(key, jnp.repeat(queue.ids[row], m), places.reshape(-1))
-        drawn = sample_token(logits.reshape(S * m, -1), words, sampling, choose(config.kernels))
+        drawn = token_of(logits.reshape(S * m, -1), words, config, sampling)
         token, logprob, sampling_logprob = (x.reshape(S, m) for x in drawn)
 
         right = jnp.cumprod(token[:, :-1] == state.proposed, axis=1, dtype=jnp.int32)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from r1jax.errors import UserError
 from r1jax.tokenizer.chat import Rendered, render
 from r1jax.tokenizer.declarations import write_declarations
@@ -50,6 +52,10 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without control tokens except the tags of r1jax.data.text.template, which rewards read."""
+        ...
+
+    def decode_batch(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """``decode`` of each row of ids, in less time than one by one."""
         ...
 
     def render(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> Rendered:

@@ -1,10 +1,11 @@
-"""A tokenizer of UTF-8 bytes, and the characters of byte-level BPE."""
+"""A tokenizer of UTF-8 bytes."""
 
 from __future__ import annotations
 
 import tokenizers
 from tokenizers import AddedToken
 
+from r1jax.tokenizer.byte_pieces import byte_characters
 from r1jax.tokenizer.json_tokenizer import JsonTokenizer, bos_processor
 
 
@@ -22,10 +23,3 @@ class ByteTokenizer(JsonTokenizer):
         super().__init__(
             backend=backend, bos_id=256, bos_token="<bos>", eos_ids=(257,), pad_id=258, chat_template=chat_template
         )
-
-
-def byte_characters() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE, in byte order (as in GPT-2)."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    moved = {byte: 256 + i for i, byte in enumerate(sorted(set(range(256)) - set(kept)))}
-    return [chr(moved.get(byte, byte)) for byte in range(256)]

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from r1jax.data.text.template import TAGS
 from r1jax.errors import UserError
 from r1jax.tokenizer.base import BaseTokenizer
+from r1jax.tokenizer.byte_pieces import BytePieces, byte_characters
 from r1jax.tokenizer.declarations import read_declarations, register
 
 
@@ -43,7 +45,33 @@ class JsonTokenizer(BaseTokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids: Tokenizer.decode."""
-        return self.backend.decode([int(i) for i in ids if int(i) not in self._controls], skip_special_tokens=False)
+        return self.backend.decode(self._without_controls(list(map(int, ids))), skip_special_tokens=False)
+
+    def decode_batch(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """Text of the ids of each row: Tokenizer.decode_batch."""
+        if self._pieces is not None:
+            return self._pieces.decode(rows)
+        kept = [self._without_controls(row.tolist()) for row in rows]
+        return self.backend.decode_batch(kept, skip_special_tokens=False)
+
+    @functools.cached_property
+    def _pieces(self) -> BytePieces | None:
+        """The bytes of the tokens; None if the text is not that of their bytes side by side."""
+        if not isinstance(self.backend.decoder, tokenizers.decoders.ByteLevel):
+            return None
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+
+        def piece(id: int) -> bytes:
+            token = self.token(id)
+            if id in self._controls:
+                return b""
+            known = all(character in byte_of for character in token)
+            return bytes(byte_of[character] for character in token) if known else token.encode()
+
+        return BytePieces([piece(id) for id in range(self.vocab_size)])
+
+    def _without_controls(self, ids: Sequence[int]) -> Sequence[int]:
+        return ids if self._controls.isdisjoint(ids) else [i for i in ids if i not in self._controls]
 
     def token(self, id: int) -> str:
         """String of one id."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 
 from r1jax.data.text.template import TAGS
@@ -75,6 +76,10 @@ class SentencePieceTokenizer(BaseTokenizer):
             elif id < self.backend.vocab_size():
                 part.append(id)
         return text + self._decode_part(part, start)
+
+    def decode_batch(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """Text of the ids of each row: Tokenizer.decode_batch."""
+        return [self.decode(row.tolist()) for row in rows]
 
     def _decode_part(self, ids: list[int], start: bool) -> str:
         """Text of ids without control tokens; ``start``: they are the first of the text."""

@@ -23,6 +23,7 @@ from r1jax.sharding import make_mesh
         ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)", "all-to-all.1", "all-to-all"),
         ("ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)", "", "collective-permute"),
         ("ncclDevKernel_Generic", "", "other"),
+        ("fused_psum_75_0", "psum.75.0-fusion.1", "all-reduce"),
         ("void AllReduceKernelImpl<float>(...)", "all-reduce.7", "all-reduce"),
         ("all-reduce.12", "all-reduce.12", "all-reduce"),
         ("MemcpyP2P", "collective-permute-start.2", "collective-permute"),

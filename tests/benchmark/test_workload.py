@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.benchmark.mesh_estimate import abstract_state
 from r1jax.benchmark.workload import Bench, WordTokenizer, Workload, frequencies, small_workload, with_natural_samples
 from r1jax.checkpoints.load import read_config
@@ -15,6 +16,7 @@ from r1jax.checkpoints.native import Checkpoints
 from r1jax.errors import UserError
 from r1jax.models.shapes import SHAPES
 from r1jax.models.transformer import hidden_states, param_specs, routing_of_layers, unembedding
+from r1jax.rl import logprobs
 from r1jax.rl.state import RLState
 from r1jax.sharding import make_mesh, map_specs
 from r1jax.training.loop import restore
@@ -71,6 +73,25 @@ def test_rollouts_need_no_moments():
     with jax.set_mesh(make_mesh("1x1")):
         bench = Bench(WORK, Parity(), training=False)
     assert bench.state.reference is None and not jax.tree.leaves(bench.state.policy.opt_state)
+
+
+def test_the_chunk_of_the_head_reaches_updates_with_and_without_packing(monkeypatch):
+    found = []
+
+    def spy(*args):
+        found.append(args[4])
+        return token_logprobs(*args)
+
+    monkeypatch.setattr(logprobs, "token_logprobs", spy)
+    with jax.set_mesh(make_mesh("1x1")):
+        bench = Bench(dataclasses.replace(WORK, logprob_chunk=77), Parity())
+        limits = np.where(np.arange(16) < 2, 6, 1)
+        for pack in (False, True):
+            batch = bench.uneven_batch(limits, pack)
+            assert (batch.packing is not None) == pack
+            bench.update(batch)
+            assert found and set(found) == {77}
+            found.clear()
 
 
 def one_step(mesh, gather="auto"):

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from r1jax.checkpoints.huggingface import read_config as read_huggingface_config
 from r1jax.models.config import ModelConfig, RopeScaling
 from r1jax.models.rotary import frequencies
-from r1jax.tokenizer.byte_level import byte_characters
+from r1jax.tokenizer.byte_pieces import byte_characters
 from tests.helpers.paths import FIXTURES
 
 NAMES = ["llama_tied", "llama_bias", "llama_mlp_bias", "qwen2", "qwen3"]

@@ -16,7 +16,7 @@ from r1jax.evaluation.voting import vote_classes
 from r1jax.rewards import Completion
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
-from r1jax.rewards.process import WorkerProcess
+from r1jax.rewards.process import Outcome, WorkerProcess
 from r1jax.sampling.processors import Sampling
 
 
@@ -133,11 +133,14 @@ def test_part_credit_for_an_answer_that_holds_the_right_one_is_no_right_answer(p
 
 
 def test_an_answer_that_takes_too_long_has_no_score(pool, monkeypatch):
-    in_time = WorkerProcess.advance
-    monkeypatch.setattr(
-        WorkerProcess, "advance", lambda self, deadline: "timeout" if self.item == 1 else in_time(self, deadline)
-    )
-    found = pool.check([Problem("?", "7", "k", "math")] * 3, ["7", "7", "8"])
+    in_time = WorkerProcess.receive
+
+    def receive(self):
+        second, outcome = self.numbers == range(1, 2), in_time(self)
+        return Outcome(outcome.values[:0], "timeout") if second and outcome else outcome
+
+    monkeypatch.setattr(WorkerProcess, "receive", receive)
+    found = pool.check([Problem("?", "7", "k", "math")] * 3, ["7", "7.0", "8"])
     np.testing.assert_array_equal(found, [1, np.nan, 0])
 
 

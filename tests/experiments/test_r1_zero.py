@@ -35,7 +35,7 @@ def test_the_folder_of_a_run_holds_what_was_promised(finished):
     promised = (
         "reward reward_accuracy reward_format advantage_spread equal_groups kl entropy ratio_mean ratio_max clip_share "
         "bounded_share sampler_gap length_mean truncated_share verifier_timeouts gradient_norm tokens_per_second "
-        "seconds_sampling seconds_rewards seconds_update skipped_updates empty_updates"
+        "seconds_sampling seconds_rewards seconds_update seconds_host skipped_updates empty_updates"
     )
     assert not set(promised.split()) - set(rows[0])
     assert all(row["sampler_gap_max"] < 1e-4 for row in rows)
@@ -137,6 +137,20 @@ def test_what_cannot_work_ends_in_one_line(flags, message, tmp_path, finished):
     status, _, stderr = run(tmp_path / "run", *flags)
     assert status == 2
     assert len(stderr.strip().splitlines()) == 1 and message in stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gym:chain_sum", "beyond the model's context"),  # a later check: the fixture has a context of 128
+        ("gym:word_sorting", "--template=steps asks for a number, but some answers of the problems are not numbers"),
+    ],
+)
+def test_a_template_for_numbers_takes_every_source_whose_answers_are_numbers(source, message, tmp_path):
+    flags = [f"--base={FIXTURES / 'llama_tied'}", f"--problems.source={source}", "--problems.train-size=32"]
+    more = ["--problems.held-out-size=8", "--template=steps", "--rewards", "accuracy"]
+    status, _, stderr = run(tmp_path / "run", *flags, *more, "--dry-run")
+    assert status == 2 and message in stderr
 
 
 def test_programs_may_be_trained_on_from_a_file_of_tests(tmp_path):

@@ -11,7 +11,7 @@ import sentencepiece
 from gguf import TokenType
 
 from r1jax.tokenizer import JsonTokenizer
-from r1jax.tokenizer.byte_level import byte_characters
+from r1jax.tokenizer.byte_pieces import byte_characters
 from r1jax.tokenizer.gguf_vocabulary import read_vocabulary
 from tests.helpers.paths import FIXTURES
 

@@ -81,7 +81,7 @@ def test_a_wrong_reward_is_one_clear_line(texts: list[str], message: str) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"workers": 0}, "workers 0"),
+        ({"workers": -1}, "workers -1"),
         ({"deadline": 0.0}, "deadline 0.0"),
         ({"deadline": -1.0}, "deadline -1.0"),
         ({"deadline": math.nan}, "deadline nan"),
@@ -116,3 +116,11 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, source: str, name: str, 
     with pytest.raises(UserError) as error:
         parse_rewards([f"{path}:{name}"])
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(1, 2), (16, 8), (128, 32)])
+def test_the_number_of_workers_follows_the_cores_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert VerifierConfig().processes == processes and VerifierConfig(workers=3).processes == 3

@@ -62,6 +62,35 @@ def test_a_reward_that_hangs_scores_zero_and_is_counted(hasty: RewardPool, text:
     assert (scores.timeouts, scores.crashes) == (2, 0)
 
 
+def test_an_item_that_is_lost_in_a_list_costs_no_other_item(hasty: RewardPool) -> None:
+    """With 100 items, workers get several at once: the ones before and after the lost item keep their values."""
+    texts = [f"value {i}" for i in range(100)]
+    texts[3], texts[20], texts[57], texts[99] = "sleep", "die", "regex", "loop"
+    scores = act(hasty, *texts)
+    want = [0 if i in (3, 20, 57, 99) else i for i in range(100)]
+    np.testing.assert_array_equal(scores.values[:, 0], want)
+    assert (scores.timeouts, scores.crashes) == (3, 1)
+
+
+def test_a_completion_that_several_samples_share_is_computed_once_and_counts_for_each(
+    hasty: RewardPool, tmp_path: Path
+) -> None:
+    asked, log = problem("1"), tmp_path / "log"
+    hangs, writes = completion("sleep"), completion(f"return open('{log}','a').write('a')")
+    scores = hasty.score([asked] * 6, [hangs, writes, hangs, writes, hangs, completion("value 7")])
+    np.testing.assert_array_equal(scores.values[:, 0], [0, 1, 0, 1, 0, 7])
+    assert (scores.timeouts, scores.crashes) == (3, 0) and log.read_text() == "a"
+    shared, apart = completion("answer 0"), [problem("1"), problem("2")]  # the problem decides, too
+    assert hasty.score(apart, [shared, shared]).values[:, 0].tolist() == [1, 2]
+
+
+def test_the_deadline_applies_to_each_item_of_a_list(hasty: RewardPool) -> None:
+    """Items of one list take longer together than a deadline, and each but one takes less."""
+    began = time.monotonic()
+    scores = act(hasty, *(f"sleep 0.3{i}" for i in range(16)), "loop", *(f"value {i}" for i in range(16)))
+    assert scores.timeouts == 1 and scores.values[:16, 0].all() and time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("text", ["die", "segfault"])
 def test_a_reward_that_kills_its_worker_scores_zero_and_is_counted(pool: RewardPool, text: str) -> None:
     scores = act(pool, "value 1", text, "value 3", text, "value 5")
@@ -70,7 +99,7 @@ def test_a_reward_that_kills_its_worker_scores_zero_and_is_counted(pool: RewardP
 
 
 def test_the_deadline_applies_to_each_item(hasty: RewardPool) -> None:
-    scores = act(hasty, *["sleep 0.25"] * 10)  # 1.25 s for each worker
+    scores = act(hasty, *(f"sleep 0.25{i}" for i in range(10)))  # 1.25 s for each worker
     assert scores.timeouts == 0 and scores.values[:, 0].all()
 
 

@@ -1,5 +1,7 @@
 """The arrays of a batch, its width, its minibatches and their shardings."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from r1jax.rl.batch import build_batch, split_minibatches, width_bucket
 from r1jax.sampling.sampler import Samples
-from r1jax.sharding import make_mesh
+from r1jax.sharding import batch_sharding, make_mesh
 from tests.rl.helpers import GROUP, PROMPTS, batch_of
 
 
@@ -19,6 +21,41 @@ def test_layout_of_a_rollout(samples):
         assert batch.tokens[i, : len(prompt) + n].tolist() == [*prompt, *samples.tokens[i, :n]]
         assert batch.tokens[i, 1:][batch.mask[i]].tolist() == samples.tokens[i, :n].tolist()
         np.testing.assert_array_equal(batch.sampler_logprobs[i][batch.mask[i]], samples.logprobs[i, :n])
+
+
+@pytest.mark.parametrize("mesh", ["1x1", "4x2"])
+def test_each_token_has_its_place_with_what_belongs_to_it(mesh):
+    """Against loops over sequences and tokens, with other numbers after the end of each sample."""
+    rng = np.random.default_rng(0)
+    B, M, wide = 8, 12, 9
+    own = [rng.integers(1, 99, n).tolist() for n in (3, wide, 5, 3)]
+    prompts, lengths = [own[i // 2] for i in range(B)], rng.integers(1, M - 4, B)
+    tokens = rng.integers(1, 99, (B, M)).astype(np.int32)
+    logprobs, others = (rng.normal(size=(B, M)).astype(np.float32) for _ in range(2))
+    experts = rng.integers(1, 9, (B, wide + M - 1, 2, 3)).astype(np.uint8)
+    samples = Samples(tokens, lengths, lengths * 0, logprobs, others, 4, experts)
+    counts = rng.random(B) < 0.7
+    with jax.set_mesh(make_mesh(mesh)):
+        on_host = build_batch(prompts, samples, wide + M, counts=counts)
+        kept = dataclasses.replace(samples, logprobs=jnp.asarray(logprobs), sampling_logprobs=jnp.asarray(others))
+        batch = build_batch(prompts, kept, wide + M, counts=counts)
+        assert batch.tokens.sharding == batch.mask.sharding == batch.sampler_logprobs.sharding == batch_sharding()
+    jax.tree.map(np.testing.assert_array_equal, on_host, batch)
+    batch = jax.device_get(batch)
+    T = batch.mask.shape[1]
+    want = {name: np.zeros((B, T), np.float32) for name in ("mask", "sampler_logprobs", "sampling_logprobs")}
+    text, routing = np.zeros((B, T + 1), np.int32), np.zeros((B, T, 2, 3), np.uint8)
+    for row, (prompt, n) in enumerate(zip(prompts, lengths, strict=True)):
+        text[row, : len(prompt) + n] = [*prompt, *tokens[row, :n]]
+        routing[row, : len(prompt) + n - 1] = experts[row, : len(prompt) + n - 1]
+        at = slice(len(prompt) - 1, len(prompt) - 1 + n)
+        want["mask"][row, at] = counts[row]
+        want["sampler_logprobs"][row, at], want["sampling_logprobs"][row, at] = logprobs[row, :n], others[row, :n]
+        assert batch.spans is None
+    np.testing.assert_array_equal(batch.tokens, text)
+    np.testing.assert_array_equal(batch.experts, routing)
+    for name, values in want.items():
+        np.testing.assert_array_equal(getattr(batch, name), values, err_msg=name)
 
 
 def test_width_buckets_are_few_and_wide_enough():

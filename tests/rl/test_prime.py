@@ -34,6 +34,9 @@ class Distinct(ByteTokenizer):
     def decode(self, ids):
         return "".join(chr(FIRST + id) for id in ids)
 
+    def decode_batch(self, rows):
+        return [self.decode(row) for row in rows]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def distinct():

@@ -16,11 +16,12 @@ from r1jax.rewards.scores import Scores
 from r1jax.rl.config import RLConfig
 from r1jax.rl.environment import Environment
 from r1jax.rl.metrics import describe, token_spread
-from r1jax.rl.rollouts import collect
+from r1jax.rl.rollouts import Groups, chosen, collect
 from r1jax.rl.setup import make_setup
 from r1jax.rl.step import batch_of
 from r1jax.rl.train import step_keys
 from r1jax.sampling.processors import Sampling
+from r1jax.sampling.slots import Samples
 
 CONFIG = RLConfig(prompts=2, group=4)
 
@@ -40,6 +41,9 @@ class Letters:
 
     def decode(self, ids):
         return "".join(chr(97 + i % 26) for i in ids)
+
+    def decode_batch(self, rows):
+        return [self.decode(row) for row in rows]
 
 
 @dataclasses.dataclass
@@ -76,8 +80,13 @@ def rolled_out(model, environment, config, step=0):
     attempts = config.algorithm.attempts
     problems = [environment.batch(step, config.prompts, attempt, attempts) for attempt in range(attempts)]
     found = collect(model.params, problems, step_keys(environment, step).samples, setup)
-    advantages = config.algorithm.advantages(found.totals, found.resolution, found.counts)
+    advantages = config.algorithm.advantages(found.totals, found.groups.resolution, found.counts)
     return found, advantages, jax.device_get(batch_of(found, advantages, setup))
+
+
+def groups_of(found):
+    """The groups of a rollout, one by one."""
+    return [found.groups.group(i) for i in range(len(found.groups.problems))]
 
 
 def collected(model, reward=by_place, step=0, prompts=2, **settings):
@@ -87,21 +96,21 @@ def collected(model, reward=by_place, step=0, prompts=2, **settings):
 
 def test_a_group_holds_one_question_and_its_own_samples(model):
     found, _, _ = collected(model)
-    assert len(found.groups) == found.sampled == 2 and found.attempts == 1
-    for group in found.groups:
+    assert len(found.groups.problems) == found.sampled == 2 and found.attempts == 1
+    for group in groups_of(found):
         assert group.prompt == model.tokenizer.encode(group.problem.question)
-        for row, n, completion in zip(group.samples.tokens, group.samples.lengths, group.completions, strict=True):
+        for row, n, completion in zip(group.tokens, group.lengths, group.completions, strict=True):
             read = row[: n - completion.finished].tolist()  # without the end token
             assert completion.text == model.tokenizer.decode(read) and completion.tokens == n
         assert group.total.tolist() == [0, 1, 2, 3]
-    assert found.tokens == sum(g.samples.lengths.sum() for g in found.groups)
+    assert found.tokens == sum(g.lengths.sum() for g in groups_of(found))
 
 
 def test_a_step_repeats_itself_and_no_other(model):
-    one, again, other = (collected(model, step=step)[0].groups for step in (3, 3, 4))
-    np.testing.assert_array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in again])
+    one, again, other = (groups_of(collected(model, step=step)[0]) for step in (3, 3, 4))
+    np.testing.assert_array_equal([g.tokens for g in one], [g.tokens for g in again])
     assert [g.problem for g in one] != [g.problem for g in other]
-    assert not np.array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in other])
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
 
 
 @pytest.mark.parametrize(
@@ -132,11 +141,11 @@ def test_the_batch_baseline_divides_by_the_spread_of_all(model):
 
 def test_overlong_completions_are_penalised(model):
     found, _, _ = collected(model, overlong_buffer=8)
-    lengths = np.stack([g.samples.lengths for g in found.groups])
+    lengths = np.stack([g.lengths for g in groups_of(found)])
     fine = -lengths / 8
     assert len(np.unique(fine)) > 2
-    np.testing.assert_allclose([g.total for g in found.groups], np.arange(4) + fine)
-    assert [g.rewards[:, 0].tolist() for g in found.groups] == [[0, 1, 2, 3]] * 2  # as they were given
+    np.testing.assert_allclose([g.total for g in groups_of(found)], np.arange(4) + fine)
+    assert [g.rewards[:, 0].tolist() for g in groups_of(found)] == [[0, 1, 2, 3]] * 2  # as they were given
 
 
 def test_groups_without_spread_are_replaced_and_do_not_count(model):
@@ -147,10 +156,10 @@ def test_groups_without_spread_are_replaced_and_do_not_count(model):
 
     found, _, _ = collected(model, only_one, drop_equal_groups=True, max_resamples=1)
     assert found.attempts == 2 and found.sampled == 4 and found.equal == 3
-    assert found.groups[0].problem == apart and [g.spread for g in found.groups] == [True, False]
+    assert found.groups.problems[0] == apart and [g.spread for g in groups_of(found)] == [True, False]
     assert describe(found, np.zeros((2, 4)), ("told",))["unfilled_share"] == 0.5
     never, _, batch = collected(model, lambda problem, place: 1.0, drop_equal_groups=True, max_resamples=1)
-    assert len(never.groups) == 2 and not batch.mask.any()
+    assert len(never.groups.problems) == 2 and not batch.mask.any()
     assert describe(never, np.zeros((2, 4)), ("told",))["unfilled_share"] == 1
     _, _, batch = collected(model, lambda problem, place: 1.0)
     assert batch.mask.any()
@@ -166,7 +175,7 @@ def test_sampling_ends_as_soon_as_the_batch_is_full(model):
 
     found, _, batch = collected(model, few, drop_equal_groups=True, max_resamples=9)
     assert found.attempts <= 6 and found.counts.all() and batch.mask.any(axis=1).all()
-    assert {g.problem for g in found.groups} <= set(apart)
+    assert {g.problem for g in groups_of(found)} <= set(apart)
     assert describe(found, np.zeros((2, 4)), ("told",))["unfilled_share"] == 0
 
 
@@ -178,7 +187,7 @@ def test_truncated_samples_are_left_out_of_the_loss_and_remain_in_the_advantages
         return rolled_out(model, short, dataclasses.replace(CONFIG, algorithm=algorithm))
 
     plain, advantages, batch = made(GRPO())
-    truncated = plain.truncated
+    truncated = plain.groups.truncated
     assert 0 < truncated.sum() < 8
     found, same, masked = made(GRPO(mask_truncated=True))
     np.testing.assert_array_equal(same, advantages)
@@ -186,6 +195,46 @@ def test_truncated_samples_are_left_out_of_the_loss_and_remain_in_the_advantages
     np.testing.assert_array_equal(masked.mask.any(axis=1), ~truncated)
     np.testing.assert_array_equal(masked.mask[~truncated], batch.mask[~truncated])
     assert found.counts.all()  # the group counts, its truncated samples do not
+
+
+def test_groups_of_several_attempts_keep_all_that_belongs_to_them():
+    """On the devices or on the host, in an order that no attempt has."""
+    rng = np.random.default_rng(0)
+
+    def attempt(first):
+        G, logprobs = 2, rng.normal(size=(6, 3)).astype(np.float32)
+        samples = Samples(rng.integers(0, 9, (6, 3)), np.full(6, 3), np.zeros(6), jnp.asarray(logprobs), logprobs, 3)
+        numbers = np.arange(first, first + 3)
+        return Groups(
+            problems=[f"problem {i}" for i in numbers],
+            asked=[[i] for i in numbers],
+            completions=[f"{i}.{j}" for i in numbers for j in range(G)],
+            samples=samples,
+            rewards=rng.random((6, 2)),
+            totals=rng.random((3, G)),
+            resolution=numbers / 10,
+            spread=numbers % 2 == 0,
+            kept=numbers % 3 == 0,
+        )
+
+    attempts = [attempt(0), attempt(3)]
+    order = np.array([4, 0, 5])
+    found = chosen(attempts, order)
+    assert found.problems == ["problem 4", "problem 0", "problem 5"] and found.asked == [[4], [0], [5]]
+    for i, number in enumerate(order):
+        (one, at), group = divmod(number, 3), found.group(i)
+        expected = attempts[one].group(at)
+        for name in ("tokens", "rewards", "total"):
+            np.testing.assert_array_equal(getattr(group, name), getattr(expected, name))
+        assert group.completions == expected.completions and group.spread == expected.spread
+        rows = slice(2 * i, 2 * i + 2), slice(2 * at, 2 * at + 2)
+        for name in ("logprobs", "sampling_logprobs"):
+            np.testing.assert_array_equal(
+                getattr(found.samples, name)[rows[0]], getattr(attempts[one].samples, name)[rows[1]]
+            )
+    np.testing.assert_array_equal(found.resolution, order / 10)
+    np.testing.assert_array_equal(found.kept, order % 3 == 0)
+    assert chosen(attempts[:1], np.arange(3)) is attempts[0]
 
 
 def test_ppo_needs_no_group(model):
@@ -227,14 +276,14 @@ def test_spread_below_the_resolution_of_the_rewards_is_none(model):
         pool = dataclasses.replace(environment.pool, resolution=resolution)
         told = dataclasses.replace(environment, pool=pool)
         found, _, batch = rolled_out(model, told, CONFIG)
-        assert [g.spread for g in found.groups] == [spread] * 2
+        assert [g.spread for g in groups_of(found)] == [spread] * 2
         assert batch.advantages.any() == spread and found.equal == 2 * (not spread)
 
 
 def test_stages_of_one_seed_ask_and_sample_apart(model):
     environments = [dataclasses.replace(environment_of(by_place), stage=stage) for stage in ("zero", "r1")]
-    one, other = (rolled_out(model, environment, CONFIG)[0].groups for environment in environments)
-    assert not np.array_equal([g.samples.tokens for g in one], [g.samples.tokens for g in other])
+    one, other = (groups_of(rolled_out(model, environment, CONFIG)[0]) for environment in environments)
+    assert not np.array_equal([g.tokens for g in one], [g.tokens for g in other])
     asked = [[p.question for step in range(3) for p in e.batch(step, 4, 0, 1)] for e in environments]
     assert asked[0] != asked[1] and sorted(asked[0]) == sorted(asked[1])
 
@@ -242,12 +291,12 @@ def test_stages_of_one_seed_ask_and_sample_apart(model):
 def test_figures_and_completions_of_a_step(model):
     found, advantages, _ = collected(model)
     row = describe(found, advantages, ("told",))
-    lengths = np.concatenate([g.samples.lengths for g in found.groups])
+    lengths = np.concatenate([g.lengths for g in groups_of(found)])
     assert row["reward"] == row["reward_told"] == 1.5 and row["equal_groups"] == 0
     assert row["unfiltered_reward"] == 1.5 and row["filtered_groups"] == 0
     assert row["reward_spread"] == pytest.approx(np.sqrt(1.25))
     assert (row["length_min"], row["length_max"]) == (lengths.min(), lengths.max())
-    assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in found.groups]))
+    assert row["truncated_share"] == pytest.approx(np.mean([g.truncated for g in groups_of(found)]))
 
 
 def test_late_problems_take_their_share_of_a_step_s_prompts_once_there_are_some():

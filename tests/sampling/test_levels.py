@@ -71,7 +71,7 @@ def test_sequences_without_room_start_again_and_none_is_lost(sharp, tiny_config,
 
 @pytest.mark.parametrize(("mesh", "levels"), [("2x1", (SCARCE[0], Level(4, 20))), ("2x2", AMPLE[1:])])
 def test_levels_on_a_mesh(sharp, tiny_config, whole, mesh, levels):
-    """A queue on each device of 2x1, and a shared one on 2x2."""
+    """A queue on each device of 2x1, and one for each two devices of 2x2."""
     mesh = make_mesh(mesh)
     with jax.set_mesh(mesh):
         spread = place(jax.device_get(sharp), param_shardings(param_specs(tiny_config), mesh))

@@ -7,11 +7,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 
 from r1jax.errors import UserError
-from r1jax.tokenizer import ByteTokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
+from r1jax.tokenizer import ByteTokenizer, JsonTokenizer, SentencePieceTokenizer, Tokenizer, byte_pieces, load_tokenizer
 from tests.helpers.paths import FIXTURES
 from tests.helpers.tokenizers import EXPECTED
 
@@ -59,6 +60,23 @@ def test_decode_inverts_encode_but_for_control_tokens() -> None:
     for text in EXPECTED["texts"]:
         plain = text.replace("<|im_start|>", "").replace("<|im_end|>", "").replace("<|endoftext|>", "")
         assert tokenizer.decode(tokenizer.encode(text)) == plain
+
+
+@pytest.mark.parametrize("kind", [*sorted(EXPECTED["ids"]), "sentencepiece", "mixtral", "bytes"])
+def test_many_texts_are_decoded_as_one_by_one(
+    kind: str, sentencepiece_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also ids of no text: parts of characters, control tokens, and ids that only the model has."""
+    folders = {"sentencepiece": sentencepiece_folder, "mixtral": FIXTURES / "mixtral"}
+    folder = folders.get(kind, FIXTURES / "tokenizers" / kind)
+    tokenizer = ByteTokenizer() if kind == "bytes" else load_tokenizer(folder)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, tokenizer.vocab_size + 9, rng.integers(0, 30)) for _ in range(300)]
+    rows += [np.array(tokenizer.encode(text), np.int64) for text in EXPECTED["texts"]]
+    want = [tokenizer.decode(row.tolist()) for row in rows]
+    assert tokenizer.decode_batch(rows) == want and tokenizer.decode_batch([]) == []
+    monkeypatch.setattr(byte_pieces, "_PART", 40)  # several parts, some of one row
+    assert tokenizer.decode_batch(rows) == want
 
 
 def test_ids_that_only_the_model_has_decode_to_nothing(sentencepiece_folder: Path) -> None:

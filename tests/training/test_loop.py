@@ -1,6 +1,7 @@
 """The training loop with a state of one weight: saved, resumed and stopped."""
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -116,3 +117,10 @@ def test_a_stopwatch_adds_up_calls_and_begins_again(monkeypatch):
     double = watch.timed("double", lambda x: 2 * x)
     assert [double(1), double(2)] == [2, 4]
     assert watch.take() == {"double": 2.0} and watch.take() == {}
+
+
+def test_garbage_collections_leave_out_what_the_first_step_has_made(tmp_path):
+    before, frozen = gc.get_freeze_count(), []
+    fit(tmp_path, steps=3, at=lambda step: frozen.append(gc.get_freeze_count() - before))
+    assert frozen[0] == 0 and min(frozen[1:]) > 10_000
+    assert gc.get_freeze_count() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -18,6 +19,7 @@ _NOT_PROSE = re.compile(
 _ENDS = {"```": "```", "$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 # Consecutive letters and marks next to no digit, since 2x and x1 are mathematics.
 _LETTERS = re.compile(r"(?<![\d_])[^\W\d_](?:[^\W\d_]|[\u0300-\u036f'’-](?=[^\W\d_]))*(?![\d_])")
+_SHORT = 24  # letters of words that are kept
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+")
 
 
@@ -29,12 +31,21 @@ def words(text: str) -> Iterator[tuple[str, str]]:
     word.
     """
     for letters in _LETTERS.findall(_prose(text)):
-        end = 0
-        for han in _HAN.finditer(letters):
-            yield from _without_han(letters[end : han.start()])
-            yield from ((word, "zh") for word in rjieba.cut(han[0], hmm=False))
-            end = han.end()
-        yield from _without_han(letters[end:])
+        yield from _words_short(letters) if len(letters) <= _SHORT else _words(letters)
+
+
+def _words(letters: str) -> tuple[tuple[str, str], ...]:
+    """The words of consecutive letters, each with its language."""
+    found: list[tuple[str, str]] = []
+    end = 0
+    for han in _HAN.finditer(letters):
+        found += _without_han(letters[end : han.start()])
+        found += [(word, "zh") for word in rjieba.cut(han[0], hmm=False)]
+        end = han.end()
+    return (*found, *_without_han(letters[end:]))
+
+
+_words_short = functools.lru_cache(maxsize=2**16)(_words)  # most words of texts are among few
 
 
 def _prose(text: str) -> str:

@@ -13,10 +13,12 @@ A text such as 1,2345 or 8 5, which does not match as a whole, is not a number, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from fractions import Fraction
 
+_SHORT = 200  # characters of texts whose numbers are kept
 MAX_EXPONENT = 4000  # the largest power of ten; Python converts at most 4300 digits
 
 _UNITS = {
@@ -176,8 +178,15 @@ def read_number(text: str) -> Number | None:
 
     White space around the number and punctuation after it are ignored.
     """
+    return _read_short(text) if len(text) <= _SHORT else _read(text)
+
+
+def _read(text: str) -> Number | None:
     match = _NUMBER.fullmatch(plain(text).strip().rstrip(".,;:!?。，").strip())
     return None if match is None else _number(match)
+
+
+_read_short = functools.lru_cache(maxsize=4096)(_read)  # the answers to a question are often the same
 
 
 def parse_number(text: str) -> Fraction | None:

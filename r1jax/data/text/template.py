@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,9 @@ class Template:
 
         If the chat template itself opens the think tag at the end of its prompt, the prefill does not open it again.
         White space that the chat template writes before the assistant's text is also written before the prefill.
+        Prompts are kept, since all steps and evaluations of a training ask the same problems.
         """
-        if self.chat:
-            prompt = tokenizer.render(self.messages(problem)).text
-            rest = unopened(prompt, self.prefill)
-            return tokenizer.encode(prompt + _space_before(self, rest, tokenizer) + rest)
-        bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        return bos + tokenizer.encode(self.question(problem) + self.prefill)
+        return _prompt_ids(self, problem, tokenizer).tolist()
 
     def question(self, problem: Problem) -> str:
         """The problem's question in the instruction; an expression is first made into a question."""
@@ -160,6 +157,16 @@ def _outside_reasoning(text: str) -> str:
     kept = [] if parts[1:2] == ["</think>"] else [parts[0]]
     kept += [part for tag, part in zip(parts[1::2], parts[2::2], strict=True) if tag == "</think>"]
     return "".join(kept)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _prompt_ids(template: Template, problem: Problem, tokenizer: Tokenizer) -> array[int]:
+    if template.chat:
+        prompt = tokenizer.render(template.messages(problem)).text
+        rest = unopened(prompt, template.prefill)
+        return array("i", tokenizer.encode(prompt + _space_before(template, rest, tokenizer) + rest))
+    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    return array("i", bos + tokenizer.encode(template.question(problem) + template.prefill))
 
 
 def unopened(prompt: str, text: str) -> str:

@@ -266,3 +266,18 @@ def test_blocks_in_the_reasoning_do_not_change_the_form_of_the_code_template() -
         assert not template.well_formed(f"{reasoning}\n{block}\n{block}")
         assert not template.well_formed(f"{reasoning}\n```python\npass")
     assert not template.well_formed(f"<think>{inside}\n{block}")
+
+
+def test_a_prompt_is_made_once() -> None:
+    made: list[str] = []
+
+    class Counting(Bytes):
+        def encode(self, text: str) -> list[int]:
+            made.append(text)
+            return super().encode(text)
+
+    template, tokenizer = TEMPLATES["think"], Counting()
+    first = template.prompt_ids(PROBLEM, tokenizer)  # pyright: ignore[reportArgumentType]
+    first.append(0)  # belongs to the caller
+    for problem, count in ((PROBLEM, 1), (dataclasses.replace(PROBLEM, question="What is 1 + 1?"), 2)):
+        assert template.prompt_ids(problem, tokenizer)[-1] != 0 and len(made) == count  # pyright: ignore[reportArgumentType]

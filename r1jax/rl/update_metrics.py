@@ -1,0 +1,19 @@
+"""The figures of the updates of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+
+from r1jax.training.metrics import Metrics, merge, reduce_metrics
+
+Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
+# (sums, maxima) of each update of a step -> figures of all of them
+ReduceUpdates = Callable[[Sequence[Metrics], Sequence[Maxima]], dict[str, float]]
+
+
+def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
+    """Weighted means and maxima over the updates of a step; waits for the updates."""
+    names = {name for one in maxima for name in one}
+    return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
