@@ -25,6 +25,7 @@ BLOCK = 32  # keys that a program of the kernel reads per iteration
 WARPS, STAGES = 2, 3  # per program
 PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys of one pair
 SHARE = 256  # minimum ring entries per program
+FEW, FEW_SHARE = 4, 128  # up to this many programs may have only so many entries each
 
 
 @flax.struct.dataclass
@@ -222,7 +223,9 @@ def decode_attention_kernel(
     cos, sin = rotation
     slots = (context.prompt, context.prefix_length, context.age)
     heads = rows - 2
-    splits = max(1 + partial_result, min(PROGRAMS // (S * G), ring[0].shape[2] // SHARE))
+    entries = ring[0].shape[2]
+    wanted = max(entries // SHARE, min(FEW, entries // FEW_SHARE))
+    splits = max(1 + partial_result, min(PROGRAMS // (S * G), wanted))
     parts = () if splits == 1 else (splits,)  # an axis of size one would cost a copy
 
     def shape(*sizes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

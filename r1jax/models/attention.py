@@ -27,6 +27,7 @@ from r1jax.sharding import Params, ParamSpec, compiler_mesh, constrain, partitio
 # Positions of a row up to which segments are a mask [B, 1, T, T]. XLA also has the scores of each head, [B, H, T, T],
 # and cuDNN a mask of 16 bits a pair, 0.5 GiB a row here.
 LONGEST = {"xla": 4096, "cudnn": 16_384}
+PACKED = 4096  # "auto" takes the packed layout of cuDNN for longer rows; for shorter ones a mask is faster
 
 
 def specs(config: ModelConfig) -> dict[str, ParamSpec]:
@@ -103,6 +104,14 @@ def implementation(config: ModelConfig, backend: str = "") -> str:
     return "cudnn" if fits and (backend or jax.default_backend()) == "gpu" else "xla"
 
 
+def packs(config: ModelConfig, length: int) -> bool:
+    """True if rows of several texts with this number of positions are computed text by text (packed_attention)."""
+    if config.attention != "auto" or config.latent is not None:
+        return config.attention == "packed"
+    long = length > PACKED and implementation(config) == "cudnn"
+    return long and on_one_device() and packed_attention.runs_here()
+
+
 def causal_attention(
     q: jax.Array,
     k: jax.Array,
@@ -120,12 +129,12 @@ def causal_attention(
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
-    packed = config.attention == "packed"
+    packed = segments is not None and packs(config, q.shape[1])
     if segments is not None and not packed and q.shape[1] > LONGEST[kernel]:
         return blockwise_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and _split_unequally(q.shape[2], k.shape[2]):
         k, v = (constrain(jnp.repeat(x, q.shape[2] // x.shape[2], 2), "batch", None, "heads", None) for x in (k, v))
-    if segments is not None and packed:
+    if packed:
         return packed_attention.packed_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and q.shape[1] % 2:
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.

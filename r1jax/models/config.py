@@ -166,7 +166,7 @@ class ComputeOptions:
     attention: Literal["auto", "xla", "cudnn", "packed"] = may_change("auto")
     """Use this attention kernel in training and prefill; auto selects cudnn for bfloat16 on a GPU, else xla. packed is
     cudnn that in rows of several texts computes each text by itself, without a mask of all pairs of tokens of the row,
-    on Hopper GPUs with jax 0.11.2 or newer."""
+    on Hopper GPUs with jax 0.11.2 or newer; there, auto does so on one device for rows of more than 4,096 tokens."""
     kernels: WantedKernels = may_change("auto")
     """Compute decoding and the output head with these kernels on a GPU; auto selects those that were measured to be
     fastest, and plain uses none. triton has none for the output head."""

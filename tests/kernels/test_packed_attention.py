@@ -10,9 +10,11 @@ import pytest
 
 from r1jax.errors import UserError
 from r1jax.kernels import packed_attention as packed
+from r1jax.models import attention
 from r1jax.models.attention import causal_attention, check_attention, implementation
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.segment_attention import spans
+from r1jax.sharding import make_mesh
 
 # Segments of rows of 64 positions, whose rest is padding; parts are 8 to 15 wide at least.
 LENGTHS = ([9, 17, 3, 8, 16, 1, 10], [64], [1, 2, 30, 1, 1, 29], [33, 31], [16, 16, 16], [2] * 32)
@@ -145,6 +147,30 @@ def test_the_cuda_program_has_the_packed_layout_and_no_mask_of_all_pairs(monkeyp
         # Two slots for a part, and offsets with an end.
         parts = int(re.search(r"\(tensor<(\d+)x", line)[1])
         assert f"tensor<{parts}x2xi32>, tensor<{parts}x2xi32>, tensor<{parts}x3xi32>, tensor<{parts}x3xi32>)" in line
+
+
+@pytest.mark.parametrize(
+    ("length", "config", "devices", "chosen"),
+    [
+        (4097, ModelConfig(dtype="bfloat16"), 1, True),
+        (4096, ModelConfig(dtype="bfloat16"), 1, False),  # a mask is faster
+        (4097, ModelConfig(dtype="bfloat16", attention="cudnn"), 1, False),
+        (4097, ModelConfig(dtype="float32"), 1, False),  # cuDNN needs 16 bits
+        (4097, ModelConfig(dtype="bfloat16"), 2, False),
+        (2, ModelConfig(attention="packed"), 2, True),
+    ],
+)
+def test_which_rows_are_packed_on_a_hopper_gpu(length, config, devices, chosen, monkeypatch):
+    if config.dtype == "bfloat16":
+        monkeypatch.setattr(attention, "implementation", lambda config: "cudnn")
+    monkeypatch.setattr(packed, "runs_here", lambda: True)
+    with jax.set_mesh(make_mesh(f"{devices}x1")):
+        assert attention.packs(config, length) == chosen
+
+
+def test_without_a_hopper_gpu_long_rows_are_not_packed(monkeypatch):
+    monkeypatch.setattr(attention, "implementation", lambda config: "cudnn")
+    assert not attention.packs(ModelConfig(dtype="bfloat16"), 10_000)
 
 
 def test_without_segments_packed_is_cudnn_and_without_a_gpu_an_error():
