@@ -30,9 +30,9 @@ WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 # of Triton (docs/performance.md), because of attention.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
-# Kernels that only Mosaic has, beside those of decoding: of the output head, and of products with at most 128 rows
-# (few) and with at most 1,024.
-Extra = Literal["head", "few rows", "more rows"]
+# Kernels that only Mosaic has, beside those of decoding: of the output head, of products with at most 128 rows, and
+# of the gated product with up to 1,024 rows.
+Extra = Literal["head", "few rows", "gated product"]
 
 # Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
 FASTER: frozenset[Extra] = frozenset(("head", "few rows"))

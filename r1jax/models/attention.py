@@ -14,7 +14,7 @@ from r1jax.errors import UserError
 from r1jax.kernels import few_rows, packed_attention
 from r1jax.kernels.block_attention import block_attention, fits
 from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
-from r1jax.kernels.few_rows import product, product_parts
+from r1jax.kernels.few_rows_mosaic import product, product_parts
 from r1jax.kernels.platform import check_kernels, on_one_device
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.kinds import Attention, Cached, CacheShape, Rotation

@@ -99,17 +99,17 @@ def _times(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _gated(x: jax.Array, w: jax.Array) -> jax.Array:
-    gate, up = jnp.split(x @ w, 2, axis=1)
+    gate, up = jnp.split(x @ w.T, 2, axis=1)
     return mlp.gated(gate, up)
 
 
 def case(name: str, model: str) -> tuple[tuple[int, int], Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """The shape of a kernel's matrix, the function in plain JAX, and the kernel."""
+    """The shape of a kernel's matrix, transposed for the gated product, the function in plain JAX, and the kernel."""
     config = SHAPES[MODELS[model]]
     D, F = config.hidden_size, config.intermediate_size
     H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
     return {
-        "gated": ((D, 2 * F), _gated, gated_product),
+        "gated": ((2 * F, D), _gated, gated_product),
         "down": ((F, D), _times, product_parts),
         "qkv": ((D, (H + 2 * G) * K), _times, product),
         "output": ((H * K, D), _times, product_parts),
@@ -129,7 +129,8 @@ def of_kernel(name: str, form: str) -> Iterator[tuple[dict[str, Any], Callable[[
 def _product(name: str, form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
     shape, plain, kernel = case(name, model)
     multiply = plain if form == "plain" else kernel
-    inputs, matrices = normal(0, 2, slots, shape[0]), [normal(i, *shape, scale=0.02) for i in range(LAYERS)]
+    inputs = normal(0, 2, slots, shape[name == "gated"])
+    matrices = [normal(i, *shape, scale=0.02) for i in range(LAYERS)]
     blank = jax.eval_shape(multiply, inputs[0], matrices[0])
 
     def run(inputs: jax.Array, matrices: list[jax.Array]) -> Any:
@@ -217,11 +218,11 @@ def choose_form(form: str) -> None:
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
-        few_rows.fits = none
+        few_rows.chosen = none
     if form == "mlp":
         attention.few_rows = SimpleNamespace(fits=none)
     if form == "attention":
-        mlp.few_rows = SimpleNamespace(fits=none)
+        mlp.few_rows = SimpleNamespace(chosen=none)
 
 
 def work(part: list[str]) -> None:
