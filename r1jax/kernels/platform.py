@@ -35,7 +35,7 @@ ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 Extra = Literal["head", "few rows", "gated product"]
 
 # Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
-FASTER: frozenset[Extra] = frozenset(("head", "few rows"))
+FASTER: frozenset[Extra] = frozenset(("head", "few rows", "gated product"))
 
 
 def runs_here(kernels: Kernels) -> bool:
@@ -74,7 +74,7 @@ def batched_kernels(wanted: WantedKernels) -> Kernels:
 
 
 def described(wanted: WantedKernels) -> str:
-    """The kernels that run for this setting, such as "triton, and mosaic for head, few rows"."""
+    """The kernels that run for this setting, such as "triton, and mosaic for head, few rows, gated product"."""
     chosen = choose(wanted)
     extra = ", ".join(name for name in get_args(Extra) if has_extra(wanted, name))
     return f"{chosen}, and mosaic for {extra}" if extra and chosen != "mosaic" else chosen
