@@ -28,9 +28,9 @@ PROGRAM_BYTES = (112 * 1024, 224 * 1024)
 MIN_STAGES, MAX_STAGES = 3, 12  # steps whose operands are in shared memory at the same time
 
 
-def supports(rows: int, *widths: int) -> bool:
-    """True if the kernels support products of this number of rows with matrices of these widths."""
-    return rows <= MAX_ROWS and rows % ALIGNMENT == 0 and all(width % WIDTH == 0 for width in widths)
+def supports(rows: int) -> bool:
+    """True if the kernels support products of this number of rows."""
+    return rows <= MAX_ROWS and rows % ALIGNMENT == 0
 
 
 def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
@@ -43,8 +43,8 @@ def product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
 
 
 def gated_product(x: jax.Array, w: jax.Array, interpret: Any = None) -> jax.Array:
-    """silu(x w_gate) * x w_up for x [S, K] and w [K, 2 F], gate before up: [S, F] in the type of x; as product."""
-    columns = columns_of(w.shape[1] // 2)
+    """silu(x w_gate^T) * x w_up^T for x [S, K] and w [2 F, K], gate before up: [S, F] in the type of x; as product."""
+    columns = columns_of(len(w) // 2)
     return _call(x, w, kind="gated", columns=columns, splits=1, interpret=interpret)
 
 
@@ -63,8 +63,8 @@ def columns_of(width: int) -> int:
 # Under jit, so that the kernel is traced, lowered and compiled once for all layers.
 @partial(jax.jit, static_argnames=("kind", "columns", "splits", "interpret"))
 def _call(x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, interpret: Any) -> jax.Array:
-    (S, K), operands = x.shape, 2 if kind == "gated" else 1
-    width = w.shape[1] // operands
+    (S, K), gated = x.shape, kind == "gated"
+    width, operands = (len(w) // 2, 2) if gated else (w.shape[1], 1)
     rows = pl.cdiv(S, TENSOR_ROWS) * TENSOR_ROWS
     dtype = jnp.dtype(jnp.float32 if kind == "parts" else x.dtype)
     grid = width // columns, splits
@@ -73,14 +73,15 @@ def _call(x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, i
     depth = next(d for d in DEPTHS if K % d == 0 and (free // (d * step_bytes) >= MIN_STAGES or d == DEPTHS[-1]))
     stages = min(MAX_STAGES, free // (depth * step_bytes), pl.cdiv(K // depth, splits))
     out = jax.ShapeDtypeStruct((splits, S, width), dtype)
+    block = (2 * columns, depth) if gated else (depth, columns)
+    layout = _layout(depth if gated else columns, x.dtype)  # both operands of tensor cores have the same swizzle
     scratch = {
-        "blocks": mosaic.SMEM((stages, operands, depth, columns), w.dtype, transforms=_layout(columns, w.dtype)),
-        # Both operands of a product of tensor cores have the same swizzle.
-        "tiles": mosaic.SMEM((stages, rows, depth), x.dtype, transforms=_layout(columns, x.dtype)),
+        "blocks": mosaic.SMEM((stages, *block), w.dtype, transforms=layout),
+        "tiles": mosaic.SMEM((stages, rows, depth), x.dtype, transforms=layout),
         "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
         "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
     }
-    body = partial(_kernel, kind=kind, splits=splits)
+    body = partial(_kernel, gated=gated, splits=splits)
     run = mosaic.kernel(
         body,
         out_type=out,
@@ -103,10 +104,10 @@ def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
 
 
 def _kernel(
-    x_ref: Any, w_ref: Any, out_ref: Any, blocks: Any, tiles: Any, result: Any, arrived: Any, kind: str, splits: int
+    x_ref: Any, w_ref: Any, out_ref: Any, blocks: Any, tiles: Any, result: Any, arrived: Any, gated: bool, splits: int
 ) -> None:
     column, part = lax.axis_index("column"), lax.axis_index("part")
-    stages, operands, depth, columns = blocks.shape
+    (stages, padded, depth), columns = tiles.shape, result.shape[1]
     (S, K), (_, _, width) = x_ref.shape, out_ref.shape
     steps = jnp.int32(K // depth)
     first = lax.div(part * steps, jnp.int32(splits))
@@ -117,9 +118,12 @@ def _kernel(
         return pl.ds((first + step) * depth, depth)
 
     def fetch_blocks(step: jax.Array, stage: jax.Array) -> None:
-        for i in range(operands):
-            there = terms(step), pl.ds(i * width + column * columns, columns)
-            mosaic.copy_gmem_to_smem(w_ref.at[there], blocks.at[stage, i], arrived[0].at[stage])
+        if not gated:
+            there = w_ref.at[terms(step), pl.ds(column * columns, columns)]
+            return mosaic.copy_gmem_to_smem(there, blocks.at[stage], arrived[0].at[stage])
+        for i in range(2):
+            there = w_ref.at[pl.ds(i * width + column * columns, columns), terms(step)]
+            mosaic.copy_gmem_to_smem(there, blocks.at[stage, pl.ds(i * columns, columns)], arrived[0].at[stage])
 
     def fetch_tile(step: jax.Array, stage: jax.Array) -> None:
         mosaic.copy_gmem_to_smem(x_ref.at[:, terms(step)], tiles.at[stage, rows], arrived[1].at[stage])
@@ -131,14 +135,14 @@ def _kernel(
     begin(fetch_blocks)
     begin(fetch_tile)
 
-    def multiply(*sums: Any) -> None:
+    def multiply(sums: Any) -> None:
         def each(step: jax.Array, _: None) -> None:
             stage = lax.rem(step, jnp.int32(stages))
             for barrier in arrived:
                 mosaic.barrier_wait(barrier.at[stage])
-            for i, total in enumerate(sums):
-                mosaic.wgmma(total, tiles.at[stage], blocks.at[stage, i])
-            mosaic.wgmma_wait(operands)  # the products of the step before have ended
+            block = blocks.at[stage].transpose((1, 0)) if gated else blocks.at[stage]
+            mosaic.wgmma(sums, tiles.at[stage], block)
+            mosaic.wgmma_wait(1)  # the product of the step before has ended
             following = step - 1 + stages
 
             @pl.when((step > 0) & (following < mine))
@@ -148,11 +152,13 @@ def _kernel(
                 fetch_tile(following, free)
 
         lax.fori_loop(0, mine, each, None)
-        values = [total[...] for total in sums]
-        found = values[0] / (1 + jnp.exp(-values[0])) * values[1] if kind == "gated" else values[0]
+        found = sums[...]
+        if gated:
+            gate, up = found[:, :columns], found[:, columns:]
+            found = gate / (1 + jnp.exp(-gate)) * up
         result[...] = found.astype(result.dtype)
 
-    pl.run_scoped(multiply, *[mosaic.ACC((tiles.shape[1], columns), jnp.float32)] * operands)
+    pl.run_scoped(multiply, mosaic.ACC((padded, (2 if gated else 1) * columns), jnp.float32))
     mosaic.commit_smem()
     mosaic.copy_smem_to_gmem(result.at[rows], out_ref.at[part, :, pl.ds(column * columns, columns)])
     mosaic.wait_smem_to_gmem(0)

@@ -30,11 +30,12 @@ WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 # of Triton (docs/performance.md), because of attention.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
-# Kernels that only Mosaic has, beside those of decoding: of the output head, and of products with few rows.
-Extra = Literal["head", "few rows"]
+# Kernels that only Mosaic has, beside those of decoding: of the output head, of products with at most 128 rows, and
+# of the gated product with up to 1,024 rows.
+Extra = Literal["head", "few rows", "gated product"]
 
 # Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
-FASTER: frozenset[Extra] = frozenset(("head", "few rows"))
+FASTER: frozenset[Extra] = frozenset(("head", "few rows", "gated product"))
 
 
 def runs_here(kernels: Kernels) -> bool:
@@ -73,7 +74,7 @@ def batched_kernels(wanted: WantedKernels) -> Kernels:
 
 
 def described(wanted: WantedKernels) -> str:
-    """The kernels that run for this setting, such as "triton, and mosaic for head, few rows"."""
+    """The kernels that run for this setting, such as "triton, and mosaic for head, few rows, gated product"."""
     chosen = choose(wanted)
     extra = ", ".join(name for name in get_args(Extra) if has_extra(wanted, name))
     return f"{chosen}, and mosaic for {extra}" if extra and chosen != "mosaic" else chosen

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import few_rows
-from r1jax.kernels.few_rows_mosaic import gated_product, product_parts
+from r1jax.kernels.few_rows_mosaic import product_parts
 from r1jax.models.config import ModelConfig
 from r1jax.models.kinds import FeedForward
 from r1jax.models.precision import add_bias
@@ -47,10 +47,14 @@ def _apply(x: jax.Array, weights: Params, config: ModelConfig, replay: jax.Array
 def _decoding_weights(weights: Params, config: ModelConfig) -> Params:
     """Joins "gate_up" [D, 2 F], for each shard of the model axis its part of gate and of up; "gate_up_bias" [2 F].
 
-    Stored weights are as in ``specs``.
+    Where there are kernels of products, which read its transpose, it is "gate_up_transposed" [2 F, D] instead. Stored
+    weights are as in ``specs``.
     """
     if not config.copies_layers:
         return weights
+    if few_rows.chosen(config):
+        both = [weights[name].T for name in ("gate", "up")]
+        return {"gate_up_transposed": jnp.concatenate(both), "down": weights["down"]}
 
     def halves(*names: str) -> jax.Array:  # two [..., F] -> [..., 2 F]
         split = [weights[name].reshape(*weights[name].shape[:-1], _model_shards(config), -1) for name in names]
@@ -70,16 +74,23 @@ def _model_shards(config: ModelConfig) -> int:
 
 
 def _decode(h: jax.Array, weights: Params, config: ModelConfig) -> tuple[jax.Array, None]:
+    if "gate_up_transposed" in weights:
+        y, few = _gated_product(h, weights["gate_up_transposed"], config), few_rows.fits(len(h), config)
+        return product_parts(y, weights["down"]) if few else y @ weights["down"], None
     if "gate_up" not in weights:
         return _apply(h, weights, config, None)
-    if few_rows.fits(len(h), config):
-        return product_parts(gated_product(h, weights["gate_up"]), weights["down"]), None
     gate_up = h @ weights["gate_up"]
     if config.mlp_bias:
         gate_up = gate_up + weights["gate_up_bias"]
     gate_up = gate_up.reshape(h.shape[0], _model_shards(config), 2, -1)
     y = gated(gate_up[:, :, 0], gate_up[:, :, 1]).reshape(h.shape[0], -1) @ weights["down"]
     return (y + weights["down_bias"] if config.mlp_bias else y), None
+
+
+def _gated_product(h: jax.Array, w: jax.Array, config: ModelConfig) -> jax.Array:
+    """silu(h w_gate^T) * h w_up^T for h [S, D] and w [2 F, D]: [S, F]."""
+    kernel = few_rows.gated_kernel(len(h), config)
+    return gated(*jnp.split(h @ w.T, 2, axis=1)) if kernel is None else kernel(h, w)
 
 
 DENSE = FeedForward(specs, _apply, _decoding_weights, _decode)

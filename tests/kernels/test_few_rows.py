@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.kernels import few_rows, few_rows_mosaic, platform
+from r1jax.kernels import few_rows, few_rows_mosaic, gated_product_mosaic, platform
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.add_norm_mosaic import add_norm_mosaic
 from r1jax.kernels.decode_attention import Context
@@ -50,7 +50,7 @@ def test_products_equal_float64(monkeypatch):
     check(parts[1], X[:8, 128:] @ W[128:], 1e-5)
     check(few_rows_mosaic.product(x, w, interpreter()), X @ W, 0.003)
     gate, up = np.split(X[:8] @ W, 2, axis=1)
-    check(few_rows_mosaic.gated_product(x[:8], w, interpret=interpreter()), gate / (1 + np.exp(-gate)) * up, 0.003)
+    check(few_rows_mosaic.gated_product(x[:8], w.T, interpret=interpreter()), gate / (1 + np.exp(-gate)) * up, 0.003)
 
 
 @interpreted
@@ -80,18 +80,19 @@ def test_a_layer_lowers_for_hopper(S, D, F, Q, kernels):
         y = few_rows_mosaic.product_parts(few_rows_mosaic.gated_product(h, gate_up), down)
         return add_norm(x, y, weight, 1e-6, "mosaic")
 
-    shapes = (S, D), (S, D), (D, Q), (D, D), (D, 2 * F), (F, D), (D,)
+    shapes = (S, D), (S, D), (D, Q), (D, D), (2 * F, D), (F, D), (D,)
     unchecked = [jax.export.DisabledSafetyCheck.custom_call("mosaic_gpu_v2")]
     lower = partial(jax.export.export, platforms=["cuda"], disabled_checks=unchecked)
     module = lower(jax.jit(layer))(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes)).mlir_module()
     assert module.count("custom_call @mosaic_gpu_v2") == kernels
 
 
-def test_decoding_with_parts_equals_decoding_without(tiny_config, tiny_params, monkeypatch):
-    """A step whose products are those of the kernels, in plain JAX."""
+@pytest.mark.parametrize("kernel", ["all", "gated", "none"])
+def test_decoding_with_kernels_equals_decoding_without(kernel, tiny_config, tiny_params, monkeypatch):
+    """A step whose products are those of the kernels, in plain JAX; "none" for a number of rows without kernels."""
     prefix = prefill(tiny_params, jnp.arange(6).reshape(1, 6) % 97, tiny_config, 1)
     context = Context(jnp.zeros(8, jnp.int32), jnp.full(8, 6), jnp.zeros(8, jnp.int32))
-    ring = init_ring(8, 4, tiny_config)
+    ring, used = init_ring(8, 4, tiny_config), []
 
     def decode():
         def run(params, tokens, prefix, ring, context):
@@ -100,22 +101,31 @@ def test_decoding_with_parts_equals_decoding_without(tiny_config, tiny_params, m
 
         return jax.jit(run)(tiny_params, jnp.arange(8), prefix, ring, context)
 
+    def product(x, w):
+        used.append("product")
+        return x @ w
+
     def parts(x, w):
         half = len(w) // 2
-        return jnp.stack([x[:, :half] @ w[:half], x[:, half:] @ w[half:]])
+        return jnp.stack([product(x[:, :half], w[:half]), x[:, half:] @ w[half:]])
 
     def gated(x, w):
-        return mlp.gated(*jnp.split(x @ w, 2, axis=1))
+        used.append("gated")
+        assert w.shape == (2 * tiny_config.intermediate_size, tiny_config.hidden_size)
+        return mlp.gated(*jnp.split(x @ w.T, 2, axis=1))
 
-    expected, used = decode(), []
-    monkeypatch.setattr(few_rows, "fits", lambda rows, config: not used.append(rows))
+    expected = decode()
+    monkeypatch.setattr(few_rows, "chosen", lambda config: not used.append("chosen"))
+    monkeypatch.setattr(few_rows, "fits", lambda rows, config: kernel == "all")
+    monkeypatch.setattr(few_rows, "gated_kernel", lambda rows, config: None if kernel == "none" else gated)
     for module in (attention, mlp):
         monkeypatch.setattr(module, "product_parts", parts)
-    monkeypatch.setattr(attention, "product", jnp.matmul)
-    monkeypatch.setattr(mlp, "gated_product", gated)
+    monkeypatch.setattr(attention, "product", product)
     jax.clear_caches()
     np.testing.assert_allclose(decode(), expected, atol=1e-5)
-    assert used == [8] * 3  # in a layer, its attention and its feed-forward block; both layers are one function
+    # The layout is chosen for each of two layers, which are one function.
+    calls = {"all": ["product"] * 2 + ["gated", "product"], "gated": ["gated"], "none": []}
+    assert used == ["chosen"] * 2 + calls[kernel]
 
 
 def test_when_the_kernels_are_used(monkeypatch):
@@ -124,9 +134,17 @@ def test_when_the_kernels_are_used(monkeypatch):
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     monkeypatch.setattr(few_rows, "kernels_of", lambda config: config.kernels)
     assert few_rows.fits(32, config) and few_rows.fits(128, config)
-    assert not few_rows.fits(136, config) and not few_rows.fits(20, config)
+    assert not few_rows.fits(20, config) and not few_rows.fits(136, config)
+    few, more = few_rows_mosaic.gated_product, gated_product_mosaic.gated_product
+    found = [few_rows.gated_kernel(rows, config) for rows in (20, 32, 128, 136, 140, 1024, 1032)]
+    assert found == [None, few, few, more, None, more, None]
+    monkeypatch.setattr(few_rows, "kernels_of", lambda config: "triton")
+    automatic = dataclasses.replace(config, kernels="auto")
+    assert few_rows.fits(128, automatic) and few_rows.gated_kernel(136, automatic) is more
+    monkeypatch.setattr(few_rows, "kernels_of", lambda config: config.kernels)
+    assert few_rows.chosen(config)
     for change in ({"kernels": "triton"}, {"mlp_bias": True}, {"output_bias": True}, {"hidden_size": 200}):
-        assert not few_rows.fits(32, dataclasses.replace(config, **change))
-    assert not few_rows.fits(32, dataclasses.replace(config, decoding_weights="stored"))
+        assert not few_rows.chosen(dataclasses.replace(config, **change))
+    assert not few_rows.chosen(dataclasses.replace(config, decoding_weights="stored"))
     with jax.set_mesh(make_mesh("1x2")):
-        assert not few_rows.fits(32, config)
+        assert not few_rows.chosen(config)

@@ -159,7 +159,7 @@ def test_which_kernels_are_chosen(monkeypatch):
     assert platform.missing_kernels("auto").startswith("warning: ") and platform.missing_kernels("plain") == ""
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     assert platform.choose("auto") == platform.ORDER[0] and platform.missing_kernels("auto") == ""
-    assert platform.described("auto") == "triton, and mosaic for head, few rows"
+    assert platform.described("auto") == "triton, and mosaic for head, few rows, gated product"
     names = ("auto", "triton", "mosaic", "plain")
     assert [platform.batched_kernels(name) for name in names] == ["triton", "triton", "plain", "plain"]
     assert [platform.described(name) for name in ("mosaic", "triton", "plain")] == ["mosaic", "triton", "plain"]

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,17 +99,17 @@ def _times(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _gated(x: jax.Array, w: jax.Array) -> jax.Array:
-    gate, up = jnp.split(x @ w, 2, axis=1)
+    gate, up = jnp.split(x @ w.T, 2, axis=1)
     return mlp.gated(gate, up)
 
 
 def case(name: str, model: str) -> tuple[tuple[int, int], Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """The shape of a kernel's matrix, the function in plain JAX, and the kernel."""
+    """The shape of a kernel's matrix, transposed for the gated product, the function in plain JAX, and the kernel."""
     config = SHAPES[MODELS[model]]
     D, F = config.hidden_size, config.intermediate_size
     H, G, K = config.num_heads, config.num_kv_heads, config.head_dim
     return {
-        "gated": ((D, 2 * F), _gated, gated_product),
+        "gated": ((2 * F, D), _gated, gated_product),
         "down": ((F, D), _times, product_parts),
         "qkv": ((D, (H + 2 * G) * K), _times, product),
         "output": ((H * K, D), _times, product_parts),
@@ -129,7 +129,8 @@ def of_kernel(name: str, form: str) -> Iterator[tuple[dict[str, Any], Callable[[
 def _product(name: str, form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
     shape, plain, kernel = case(name, model)
     multiply = plain if form == "plain" else kernel
-    inputs, matrices = normal(0, 2, slots, shape[0]), [normal(i, *shape, scale=0.02) for i in range(LAYERS)]
+    inputs = normal(0, 2, slots, shape[name == "gated"])
+    matrices = [normal(i, *shape, scale=0.02) for i in range(LAYERS)]
     blank = jax.eval_shape(multiply, inputs[0], matrices[0])
 
     def run(inputs: jax.Array, matrices: list[jax.Array]) -> Any:
@@ -184,9 +185,10 @@ def _sum(form: str, model: str, slots: int) -> Callable[[], dict[str, Any]]:
     return measure
 
 
-def of_step(model: str, form: str, slots: int) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+def of_step(
+    model: str, form: str, slots: int, kernels: Any
+) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
     """A row, and what measures it; the program is compiled and has run once."""
-    kernels: Any = "triton" if form in ("triton", "pdl") else "mosaic"
     config = dataclasses.replace(SHAPES[MODELS[model]], dtype="bfloat16", kernels=kernels)
     params = jax.jit(lambda key: init_params(param_specs(config), key, jnp.bfloat16))(jax.random.key(0))
     prompts = np.random.default_rng(0).integers(0, config.vocab_size, (max(1, slots // 16), 128)).tolist()
@@ -216,11 +218,11 @@ def choose_form(form: str) -> None:
     if form == "wide":
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
-        few_rows.fits = none
+        few_rows.chosen = none
     if form == "mlp":
         attention.few_rows = SimpleNamespace(fits=none)
     if form == "attention":
-        mlp.few_rows = SimpleNamespace(fits=none)
+        mlp.few_rows = SimpleNamespace(chosen=none)
 
 
 def work(part: list[str]) -> None:
@@ -228,10 +230,16 @@ def work(part: list[str]) -> None:
     kind, first, form, *slots = part
     try:
         choose_form(form)
-        rows = list(of_kernel(first, form) if kind == "kernel" else of_step(first, form, int(slots[0])))
+        kernels = "triton" if form in ("triton", "pdl") else "mosaic"
+        rows = list(of_kernel(first, form) if kind == "kernel" else of_step(first, form, int(slots[0]), kernels))
     except Exception as error:
         print(json.dumps({"row": {"part": " ".join(part), "failure": f"{type(error).__name__}: {error}"[:400]}}))
         return
+    measure_when_asked(rows)
+
+
+def measure_when_asked(rows: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]) -> None:
+    """Prints that a part is ready, waits for a line of input, measures, and prints a line of JSON for each row."""
     print(json.dumps({"ready": jax.devices()[0].device_kind}), flush=True)
     sys.stdin.readline()
     for row, measure in rows:
@@ -245,12 +253,12 @@ def work(part: list[str]) -> None:
 class Process:
     """A part in a process, whose lines of JSON arrive in a queue; an empty dict is the end."""
 
-    def __init__(self, part: tuple[str, ...]) -> None:
+    def __init__(self, script: Path, part: tuple[str, ...]) -> None:
         self.part = " ".join(part)
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
         flags = " ".join([os.environ.get("XLA_FLAGS", ""), *(FLAGS[form] for form in part if form in FLAGS)])
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--part", *part],
+            [sys.executable, str(script), "--part", *part],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -288,12 +296,12 @@ class Process:
         self.process.wait()
 
 
-def collect(end: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The device, if known, and a row for each part that is measured or fails before the time ``end``."""
-    device, waiting, running = "", list(PARTS), []
+def collect(end: float, script: Path, parts: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The device, if known, and a row for each part of a script that is measured or fails before the time ``end``."""
+    device, waiting, running = "", list(parts), []
     while (waiting or running) and time.monotonic() < end:
         free = AHEAD - len(running)
-        running, waiting = running + [Process(part) for part in waiting[:free]], waiting[free:]
+        running, waiting = running + [Process(script, part) for part in waiting[:free]], waiting[free:]
         until, ready = min(end, time.monotonic() + ROUND), []
         for process in list(running):
             line = process.next(until - time.monotonic())
@@ -330,7 +338,7 @@ def main() -> None:
     if options.part:
         return work(options.part)
     began, rows = time.monotonic(), []
-    for device, row in collect(began + options.limit):
+    for device, row in collect(began + options.limit, Path(__file__), PARTS):
         rows.append(row)
         print(f"{time.monotonic() - began:6.1f} s {row}", flush=True)
         options.out.write_text(json.dumps({"device": device, "jax": jax.__version__, "rows": rows}, indent=1) + "\n")
