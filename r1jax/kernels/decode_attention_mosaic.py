@@ -1,17 +1,16 @@
 """The kernel of decode attention for Hopper GPUs, in Pallas Mosaic GPU.
 
 A program attends with all queries of a (slot, group) pair. Its warpgroups share the keys and join their partial softmax
-at the end. Products are transposed, keys by queries and dimensions by queries, since tensor cores compute at least 64
-rows but as few as 8 columns: so the softmax works on few numbers that are not needed. The cached rows of all slots are
-one array of rows: a block starts at a multiple of 8 rows, which copies into the layout of tensor cores need, and rows of
-others are masked.
+at the end. Queries are the columns of both products, since tensor cores compute at least 64 rows but as few as 8
+columns. The cached rows of all slots are one array of rows: a block starts at a multiple of 8 rows, which copies into
+the layout of tensor cores need, and rows of others are masked.
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,15 +33,17 @@ MEMORY = 228 * 1024  # bytes of shared memory per multiprocessor
 SHARE = 2048  # minimum ring entries per program where several programs share the keys of one pair
 
 
-def shape_of(pairs: int, heads: int, size: int, entries: int) -> tuple[int, int, int]:
-    """Programs that share the keys of a (slot, group) pair, warpgroups of a program, blocks in flight for each.
+class Shape(NamedTuple):
+    """How a kernel divides its work."""
 
-    Args:
-      pairs: (slot, group) pairs.
-      heads: queries of each.
-      size: numbers of a head.
-      entries: of the ring of a slot.
-    """
+    splits: int  # programs that share the keys of a (slot, group) pair
+    warpgroups: int  # of a program, which share its keys
+    stages: int  # blocks in flight for each warpgroup
+    block: int = BLOCK  # keys of a block, a multiple of 64
+
+
+def shape_of(pairs: int, heads: int, size: int, entries: int) -> Shape:
+    """The shape for (slot, group) pairs of so many queries and numbers of a head, and rings of so many entries."""
     splits = max(1, min(multiprocessors() // pairs, entries // SHARE))
     columns = _columns(heads)
     shared = 2 * size * (5 * columns + 2 * ALIGNMENT) + 4 * size + 4096  # bytes of a program, with those of the system
@@ -52,7 +53,7 @@ def shape_of(pairs: int, heads: int, size: int, entries: int) -> tuple[int, int,
     free = MEMORY // programs - shared
     warpgroups = max(1, min(WARPGROUPS, RESIDENT // programs, free // (own + joined + stage)))
     stages = (free // warpgroups - own - joined * (warpgroups > 1)) // stage
-    return splits, warpgroups, max(1, min(STAGES, stages))
+    return Shape(splits, warpgroups, max(1, min(STAGES, stages)))
 
 
 def _room(columns: int) -> int:
@@ -96,12 +97,12 @@ def _call(
     ring: tuple[jax.Array, jax.Array],
     context: Context,
     entry: jax.Array,
-    shape: tuple[int, int, int],
+    shape: Shape,
     interpret: Any,
     partial_result: bool,
 ) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     S, G, rows, K = qkv.shape
-    splits, warpgroups, stages = shape
+    splits, warpgroups, stages, block = shape
     heads, entries, columns = rows - 2, ring[0].shape[2], _columns(rows - 2)
     biased, whole = bias is not None, splits == 1 and not partial_result
     dtype, wide = qkv.dtype, jnp.float32
@@ -110,11 +111,11 @@ def _call(
         # Copies to global memory are multiples of 16 bytes, so statistics are padded.
         types += [jax.ShapeDtypeStruct((splits, S, G, columns), wide)] * 2
     swizzled = mosaic.TilingTransform((8, 64)), mosaic.SwizzleTransform(128)
-    block = mosaic.SMEM((warpgroups, stages, BLOCK, K), dtype, transforms=swizzled)
+    blocks = mosaic.SMEM((warpgroups, stages, block, K), dtype, transforms=swizzled)
     parts = mosaic.SMEM((warpgroups, K, columns), wide), mosaic.SMEM((warpgroups, 2, columns), wide)
     scratch = {
-        "blocks": (block, block),
-        "weights": mosaic.SMEM((warpgroups, columns, BLOCK), dtype, transforms=swizzled),
+        "blocks": (blocks, blocks),
+        "weights": mosaic.SMEM((warpgroups, columns, block), dtype, transforms=swizzled),
         "queries": mosaic.SMEM((columns, K), dtype, transforms=swizzled),
         "given": mosaic.SMEM((columns + ALIGNMENT, K), dtype),
         "added": mosaic.SMEM((columns + ALIGNMENT, K), dtype) if biased else None,
@@ -228,7 +229,7 @@ def _kernel(
     interpreted: bool,
 ) -> None:
     split, s, g, own = (lax.axis_index(name) for name in ("part", "slot", "group", "warpgroup"))
-    warpgroups, stages, _, K = blocks[0].shape
+    warpgroups, stages, block, K = blocks[0].shape
     columns, half, wide = queries.shape[0], K // 2, jnp.float32
     layout = mosaic.Layout.WGMMA
     real = pl.ds(0, heads + 2)
@@ -248,7 +249,7 @@ def _kernel(
     ends = (prompt_row + length, slot_row + entries, slot_row + entry)
     bases = tuple(lax.div(begin, jnp.int32(ALIGNMENT)) * ALIGNMENT for begin in begins)
     counts = tuple(
-        jnp.where(end > begin, lax.div(end - base + (BLOCK - 1), jnp.int32(BLOCK)), 0)
+        jnp.where(end > begin, lax.div(end - base + (block - 1), jnp.int32(block)), 0)
         for begin, end, base in zip(begins, ends, bases, strict=True)
     )
     first, second = counts[0], counts[0] + counts[1]
@@ -262,7 +263,7 @@ def _kernel(
         def choose(options: tuple[jax.Array, ...]) -> jax.Array:
             return jnp.where(index < first, options[0], jnp.where(index < second, options[1], options[2]))
 
-        start = choose(bases) + (index - choose((jnp.int32(0), first, second))) * BLOCK
+        start = choose(bases) + (index - choose((jnp.int32(0), first, second))) * block
         return index < first, pl.multiple_of(start, ALIGNMENT), choose(begins), choose(ends)
 
     def fetch(step: jax.Array, stage: jax.Array, kind: int) -> None:
@@ -276,7 +277,7 @@ def _kernel(
 
             @pl.when(condition)
             def _(ref=ref):
-                mosaic.copy_gmem_to_smem(ref.at[pl.ds(start, BLOCK)], into, barrier)
+                mosaic.copy_gmem_to_smem(ref.at[pl.ds(start, block)], into, barrier)
 
     for stage in range(stages):
 
@@ -290,9 +291,7 @@ def _kernel(
 
     # A warp has one row of a tile, and a lane one column, or two that follow one another.
     narrow, broad = (
-        mosaic.Layout.TILED(
-            mosaic.Tiling(((4, 32 * size), (size,))), warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1
-        )
+        mosaic.Layout.TILED(mosaic.Tiling(((4, 32 * size), (size,))), warp_dims=(-3,), lane_dims=(-2,), vector_dim=-1)
         for size in (1, 2)
     )
     slot_entry = pl.ds(slot_row + entry, 1)
@@ -338,7 +337,7 @@ def _kernel(
     new_value = mosaic.load(given.at[heads + 1], layout=layout.reduce(1), optimized=False).astype(wide)
     share = jnp.where(part == 0, 1.0, 0.0).astype(wide)
     top = mosaic.load(owns, layout=layout.reduce(0), optimized=False) * scale * share + LEAST * (1 - share)
-    row = mosaic.broadcasted_iota(jnp.int32, (BLOCK, columns), 0, layout=layout)
+    row = mosaic.broadcasted_iota(jnp.int32, (block, columns), 0, layout=layout)
     total = jnp.where(row == 0, share, 0.0)  # to be summed over its rows
     sums = lax.broadcast_in_dim(new_value, (K, columns), [0]) * share
 
@@ -359,9 +358,9 @@ def _kernel(
         stage = lax.rem(step, jnp.int32(stages))
         start, begin, end = place(step)[1:]
         refetch = step + stages < mine
-        block_keys, block_values = (x.at[own, stage] for x in blocks)
+        their_keys, their_values = (x.at[own, stage] for x in blocks)
         mosaic.barrier_wait(arrived[0].at[own * stages + stage])
-        scores = product(block_keys, queries.transpose((1, 0))) * scale
+        scores = product(their_keys, queries.transpose((1, 0))) * scale
         valid = (row >= begin - start) & (row < end - start)
         scores = jnp.where(valid, scores, jnp.full_like(scores, LEAST))
         highest = jnp.maximum(top, over_rows("max", scores))  # after it, no warp reads the keys
@@ -370,21 +369,21 @@ def _kernel(
         def _():
             fetch(step + stages, stage, 0)
 
-        share, fade = jnp.exp2(scores - along(highest, BLOCK)), jnp.exp2(top - highest)
-        total = total * along(fade, BLOCK) + share
+        share, fade = jnp.exp2(scores - along(highest, block)), jnp.exp2(top - highest)
+        total = total * along(fade, block) + share
         weights.at[own].transpose((1, 0))[...] = share.astype(weights.dtype)
         mosaic.barrier_wait(arrived[1].at[own * stages + stage])
 
-        @pl.when((start < begin) | (start + BLOCK > end))
+        @pl.when((start < begin) | (start + block > end))
         def _():  # a weight of zero would not hide values that are not finite
-            rows = mosaic.broadcasted_iota(jnp.int32, (BLOCK, 64), 0, layout=layout)
+            rows = mosaic.broadcasted_iota(jnp.int32, (block, 64), 0, layout=layout)
             for at in range(0, K, 64):
-                some = block_values.at[:, pl.ds(at, 64)]
+                some = their_values.at[:, pl.ds(at, 64)]
                 x = mosaic.load(some, layout=layout)
                 some[...] = jnp.where((rows >= begin - start) & (rows < end - start), x, jnp.zeros_like(x))
 
         mosaic.commit_smem()
-        sums = sums * along(fade, K) + product(block_values.transpose((1, 0)), weights.at[own].transpose((1, 0)))
+        sums = sums * along(fade, K) + product(their_values.transpose((1, 0)), weights.at[own].transpose((1, 0)))
         mosaic.commit_smem()  # no warp reads the values and weights any more
 
         @pl.when(refetch)
@@ -395,12 +394,6 @@ def _kernel(
 
     top, total, sums = lax.fori_loop(0, mine, attend, (top, total, sums))
     total = over_rows("add", total)
-    if parts is not None:
-        _store(parts[0].at[own], sums)
-        _store(parts[1].at[own, 0], total)
-        _store(parts[1].at[own, 1], top)
-        mosaic.commit_smem()
-        mosaic.barrier_arrive(joined)
 
     def join(found: tuple[jax.Array, jax.Array, jax.Array], other: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         top, total, sums = found
@@ -426,6 +419,13 @@ def _kernel(
         for i, ref in enumerate(statistics_refs):
             mosaic.copy_smem_to_gmem(statistics.at[i], ref.at[split, s, g])
         mosaic.wait_smem_to_gmem(0)
+
+    if parts is not None:
+        _store(parts[0].at[own], sums)
+        _store(parts[1].at[own, 0], total)
+        _store(parts[1].at[own, 1], top)
+        mosaic.commit_smem()
+        mosaic.barrier_arrive(joined)
 
     @pl.when(own == 0)
     def _():

@@ -70,19 +70,19 @@ def by_hand(qkv, bias, tables, prefix, ring, context, entry):
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [
-        ((3, 1, 7, 64, 70, 200, True), (1, 1, 1)),
-        ((2, 2, 6, 128, 20, 264, False), (2, 2, 1)),
-        ((2, 1, 8, 64, 130, 456, True), (1, 3, 2)),
-        ((2, 1, 9, 128, 8, 72, False), (1, 2, 2)),
+        ((3, 1, 7, 64, 70, 136, True), (1, 1, 1)),
+        ((2, 1, 6, 128, 20, 264, False), (2, 2, 1)),
+        ((1, 2, 8, 64, 130, 328, True), (1, 3, 2)),
+        ((2, 1, 9, 128, 8, 72, False), (1, 2, 1, 128)),
     ],
 )
 def test_decode_attention_equals_float64(sizes, shape, monkeypatch):
     """Blocks that start within the rows of another slot, a last prompt that is padded, and keys that are shared.
 
-    The shapes are of programs, warpgroups and blocks in flight. What is not of a slot is not a number, so any use of it
-    would be seen, and so are the later tokens of prompts and the entries of the ring without a token.
+    The shapes are programs, warpgroups, blocks in flight and keys of a block. What is not of a slot is not a number, and
+    so are the later tokens of prompts and the entries of the ring without a token: any use of them would be seen.
     """
-    monkeypatch.setattr(decode_attention_mosaic, "shape_of", lambda *_: shape)
+    monkeypatch.setattr(decode_attention_mosaic, "shape_of", lambda *_: decode_attention_mosaic.Shape(*shape))
     qkv, bias, tables, prefix, ring, context, entry = request(*sizes)
     R, width = sizes[5], sizes[4]
     used = (entry - 1 - jnp.arange(R)) % R < context.age[:, None]
