@@ -46,7 +46,7 @@ def shape_of(pairs: int, heads: int, size: int, entries: int) -> Shape:
     """The shape for (slot, group) pairs of so many queries and numbers of a head, and rings of so many entries."""
     splits = max(1, min(multiprocessors() // pairs, entries // SHARE))
     columns = _columns(heads)
-    shared = 2 * size * (5 * columns + 2 * ALIGNMENT) + 4 * size + 4096  # bytes of a program, with those of the system
+    shared = 2 * size * (5 * columns + 2 * ALIGNMENT) + 3072  # bytes of a program, with those of the system
     stage, own = 2 * 2 * BLOCK * size, 2 * columns * BLOCK + 4 * _room(columns)  # bytes of a warpgroup
     joined = 4 * columns * (size + 2)  # bytes more if there are several
     programs = min(RESIDENT, -(-pairs * splits // multiprocessors()), MEMORY // (shared + own + stage))
@@ -119,8 +119,7 @@ def _call(
         "queries": mosaic.SMEM((columns, K), dtype, transforms=swizzled),
         "given": mosaic.SMEM((columns + ALIGNMENT, K), dtype),
         "added": mosaic.SMEM((columns + ALIGNMENT, K), dtype) if biased else None,
-        "tables": mosaic.SMEM((2, K // 2), wide),
-        "owns": mosaic.SMEM((columns,), wide),
+        "numbers": mosaic.SMEM((3, max(K // 2, columns)), wide),
         "room": mosaic.SMEM((warpgroups, _room(columns)), wide),
         "parts": None if warpgroups == 1 else parts,
         "result": mosaic.SMEM((columns, K), types[0].dtype),
@@ -140,7 +139,10 @@ def _call(
         ),
         # Barriers within a warpgroup are in the kernel: one before and after each copy would stall it.
         compiler_params=mosaic.CompilerParams(
-            approx_math=True, unsafe_no_auto_barriers=True, lowering_semantics=mosaic.LoweringSemantics.Warpgroup
+            approx_math=True,
+            unsafe_no_auto_barriers=True,
+            reduction_scratch_bytes=0,
+            lowering_semantics=mosaic.LoweringSemantics.Warpgroup,
         ),
         interpret=interpret or False,
         name="decode_attention",
@@ -212,8 +214,7 @@ def _kernel(
     queries: Any,
     given: Any,
     added: Any,
-    tables: Any,
-    owns: Any,
+    numbers: Any,
     room: Any,
     parts: Any,
     result: Any,
@@ -233,12 +234,13 @@ def _kernel(
     columns, half, wide = queries.shape[0], K // 2, jnp.float32
     layout = mosaic.Layout.WGMMA
     real = pl.ds(0, heads + 2)
+    tables, owns = [numbers.at[i, pl.ds(0, half)] for i in range(2)], numbers.at[2, pl.ds(0, columns)]
 
     @pl.when(own == 0)
     def _():
         mosaic.copy_gmem_to_smem(qkv_ref.at[s, g], given.at[real], ready)
-        mosaic.copy_gmem_to_smem(cos_ref.at[s], tables.at[0], ready)
-        mosaic.copy_gmem_to_smem(sin_ref.at[s], tables.at[1], ready)
+        mosaic.copy_gmem_to_smem(cos_ref.at[s], tables[0], ready)
+        mosaic.copy_gmem_to_smem(sin_ref.at[s], tables[1], ready)
         if added is not None:
             mosaic.copy_gmem_to_smem(bias_ref.at[g], added.at[real], ready)
 
@@ -311,7 +313,7 @@ def _kernel(
 
         a, b = projected(0), projected(half)
         cos, sin = (
-            along(mosaic.load(tables.at[i], layout=narrow.reduce((0,)), optimized=False), shape[0]) for i in range(2)
+            along(mosaic.load(table, layout=narrow.reduce((0,)), optimized=False), shape[0]) for table in tables
         )
         turns = mosaic.broadcasted_iota(jnp.int32, shape, 0, layout=narrow) <= heads  # all but the new value
         _store(given.at[:, pl.ds(0, half)], jnp.where(turns, a * cos - b * sin, a))

@@ -79,8 +79,8 @@ def by_hand(qkv, bias, tables, prefix, ring, context, entry):
 def test_decode_attention_equals_float64(sizes, shape, monkeypatch):
     """Blocks that start within the rows of another slot, a last prompt that is padded, and keys that are shared.
 
-    The shapes are programs, warpgroups, blocks in flight and keys of a block. What is not of a slot is not a number, and
-    so are the later tokens of prompts and the entries of the ring without a token: any use of them would be seen.
+    The shapes are programs, warpgroups, blocks in flight and keys of a block. Later tokens of prompts and entries of
+    the ring without a token are not numbers: any use of them would be seen.
     """
     monkeypatch.setattr(decode_attention_mosaic, "shape_of", lambda *_: decode_attention_mosaic.Shape(*shape))
     qkv, bias, tables, prefix, ring, context, entry = request(*sizes)
