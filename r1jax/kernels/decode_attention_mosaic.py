@@ -51,7 +51,8 @@ def shape_of(pairs: int, heads: int, size: int, entries: int) -> Shape:
     joined = 4 * columns * (size + 2)  # bytes more if there are several
     programs = min(RESIDENT, -(-pairs * splits // multiprocessors()), MEMORY // (shared + own + stage))
     free = MEMORY // programs - shared
-    warpgroups = max(1, min(WARPGROUPS, RESIDENT // programs, free // (own + joined + stage)))
+    most = WARPGROUPS if columns <= 32 else 2  # registers of more columns
+    warpgroups = max(1, min(most, RESIDENT // programs, free // (own + joined + stage)))
     stages = (free // warpgroups - own - joined * (warpgroups > 1)) // stage
     return Shape(splits, warpgroups, max(1, min(STAGES, stages)))
 
@@ -106,10 +107,10 @@ def _call(
     heads, entries, columns = rows - 2, ring[0].shape[2], _columns(rows - 2)
     biased, whole = bias is not None, splits == 1 and not partial_result
     dtype, wide = qkv.dtype, jnp.float32
-    types = [jax.ShapeDtypeStruct((splits, S, G, heads, K), dtype if whole else wide)]
-    if not whole:
-        # Copies to global memory are multiples of 16 bytes, so statistics are padded.
-        types += [jax.ShapeDtypeStruct((splits, S, G, columns), wide)] * 2
+    if whole:
+        types = [jax.ShapeDtypeStruct((S, G, heads, K), dtype)]
+    else:
+        types = [jax.ShapeDtypeStruct((splits, S, G, *x, columns), wide) for x in ((K,), (), ())]
     swizzled = mosaic.TilingTransform((8, 64)), mosaic.SwizzleTransform(128)
     blocks = mosaic.SMEM((warpgroups, stages, block, K), dtype, transforms=swizzled)
     parts = mosaic.SMEM((warpgroups, K, columns), wide), mosaic.SMEM((warpgroups, 2, columns), wide)
@@ -122,7 +123,7 @@ def _call(
         "numbers": mosaic.SMEM((3, max(K // 2, columns)), wide),
         "room": mosaic.SMEM((warpgroups, _room(columns)), wide),
         "parts": None if warpgroups == 1 else parts,
-        "result": mosaic.SMEM((columns, K), types[0].dtype),
+        "result": mosaic.SMEM((columns, K), dtype) if whole else mosaic.SMEM((K, columns), wide),
         "statistics": None if whole else mosaic.SMEM((2, columns), wide),
         "arrived": (mosaic.Barrier(num_barriers=warpgroups * stages), mosaic.Barrier(num_barriers=warpgroups * stages)),
         "ready": mosaic.Barrier(num_arrivals=4 if biased else 3),
@@ -153,11 +154,11 @@ def _call(
     out, *statistics = run(*given, *scalars, *cached)
     keys, values = (jax.freeze(x).reshape(ring[0].shape) for x in cached)
     if whole:
-        return out[0], (keys, values)
-    total, top = (x[..., :heads] for x in statistics)
+        return out, (keys, values)
+    out, total, top = (x[..., :heads] for x in (out, *statistics))
     highest = top.max(axis=0)
     scale = jnp.exp2(top - highest)
-    out, total = (out * scale[..., None]).sum(axis=0), (total * scale).sum(axis=0)
+    out, total = (out * scale[..., None, :]).sum(axis=0).swapaxes(-1, -2), (total * scale).sum(axis=0)
     if partial_result:
         return (out, total, highest * math.log(2)), (keys, values)
     return (out / total[..., None]).astype(dtype), (keys, values)
@@ -412,14 +413,18 @@ def _kernel(
         )
 
     def finish(top: jax.Array, total: jax.Array, sums: jax.Array) -> None:
-        _store(result.transpose((1, 0)), sums if statistics_refs else sums / along(total, K))
-        if statistics_refs:
+        if statistics is None:
+            _store(result.transpose((1, 0)), sums / along(total, K))
+            mosaic.commit_smem()
+            mosaic.copy_smem_to_gmem(result.at[pl.ds(0, heads)], out_ref.at[s, g])
+        else:
+            _store(result, sums)
             _store(statistics.at[0], total)
             _store(statistics.at[1], top)
-        mosaic.commit_smem()
-        mosaic.copy_smem_to_gmem(result.at[pl.ds(0, heads)], out_ref.at[split, s, g])
-        for i, ref in enumerate(statistics_refs):
-            mosaic.copy_smem_to_gmem(statistics.at[i], ref.at[split, s, g])
+            mosaic.commit_smem()
+            mosaic.copy_smem_to_gmem(result, out_ref.at[split, s, g])
+            for i, ref in enumerate(statistics_refs):
+                mosaic.copy_smem_to_gmem(statistics.at[i], ref.at[split, s, g])
         mosaic.wait_smem_to_gmem(0)
 
     if parts is not None:
