@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEAD_SIZES = (64, 128)
 MAX_HEADS = 62  # queries of a group
 BLOCK = 64  # keys per step
+TAIL = 32
 ALIGNMENT = 8  # rows of cached keys and values, and columns of a product
 RESIDENT = 8  # warpgroups per multiprocessor
 WARPGROUPS = 4  # of a program at most
@@ -40,6 +41,7 @@ class Shape(NamedTuple):
     warpgroups: int  # of a program, which share its keys
     stages: int  # blocks in flight for each warpgroup
     block: int = BLOCK  # keys of a block, a multiple of 64
+    tail: int = TAIL  # keys that are copied of a last block with at most so many, a multiple of 8
 
 
 def shape_of(pairs: int, heads: int, size: int, entries: int) -> Shape:
@@ -103,7 +105,7 @@ def _call(
     partial_result: bool,
 ) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     S, G, rows, K = qkv.shape
-    splits, warpgroups, stages, block = shape
+    splits, warpgroups, stages, block, tail = shape
     heads, entries, columns = rows - 2, ring[0].shape[2], _columns(rows - 2)
     biased, whole = bias is not None, splits == 1 and not partial_result
     dtype, wide = qkv.dtype, jnp.float32
@@ -130,7 +132,7 @@ def _call(
         "turned": mosaic.Barrier(),
         "joined": mosaic.Barrier(num_arrivals=warpgroups),
     }
-    sizes = {"heads": heads, "splits": splits, "entries": entries, "width": prefix[0].shape[2]}
+    sizes = {"heads": heads, "splits": splits, "tail": tail, "entries": entries, "width": prefix[0].shape[2]}
     body = partial(_kernel, interpreted=interpret is not None, **sizes)
     run: Any = pl.kernel(
         lambda *refs: pl.run_scoped(partial(body, *refs), collective_axes="warpgroup", **scratch),
@@ -226,6 +228,7 @@ def _kernel(
     joined: Any,
     heads: int,
     splits: int,
+    tail: int,
     entries: int,
     width: int,
     interpreted: bool,
@@ -271,16 +274,18 @@ def _kernel(
 
     def fetch(step: jax.Array, stage: jax.Array, kind: int) -> None:
         """Starts the copy of the keys (kind 0) or values (1) of a step."""
-        of_prefix, start = place(step)[:2]
+        of_prefix, start, end = (place(step)[i] for i in (0, 1, 3))
         into, barrier = blocks[kind].at[own, stage], arrived[kind].at[own * stages + stage]
-        for ref, condition in (
+        short = end - start <= tail
+        for ref, chosen in (
             ((prefix_keys, prefix_values)[kind], of_prefix),
             ((keys, values)[kind], jnp.logical_not(of_prefix)),
         ):
+            for size, fits in ((block, jnp.logical_not(short)), (tail, short)):
 
-            @pl.when(condition)
-            def _(ref=ref):
-                mosaic.copy_gmem_to_smem(ref.at[pl.ds(start, block)], into, barrier)
+                @pl.when(chosen & fits)
+                def _(ref=ref, size=size):
+                    mosaic.copy_gmem_to_smem(ref.at[pl.ds(start, size)], into.at[pl.ds(0, size)], barrier)
 
     for stage in range(stages):
 

@@ -71,16 +71,16 @@ def by_hand(qkv, bias, tables, prefix, ring, context, entry):
     ("sizes", "shape"),
     [
         ((3, 1, 7, 64, 70, 136, True), (1, 1, 1)),
-        ((2, 1, 6, 128, 20, 264, False), (2, 2, 1)),
+        ((2, 1, 6, 128, 20, 264, False), (2, 2, 1, 64, 64)),
         ((1, 2, 8, 64, 130, 328, True), (1, 3, 2)),
-        ((2, 1, 9, 128, 8, 72, False), (1, 2, 1, 128)),
+        ((2, 1, 9, 128, 8, 72, False), (1, 2, 1, 128, 16)),
     ],
 )
 def test_decode_attention_equals_float64(sizes, shape, monkeypatch):
     """Blocks that start within the rows of another slot, a last prompt that is padded, and keys that are shared.
 
-    The shapes are programs, warpgroups, blocks in flight and keys of a block. Later tokens of prompts and entries of
-    the ring without a token are not numbers: any use of them would be seen.
+    The numbers are a Shape. Later tokens of prompts and entries of the ring without a token are not numbers: any use of
+    them would be seen.
     """
     monkeypatch.setattr(decode_attention_mosaic, "shape_of", lambda *_: decode_attention_mosaic.Shape(*shape))
     qkv, bias, tables, prefix, ring, context, entry = request(*sizes)
