@@ -68,16 +68,33 @@ def by_hand(qkv, bias, tables, prefix, ring, context, entry):
 
 @interpreted
 @pytest.mark.parametrize(
-    ("sizes", "programs"), [((3, 1, 3, 64, 70, 100, True), 1), ((2, 2, 6, 128, 20, 256, False), 8)]
+    ("sizes", "shape"),
+    [
+        ((3, 1, 7, 64, 70, 136, True), (1, 1, 1)),
+        ((2, 1, 6, 128, 20, 264, False), (2, 2, 1, 64, 64)),
+        ((1, 2, 8, 64, 130, 328, True), (1, 3, 2)),
+        ((2, 1, 9, 128, 8, 72, False), (1, 2, 1, 128, 16)),
+    ],
 )
-def test_decode_attention_equals_float64(sizes, programs, monkeypatch):
-    """Blocks that start within the rows of another slot, a last prompt that is padded, and keys that are shared."""
-    monkeypatch.setattr(decode_attention_mosaic, "PROGRAMS", programs)
-    arguments = request(*sizes)
+def test_decode_attention_equals_float64(sizes, shape, monkeypatch):
+    """Blocks that start within the rows of another slot, a last prompt that is padded, and keys that are shared.
+
+    The numbers are a Shape. Later tokens of prompts and entries of the ring without a token are not numbers: any use of
+    them would be seen.
+    """
+    monkeypatch.setattr(decode_attention_mosaic, "shape_of", lambda *_: decode_attention_mosaic.Shape(*shape))
+    qkv, bias, tables, prefix, ring, context, entry = request(*sizes)
+    R, width = sizes[5], sizes[4]
+    used = (entry - 1 - jnp.arange(R)) % R < context.age[:, None]
+    lengths = jnp.zeros(2, jnp.int32).at[context.prompt].max(context.prefix_length)
+    written = jnp.arange(width) < lengths[:, None]
+    ring = tuple(jnp.where(used[:, None, :, None], x, jnp.nan) for x in ring)
+    prefix = tuple(jnp.where(written[:, None, :, None], x, jnp.nan) for x in prefix)
+    arguments = qkv, bias, tables, prefix, ring, context, entry
     got, written = attend(*arguments, interpret=interpreter())
     assert np.abs(np.asarray(got, np.float64) - by_hand(*arguments)).max() < 0.02
-    _, ring = decode_attention(*arguments, kernels="plain")
-    for a, b in zip(written, ring, strict=True):
+    _, want = decode_attention(*arguments, kernels="plain")
+    for a, b in zip(written, want, strict=True):
         np.testing.assert_array_equal(a.astype(jnp.float32), b.astype(jnp.float32))
 
 

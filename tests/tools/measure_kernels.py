@@ -1,6 +1,7 @@
 """Times the decoding kernels in Mosaic, Triton and plain JAX on one Hopper GPU, and writes a row for each.
 
     PYTHONPATH=. python tests/tools/measure_kernels.py OUT.json --limit 120
+    PYTHONPATH=. python tests/tools/measure_kernels.py OUT.json --limit 100 --only attention
 
 The sizes are those of Qwen2.5 0.5B, 1.5B and 7B. A time is the mean of calls in a loop on the device, as in decoding;
 attention has as many layers as it takes to exceed the cache of the GPU. Each result is compared with plain JAX in
@@ -16,7 +17,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,12 +41,22 @@ CACHE = 150e6  # bytes of keys and values that a loop reads at least
 ATTENTION = (
     ("0.5B", 512, 2, 7, 64, 512, 256),
     ("0.5B", 32, 2, 7, 64, 1024, 512),
+    ("0.5B", 128, 2, 7, 64, 1024, 400),
     ("1.5B", 256, 2, 6, 128, 512, 256),
     ("1.5B", 32, 2, 6, 128, 1024, 512),
+    ("0.5B", 256, 2, 7, 64, 512, 256),
+    ("0.5B", 64, 2, 7, 64, 1024, 512),
     ("7B", 32, 4, 7, 128, 1024, 512),
-    ("0.5B", 128, 2, 7, 64, 1024, 512),
     ("1.5B", 32, 2, 6, 128, 32768, 4096),
     ("7B", 32, 4, 7, 128, 32768, 4096),
+)
+# Divisions of the work of attention in Mosaic other than the default: index of a size, and those to time.
+SHAPES = (
+    (0, ((1, 1, 1, 64, 64), (1, 1, 2), (1, 2, 1), (1, 1, 1, 64, 16), (1, 1, 1, 128), (1, 1, 3))),
+    (1, ((1, 4, 3, 64, 64), (1, 2, 4), (1, 4, 1, 128), (2, 4, 2), (1, 4, 2))),
+    (2, ((1, 2, 2), (1, 2, 1), (1, 3, 1), (1, 4, 1))),
+    (3, ((1, 1, 2), (1, 2, 1))),
+    (4, ((1, 2, 2), (1, 3, 1), (2, 3, 1))),
 )
 NORMS = ((512, 896), (32, 896), (256, 1536), (32, 1536), (32, 3584))  # slots, numbers of a token
 SUMS = ((512, 151_936), (32, 151_936))  # slots, vocabulary
@@ -61,21 +71,24 @@ class Candidate:
     run: Callable[..., Any]  # a loop of ``calls``, from state and operands to the state
     calls: int
     bytes: float
-    check: Callable[..., dict[str, float]]
-    constants: dict[str, int] = dataclasses.field(default_factory=dict)
+    check: Callable[..., dict[str, jax.Array]]  # from state and operands to differences
+    constants: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the module of the kernel
+
+
+normals = jax.jit(jax.random.normal, static_argnames=("shape", "dtype"))
 
 
 def normal(seed: int, *shape: int, dtype: Any = jnp.bfloat16) -> jax.Array:
-    return jax.jit(partial(jax.random.normal, shape=shape, dtype=dtype))(jax.random.key(seed))
+    return normals(jax.random.key(seed), shape=shape, dtype=dtype)
 
 
-def difference(got: jax.Array, want: jax.Array) -> float:
+def difference(got: jax.Array, want: jax.Array) -> jax.Array:
     """Norm of the difference, relative to the norm of the result in float32."""
     a, b = (x.astype(jnp.float32) for x in (got, want))
-    return float(jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum()))
+    return jnp.sqrt(((a - b) ** 2).sum() / (b**2).sum())
 
 
-def attention(size: tuple[Any, ...], form: Kernels, constants: dict[str, int]) -> Candidate:
+def attention(size: tuple[Any, ...], form: Kernels, shape: tuple[int, ...] | None = None) -> Candidate:
     model, S, G, heads, K, R, age = size
     of_layer = 2 * 2 * S * G * R * K
     layers = int(max(1, min(12, -(-CACHE // of_layer))))
@@ -107,19 +120,19 @@ def attention(size: tuple[Any, ...], form: Kernels, constants: dict[str, int]) -
         slots, entry = jnp.arange(S, dtype=jnp.int32), jnp.int32(age // 2)
         context = Context(slots % 32, 1 + slots * 53 % 128, slots * 37 % (age + 1))
         prefix, ring = prefixes[0], state[0][0]
-        one = jax.jit(partial(decode_attention, kernels=form))
-        y, written = one(qkv, bias, rotation, prefix, ring, context, entry)
+        y, written = decode_attention(qkv, bias, rotation, prefix, ring, context, entry, form)
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), (qkv, bias, rotation, prefix, ring))
         with jax.default_matmul_precision("highest"):
-            want, want_ring = jax.jit(partial(decode_attention, kernels="plain"))(*wide, context, entry)
-        return {
-            "error": difference(y, want),
-            "ring_error": max(difference(a, b) for a, b in zip(written, want_ring, strict=True)),
-        }
+            want, want_ring = decode_attention(*wide, context, entry, "plain")
+        ring_errors = [difference(a, b) for a, b in zip(written, want_ring, strict=True)]
+        return {"error": difference(y, want), "ring_error": jnp.maximum(*ring_errors)}
 
     row = {"kernel": "decode_attention", "model": model, "slots": S, "ring": R, "tokens": 128 + age, "layers": layers}
     needed = 2 * 2 * S * G * (128 + age) * K
-    return Candidate(row | {"form": form, **constants}, make, run, steps * layers, needed, check, constants)
+    division = None if shape is None else decode_attention_mosaic.Shape(*shape)
+    constants = {} if division is None else {"shape_of": lambda *_: division}
+    row |= {"form": form} | ({} if division is None else division._asdict())
+    return Candidate(row, make, run, steps * layers, needed, check, constants)
 
 
 def norm(size: tuple[int, int], form: Kernels) -> Candidate:
@@ -135,9 +148,9 @@ def norm(size: tuple[int, int], form: Kernels) -> Candidate:
 
     def check(state, weight):
         x, y = state
-        got = jax.jit(partial(add_norm, eps=1e-6, kernels=form))(x, y, weight)
-        want = jax.jit(partial(add_norm, eps=1e-6, kernels="plain"))(*(a.astype(jnp.float32) for a in (x, y, weight)))
-        return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
+        got = add_norm(x, y, weight, 1e-6, form)
+        want = add_norm(*(a.astype(jnp.float32) for a in (x, y, weight)), 1e-6, "plain")
+        return {"error": jnp.maximum(*(difference(a, b) for a, b in zip(got, want, strict=True)))}
 
     row = {"kernel": "add_norm", "slots": S, "width": D, "form": form}
 
@@ -163,43 +176,48 @@ def sums(size: tuple[int, int], form: Kernels, constants: dict[str, int]) -> Can
         return ((4 * normal(0, S, padded, dtype=jnp.float32), blank, blank + 1),)
 
     def check(state):
-        got, want = (jax.jit(partial(block_sums, kernels=k))(state[0]) for k in (form, "plain"))
-        return {"error": max(difference(a, b) for a, b in zip(got, want, strict=True))}
+        got, want = (block_sums(state[0], kernels) for kernels in (form, "plain"))
+        return {"error": jnp.maximum(*(difference(a, b) for a, b in zip(got, want, strict=True)))}
 
     row = {"kernel": "block_sums", "slots": S, "vocabulary": V, "form": form, **constants}
     return Candidate(row, make, run, steps, 4 * S * padded, check, constants)
+
+
+def attention_candidates() -> Iterator[Candidate]:
+    """Mosaic and Triton at all sizes, then other divisions of the work."""
+    for size in ATTENTION[:7]:
+        for form in ("mosaic", "triton"):
+            yield attention(size, form)
+    for index, shapes in SHAPES:
+        for shape in shapes:
+            yield attention(ATTENTION[index], "mosaic", shape)
+    for size in ATTENTION[7:]:
+        for form in ("mosaic", "triton"):
+            yield attention(size, form)
 
 
 def candidates() -> Iterator[Candidate]:
     """The forms of the defaults first, then other constants of the kernels in Mosaic."""
     for form in ("mosaic", "triton", "plain"):
         for size in ATTENTION[:5]:
-            yield attention(size, form, {})
+            yield attention(size, form)
         for size in SUMS:
             yield sums(size, form, {})
         for size in NORMS[:3]:
             yield norm(size, form)
     for size in ATTENTION[5:]:
         for form in ("mosaic", "triton"):
-            yield attention(size, form, {})
-    for programs in (132, 400, 64):
-        for size in (ATTENTION[1], ATTENTION[3], ATTENTION[4]):
-            yield attention(size, "mosaic", {"PROGRAMS": programs})
-    for stage_bytes in (32 * 1024, 64 * 1024, 96 * 1024):
-        for size in (ATTENTION[0], ATTENTION[2]):
-            yield attention(size, "mosaic", {"STAGE_BYTES": stage_bytes})
-    yield attention(ATTENTION[2], "mosaic", {"PROGRAMS": 1024})
-    yield attention(ATTENTION[0], "mosaic", {"PROGRAMS": 2048})
+            yield attention(size, form)
     for constants in ({"STAGES": 6, "SHARED": 1}, {"STAGES": 2, "SHARED": 3}):
         yield sums(SUMS[0], "mosaic", constants)
     for size in NORMS[3:]:
         for form in ("mosaic", "triton"):
             yield norm(size, form)
     for size in ATTENTION[5:]:
-        yield attention(size, "plain", {})
+        yield attention(size, "plain")
 
 
-def work(first: int) -> None:
+def work(chosen: list[Candidate], first: int) -> None:
     """Measures the candidates from the index ``first`` on, and prints a line of JSON for each."""
 
     def prepare(one: Candidate) -> Any:
@@ -208,15 +226,17 @@ def work(first: int) -> None:
         with contextlib.ExitStack() as stack:
             for name, value in one.constants.items():
                 stack.enter_context(mock.patch.object(module, name, value))
-            return jax.jit(one.run, donate_argnums=0).lower(*jax.eval_shape(one.make))
+            operands = jax.eval_shape(one.make)
+            programs = jax.jit(one.run, donate_argnums=0).lower(*operands), jax.jit(one.check).lower(*operands)
+        return lambda: [program.compile() for program in programs]
 
-    rest = list(candidates())[first:]
+    rest = chosen[first:]
     with ThreadPoolExecutor(AHEAD) as pool:
         waiting: list[Any] = []
         for place in range(len(rest) + AHEAD):
             if place < len(rest):
                 try:
-                    waiting.append(pool.submit(prepare(rest[place]).compile))
+                    waiting.append(pool.submit(prepare(rest[place])))
                 except Exception as error:
                     waiting.append(error)
             if place < AHEAD:
@@ -231,7 +251,8 @@ def measured(one: Candidate, program: Any) -> dict[str, Any]:
     try:
         if isinstance(program, Exception):
             raise program
-        run, (state, *operands) = program.result(), one.make()
+        (run, check), (state, *operands) = program.result(), one.make()
+        errors = {name: float(error) for name, error in check(state, *operands).items()}
         state = jax.block_until_ready(run(state, *operands))
         seconds = []
         for _ in range(5):
@@ -239,8 +260,7 @@ def measured(one: Candidate, program: Any) -> dict[str, Any]:
             state = jax.block_until_ready(run(state, *operands))
             seconds.append((time.perf_counter() - began) / one.calls)
         best = float(np.median(seconds))
-        row = one.row | {"microseconds": 1e6 * best, "gigabytes_per_s": one.bytes / best / 1e9}
-        return row if one.constants else row | one.check(state, *operands)
+        return one.row | {"microseconds": 1e6 * best, "gigabytes_per_s": one.bytes / best / 1e9} | errors
     except Exception as error:
         return one.row | {"failure": f"{type(error).__name__}: {error}"[:300]}
 
@@ -250,14 +270,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds")
+    parser.add_argument("--only", choices=("attention",), help="measure only these kernels, in more divisions")
     parser.add_argument("--first", type=int, help="measure in this process, from this form on")
     options = parser.parse_args()
+    chosen = list(attention_candidates() if options.only else candidates())
     if options.first is None:
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        watch([__file__, str(options.out)], options.out, len(list(candidates())), options.limit, PATIENCE, environment)
+        script = [__file__, str(options.out), *(["--only", options.only] if options.only else [])]
+        watch(script, options.out, len(chosen), options.limit, PATIENCE, environment)
     else:
         print(json.dumps({"device": jax.devices()[0].device_kind}), flush=True)
-        work(options.first)
+        work(chosen, options.first)
 
 
 if __name__ == "__main__":
