@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.segment_attention import spans
+from r1jax.sharding import constrain
 
 # No public function has offsets: if jax moves or changes this one, there is no packed attention.
 fused: Any
@@ -83,7 +84,8 @@ def _of_width(
     width: int,
 ) -> jax.Array:
     """Attention of the segments that are ``here``; not written elsewhere."""
-    lengths, offsets = slots(begin, length, here, width)
+    # On each device of a mesh, jax gives cuDNN the parts of all arrays that are there.
+    lengths, offsets = (constrain(x, "batch", None) for x in slots(begin, length, here, width))
     parts = (_written(x, here).reshape(-1, width, *x.shape[2:]) for x in (q, k, v))
     ragged = {"q_seqlen": lengths, "kv_seqlen": lengths, "q_offsets": offsets, "kv_offsets": offsets}
     y = fused.dot_product_attention(*parts, **ragged, scale=scale, mask_type=fused.MaskType.PADDING_CAUSAL)
@@ -106,7 +108,8 @@ def _neighbours(
     own = at[width:, None]
     seen = (ids == with_before(segments, -2)[:, None]) & (own >= at) & here.reshape(-1, width, 1) | (own == at)
     parts = q.reshape(-1, width, *q.shape[2:]), with_before(k, 0), with_before(v, 0)
-    y = jax.nn.dot_product_attention(*parts, mask=seen[:, None], scale=scale, implementation="cudnn")
+    mask = constrain(seen[:, None], "batch", None, None, None)
+    y = jax.nn.dot_product_attention(*parts, mask=mask, scale=scale, implementation="cudnn")
     return y.reshape(q.shape)
 
 

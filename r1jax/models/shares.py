@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models.config import ModelConfig
-from r1jax.models.layers import runs
+from r1jax.models.layers import mtp_run, runs
 from r1jax.sharding import Params, model_devices
 
 
@@ -71,6 +71,7 @@ def share(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
     layers = {
         run.name: params[run.name]
         | {part: {n: one(n, w) for n, w in params[run.name][part].items()} for part in ("attention", "mlp")}
-        for run in runs(config)
+        for run in (*runs(config), mtp_run(config))
+        if run is not None
     }
     return {**params, **layers}, own

@@ -31,7 +31,7 @@ class VerifierConfig:
     """The worker processes that compute rewards."""
 
     workers: int = may_change(0)
-    """Use this many worker processes; 0 uses one for every two cores of this machine, at least 2 and at most 32."""
+    """Use this many worker processes; 0 uses one for every two cores that this process may use, from 2 to 32."""
     deadline: float = may_change(5.0)
     """Allow this many seconds for all rewards of a completion; a slower one scores 0 and is counted in the metrics."""
     code: Annotated[CodeConfig, tyro.conf.arg(prefix_name=False)] = CodeConfig()
@@ -46,7 +46,9 @@ class VerifierConfig:
     @property
     def processes(self) -> int:
         """The number of worker processes."""
-        return self.workers or min(32, max(2, (os.cpu_count() or 1) // 2))
+        # A scheduler may give this process few cores of many; more workers than cores would pass their deadlines.
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        return self.workers or min(32, max(2, cores // 2))
 
 
 @dataclasses.dataclass(frozen=True)

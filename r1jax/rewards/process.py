@@ -94,13 +94,13 @@ class WorkerProcess:
         try:
             message: Message = self.connection.recv()
         except (EOFError, OSError):
-            return self._outcome("crash")
+            return self._outcome(self._ended(), "crash")
         if isinstance(message, Failure):
             error = RewardError(message.reason)
             if message.traceback:
                 error.add_note(f"In the worker:\n{message.traceback}")
             raise error
-        outcome = self._outcome(None) if message == "done" else None
+        outcome = self._outcome(self._ended()) if message == "done" else None
         self.phase, self.numbers = "idle", range(0)
         return outcome
 
@@ -109,17 +109,20 @@ class WorkerProcess:
 
         Until an item starts, the worker has LOADING seconds to load itself or what the checker needs.
         """
-        now, limit = time.monotonic(), self.until
+        now, limit, ended = time.monotonic(), self.until, self._ended()
         if self.phase == "running":
-            ended, count = self._progress.ended(len(self.numbers)), len(self.numbers)
+            count = len(self.numbers)
             began = 0.0 if ended == count else self._progress.started_at(ended)
             before = self._progress.ended_at(ended - 1) if ended else self._given
             limit = began + self._deadlines[ended] if began else before + LOADING
             self.until = min(limit, now + min(self._deadlines))  # of an item that starts from now on
-        return self._outcome("timeout") if now > limit else None
+        # The item after ``ended`` items passed its deadline, also if it has ended meanwhile.
+        return self._outcome(ended, "timeout") if now > limit else None
 
-    def _outcome(self, lost: Literal["timeout", "crash"] | None) -> Outcome:
-        ended = self._progress.ended(len(self.numbers))
+    def _ended(self) -> int:
+        return self._progress.ended(len(self.numbers))
+
+    def _outcome(self, ended: int, lost: Literal["timeout", "crash"] | None = None) -> Outcome:
         rows = np.frombuffer(self._progress.rows(ended)).reshape(ended, TIMES + self._width)
         return Outcome(rows[:, TIMES : TIMES + self._columns], lost)
 

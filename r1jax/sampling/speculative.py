@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from r1jax.errors import UserError
 from r1jax.kernels.decode_attention import Context
-from r1jax.kernels.platform import choose
 from r1jax.models.cache import Prefix, SlotCache
 from r1jax.models.config import ModelConfig
 from r1jax.models.layers import mtp_run
@@ -33,7 +32,7 @@ from r1jax.sampling.block import block_layer, block_rotation, decode_block
 from r1jax.sampling.decode import Stored, Weights, decoding_layer, in_step
 from r1jax.sampling.head import token_of
 from r1jax.sampling.ngram import continuations, texts_of
-from r1jax.sampling.processors import Sampling, sample_token
+from r1jax.sampling.processors import Sampling
 from r1jax.sampling.slots import END, LENGTH, NONE, Queue, Samples, State, is_any_of, random_words, refill
 from r1jax.sharding import constrain
 
@@ -138,7 +137,7 @@ def mtp_draft(weights: Weights | Stored, prefix: Prefix, config: ModelConfig, sa
         newest = jnp.take_along_axis(x, step.number[:, None, None] - 1, axis=1)[:, 0]
         h = rms_norm(newest, layer["final_norm"], config.norm_eps)
         logits = constrain(einsum_f32("sd,dv->sv", h, in_step(weights, config).output), "slots", "vocab")
-        token = sample_token(logits, step.words, sampling, choose(config.kernels))[0]
+        token = token_of(logits, step.words, config, sampling)[0]
         return token[:, None], SlotCache((*cache.layers[:-1], own))
 
     return propose

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from r1jax.errors import UserError
 from r1jax.kernels import packed_attention as packed
@@ -14,7 +15,7 @@ from r1jax.models import attention
 from r1jax.models.attention import causal_attention, check_attention, implementation
 from r1jax.models.config import ComputeOptions, ModelConfig
 from r1jax.models.segment_attention import spans
-from r1jax.sharding import make_mesh
+from r1jax.sharding import batch_sharding, make_mesh
 
 # Segments of rows of 64 positions, whose rest is padding; parts are 8 to 15 wide at least.
 LENGTHS = ([9, 17, 3, 8, 16, 1, 10], [64], [1, 2, 30, 1, 1, 29], [33, 31], [16, 16, 16], [2] * 32)
@@ -98,6 +99,26 @@ def test_values_and_gradients_are_those_of_all_pairs(T, without_gpu):
     found, want = jax.jit(both, static_argnums=0)(lambda *x: packed.packed_attention(*x, segments, 0.7)), both(masked)
     for x, y in zip(found, want, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_the_parts_of_a_device_are_those_of_its_rows(without_gpu, monkeypatch):
+    """jax calls cuDNN with the part of each array that a device has, so all arrays must be split alike."""
+    found = []
+
+    def seen(*arrays, **named):
+        for x in (*arrays, *named.values()):
+            if isinstance(x, jax.Array):
+                jax.debug.inspect_array_sharding(x, callback=found.append)
+        return arrays[0]
+
+    monkeypatch.setattr(packed.fused, "dot_product_attention", seen)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", seen)
+    with jax.set_mesh(make_mesh("2x1")):
+        segments = jax.device_put(numbered(LENGTHS[:4]), PartitionSpec())  # whole on each device
+        q = jax.device_put(np.ones((4, 64, 2, 4), np.float32), batch_sharding())
+        jax.jit(lambda *x: packed.packed_attention(*x, 1.0)).lower(q, q, q, segments).compile()
+    assert len(found) == 4 + 3 * 7  # with a mask, or lengths and offsets, each twice
+    assert [sharding.shard_shape((8, 1, 1, 1))[0] for sharding in found] == [4] * len(found)
 
 
 def test_slots_against_a_loop():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,5 +123,9 @@ def test_a_wrong_file_is_one_clear_line(tmp_path: Path, source: str, name: str, 
 def test_the_number_of_workers_follows_the_cores_unless_it_is_set(
     monkeypatch: pytest.MonkeyPatch, cores: int, processes: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    if sys.platform == "linux":
+        monkeypatch.setattr("os.cpu_count", lambda: 512)  # of the machine
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    else:
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert VerifierConfig().processes == processes and VerifierConfig(workers=3).processes == 3

@@ -13,6 +13,7 @@ import pytest
 from r1jax.rewards.base import RewardError
 from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
+from r1jax.rewards.progress import Progress
 from tests.rewards.helpers import ACTOR, act, completion, gone, make_pool, meeting, problem
 
 
@@ -89,6 +90,25 @@ def test_the_deadline_applies_to_each_item_of_a_list(hasty: RewardPool) -> None:
     began = time.monotonic()
     scores = act(hasty, *(f"sleep 0.3{i}" for i in range(16)), "loop", *(f"value {i}" for i in range(16)))
     assert scores.timeouts == 1 and scores.values[:16, 0].all() and time.monotonic() - began < 30
+
+
+def test_an_item_that_ends_just_after_its_deadline_takes_no_time_from_the_next_one(
+    hasty: RewardPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent looks at the clock, and the item ends before the parent has read the values."""
+    looked = Progress.started_at
+
+    def slow(self: Progress, item: int) -> float:
+        began = looked(self, item)
+        while began and time.monotonic() > began + 1.0 and not self.ended_at(item):
+            time.sleep(0.01)
+        return began
+
+    monkeypatch.setattr(Progress, "started_at", slow)
+    texts = ["sleep 1.3", "sleep 0.5", *(f"value {i}" for i in range(2, 12))]
+    scores = act(hasty, *texts)
+    np.testing.assert_array_equal(scores.values[:, 0], range(12))
+    assert (scores.timeouts, scores.crashes) == (1, 0)
 
 
 @pytest.mark.parametrize("text", ["die", "segfault"])

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def test_workers_end_with_the_context(actor_file: str, tmp_path: Path) -> None:
     assert all(map(gone, pids))
     with pytest.raises(RuntimeError, match="closed"):
         act(pool, "value 1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no files in memory")
+def test_workers_share_no_file_on_a_disk(actor_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with make_pool(actor_file, deadline=60, workers=1) as pool:
+        assert act(pool, "value 7").values[0, 0] == 7
 
 
 # A main script, which no worker may run again.

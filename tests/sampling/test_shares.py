@@ -121,6 +121,14 @@ def test_a_draft(alone):
     assert found.proposed.sum() > 0
 
 
+def test_a_draft_of_multi_token_prediction():
+    """Its layer is divided as those of the decoder."""
+    config = dataclasses.replace(CONFIG, architecture="deepseek_v3", mtp_layers=1)
+    found, wanted = (drawn(config, mesh, draft="mtp") for mesh in ("1x4", ""))
+    check(found, wanted)
+    assert found.accepted.sum() == wanted.accepted.sum() > 0
+
+
 @pytest.mark.parametrize(("vocabulary", "where"), [(100, "copied"), (97, "stored")], ids=["not in blocks", "whole"])
 def test_biases_norms_and_an_output_matrix(vocabulary, where):
     """A vocabulary whose shares have no whole blocks of the draw, and one that does not divide."""
