@@ -129,12 +129,12 @@ def causal_attention(
     k = constrain(k, "batch", None, "kv_heads", None)
     v = constrain(v, "batch", None, "kv_heads", None)
     kernel: Any = implementation(config)
-    packed = segments is not None and packs(config, q.shape[1])
+    packed = packs(config, q.shape[1])
     if segments is not None and not packed and q.shape[1] > LONGEST[kernel]:
         return blockwise_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and _split_unequally(q.shape[2], k.shape[2]):
         k, v = (constrain(jnp.repeat(x, q.shape[2] // x.shape[2], 2), "batch", None, "heads", None) for x in (k, v))
-    if packed:
+    if segments is not None and packed:
         return packed_attention.packed_attention(q, k, v, segments, scale or q.shape[3] ** -0.5)
     if kernel == "cudnn" and q.shape[1] % 2:
         # The backward pass of cuDNN supports only even lengths. No position attends to the padding at the end.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optax
 
@@ -12,9 +13,15 @@ from r1jax.models.config import ModelConfig
 from r1jax.rl.config import RLConfig, UpdateContext, check_parts
 from r1jax.rl.environment import Environment, SampleGroups, ScoreGroups, sample_groups, score_groups
 from r1jax.rl.learned import Learner, make_learners
-from r1jax.rl.update_metrics import ReduceUpdates, reduce_updates
 from r1jax.seeds import stage_seed
 from r1jax.training.optimizer import make_optimizer
+
+# (name, function) -> a function that computes the same; the name is that of a part of a step whose time is logged
+Timed = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+
+
+def _untimed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +36,7 @@ class StepSetup:
     longest: int  # tokens of the longest possible prompt and completion
     sample: SampleGroups
     score: ScoreGroups
-    reduce: ReduceUpdates = reduce_updates
+    timed: Timed = _untimed
 
 
 def make_setup(model: Model, environment: Environment, config: RLConfig) -> StepSetup:

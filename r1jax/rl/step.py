@@ -21,7 +21,7 @@ from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.rl.update_metrics import Maxima
+from r1jax.rl.update_metrics import Maxima, reduce_updates
 from r1jax.sampling.slots import Samples
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics
@@ -80,7 +80,7 @@ def rl_step(
     layout, logprobs = known[0] if whole else (None, None)
     batch = batch_of(rollout, advantages, setup, layout)
     rollout = rollout.without_logprobs()
-    state, metrics, values = learn(state, batch, keys.minibatches, setup, logprobs)
+    state, metrics, values = setup.timed("updates", learn)(state, batch, keys.minibatches, setup, logprobs)
     return state, StepResult(rollout, advantages, metrics, values)
 
 
@@ -134,7 +134,7 @@ def learn(
     known: model_logprobs of the batch, if they have been computed.
     """
     state, sums, maxima, values = run_updates(state, batch, key, setup, known)
-    return state, setup.reduce(sums, maxima), values
+    return state, reduce_updates(sums, maxima), values
 
 
 def run_updates(

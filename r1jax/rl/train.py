@@ -85,10 +85,7 @@ def train_policy(
         sample = compile_while_sampling(sample_groups(model, with_slots, config), state, setup, prompt_ids)
         watch = Stopwatch()
         setup = dataclasses.replace(
-            setup,
-            sample=watch.timed("sampling", sample),
-            score=watch.timed("rewards", setup.score),
-            reduce=watch.timed("updates", setup.reduce),
+            setup, sample=watch.timed("sampling", sample), score=watch.timed("rewards", setup.score), timed=watch.timed
         )
 
         def step_fn(state: RLState, step: int) -> tuple[RLState, dict[str, float]]:
@@ -118,8 +115,8 @@ def train_policy(
                     "seconds_update": whole - seconds["sampling"] - seconds["rewards"],
                 }
             )
-            # Without sampling and the wait for updates: devices are idle in this time, unless they compute the
-            # log-probabilities of a reference meanwhile.
+            # Without sampling and updates, from their start to their results: devices are idle in this time, unless
+            # they compute the log-probabilities of a reference meanwhile.
             row["seconds_host"] = time.perf_counter() - began - seconds["sampling"] - seconds["updates"]
             return state, row
 

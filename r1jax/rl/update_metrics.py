@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 
 from r1jax.training.metrics import Metrics, merge, reduce_metrics
 
 Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
-# (sums, maxima) of each update of a step -> figures of all of them
-ReduceUpdates = Callable[[Sequence[Metrics], Sequence[Maxima]], dict[str, float]]
 
 
 def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
