@@ -154,9 +154,8 @@ class Checkpoints:
     def save(self, step: int, params: Params, rest: Any, metrics: dict[str, float]) -> None:
         """Starts a save; returns when the arrays may change. A failed save is reported by the next call."""
         args = ocp.args.Composite(params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest))
-        self._guard(self._manager.wait_until_finished)
+        self.wait()
         self._guard(self._manager.save, step, args=args, metrics=metrics, force=True)
-        self._empty_deleted()
 
     def wait(self) -> None:
         """Waits until the running save is on disk."""
@@ -164,6 +163,7 @@ class Checkpoints:
         self._empty_deleted()
 
     def _empty_deleted(self) -> None:
+        """Removes what was moved aside; a running save would move more into the folder that is removed."""
         shutil.rmtree(self.folder / _DELETED, ignore_errors=True)
 
     def restore(self, params: Any, rest: Any) -> tuple[int, Params, Any] | None:

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from r1jax import load
+from r1jax.checkpoints import native
 from r1jax.checkpoints.native import MODEL_FILE, Checkpoints, read_config, write_model
 from r1jax.errors import UserError
 from r1jax.models.config import RopeScaling
@@ -82,6 +84,23 @@ def test_what_is_kept_does_not_depend_on_resuming(tmp_path):
     assert steps == [2, 5, 6]
     with Checkpoints(tmp_path) as checkpoints:
         assert_step(restored(checkpoints), 6)
+
+
+def test_old_steps_are_not_removed_while_a_save_moves_others_aside(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
+        running = []
+        remove = shutil.rmtree
+
+        def removed(folder, **options):
+            running.append(checkpoints._manager.is_saving_in_progress())
+            remove(folder, **options)
+
+        monkeypatch.setattr(native.shutil, "rmtree", removed)
+        for step in range(1, 4):
+            checkpoints.save(step, {"w": jnp.ones(4)}, {"n": jnp.zeros(())}, {"reward": 0.0})
+        checkpoints.wait()
+        assert running == [False] * 4
+    assert checkpoints.steps() == [3]
 
 
 def test_a_save_may_be_followed_at_once_by_a_change_of_the_arrays(tmp_path):
