@@ -70,13 +70,15 @@ def _listed(programs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def first_steps() -> dict[str, Any]:
     """first_step of this command in a new process with an empty compilation cache, and in one with that cache.
 
-    Raises UserError if a process fails.
+    Raises UserError if a process fails. If that one refuses its settings and says so, this one ends with status 2.
     """
     parts = {}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, _CHILD: "1"}
         for name in ("cold", "warm"):
             done = subprocess.run([sys.executable, *sys.argv], env=environment, stdout=subprocess.PIPE, text=True)
+            if done.returncode == 2:
+                sys.exit(2)
             if done.returncode:
                 raise UserError(f"first step, {name} cache: the process ended with status {done.returncode}")
             parts[name] = json.loads(done.stdout.splitlines()[-1])

@@ -53,3 +53,10 @@ def test_a_process_that_fails_is_named(monkeypatch):
     monkeypatch.setattr("sys.argv", ["-c", "no program"])
     with pytest.raises(UserError, match="cold cache"):
         first_steps()
+
+
+def test_settings_that_a_process_refuses_are_one_line(monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["-c", "import sys; print('error: no', file=sys.stderr); sys.exit(2)"])
+    with pytest.raises(SystemExit, match="2"):
+        first_steps()
+    assert capfd.readouterr().err == "error: no\n"
