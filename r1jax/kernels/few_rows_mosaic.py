@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import mosaic, multiprocessors
+from r1jax.kernels.platform import mosaic, multiprocessors, operand_layout
 
 MAX_ROWS = 128
 ALIGNMENT = 8  # rows of a tile of shared memory
@@ -74,11 +74,11 @@ def _call(x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, i
     stages = min(MAX_STAGES, free // (depth * step_bytes), pl.cdiv(K // depth, splits))
     out = jax.ShapeDtypeStruct((splits, S, width), dtype)
     block = (2 * columns, depth) if gated else (depth, columns)
-    layout = _layout(depth if gated else columns, x.dtype)  # both operands of tensor cores have the same swizzle
+    layout = operand_layout(depth if gated else columns, x.dtype)  # both operands of tensor cores have the same swizzle
     scratch = {
         "blocks": mosaic.SMEM((stages, *block), w.dtype, transforms=layout),
         "tiles": mosaic.SMEM((stages, rows, depth), x.dtype, transforms=layout),
-        "result": mosaic.SMEM((rows, columns), dtype, transforms=_layout(columns, dtype)),
+        "result": mosaic.SMEM((rows, columns), dtype, transforms=operand_layout(columns, dtype)),
         "arrived": (mosaic.Barrier(num_arrivals=operands, num_barriers=stages), mosaic.Barrier(num_barriers=stages)),
     }
     body = partial(_kernel, gated=gated, splits=splits)
@@ -94,13 +94,6 @@ def _call(x: jax.Array, w: jax.Array, *, kind: str, columns: int, splits: int, i
     )
     found = run(x, w)
     return found if kind == "parts" else found[0]
-
-
-def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
-    """The layout in shared memory of blocks with this number of columns."""
-    size = jnp.dtype(dtype).itemsize
-    swizzle = mosaic.find_swizzle(columns * size * 8)
-    return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
 
 
 def _kernel(

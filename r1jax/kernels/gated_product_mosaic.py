@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import mosaic, multiprocessors
+from r1jax.kernels.platform import mosaic, multiprocessors, operand_layout
 
 MAX_ROWS = 1024
 ALIGNMENT = 8  # rows of a tile of shared memory
@@ -81,9 +81,9 @@ def multiply(x: jax.Array, w: jax.Array, tile: tuple[int, int], interpret: Any) 
         partial(_kernel, same_columns=same_columns > 1),
         out_type=jax.ShapeDtypeStruct((S, F), x.dtype),
         scratch_types={
-            "left": mosaic.SMEM((stages, R, DEPTH), x.dtype, transforms=_layout(DEPTH, x.dtype)),
-            "right": mosaic.SMEM((stages, 2 * C, DEPTH), x.dtype, transforms=_layout(DEPTH, x.dtype)),
-            "pieces": mosaic.SMEM(pieces, x.dtype, transforms=_layout(C, x.dtype)),
+            "left": mosaic.SMEM((stages, R, DEPTH), x.dtype, transforms=operand_layout(DEPTH, x.dtype)),
+            "right": mosaic.SMEM((stages, 2 * C, DEPTH), x.dtype, transforms=operand_layout(DEPTH, x.dtype)),
+            "pieces": mosaic.SMEM(pieces, x.dtype, transforms=operand_layout(C, x.dtype)),
             "filled": mosaic.Barrier(num_arrivals=3, num_barriers=stages),  # rows, and columns of gate and of up
             "free": mosaic.ClusterBarrier(collective_axes=("program",), num_arrivals=WARPGROUPS, num_barriers=stages),
         },
@@ -98,13 +98,6 @@ def multiply(x: jax.Array, w: jax.Array, tile: tuple[int, int], interpret: Any) 
         interpret=interpret,
     )
     return run(x, w)
-
-
-def _layout(columns: int, dtype: Any) -> tuple[Any, ...]:
-    """The layout in shared memory of blocks with this number of columns, a multiple of 16."""
-    size = jnp.dtype(dtype).itemsize
-    swizzle = mosaic.find_swizzle(columns * size * 8)
-    return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
 
 
 def _kernel(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import mosaic
+from r1jax.kernels.platform import mosaic, operand_layout
 
 _ALIGNMENT = 8  # rows
 _PART = 64  # rows and columns of the parts in which a warpgroup stores its part of a tile
@@ -256,8 +256,7 @@ def _kernel(body: Any, out: Any, name: str, interpret: Any) -> Callable[..., jax
 
 def _spec(block: tuple[int, int], index: Callable[..., Any], operand: jax.Array) -> Any:
     """The block of an operand for a step, in the layout of shared memory that products read."""
-    swizzle = mosaic.find_swizzle(block[1] * operand.dtype.itemsize * 8)
-    layout = mosaic.TilingTransform((8, swizzle // operand.dtype.itemsize)), mosaic.SwizzleTransform(swizzle)
+    layout = operand_layout(block[1], operand.dtype)
     return mosaic.BlockSpec(block, index, transforms=layout, memory_space=mosaic.SMEM)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from r1jax.kernels.platform import mosaic, multiprocessors
+from r1jax.kernels.platform import mosaic, multiprocessors, operand_layout
 
 BLOCK = 128  # columns of a tile
 ROWS = 128  # of the part of a tile of each of the two warpgroups
@@ -182,16 +182,11 @@ def _vocabulary(matrix: jax.Array, transposed: bool) -> int:
     return matrix.shape[0 if transposed else 1]
 
 
-def _layout(dtype: Any, width: int = DEPTH) -> tuple[Any, ...]:
-    swizzle = mosaic.find_swizzle(width * jnp.dtype(dtype).itemsize * 8)
-    return mosaic.TilingTransform((8, swizzle // jnp.dtype(dtype).itemsize)), mosaic.SwizzleTransform(swizzle)
-
-
 def _kernel(
     body: Any, out: Any, name: str, hidden: Any, matrix: Any, transposed: bool, own: list[Any], interpret: Any
 ) -> Callable[..., Any]:
     right = (BLOCK, DEPTH) if transposed else (DEPTH, BLOCK)
-    layout = _layout(hidden.dtype)
+    layout = operand_layout(DEPTH, hidden.dtype)
     operands = [
         mosaic.SMEM((STAGES, TILE, DEPTH), hidden.dtype, transforms=layout),
         mosaic.SMEM((STAGES, *right), hidden.dtype, transforms=layout),
@@ -306,7 +301,7 @@ def _each_tile(
 
 def _pieces(dtype: Any, row_bytes: int, slots: int) -> Any:
     width = row_bytes // jnp.dtype(dtype).itemsize
-    return mosaic.SMEM((2, slots, _PIECE, width), dtype, transforms=_layout(dtype, width))
+    return mosaic.SMEM((2, slots, _PIECE, width), dtype, transforms=operand_layout(width, dtype))
 
 
 def _store(values: Any, pieces: Any, out_ref: Any, row: Any, column: Any) -> None:

@@ -27,7 +27,7 @@ Kernels = Literal["mosaic", "triton", "plain"]
 WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 
 # What "auto" chooses: the first of these that runs here. A rollout is slower with the kernels of Mosaic than with those
-# of Triton (docs/performance.md), because of attention.
+# of Triton (docs/performance.md), since each kernel of Mosaic is a CUDA graph of its own.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
 # Kernels that only Mosaic has, beside those of decoding: of the output head, of products with at most 128 rows, and
@@ -104,6 +104,13 @@ def on_one_device() -> bool:
     """
     mesh = compiler_mesh()
     return mesh is None or mesh.size == 1
+
+
+def operand_layout(columns: int, dtype: Any) -> tuple[Any, ...]:
+    """The layout in shared memory of an operand of tensor cores with this number of columns, for kernels of Mosaic."""
+    size = jnp.dtype(dtype).itemsize
+    swizzle = mosaic.find_swizzle(columns * size * 8)
+    return mosaic.TilingTransform((8, swizzle // size)), mosaic.SwizzleTransform(swizzle)
 
 
 def multiprocessors() -> int:
