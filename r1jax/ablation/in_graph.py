@@ -30,11 +30,11 @@ from r1jax.errors import UserError
 from r1jax.kernels.platform import batched_kernels
 from r1jax.rl.environment import Environment
 from r1jax.rl.learned import make_learners
+from r1jax.rl.metrics import Maxima
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference, init_rl_state, rl_shapes
 from r1jax.rl.step import run_updates
 from r1jax.rl.train import step_keys
-from r1jax.rl.update_metrics import Maxima
 from r1jax.sampling.queues import padded_prompts
 from r1jax.sampling.slots import LENGTH
 from r1jax.seeds import stage_key, stage_seed

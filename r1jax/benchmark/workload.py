@@ -258,10 +258,8 @@ class Bench:
         setup = make_setup(model, self.environment, self.rl)
         if not training:
             setup = dataclasses.replace(setup, optimizer=optax.identity())
-        self._watch = watch = Stopwatch()
-        self.setup = dataclasses.replace(
-            setup, sample=watch.timed("sampling", setup.sample), score=watch.timed("rewards", setup.score)
-        )
+        self._watch = Stopwatch()
+        self.setup = dataclasses.replace(setup, timed=self._watch.timed)
         shapes = rl_shapes(setup).policy
         specs = param_specs(self.model_config)
         dtype = jnp.dtype(config.dtype)

@@ -1,4 +1,4 @@
-"""What is logged of a step: figures of its rollout for metrics.jsonl, and completions to read."""
+"""What is logged of a step: figures of its rollout and updates for metrics.jsonl, and completions to read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from r1jax.sampling.slots import Samples
 from r1jax.sharding import constrain
 from r1jax.tokenizer import Tokenizer
 from r1jax.traced import program
-from r1jax.training.metrics import Metrics
+from r1jax.training.metrics import Metrics, merge, reduce_metrics
 
 _TOKENS_SHOWN = 1024  # so that completions.jsonl does not become many times as large as its texts
+
+Maxima = dict[str, jax.Array]  # name -> [] float32, whose maximum over the updates is logged
 
 
 def describe(rollout: Rollout, advantages: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -73,6 +75,12 @@ def token_spread(advantages: jax.Array, mask: jax.Array) -> Metrics:
     """advantage_spread, the standard deviation of advantages [B, T] over the tokens of the mask; 0 without tokens."""
     centred = advantages - masked_mean(advantages, mask)
     return {"advantage_spread": (jnp.sqrt(masked_mean(centred**2, mask)), jnp.ones(()))}
+
+
+def reduce_updates(sums: Sequence[Metrics], maxima: Sequence[Maxima]) -> dict[str, float]:
+    """Weighted means and maxima over the updates of a step; waits for the updates."""
+    names = {name for one in maxima for name in one}
+    return reduce_metrics(merge(sums)) | {n: max(float(one[n]) for one in maxima if n in one) for n in names}
 
 
 @partial(jax.jit, static_argnames=("group", "count"))

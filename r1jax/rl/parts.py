@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from r1jax.rl.batch import Batch, minibatches, split_minibatches
 from r1jax.rl.config import RLConfig
-from r1jax.rl.update_metrics import Maxima
+from r1jax.rl.metrics import Maxima
 from r1jax.training.metrics import Metrics
 
 # (models, part of the batch) -> models after the update, metrics, maxima

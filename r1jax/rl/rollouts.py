@@ -216,10 +216,10 @@ def _groups(
     after_sampling: AfterSampling | None,
 ) -> tuple[Groups, Scores]:
     G, algorithm = setup.config.group, setup.config.algorithm
-    prompts, samples = setup.sample(params, problems, key, attempt)
+    prompts, samples = setup.timed("sampling", setup.sample)(params, problems, key, attempt)
     if after_sampling is not None:
         after_sampling(prompts, samples)
-    completions, scores = setup.score(problems, samples)
+    completions, scores = setup.timed("rewards", setup.score)(problems, samples)
     total = algorithm.shape_rewards(np.array(scores.total), np.asarray(samples.lengths), setup.context.max_tokens)
     totals = total.reshape(-1, G)
     resolution = np.broadcast_to(scores.resolution, total.shape).reshape(-1, G).max(axis=1)

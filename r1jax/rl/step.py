@@ -15,13 +15,12 @@ from r1jax.data.problems.problem import Problem
 from r1jax.rl.batch import Batch, Layout, build_batch, lay_out, planned
 from r1jax.rl.learned import prepare_batch, update_learners
 from r1jax.rl.logprobs import batch_logprobs, sampler_gap
-from r1jax.rl.metrics import token_spread
+from r1jax.rl.metrics import Maxima, reduce_updates, token_spread
 from r1jax.rl.parts import UpdateOnPart, update_on_parts
 from r1jax.rl.rollouts import Rollout, collect
 from r1jax.rl.setup import StepSetup
 from r1jax.rl.state import RLState, copy_reference
 from r1jax.rl.update import minibatch_divisor, update
-from r1jax.rl.update_metrics import Maxima, reduce_updates
 from r1jax.sampling.slots import Samples
 from r1jax.sharding import Params
 from r1jax.training.metrics import Metrics

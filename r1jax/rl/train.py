@@ -84,9 +84,7 @@ def train_policy(
 
         sample = compile_while_sampling(sample_groups(model, with_slots, config), state, setup, prompt_ids)
         watch = Stopwatch()
-        setup = dataclasses.replace(
-            setup, sample=watch.timed("sampling", sample), score=watch.timed("rewards", setup.score), timed=watch.timed
-        )
+        setup = dataclasses.replace(setup, sample=sample, timed=watch.timed)
 
         def step_fn(state: RLState, step: int) -> tuple[RLState, dict[str, float]]:
             began = time.perf_counter()

@@ -14,7 +14,7 @@ from r1jax.models.transformer import prepare
 from r1jax.rl.batch import Batch
 from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs, router_disagreement
-from r1jax.rl.update_metrics import Maxima
+from r1jax.rl.metrics import Maxima
 from r1jax.sharding import Params
 from r1jax.traced import enabled, program
 from r1jax.training.balance import expert_load, with_balance_loss
