@@ -49,15 +49,25 @@ class DeviceTime:
 
 def read_trace(folder: Path) -> dict[str, DeviceTime]:
     """Times of each device in the newest trace of jax.profiler in ``folder``; empty if the trace has no devices."""
+    return device_times(trace_events(folder))
+
+
+def trace_events(folder: Path) -> list[dict[str, Any]]:
+    """The events of the newest trace of jax.profiler in ``folder``, in the Chrome trace format."""
     traces = sorted(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
     if not traces:
         raise FileNotFoundError(f"{folder}: no .trace.json.gz")
     with gzip.open(traces[-1], "rt") as stream:
-        return device_times(json.load(stream)["traceEvents"])
+        return json.load(stream)["traceEvents"]
 
 
 def device_times(events: Iterable[dict[str, Any]]) -> dict[str, DeviceTime]:
-    """Times of each device in the events of a trace in the Chrome trace format (in microseconds).
+    """Times of each device in the events of a trace."""
+    return {device: _device_time(found) for device, found in device_events(events).items()}
+
+
+def device_events(events: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What ran on each device, of the events of a trace in the Chrome trace format (in microseconds).
 
     A device is a process "/device:...". Its streams hold the kernels; its other rows (modules, steps, operations) are
     derived from the streams and are ignored. Without streams, as on a TPU, the row of operations is used. CPU devices
@@ -84,7 +94,7 @@ def device_times(events: Iterable[dict[str, Any]]) -> dict[str, DeviceTime]:
         chosen = streams or [row for row in mine if rows.get(row) == "XLA Ops"]
         if chosen:
             ran[device] = [event for row in chosen for event in spans[row]]
-    return {device: _device_time(found) for device, found in sorted((ran if devices else hosted).items())}
+    return dict(sorted((ran if devices else hosted).items()))
 
 
 def _device_time(events: Sequence[dict[str, Any]]) -> DeviceTime:

@@ -11,9 +11,7 @@ and ``kernel``, for more than 128 rows with the chosen tile first. Forms of a ro
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -99,21 +97,5 @@ def work(kind: str, first: str, *rows: str) -> None:
         print(json.dumps({"row": {"part": part, "failure": f"{type(error).__name__}: {error}"[:400]}}))
 
 
-def main() -> None:
-    """Measures a part, or starts a process for each and writes their rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds")
-    parser.add_argument("--part", nargs="+", help="measure this part in this process; waits for a line of input")
-    options = parser.parse_args()
-    if options.part:
-        return work(*options.part)
-    began, rows = time.monotonic(), []
-    for device, row in layer.collect(began + options.limit, Path(__file__), PARTS):
-        rows.append(row)
-        print(f"{time.monotonic() - began:6.1f} s {row}", flush=True)
-        options.out.write_text(json.dumps({"device": device, "jax": jax.__version__, "rows": rows}, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    layer.run_parts(__doc__, Path(__file__), PARTS, work, 60.0)

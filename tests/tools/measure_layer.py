@@ -225,7 +225,7 @@ def choose_form(form: str) -> None:
         mlp.few_rows = SimpleNamespace(chosen=none)
 
 
-def work(part: list[str]) -> None:
+def work(*part: str) -> None:
     """Compiles a part, waits for a line of input, measures, and prints a line of JSON for each row."""
     kind, first, form, *slots = part
     try:
@@ -328,21 +328,23 @@ def collect(end: float, script: Path, parts: Sequence[tuple[str, ...]]) -> Itera
         yield device, {"parts": left, "failure": "no time was left"}
 
 
-def main() -> None:
-    """Measures a part, or starts a process for each and writes their rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_parts(
+    description: str | None, script: Path, parts: Sequence[tuple[str, ...]], work: Callable[..., None], limit: float
+) -> None:
+    """Measures the part of the command line by ``work(*part)``, or starts a process for each and writes their rows."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--limit", type=float, default=90.0, help="seconds")
-    parser.add_argument("--part", nargs="+", help="measure this part in this process")
+    parser.add_argument("--limit", type=float, default=limit, help="seconds")
+    parser.add_argument("--part", nargs="+", help="measure this part in this process; waits for a line of input")
     options = parser.parse_args()
     if options.part:
-        return work(options.part)
+        return work(*options.part)
     began, rows = time.monotonic(), []
-    for device, row in collect(began + options.limit, Path(__file__), PARTS):
+    for device, row in collect(began + options.limit, script, parts):
         rows.append(row)
         print(f"{time.monotonic() - began:6.1f} s {row}", flush=True)
         options.out.write_text(json.dumps({"device": device, "jax": jax.__version__, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, Path(__file__), PARTS, work, 90.0)

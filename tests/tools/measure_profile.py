@@ -21,8 +21,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_c
 
 import jax
 import numpy as np
-from jax.profiler import ProfileData
 
+from r1jax.benchmark.collectives import device_events, trace_events
 from r1jax.benchmark.workload import Bench, Workload
 from r1jax.pipeline.manifest import versions
 from r1jax.rewards.config import parse_rewards
@@ -37,14 +37,10 @@ def kernel_times(folder: Path) -> dict[str, Any]:
     """Milliseconds of the kernels in a trace, in total and by name."""
     times: collections.Counter[str] = collections.Counter()
     calls: collections.Counter[str] = collections.Counter()
-    (trace,) = folder.glob("**/*.xplane.pb")
-    for plane in ProfileData.from_file(str(trace)).planes:
-        if plane.name.startswith("/device:GPU"):
-            for line in plane.lines:
-                if line.name.startswith("Stream"):
-                    for event in line.events:
-                        times[event.name] += event.duration_ns / 1e6
-                        calls[event.name] += 1
+    for events in device_events(trace_events(folder)).values():
+        for event in events:
+            times[event["name"]] += event.get("dur", 0.0) / 1e3
+            calls[event["name"]] += 1
     rows = [{"kernel": name, "calls": calls[name], "ms": round(ms, 3)} for name, ms in times.most_common(SHOWN)]
     return {"busy_ms": sum(times.values()), "kernels": rows}
 
