@@ -290,7 +290,7 @@ def advise(stage: str, figures: Figures) -> None:
             )
 
 
-def _asks_for_number(problem: Problem) -> bool:
+def _has_number(problem: Problem) -> bool:
     """True if the answer is a number, which the checker reads from any text that ends with it."""
     if problem.checker in ("math", "gym"):
         return parse_number(problem.answer) is not None
@@ -307,7 +307,7 @@ def main() -> None:
     check(config)
     problems = load_problems(config.problems)
     template = find_template(config.template)
-    if not template.tags and not template.code and not all(map(_asks_for_number, problems.train)):
+    if not template.tags and not template.code and not all(map(_has_number, problems.train)):
         raise UserError(
             f"--template={config.template} asks for a number, but some answers of the problems are not numbers"
         )
