@@ -317,7 +317,7 @@ class Bench:
         prompts = [prompt for prompt in self.prompts for _ in range(config.group)]
         advantages = np.linspace(-1, 1, len(prompts))
         batch = build_batch(prompts, samples, config.prompt + int(limits.max()), advantages=advantages, pack=pack)
-        return minibatches(batch, jax.random.key(0), 1, self.rl.microbatches)[0]
+        return minibatches(batch, jax.random.key(0), 1, self.rl.microbatch_size)[0]
 
     def update(self, batch: Batch) -> jax.Array:
         """One update of the state on a batch; its summed loss."""

@@ -175,10 +175,10 @@ def split_minibatches(key: jax.Array, counts: jax.Array, n: int) -> jax.Array:
     return constrain(order.reshape(-1, n).T, None, None)  # whole on every host
 
 
-def minibatches(batch: Batch, key: jax.Array, n: int, microbatches: int) -> list[Batch]:
+def minibatches(batch: Batch, key: jax.Array, n: int, microbatch: int) -> list[Batch]:
     """The batch in n parts, at random; the batch itself if n is 1.
 
-    With spans, each part has the order and the packing of its sequences in ``microbatches`` parts, if that saves rows.
+    With spans, each part has the order and the packing of its sequences, if that saves rows; microbatch: as in plan.
     """
     if n == 1 and batch.spans is None:
         return [batch]
@@ -188,16 +188,20 @@ def minibatches(batch: Batch, key: jax.Array, n: int, microbatches: int) -> list
     rows, spans = (np.array(x) for x in jax.device_get((parts, batch.spans)))
     packings = []
     for number, of_part in enumerate(rows):
-        order, packing = planned(spans[of_part], batch.mask.shape[1], microbatches) or (slice(None), None)
+        order, packing = planned(spans[of_part], batch.mask.shape[1], microbatch) or (slice(None), None)
         rows[number] = of_part[order]
         packings.append(packing)
     return [dataclasses.replace(_part(batch, rows, i), packing=packing) for i, packing in enumerate(packings)]
 
 
-def planned(spans: np.ndarray, width: int, parts: int) -> tuple[Any, Packing] | None:
+def planned(spans: np.ndarray, width: int, microbatch: int) -> tuple[Any, Packing] | None:
     """r1jax.rl.packing.plan of sequences with these spans [B, 2], for the entered mesh and on its devices."""
-    found = plan(spans[:, 0], spans[:, 1], width, parts, data_devices())
-    return found and (found[0], jax.device_put(found[1], batch_sharding()))
+    found = plan(spans[:, 0], spans[:, 1], width, microbatch, data_devices())
+    if found is None:
+        return None
+    order, packing = found
+    sharding = batch_sharding()
+    return order, jax.tree.map(lambda x: jax.device_put(x, sharding) if x.ndim else x, packing)
 
 
 @jax.jit  # one program for all arrays and all parts

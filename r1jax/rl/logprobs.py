@@ -9,7 +9,7 @@ from r1jax.algorithms.logprobs import token_logprobs
 from r1jax.kernels.head import head_of
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import Extras, hidden_states, prepare, routing_of_layers, unembedding
-from r1jax.rl.packing import Packing, packed_rows, places
+from r1jax.rl.packing import Packing, Part, packed_rows, part_of, places, with_part
 from r1jax.sharding import Params, constrain
 from r1jax.traced import program
 from r1jax.training.gradients import split_microbatches
@@ -23,18 +23,18 @@ def completion_logprobs(
     chunk: int,
     first: int,
     experts: jax.Array | None = None,
-    packing: Packing | None = None,
+    packed: Part | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
     """Log-probability of tokens[:, 1:] and entropy [B, T] as token_logprobs; zeros before position ``first``.
 
     Also the final states [B, T, D], and what the forward pass computes besides. experts: [B, T, L, k] to use; None: the
-    routers choose. packing: of these sequences, as one part; the values are then zeros outside completions, and the
+    routers choose. packed: the rows that these sequences lie in; the values are then zeros outside completions, and the
     states those of the rows.
 
     Prompts need no logits, and the output head is the largest product of a small model.
     """
-    if packing is not None:
-        return _packed_logprobs(params, tokens, config, temperature, chunk, packing)
+    if packed is not None:
+        return _packed_logprobs(params, tokens, config, temperature, chunk, packed)
     h, extras = hidden_states(params, tokens[:, :-1], config, replay=experts)
     output, targets = unembedding(params, config), tokens[:, 1 + first :]
     pair = token_logprobs(h[:, first:], output, targets, temperature, chunk, head_of(config))
@@ -43,10 +43,10 @@ def completion_logprobs(
 
 
 def _packed_logprobs(
-    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, packing: Packing
+    params: Params, tokens: jax.Array, config: ModelConfig, temperature: float, chunk: int, part: Part
 ) -> tuple[jax.Array, jax.Array, jax.Array, Extras]:
-    at = places(packing, tokens.shape[1] - 1)
-    rows, segments = packed_rows(tokens[:, :-1], packing, at)
+    at = places(part, tokens.shape[1] - 1)
+    rows, segments = packed_rows(tokens[:, :-1], part, at)
     h, extras = hidden_states(params, rows, config, segments=segments)
     devices = len(at.tokens)
     by_device = constrain(h.reshape(devices, -1, h.shape[-1]), "batch", None, None)
@@ -78,18 +78,25 @@ def batch_logprobs(
     """Log-probabilities [B, T] of tokens[:, 1:] without gradient, for the old policy and the reference.
 
     Zero before position ``first``. experts: as in completion_logprobs. packed: the order of the sequences and their
-    packing, from r1jax.rl.packing.plan; the values are then zero outside completions.
+    packing, from r1jax.rl.packing.plan; the values are then zero outside completions, and ``microbatches`` is not read.
     """
     params = prepare(params, config)
-    order, packing = packed or (None, None)
-    rows = tokens if order is None else tokens[order]
 
-    def one(part: tuple[jax.Array, jax.Array | None, Packing | None]) -> jax.Array:
-        return completion_logprobs(params, part[0], config, temperature, chunk, first, *part[1:])[0]
+    def one(rows: jax.Array, experts: jax.Array | None = None, part: Part | None = None) -> jax.Array:
+        return completion_logprobs(params, rows, config, temperature, chunk, first, experts, part)[0]
 
-    parts = jax.lax.map(one, split_microbatches((rows, experts, packing), microbatches))  # [n, B/n, T]
-    logp = jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
-    return logp if order is None else constrain(jnp.zeros_like(logp).at[order].set(logp), "batch", None)
+    if packed is None:
+        parts = jax.lax.map(lambda xs: one(*xs), split_microbatches((tokens, experts), microbatches))  # [n, B/n, T]
+        return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+    order, packing = packed
+    ordered = tokens[order]
+
+    def add(p: jax.Array, logp: jax.Array) -> jax.Array:
+        rows, part = part_of(packing, ordered, p)
+        return with_part(logp, one(rows, part=part), packing, p)
+
+    logp = jax.lax.fori_loop(0, packing.parts, add, jnp.zeros(tokens[:, 1:].shape, jnp.float32))
+    return constrain(jnp.zeros_like(logp).at[order].set(logp), "batch", None)
 
 
 def router_disagreement(extras: Extras, sampled: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,7 +1,12 @@
-"""Several sequences in a row of the forward pass, so that an update computes the tokens that there are."""
+"""Several sequences in a row of the forward pass, so that an update computes the tokens that there are.
+
+The rows of a batch are split into parts of a fixed number of rows, and a loop goes over the parts that there are. So
+the lengths of the sequences change the number of iterations, and not the program.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -11,59 +16,87 @@ import numpy as np
 
 from r1jax.sharding import constrain, data_devices
 
-_SIZES = 16  # numbers of rows that a program is compiled for: multiples of a sixteenth of the sequences
+# Limits of the rows of a part, beside those of a microbatch. Larger products are not faster, and the rows that the last
+# part lacks are computed, too: half of its rows in the mean.
+_POSITIONS = 16_384
+_PARTS = 16  # rows of a device without packing, relative to those of a part
+_TOGETHER = 16  # sequences in a row at most
+_SHARES = 8  # the tokens of completions that a part has room for are a multiple of this share of its positions
 
 
 @flax.struct.dataclass
 class Packing:
-    """Where each of B sequences lies in the rows of its microbatch; part p of n has the sequences p, p + n, p + 2n, ...
+    """Where each of B sequences lies in the rows of which part.
 
-    The sequences of a part that one device of the data axis has are in rows of that device, and no state of a token
+    Device d of D has the sequences d * B/D, ..., (d + 1) * B/D - 1, in rows of its own, so that no state of a token
     moves between devices.
     """
 
-    start: Any  # [B] int32: first position in the rows of the device, counted through
+    start: Any  # [B] int32: first position in the rows of its part, counted through
     begin: Any  # [B] int32: positions before the first token of the completion
     end: Any  # [B] int32: positions that the sequence takes, one less than its tokens
-    rows: int = flax.struct.field(pytree_node=False)  # of a part on one device
-    first: int = flax.struct.field(pytree_node=False)  # no completion begins before this position of its sequence
+    members: Any  # [D, N, m] int32: the sequences of each part, counted on their device; B/D where there is none
+    parts: Any  # [] int32: parts that have sequences, the first of the N
+    rows: int = flax.struct.field(pytree_node=False)  # of a part on a device
+    completions: int = flax.struct.field(pytree_node=False)  # tokens of completions of a part on a device, at most
+
+
+@flax.struct.dataclass
+class Part:
+    """Where m sequences lie in the rows of one part; as in Packing. end is 0 where there is no sequence."""
+
+    start: Any  # [m] int32
+    begin: Any  # [m] int32
+    end: Any  # [m] int32
+    rows: int = flax.struct.field(pytree_node=False)
+    completions: int = flax.struct.field(pytree_node=False)
 
 
 class Places(NamedTuple):
-    """Positions of the tokens of one part in its rows, on each of S devices; out of range where there is no token."""
+    """Positions of the tokens of one part in its rows, on each of D devices; out of range where there is no token."""
 
-    tokens: jax.Array  # [S, m / S * T] int32, of position t of each sequence
-    completions: jax.Array  # [S, C] int32, of the tokens of completions alone
-    chosen: jax.Array  # [S, C] int32: the index of the same tokens in ``tokens``
+    tokens: jax.Array  # [D, m / D * T] int32, of position t of each sequence
+    completions: jax.Array  # [D, C] int32, of the tokens of completions alone
+    chosen: jax.Array  # [D, C] int32: the index of the same tokens in ``tokens``
 
 
-def plan(begin: np.ndarray, end: np.ndarray, width: int, parts: int, devices: int) -> tuple[np.ndarray, Packing] | None:
+def plan(
+    begin: np.ndarray, end: np.ndarray, width: int, microbatch: int, devices: int
+) -> tuple[np.ndarray, Packing] | None:
     """An order of B sequences [B], and their packing into rows of ``width`` positions; None if it saves no row.
 
-    begin, end: [B], as in Packing. In the order, sequences are dealt to the parts and devices by length, so that all
-    have about the same number of tokens; then each takes the first row of its part that has room, longest first.
+    begin, end: [B], as in Packing. microbatch: rows of a part at most, over all devices. In the order, sequences are
+    dealt to the devices by length, so that all have about the same number of tokens; then each takes the fullest row
+    of its device that has room, longest first, and the rows are dealt to the parts by their tokens of completions.
     """
-    B, bins = len(end), parts * devices
-    size = B // bins  # sequences of a part on a device
-    by_length = np.argsort(-end, kind="stable").reshape(size, bins)
-    by_length[1::2] = by_length[1::2, ::-1].copy()  # to and fro, so that no bin always gets the longer one
-    starts, used = np.empty((size, bins), np.int64), 0
-    for column in range(bins):
-        starts[:, column], rows = _first_fit(end[by_length[:, column]], width)
-        used = max(used, rows)
-    step = max(1, size // _SIZES)
-    rows = -(-used // step) * step
-    if rows >= size:
+    B = len(end)
+    size = B // devices  # sequences of a device
+    rows = max(1, min(microbatch // devices, size // _PARTS, _POSITIONS // width))
+    order = _dealt(np.argsort(-end, kind="stable"), devices).reshape(-1)
+    begin, end = begin[order], end[order]
+    packed = [_best_fit(end[d * size : (d + 1) * size], width) for d in range(devices)]
+    parts = max(-(-int(row.max() + 1) // rows) for row, _ in packed)
+    if parts * rows >= size:
         return None
-
-    # Bin p * devices + d holds the sequences of part p on device d. Sequence j of part p is at p + j * parts, and a
-    # device has neighbouring j.
-    def arranged(x: np.ndarray) -> np.ndarray:  # [size, bins] -> [B]
-        return x.reshape(size, parts, devices).transpose(2, 0, 1).reshape(-1)
-
-    order = arranged(by_length)
-    numbers = (arranged(starts), begin[order], end[order])
-    return order, Packing(*(x.astype(np.int32) for x in numbers), rows=rows, first=first_position(begin))
+    members = np.full((devices, -(-size // rows), min(size, _TOGETHER * rows)), size)
+    start, most = np.empty(B, np.int64), 0
+    for d, (row, offset) in enumerate(packed):
+        own = slice(d * size, (d + 1) * size)
+        sampled = np.bincount(row, end[own] - begin[own])  # tokens of completions in each row
+        dealt = _dealt(np.argsort(-sampled, kind="stable"), parts)
+        part, place = np.empty((2, len(sampled)), np.int64)
+        for p, of_part in enumerate(dealt):
+            of_part = of_part[of_part >= 0]
+            part[of_part], place[of_part] = p, np.arange(len(of_part))
+            most = max(most, int(sampled[of_part].sum()))
+        start[own] = place[row] * width + offset
+        for p in range(parts):
+            found = np.flatnonzero(part[row] == p)
+            members[d, p, : len(found)] = found
+    share = -(-rows * width // _SHARES)
+    numbers = (x.astype(np.int32) for x in (start, begin, end, members))
+    completions = min(-(-most // share) * share, rows * width)
+    return order, Packing(*numbers, parts=np.int32(parts), rows=rows, completions=completions)
 
 
 def first_position(begin: np.ndarray) -> int:
@@ -71,33 +104,69 @@ def first_position(begin: np.ndarray) -> int:
     return int(begin.min()) // 32 * 32
 
 
-def _first_fit(lengths: np.ndarray, width: int) -> tuple[list[int], int]:
-    """The first position of each sequence in rows of this width, counted through, and the number of rows."""
-    filled = np.zeros(len(lengths), np.int64)
-    starts = []
-    for length in lengths.tolist():
-        row = int(np.argmax(filled + length <= width))
-        starts.append(row * width + int(filled[row]))
-        filled[row] += length
-    return starts, int(np.count_nonzero(filled))
+def _dealt(numbers: np.ndarray, hands: int) -> np.ndarray:
+    """Numbers dealt to and fro, so that no hand always gets the larger one: [hands, ...], filled up with -1."""
+    dealt = np.pad(numbers, (0, -len(numbers) % hands), constant_values=-1).reshape(-1, hands)
+    dealt[1::2] = dealt[1::2, ::-1].copy()
+    return dealt.T
 
 
-def places(packing: Packing, width: int) -> Places:
-    """Where the tokens of a part of m sequences, of ``width`` positions each, lie in its rows."""
+def _best_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each sequence, and its first position there; lengths in descending order."""
+    row, offset = np.empty((2, len(lengths)), np.int64)
+    room: list[tuple[int, int]] = []  # free positions of the rows that are not full, and their numbers; ascending
+    together: list[int] = []  # sequences of each row
+    for i, length in enumerate(lengths.tolist()):
+        found = bisect_left(room, (length, 0))
+        free, number = room.pop(found) if found < len(room) else (width, len(together))
+        if number == len(together):
+            together.append(0)
+        row[i], offset[i] = number, width - free
+        together[number] += 1
+        if together[number] < _TOGETHER:
+            insort(room, (free - length, number))
+    return row, offset
+
+
+def part_of(packing: Packing, rows: Any, p: jax.Array) -> tuple[Any, Part]:
+    """Part p of a tree of arrays [B, ...] that are in the order of the plan: [m, ...] each, 0 for no sequence."""
+    members = packing.members[:, p]  # [D, m / D]
+    devices = len(members)
+
+    def taken(x: jax.Array) -> jax.Array:
+        rest = [None] * (x.ndim - 1)
+        by_device = constrain(x.reshape(devices, -1, *x.shape[1:]), "batch", None, *rest)
+        found = jax.vmap(lambda x, at: x.at[at].get(mode="fill", fill_value=0))(by_device, members)
+        return constrain(found.reshape(-1, *x.shape[1:]), "batch", *rest)
+
+    numbers = (packing.start, packing.begin, packing.end)
+    rows, numbers = jax.tree.map(taken, (rows, numbers))
+    return rows, Part(*numbers, rows=packing.rows, completions=packing.completions)
+
+
+def with_part(whole: jax.Array, values: jax.Array, packing: Packing, p: jax.Array) -> jax.Array:
+    """An array [B, ...] in the order of the plan, with ``values`` [m, ...] for the sequences of part p."""
+    members = packing.members[:, p]
+    rest = [None] * (whole.ndim - 1)
+    pair = (constrain(x.reshape(len(members), -1, *x.shape[1:]), "batch", None, *rest) for x in (whole, values))
+    found = jax.vmap(lambda whole, values, at: whole.at[at].set(values, mode="drop"))(*pair, members)
+    return constrain(found.reshape(whole.shape), "batch", *rest)
+
+
+def places(part: Part, width: int) -> Places:
+    """Where the tokens of a part, whose sequences have ``width`` positions each, lie in its rows."""
     devices, t = data_devices(), jnp.arange(width)
     start, begin, end = (
-        constrain(x.reshape(devices, -1, 1), "batch", None, None) for x in (packing.start, packing.begin, packing.end)
+        constrain(x.reshape(devices, -1, 1), "batch", None, None) for x in (part.start, part.begin, part.end)
     )
-    size, room = start.shape[1], packing.rows * width
+    room = part.rows * width
     at = jnp.where(t < end, start + t, room).reshape(devices, -1)
     within = ((t >= begin) & (t < end)).reshape(devices, -1)
-    # The rows have room for all sequences, so for no more tokens of completions than this.
-    count = room - size * packing.first
-    chosen = jax.vmap(lambda x: jnp.nonzero(x, size=count, fill_value=x.size)[0])(within)
+    chosen = jax.vmap(lambda x: jnp.nonzero(x, size=part.completions, fill_value=x.size)[0])(within)
     return Places(at, jnp.take_along_axis(at, chosen, 1, mode="fill", fill_value=room), chosen)
 
 
-def packed_rows(tokens: jax.Array, packing: Packing, at: Places) -> tuple[jax.Array, jax.Array]:
+def packed_rows(tokens: jax.Array, part: Part, at: Places) -> tuple[jax.Array, jax.Array]:
     """Tokens [m, T] of a part in its rows: [R, T] int32, and the sequence of each token, from 1; 0 is padding.
 
     at: the places of the part.
@@ -106,7 +175,7 @@ def packed_rows(tokens: jax.Array, packing: Packing, at: Places) -> tuple[jax.Ar
     numbers = jnp.broadcast_to(1 + jnp.arange(count) // width, (devices, count))
 
     def row(at: jax.Array, values: jax.Array) -> jax.Array:
-        return jnp.zeros(packing.rows * width, jnp.int32).at[at].set(values, mode="drop")
+        return jnp.zeros(part.rows * width, jnp.int32).at[at].set(values, mode="drop")
 
     pair = (jax.vmap(row)(at.tokens, x).reshape(-1, width) for x in (tokens.reshape(devices, -1), numbers))
     rows, segments = (constrain(x, "batch", None) for x in pair)

@@ -30,7 +30,7 @@ def update_on_parts(
     if config.updates == 1 or not isinstance(batch.tokens, Tracer):
         found = []
         for of_epoch in keys:
-            for part in minibatches(batch, of_epoch, config.minibatches, config.microbatches):
+            for part in minibatches(batch, of_epoch, config.minibatches, config.microbatch_size):
                 models, *metrics = one(models, part)
                 found.append(tuple(metrics))
         return models, found

@@ -115,7 +115,7 @@ def model_logprobs(
     config, context = setup.config, setup.context
     if state.reference is None and context.on_policy:
         return ModelLogprobs(None, None)
-    packed = None if spans is None else planned(spans, tokens.shape[1] - 1, config.passes)
+    packed = None if spans is None else planned(spans, tokens.shape[1] - 1, config.microbatch_size)
 
     def one(params: Params, experts: jax.Array | None) -> jax.Array:
         rest = (context.temperature, config.passes, context.chunk, first, experts, packed)

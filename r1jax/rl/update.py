@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,17 +17,23 @@ from r1jax.rl.batch import Batch
 from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs, router_disagreement
 from r1jax.rl.metrics import Maxima
+from r1jax.rl.packing import Part, part_of
 from r1jax.sharding import Params
 from r1jax.traced import enabled, program
 from r1jax.training.balance import expert_load, with_balance_loss
-from r1jax.training.gradients import accumulate
+from r1jax.training.gradients import accumulate, accumulate_parts
 from r1jax.training.metrics import Metrics
 from r1jax.training.multi_token import join_loads, mtp_losses
 from r1jax.training.state import TrainState, apply_gradients
 
 
 def policy_sums(
-    params: Params, batch: Batch, algorithm: Algorithm, context: UpdateContext, config: ModelConfig
+    params: Params,
+    batch: Batch,
+    algorithm: Algorithm,
+    context: UpdateContext,
+    config: ModelConfig,
+    packed: Part | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics, Maxima, jax.Array | None]]:
     """Sum of the algorithm's loss over a microbatch; its count, metrics as (sum, weight), maxima, and expert_load.
 
@@ -34,7 +42,7 @@ def policy_sums(
     of the algorithm. A token has the weight in it that it has in the algorithm's loss.
     """
     logp, entropy, h, extras = completion_logprobs(
-        params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts, batch.packing
+        params, batch.tokens, config, context.temperature, context.chunk, batch.first, batch.experts, packed
     )
     mask = batch.mask
     logp = jnp.where(mask, logp, 0.0)  # padding must give neither values nor infinities
@@ -108,14 +116,20 @@ def update(
 
     Gradients of sums are added over microbatches and divided once, by the count of all or by ``divisor``
     for a minibatch (minibatch_divisor): the result does not depend on the number of microbatches. A batch in which
-    nothing counts changes nothing.
+    nothing counts changes nothing. A packed batch has the parts of its packing instead of microbatches.
     """
     params = prepare(state.params, config)  # once, and not in every microbatch
+    packing, rows = batch.packing, dataclasses.replace(batch, packing=None)
 
-    def part_sums(params: Params, part: Batch) -> Any:
-        return policy_sums(params, part, algorithm, context, config)
+    def part_sums(params: Params, part: tuple[Batch, Part | None]) -> Any:
+        return policy_sums(params, part[0], algorithm, context, config, part[1])
 
-    (grads, count), (sums, maxima, load) = accumulate(part_sums, params, batch, microbatches, config, context.in_place)
+    if packing is None:
+        gradients, found = accumulate(part_sums, params, (rows, None), microbatches, config, context.in_place)
+    else:
+        part, most = partial(part_of, packing, rows), packing.members.shape[1]
+        gradients, found = accumulate_parts(part_sums, params, part, packing.parts, most, config, context.in_place)
+    (grads, count), (sums, maxima, load) = gradients, found
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), (sums, load))
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)
 

@@ -57,6 +57,40 @@ def accumulate(
     if microbatches == 1:
         grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
         return (grads, count), jax.tree.map(lambda x: x[None], others)
+    one = _adding(sums, params, config, in_place)
+    return jax.lax.scan(one, _zeros(params, config), split_microbatches(batch, microbatches))
+
+
+def accumulate_parts(
+    sums: Callable[[Params, Any], tuple[jax.Array, Any]],
+    params: Params,
+    part: Callable[[jax.Array], Any],
+    parts: jax.Array,
+    most: int,
+    config: ModelConfig,
+    in_place: bool = True,
+) -> tuple[tuple[Params, jax.Array], Any]:
+    """As accumulate, for a number of parts that is known when the program runs.
+
+    part: of the batch, by its number, which is below ``parts``. The other results are stacked in arrays for ``most``
+    parts, with zeros for those that there are not.
+    """
+    one, start = _adding(sums, params, config, in_place), _zeros(params, config)
+    blank = jax.eval_shape(lambda p: one(start, part(p))[1], jnp.int32(0))
+    stacked = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), blank)
+
+    def step(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        total, stacked = carry
+        total, others = one(total, part(p))
+        return total, jax.tree.map(lambda stacked, x: stacked.at[p].set(x), stacked, others)
+
+    return jax.lax.fori_loop(0, parts, step, (start, stacked))
+
+
+def _adding(
+    sums: Callable[[Params, Any], tuple[jax.Array, Any]], params: Params, config: ModelConfig, in_place: bool
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The function (gradients and count so far, part) -> gradients and count with those of the part, other results."""
     stacked = [run.name for run in runs(config)]
 
     def one(total: Any, part: Any) -> tuple[Any, Any]:
@@ -72,8 +106,12 @@ def accumulate(
             added = jax.tree.map(jnp.add, grads, backward(jnp.ones(()))[0])
         return (added, count + more), others
 
+    return one
+
+
+def _zeros(params: Params, config: ModelConfig) -> tuple[Params, jax.Array]:
+    """Gradients and count of nothing."""
     # Without the barrier, XLA keeps one array of zeros per shape until the optimiser, which selects between zeros and
     # its updates.
     zero = jax.lax.optimization_barrier(jnp.zeros((), config.accumulate))
-    start = (jax.tree.map(lambda w: jnp.broadcast_to(zero, w.shape), params), jnp.zeros(()))
-    return jax.lax.scan(one, start, split_microbatches(batch, microbatches))
+    return jax.tree.map(lambda w: jnp.broadcast_to(zero, w.shape), params), jnp.zeros(())

@@ -11,7 +11,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import build_batch, minibatches, planned
 from r1jax.rl.config import RLConfig, check_parts
 from r1jax.rl.logprobs import batch_logprobs
-from r1jax.rl.packing import packed_rows, places, plan
+from r1jax.rl.packing import packed_rows, part_of, places, plan
 from r1jax.rl.state import RLState
 from r1jax.rl.step import learn
 from r1jax.sampling.slots import Samples
@@ -34,36 +34,82 @@ def batch_of(pack, counts=None):
     return build_batch(PROMPTS, samples, LONGEST, counts=counts, advantages=advantages, pack=pack)
 
 
-@pytest.mark.parametrize(("parts", "devices"), [(1, 1), (2, 1), (1, 2), (2, 4)])
-def test_a_plan_lays_whole_sequences_side_by_side(parts, devices):
-    rng = np.random.default_rng(parts)
-    begin = rng.integers(32, 40, 64)
-    end = begin + np.minimum(rng.integers(1, 20, 64) ** 2 // 8, 60)
-    order, packing = plan(begin, end, 100, parts, devices)
-    assert sorted(order) == list(range(64)) and packing.first == 32
+def lengths(seed, count=64, widest=60):
+    rng = np.random.default_rng(seed)
+    begin = rng.integers(32, 40, count)
+    return begin, begin + np.minimum(rng.integers(1, 20, count) ** 2 // 8, widest)
+
+
+@pytest.mark.parametrize(("microbatch", "devices"), [(64, 1), (2, 1), (64, 2), (16, 4)])
+def test_a_plan_lays_whole_sequences_side_by_side(microbatch, devices):
+    begin, end = lengths(microbatch + devices)
+    order, packing = plan(begin, end, 100, microbatch, devices)
+    size, room = 64 // devices, packing.rows * 100
+    assert sorted(order) == list(range(64)) and packing.rows == min(microbatch // devices, size // 16)
     np.testing.assert_array_equal((packing.begin, packing.end), (begin[order], end[order]))
-    taken = np.zeros((parts, devices, packing.rows * 100), int)
-    for b, (start, length) in enumerate(zip(packing.start, packing.end, strict=True)):
-        assert start // 100 == (start + length - 1) // 100  # in one row
-        taken[b % parts, b // parts // (64 // parts // devices), start : start + length] += 1
+    taken = np.zeros((devices, packing.members.shape[1], room), int)
+    sampled = np.zeros(taken.shape[:2], int)
+    for d in range(devices):
+        assert sorted(packing.members[d][packing.members[d] < size]) == list(range(size))  # each in one part
+        for p, members in enumerate(packing.members[d]):
+            for b in d * size + members[members < size]:
+                at, length = packing.start[b], packing.end[b]
+                assert at // 100 == (at + length - 1) // 100  # in one row
+                taken[d, p, at : at + length] += 1
+                sampled[d, p] += packing.end[b] - packing.begin[b]
     assert taken.max() == 1 and taken.sum() == end.sum()
-    # Every part and device has about the same number of tokens, and its rows are nearly full.
-    tokens = taken.sum(axis=-1)
-    assert tokens.max() - tokens.min() <= end.max() and packing.rows < 1.25 * tokens.max() / 100 + 1
+    assert taken[:, : packing.parts].any(axis=(0, 2)).all() and not taken[:, packing.parts :].any()
+    # Room for completions is an eighth too much at most, and rows are nearly full.
+    assert sampled.max() <= packing.completions < sampled.max() + -(-room // 8)
+    assert packing.parts < 1.25 * taken.sum(axis=(1, 2)).max() / room + 1
+
+
+def test_devices_and_parts_have_about_the_same_number_of_tokens():
+    begin, end = lengths(5, 256)
+    _, packing = plan(begin, end, 100, 32, 4)
+    assert np.ptp(packing.end.reshape(4, 64).sum(axis=1)) <= end.max()
+    found = np.pad((packing.end - packing.begin).reshape(4, 64), ((0, 0), (0, 1)))  # 0 where there is no sequence
+    sampled = [[found[d][part].sum() for part in packing.members[d, : packing.parts]] for d in range(4)]
+    assert np.max(sampled) < 1.25 * np.mean(sampled)
+
+
+def test_other_lengths_change_the_number_of_parts_and_not_the_program():
+    begin, end = np.full(64, 2), np.random.default_rng(0).integers(20, 50, 64)
+    one, other = (plan(begin, end - less, 100, 64, 2)[1] for less in (0, 12))
+    assert one.parts > other.parts
+    shapes = [jax.tree.map(jnp.shape, packing) for packing in (one, other)]
+    assert shapes[0] == shapes[1]  # with the static numbers of rows and tokens
+
+
+def test_a_row_has_at_most_sixteen_sequences():
+    _, packing = plan(np.zeros(64, int), np.ones(64, int), 100, 64, 1)
+    assert (np.bincount(packing.start[packing.members[0, 0]] // 100) == 16).all() and packing.parts == 1
+
+
+def test_a_part_has_at_most_so_many_positions():
+    begin, end = np.zeros(256, int), np.full(256, 1000)
+    assert plan(begin, end, 4096, 256, 1)[1].rows == 4
 
 
 def test_a_plan_that_saves_no_row_is_none():
-    assert plan(np.full(8, 3), np.full(8, 20), 23, 2, 1) is None
-    assert plan(np.full(8, 3), np.full(8, 11), 23, 2, 1) is not None
+    assert plan(np.full(8, 3), np.full(8, 20), 23, 4, 1) is None
+    assert plan(np.full(8, 3), np.full(8, 11), 23, 4, 1) is not None
 
 
 def test_rows_hold_the_tokens_and_the_number_of_their_sequence():
-    order, packing = plan(np.array([0, 0, 0, 0]), np.array([2, 5, 3, 1]), 6, 1, 1)
-    tokens = np.arange(24).reshape(4, 6)[order]
-    rows, segments = packed_rows(jnp.asarray(tokens, jnp.int32), packing, places(packing, 6))
+    order, packing = plan(np.array([0, 0, 0, 0]), np.array([2, 5, 3, 1]), 6, 4, 1)
     np.testing.assert_array_equal(order, [1, 2, 0, 3])
-    np.testing.assert_array_equal(rows, [[6, 7, 8, 9, 10, 18], [12, 13, 14, 0, 1, 0]])
-    np.testing.assert_array_equal(segments, [[1, 1, 1, 1, 1, 4], [2, 2, 2, 3, 3, 0]])
+    tokens = jnp.arange(24, dtype=jnp.int32).reshape(4, 6)[order]
+    found = []
+    for p in range(int(packing.parts)):
+        rows, part = part_of(jax.tree.map(jnp.asarray, packing), tokens, p)
+        found.append(packed_rows(rows, part, places(part, 6)))
+    np.testing.assert_array_equal(
+        np.concatenate([rows for rows, _ in found]), [[6, 7, 8, 9, 10, 18], [12, 13, 14, 0, 1, 0]]
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([segments for _, segments in found]), [[1, 1, 1, 1, 1, 2], [1, 1, 1, 2, 2, 0]]
+    )
 
 
 @pytest.mark.parametrize("mesh", ["1x1", "2x2"])
@@ -73,8 +119,8 @@ def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, me
     with jax.set_mesh(make_mesh(mesh)):
         params = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), make_mesh(mesh)))
         batch = batch_of(True)
-        packed = planned(np.asarray(batch.spans), batch.mask.shape[1], 2)
-        assert packed is not None and packed[1].rows < 8 // int(mesh[0])
+        packed = planned(np.asarray(batch.spans), batch.mask.shape[1], 8)
+        assert packed is not None and 1 < packed[1].parts < packed[1].members.shape[1]
         got = batch_logprobs(params, batch.tokens, tiny_config, 0.8, 2, 16, 0, None, packed)
         got = np.asarray(got)
     np.testing.assert_allclose(got, np.where(whole.mask, want, 0), atol=1e-5)
@@ -102,7 +148,7 @@ def test_updates_are_those_of_single_rows(tiny_params, tiny_config, settings):
 
 def test_minibatches_have_the_same_sequences_with_and_without_packing():
     key = jax.random.key(4)
-    plain, packed = (minibatches(batch_of(pack), key, 2, 2) for pack in (False, True))
+    plain, packed = (minibatches(batch_of(pack), key, 2, 4) for pack in (False, True))
     for one, other in zip(plain, packed, strict=True):
         assert other.packing is not None and one.packing is None
         assert {*map(tuple, np.asarray(one.tokens))} == {*map(tuple, np.asarray(other.tokens))}

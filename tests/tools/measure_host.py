@@ -159,12 +159,12 @@ def measure(size: int, workers: int, repeats: int) -> dict[str, dict[str, float]
 
 def step(setup: StepSetup, asked: list[Problem], clock: Clock, writer: MetricsWriter, tokenizer: JsonTokenizer) -> None:
     """The parts of a step on the host."""
-    algorithm, parts = setup.config.algorithm, setup.config.microbatches
+    algorithm = setup.config.algorithm
     rollout = clock.timed("rollout", collect, {}, [asked], jax.random.key(0), setup)
     found = rollout.totals, rollout.groups.resolution, rollout.counts
     advantages = clock.timed("advantages", algorithm.advantages, *found)
     batch = clock.timed("batch", lambda: jax.block_until_ready(batch_of(rollout, advantages, setup)))
-    clock.timed("packing", minibatches, batch, jax.random.key(1), 1, parts)
+    clock.timed("packing", minibatches, batch, jax.random.key(1), 1, setup.config.microbatch_size)
     row = clock.timed("metrics", describe, rollout, advantages, rollout.names)
     shown = [rollout.groups.group(i) for i in range(4)]
     lines = clock.timed("transcripts", excerpt, shown, rollout.names, tokenizer, {}, [])
