@@ -131,34 +131,34 @@ def _best_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 def part_of(packing: Packing, rows: Any, p: jax.Array) -> tuple[Any, Part]:
     """Part p of a tree of arrays [B, ...] that are in the order of the plan: [m, ...] each, 0 for no sequence."""
     members = packing.members[:, p]  # [D, m / D]
-    devices = len(members)
+    get_rows = jax.vmap(lambda x, at: x.at[at].get(mode="fill", fill_value=0))
 
     def taken(x: jax.Array) -> jax.Array:
-        rest = [None] * (x.ndim - 1)
-        by_device = constrain(x.reshape(devices, -1, *x.shape[1:]), "batch", None, *rest)
-        found = jax.vmap(lambda x, at: x.at[at].get(mode="fill", fill_value=0))(by_device, members)
-        return constrain(found.reshape(-1, *x.shape[1:]), "batch", *rest)
+        found = get_rows(_by_device(x, len(members)), members)
+        return constrain(found.reshape(-1, *x.shape[1:]), "batch", *[None] * (x.ndim - 1))
 
     numbers = (packing.start, packing.begin, packing.end)
     rows, numbers = jax.tree.map(taken, (rows, numbers))
     return rows, Part(*numbers, rows=packing.rows, completions=packing.completions)
 
 
+def _by_device(x: jax.Array, devices: int) -> jax.Array:
+    """[B, ...] as [D, B / D, ...]."""
+    return constrain(x.reshape(devices, -1, *x.shape[1:]), "batch", *[None] * x.ndim)
+
+
 def with_part(whole: jax.Array, values: jax.Array, packing: Packing, p: jax.Array) -> jax.Array:
     """An array [B, ...] in the order of the plan, with ``values`` [m, ...] for the sequences of part p."""
     members = packing.members[:, p]
-    rest = [None] * (whole.ndim - 1)
-    pair = (constrain(x.reshape(len(members), -1, *x.shape[1:]), "batch", None, *rest) for x in (whole, values))
-    found = jax.vmap(lambda whole, values, at: whole.at[at].set(values, mode="drop"))(*pair, members)
-    return constrain(found.reshape(whole.shape), "batch", *rest)
+    set_rows = jax.vmap(lambda whole, values, at: whole.at[at].set(values, mode="drop"))
+    found = set_rows(_by_device(whole, len(members)), _by_device(values, len(members)), members)
+    return constrain(found.reshape(whole.shape), "batch", *[None] * (whole.ndim - 1))
 
 
 def places(part: Part, width: int) -> Places:
     """Where the tokens of a part, whose sequences have ``width`` positions each, lie in its rows."""
     devices, t = data_devices(), jnp.arange(width)
-    start, begin, end = (
-        constrain(x.reshape(devices, -1, 1), "batch", None, None) for x in (part.start, part.begin, part.end)
-    )
+    start, begin, end = (_by_device(x, devices)[..., None] for x in (part.start, part.begin, part.end))
     room = part.rows * width
     at = jnp.where(t < end, start + t, room).reshape(devices, -1)
     within = ((t >= begin) & (t < end)).reshape(devices, -1)

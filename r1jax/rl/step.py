@@ -116,6 +116,7 @@ def model_logprobs(
     if state.reference is None and context.on_policy:
         return ModelLogprobs(None, None)
     packed = None if spans is None else planned(spans, tokens.shape[1] - 1, config.microbatch_size)
+    first = 0 if packed else first  # not read, and each value compiles another program
 
     def one(params: Params, experts: jax.Array | None) -> jax.Array:
         rest = (context.temperature, config.passes, context.chunk, first, experts, packed)
@@ -184,8 +185,9 @@ def run_updates(
     divisor = None if whole else minibatch_divisor(batch.mask, algorithm, context, config.minibatches)
 
     def improve(models: Any, part: Batch) -> tuple[Any, Metrics, Maxima]:
+        own = dataclasses.replace(part, first=0) if part.packing else part  # as in model_logprobs
         policy, metrics, largest = update(
-            models[0], part, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
+            models[0], own, setup.optimizer, algorithm, context, setup.model, config.microbatches, divisor
         )
         learned, learned_metrics = update_learners(models[1], part, after, config, context)
         return (policy, learned), metrics | learned_metrics, largest

@@ -41,14 +41,6 @@ def test_settings_without_effect_are_reported_with_the_settings_that_they_need(s
         check_run(rl_config(**settings), Sampling(), 1)
 
 
-def test_packing_needs_several_sequences_on_a_device():
-    packed = RLConfig(pack=True, microbatch=4)
-    assert without_effect(packed) == without_effect(packed, 2) == []
-    assert "rl.pack=True: no effect with one sequence" in without_effect(packed, 4)[0]
-    with pytest.warns(UserWarning, match="raise rl.microbatch"):
-        check_run(packed, Sampling(), 4)
-
-
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

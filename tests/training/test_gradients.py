@@ -12,7 +12,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.gradient_slots import weights_of_layer
 from r1jax.models.transformer import cast, param_specs
 from r1jax.sharding import batch_sharding, make_mesh, param_shapes, param_shardings, place
-from r1jax.training.gradients import accumulate
+from r1jax.training.gradients import accumulate, accumulate_parts
 from r1jax.training.language_model import cross_entropy_sums
 from tests.helpers.training import random_params
 
@@ -71,6 +71,34 @@ def added(parts, config, in_place=True):
 
     params = {"layers": {"w": jnp.ones(2)}, "final_norm": jnp.ones(())}
     return accumulate(sums, params, parts, len(parts), config, in_place)[0]
+
+
+@partial(jax.jit, static_argnames=("config", "in_place"))
+def added_until(parts, number, config, in_place):
+    """As gradient, over the first ``number`` of parts [n, ...]; and the losses of all parts."""
+
+    def sums(params, part):
+        loss, (count, _) = cross_entropy_sums(params, part, config, chunk=64)
+        return loss, (count, loss)
+
+    def part(p):
+        return jax.tree.map(lambda x: x[p], parts)
+
+    params = cast(random_params(config), config)
+    return accumulate_parts(sums, params, part, number, len(parts["mask"]), config, in_place)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_the_number_of_parts_may_be_known_when_the_program_runs(in_place):
+    parts = {name: x.reshape(4, 2, -1) for name, x in ROWS.items()}
+    params = random_params(SMALL)
+    for number in (1, 3):
+        (grads, count), (losses,) = added_until(parts, number, SMALL, in_place)
+        first = {name: x[: 2 * number] for name, x in ROWS.items()}
+        loss, want = jax.value_and_grad(lambda p, rows=first: cross_entropy_sums(p, rows, SMALL, chunk=64)[0])(params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), grads, want)
+        assert count == first["mask"].sum() and not losses[number:].any()
+        np.testing.assert_allclose(losses.sum(), loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "want"), [("float32", 260.0), ("bfloat16", 256.0)])
