@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from r1jax.kernels.decode_attention_mosaic import HEAD_SIZES, MAX_HEADS, decode_attention_mosaic
-from r1jax.kernels.platform import LEAST, Kernels, choose, triton
+from r1jax.kernels.platform import LEAST, Kernels, choose, has_extra, triton
 from r1jax.models.config import ModelConfig
 from r1jax.models.precision import einsum_f32
 from r1jax.models.rotary import rotate
@@ -26,6 +26,7 @@ WARPS, STAGES = 2, 3  # per program
 PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys of one pair
 SHARE = 256  # minimum ring entries per program
 FEW, FEW_SHARE = 4, 128  # up to this many programs may have only so many entries each
+FEW_PAIRS = 256  # of slot and head, up to which Mosaic's attention is faster than Triton's (docs/performance.md)
 
 
 @flax.struct.dataclass
@@ -40,13 +41,24 @@ class Context:
 def kernels_of(config: ModelConfig) -> Kernels:
     """The kernels that decode the model on this platform.
 
-    They need a GPU, bfloat16, attention that is not latent, a head size that they support, and not "xla".
+    They need a GPU, bfloat16, attention that is not latent, a head size that they support, and not "xla". Attention of
+    new tokens may use others (attention_kernels).
     """
     chosen = choose(config.kernels)
-    sizes = {"triton": (32, 64, 128, 256), "mosaic": HEAD_SIZES, "plain": ()}[chosen]
-    fits = config.dtype == "bfloat16" and config.head_dim in sizes and config.latent is None
-    few = chosen != "mosaic" or config.num_heads // config.num_kv_heads <= MAX_HEADS
-    return chosen if fits and few and config.attention != "xla" else "plain"
+    fits = config.dtype == "bfloat16" and config.latent is None and config.attention != "xla"
+    return chosen if fits and _supports(chosen, config) else "plain"
+
+
+def _supports(kernels: Kernels, config: ModelConfig) -> bool:
+    sizes = {"triton": (32, 64, 128, 256), "mosaic": HEAD_SIZES, "plain": ()}[kernels]
+    return config.head_dim in sizes and (kernels != "mosaic" or config.num_heads // config.num_kv_heads <= MAX_HEADS)
+
+
+def attention_kernels(config: ModelConfig, pairs: int) -> Kernels:
+    """kernels_of the model, or those of Mosaic if they are faster for this number of pairs of slot and head."""
+    chosen = kernels_of(config)
+    few = chosen == "triton" and pairs <= FEW_PAIRS and has_extra(config.kernels, "few pairs")
+    return "mosaic" if few and _supports("mosaic", config) else chosen
 
 
 def decode_attention(

@@ -30,12 +30,12 @@ WantedKernels = Literal["auto", "mosaic", "triton", "plain"]
 # of Triton (docs/performance.md), since each kernel of Mosaic is a CUDA graph of its own.
 ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 
-# Kernels that only Mosaic has, beside those of decoding: of the output head, of products with at most 128 rows, and
-# of the gated product with up to 1,024 rows.
-Extra = Literal["head", "few rows", "gated product"]
+# Kernels of Mosaic that run beside those of Triton, too: of the output head, of products with at most 128 rows, of the
+# gated product with up to 1,024 rows, and of attention in decoding with few pairs of slot and head.
+Extra = Literal["head", "few rows", "gated product", "few pairs"]
 
 # Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
-FASTER: frozenset[Extra] = frozenset(("head", "few rows", "gated product"))
+FASTER: frozenset[Extra] = frozenset(("head", "few rows", "gated product", "few pairs"))
 
 
 def runs_here(kernels: Kernels) -> bool:

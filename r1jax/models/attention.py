@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from r1jax.errors import UserError
 from r1jax.kernels import few_rows, packed_attention
 from r1jax.kernels.block_attention import block_attention, fits
-from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
+from r1jax.kernels.decode_attention import Context, attend_block, attention_kernels, decode_attention, kernels_of
 from r1jax.kernels.few_rows_mosaic import product, product_parts
 from r1jax.kernels.platform import check_kernels, on_one_device
 from r1jax.models.config import ComputeOptions, ModelConfig
@@ -277,7 +276,11 @@ def _norm_groups(qkv: jax.Array, weights: Params, config: ModelConfig) -> jax.Ar
 
 def _kernel(config: ModelConfig) -> Callable[..., Any]:
     """decode_attention on the current mesh. The compiler does not partition kernels, so each shard runs its own."""
-    attend = partial(decode_attention, kernels=kernels_of(config))
+
+    def attend(qkv, bias, rotation, prefix, ring, context, entry):
+        kernels = attention_kernels(config, qkv.shape[0] * qkv.shape[1])
+        return decode_attention(qkv, bias, rotation, prefix, ring, context, entry, kernels)
+
     mesh = compiler_mesh()
     if kernels_of(config) == "plain" or mesh is None or mesh.size == 1:
         return attend

@@ -54,7 +54,7 @@ def ring_length(length: int, config: ModelConfig) -> int:
     """
     chunk = decode_attention.RING_CHUNK
     if length <= chunk:
-        chunk = ALIGNMENT if decode_attention.kernels_of(config) == "mosaic" else 1
+        chunk = ALIGNMENT if decode_attention.attention_kernels(config, pairs=1) == "mosaic" else 1
     return -(-length // chunk) * chunk
 
 

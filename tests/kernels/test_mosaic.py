@@ -14,7 +14,7 @@ from r1jax.kernels.add_norm_mosaic import add_norm_mosaic
 from r1jax.kernels.block_attention import block_attention
 from r1jax.kernels.block_sums import BLOCK, block_sums
 from r1jax.kernels.block_sums_mosaic import block_sums_mosaic
-from r1jax.kernels.decode_attention import Context, attend_block, decode_attention, kernels_of
+from r1jax.kernels.decode_attention import Context, attend_block, attention_kernels, decode_attention, kernels_of
 from r1jax.kernels.decode_attention_mosaic import decode_attention_mosaic as attend
 from r1jax.models import rotary
 from r1jax.models.attention import write_block
@@ -176,10 +176,16 @@ def test_which_kernels_are_chosen(monkeypatch):
     assert platform.missing_kernels("auto").startswith("warning: ") and platform.missing_kernels("plain") == ""
     monkeypatch.setattr(platform, "runs_here", lambda kernels: True)
     assert platform.choose("auto") == platform.ORDER[0] and platform.missing_kernels("auto") == ""
-    assert platform.described("auto") == "triton, and mosaic for head, few rows, gated product"
+    assert platform.described("auto") == "triton, and mosaic for head, few rows, gated product, few pairs"
     names = ("auto", "triton", "mosaic", "plain")
     assert [platform.batched_kernels(name) for name in names] == ["triton", "triton", "plain", "plain"]
     assert [platform.described(name) for name in ("mosaic", "triton", "plain")] == ["mosaic", "triton", "plain"]
     assert kernels_of(config) == "mosaic" and ring_length(13, config) == 16 and ring_length(1000, config) == 1024
     assert kernels_of(ModelConfig(head_dim=32, dtype="bfloat16", kernels="mosaic")) == "plain"
     assert kernels_of(ModelConfig(head_dim=64, kernels="mosaic")) == "plain"  # float32
+    auto, triton = (dataclasses.replace(config, kernels=name) for name in ("auto", "triton"))
+    chosen = [attention_kernels(one, pairs) for one in (auto, triton) for pairs in (256, 257)]
+    assert chosen == ["mosaic", "triton", "triton", "triton"]
+    assert (ring_length(13, auto), ring_length(13, triton)) == (16, 13)
+    narrow = dataclasses.replace(auto, head_dim=32)  # a size that only Triton's kernels support
+    assert attention_kernels(narrow, 1) == kernels_of(narrow) == "triton"
