@@ -10,7 +10,8 @@ the GPU; its result is compared with float32. A time of a step is that of a roll
 Forms: ``triton`` and ``mosaic`` without the kernels of few rows; ``pdl`` as ``triton``, with programmatic dependent
 launch of XLA's kernels; ``few`` with the kernels of few rows. The others differ from ``few``: ``eager`` without CUDA
 graphs, ``wide`` with 64 columns in each program, ``mlp`` with the kernels of the feed-forward block alone,
-``attention`` with the others alone. A checksum shows that all forms with the same kernels draw the same tokens.
+``attention`` with the others alone. ``auto`` is the choice of --kernels=auto, and ``alone`` the same with Triton's
+attention. A checksum shows that all forms with the same kernels draw the same tokens.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.kernels import few_rows, few_rows_mosaic
+from r1jax.kernels import few_rows, few_rows_mosaic, platform
 from r1jax.kernels.add_norm import add_norm
 from r1jax.kernels.few_rows_mosaic import gated_product, product, product_parts
 from r1jax.models import attention, mlp
@@ -60,6 +61,7 @@ KERNELS = ("gated", "down", "qkv", "output", "sum")
 # Kernel and form, or model, form and slots; the most important parts first.
 PARTS = (
     *[("step", "0.5b", form, "32") for form in ("few", "mosaic", "triton")],
+    *[("step", model, form, slots) for slots in ("32", "64", "8") for model in MODELS for form in ("auto", "alone")],
     *[("kernel", name, "few") for name in KERNELS],
     ("step", "0.5b", "eager", "32"),
     *[("step", "1.5b", form, "32") for form in ("few", "mosaic", "triton")],
@@ -219,6 +221,8 @@ def choose_form(form: str) -> None:
         few_rows_mosaic.COLUMNS = (64,)
     if form == "mosaic":
         few_rows.chosen = none
+    if form == "alone":
+        platform.FASTER = platform.FASTER - {"few pairs"}
     if form == "mlp":
         attention.few_rows = SimpleNamespace(fits=none)
     if form == "attention":
@@ -230,7 +234,7 @@ def work(*part: str) -> None:
     kind, first, form, *slots = part
     try:
         choose_form(form)
-        kernels = "triton" if form in ("triton", "pdl") else "mosaic"
+        kernels = {"triton": "triton", "pdl": "triton", "auto": "auto", "alone": "auto"}.get(form, "mosaic")
         rows = list(of_kernel(first, form) if kind == "kernel" else of_step(first, form, int(slots[0]), kernels))
     except Exception as error:
         print(json.dumps({"row": {"part": " ".join(part), "failure": f"{type(error).__name__}: {error}"[:400]}}))
