@@ -61,9 +61,9 @@ class RLConfig(MultiTokenConfig):
     entropy bonus."""
     pack: bool = False
     """Compute several sequences in one row, in the policy's updates and for the log-probabilities of the old policy and
-    the reference, so that few positions are padding. A backward pass then has at most as many rows as microbatch. The
-    results differ by rounding. Models with experts are refused; learned models, such as a critic, have a sequence in
-    each row."""
+    the reference, so that few positions are padding. A backward pass then has at most as many rows as microbatch, and
+    gradients are added up as over microbatches. The results differ by rounding. Models with experts are refused;
+    learned models, such as a critic, have a sequence in each row."""
     replay_routing: bool = False
     """Use in updates the experts that each token used in sampling, with weights from the updated model (routing replay,
     arXiv 2510.11370). The metric router_disagreement is the share of choices of routers that would be others."""
@@ -135,14 +135,19 @@ class RLConfig(MultiTokenConfig):
         )
 
 
-def without_effect(config: RLConfig) -> list[str]:
-    """A line for each reason why settings other than the defaults have no effect, and what would give them one."""
+def without_effect(config: RLConfig, data_axis: int = 1) -> list[str]:
+    """A line for each reason why settings other than the defaults have no effect, and what would give them one.
+
+    data_axis: devices that split a batch.
+    """
     algorithm = config.algorithm
     values = vars(config) | vars(algorithm)
     defaults = {field.name: field.default for part in (config, algorithm) for field in dataclasses.fields(part)}
     reasons = [*algorithm.without_effect(config.updates)]
     if not algorithm.needs_reference:
         reasons.append(NoEffect(("reference_every",), "without a reference: set rl.beta"))
+    if config.minibatch <= data_axis:
+        reasons.append(NoEffect(("pack",), "with one sequence of an update on a device: raise rl.prompts or rl.group"))
     lines = []
     for names, why in reasons:
         changed = [name for name in names if values[name] != defaults[name]]
@@ -152,9 +157,9 @@ def without_effect(config: RLConfig) -> list[str]:
     return lines
 
 
-def warn_without_effect(config: RLConfig) -> None:
+def warn_without_effect(config: RLConfig, data_axis: int = 1) -> None:
     """Warns of each line of without_effect."""
-    for line in without_effect(config):
+    for line in without_effect(config, data_axis):
         warnings.warn(line, stacklevel=3)
 
 
@@ -176,7 +181,7 @@ def check_routing(config: RLConfig, model: ModelConfig) -> None:
 
 def check_run(config: RLConfig, sampling: Sampling, data_axis: int) -> None:
     """Warns of settings without effect, and raises UserError for settings that do not fit sampling or the mesh."""
-    warn_without_effect(config)
+    warn_without_effect(config, data_axis)
     settings = "rl.prompts, rl.group, rl.minibatches, rl.microbatch"
     check_microbatch(config.microbatch_size, "sequences", data_axis, settings)
     if sampling.temperature == 0:

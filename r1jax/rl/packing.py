@@ -16,11 +16,11 @@ import numpy as np
 
 from r1jax.sharding import constrain, data_devices
 
-# Limits of the rows of a part, beside those of a microbatch. Larger products are not faster, and the rows that the last
-# part lacks are computed, too: half of its rows in the mean.
-_POSITIONS = 16_384
-_PARTS = 16  # rows of a device without packing, relative to those of a part
-_TOGETHER = 16  # sequences in a row at most
+# Rows of a part on a device, beside the limit of a microbatch. Smaller products are slower, and each part reads all
+# weights and adds to all gradients. Larger ones are not faster, and the rows that the last part lacks are computed.
+_LEAST, _MOST = 4096, 16_384  # positions
+_LEAST_PARTS, _MOST_PARTS = 4, 16  # parts if no row is saved; limits of positions and microbatch come first
+_TOGETHER = 256  # sequences of a part at most, relative to its rows; a row has at most half of them
 _SHARES = 8  # the tokens of completions that a part has room for are a multiple of this share of its positions
 
 
@@ -69,32 +69,32 @@ def plan(
     dealt to the devices by length, so that all have about the same number of tokens; then each takes the fullest row
     of its device that has room, longest first, and the rows are dealt to the parts by their tokens of completions.
     """
-    B = len(end)
-    size = B // devices  # sequences of a device
-    rows = max(1, min(microbatch // devices, size // _PARTS, _POSITIONS // width))
+    size = len(end) // devices  # sequences of a device
+    wanted = max(size // _MOST_PARTS, min(-(-_LEAST // width), size // _LEAST_PARTS))
+    rows = max(1, min(wanted, _MOST // width, microbatch // devices))
+    together = min(size, _TOGETHER * rows)
     order = _dealt(np.argsort(-end, kind="stable"), devices).reshape(-1)
     begin, end = begin[order], end[order]
-    packed = [_best_fit(end[d * size : (d + 1) * size], width) for d in range(devices)]
+    lengths, sampled = end.reshape(devices, size), (end - begin).reshape(devices, size)
+    packed = [_best_fit(of_device, width, -(-together // 2)) for of_device in lengths]
     parts = max(-(-int(row.max() + 1) // rows) for row, _ in packed)
-    if parts * rows >= size:
+    while parts * rows < size:
+        dealt = [_deal_rows(row, count, parts) for (row, _), count in zip(packed, sampled, strict=True)]
+        if max(np.bincount(part).max() for part, _ in dealt) <= together:
+            break
+        parts += 1
+    else:
         return None
-    members = np.full((devices, -(-size // rows), min(size, _TOGETHER * rows)), size)
-    start, most = np.empty(B, np.int64), 0
-    for d, (row, offset) in enumerate(packed):
-        own = slice(d * size, (d + 1) * size)
-        sampled = np.bincount(row, end[own] - begin[own])  # tokens of completions in each row
-        dealt = _dealt(np.argsort(-sampled, kind="stable"), parts)
-        part, place = np.empty((2, len(sampled)), np.int64)
-        for p, of_part in enumerate(dealt):
-            of_part = of_part[of_part >= 0]
-            part[of_part], place[of_part] = p, np.arange(len(of_part))
-            most = max(most, int(sampled[of_part].sum()))
-        start[own] = place[row] * width + offset
+    members = np.full((devices, -(-size // rows), together), size)
+    start, most = np.empty((devices, size), np.int64), 0
+    for d, ((part, place), (_, offset)) in enumerate(zip(dealt, packed, strict=True)):
+        start[d] = place * width + offset
+        most = max(most, int(np.bincount(part, sampled[d]).max()))
         for p in range(parts):
-            found = np.flatnonzero(part[row] == p)
+            found = np.flatnonzero(part == p)
             members[d, p, : len(found)] = found
     share = -(-rows * width // _SHARES)
-    numbers = (x.astype(np.int32) for x in (start, begin, end, members))
+    numbers = (x.astype(np.int32) for x in (start.reshape(-1), begin, end, members))
     completions = min(-(-most // share) * share, rows * width)
     return order, Packing(*numbers, parts=np.int32(parts), rows=rows, completions=completions)
 
@@ -111,21 +111,37 @@ def _dealt(numbers: np.ndarray, hands: int) -> np.ndarray:
     return dealt.T
 
 
-def _best_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The row of each sequence, and its first position there; lengths in descending order."""
+def _best_fit(lengths: np.ndarray, width: int, together: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each sequence, and its first position there; lengths in descending order.
+
+    together: sequences in a row at most.
+    """
     row, offset = np.empty((2, len(lengths)), np.int64)
     room: list[tuple[int, int]] = []  # free positions of the rows that are not full, and their numbers; ascending
-    together: list[int] = []  # sequences of each row
+    counts: list[int] = []  # sequences of each row
     for i, length in enumerate(lengths.tolist()):
         found = bisect_left(room, (length, 0))
-        free, number = room.pop(found) if found < len(room) else (width, len(together))
-        if number == len(together):
-            together.append(0)
+        free, number = room.pop(found) if found < len(room) else (width, len(counts))
+        if number == len(counts):
+            counts.append(0)
         row[i], offset[i] = number, width - free
-        together[number] += 1
-        if together[number] < _TOGETHER:
+        counts[number] += 1
+        if counts[number] < together:
             insort(room, (free - length, number))
     return row, offset
+
+
+def _deal_rows(row: np.ndarray, sampled: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of each sequence and the place of its row there; all parts have about as many tokens of completions.
+
+    row, sampled: [n], the row of each sequence and its tokens of completion.
+    """
+    dealt = _dealt(np.argsort(-np.bincount(row, sampled), kind="stable"), parts)
+    part, place = np.empty((2, row.max() + 1), np.int64)
+    for p, numbers in enumerate(dealt):
+        numbers = numbers[numbers >= 0]
+        part[numbers], place[numbers] = p, np.arange(len(numbers))
+    return part[row], place[row]
 
 
 def part_of(packing: Packing, rows: Any, p: jax.Array) -> tuple[Any, Part]:

@@ -75,13 +75,18 @@ def accumulate_parts(
     part: of the batch, by its number, which is below ``parts``. The other results are stacked in arrays for ``most``
     parts, with zeros for those that there are not.
     """
-    one, start = _adding(sums, params, config, in_place), _zeros(params, config)
-    blank = jax.eval_shape(lambda p: one(start, part(p))[1], jnp.int32(0))
+    adding, start = _adding(sums, params, config, in_place), _zeros(params, config)
+
+    @jax.jit  # traced once, for the shapes and for the loop
+    def one(total: Any, p: jax.Array) -> tuple[Any, Any]:
+        return adding(total, part(p))
+
+    _, blank = jax.eval_shape(one, start, jnp.int32(0))
     stacked = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), blank)
 
     def step(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         total, stacked = carry
-        total, others = one(total, part(p))
+        total, others = one(total, p)
         return total, jax.tree.map(lambda stacked, x: stacked.at[p].set(x), stacked, others)
 
     return jax.lax.fori_loop(0, parts, step, (start, stacked))

@@ -1,5 +1,6 @@
 """Settings of RL that have no effect without others."""
 
+import dataclasses
 import re
 
 import jax
@@ -39,6 +40,13 @@ def test_settings_without_effect_are_reported_with_the_settings_that_they_need(s
     assert without_effect(RLConfig()) == without_effect(rl_config(importance_cap=2.0, aggregate="token")) == []
     with pytest.warns(UserWarning, match=line):  # at the start of a command
         check_run(rl_config(**settings), Sampling(), 1)
+
+
+def test_packing_needs_several_sequences_of_an_update_on_a_device():
+    packed = RLConfig(prompts=2, group=4, minibatches=2, microbatch=1, pack=True)
+    assert without_effect(packed) == without_effect(packed, 2) == []
+    with pytest.warns(UserWarning, match=r"rl\.pack=True: no effect with one sequence .* raise rl\.prompts"):
+        check_run(dataclasses.replace(packed, microbatch=4), Sampling(), 4)
 
 
 @pytest.mark.parametrize(

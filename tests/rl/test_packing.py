@@ -1,11 +1,14 @@
 """Updates of packed sequences, against those of a sequence in each row."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from r1jax.algorithms.grpo import GRPO
+from r1jax.benchmark.programs import program_times
 from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
 from r1jax.rl.batch import build_batch, minibatches, planned
@@ -25,13 +28,12 @@ LENGTHS = np.array([19, 1, 4, 6, 2, 9, 3, 3, 12, 1, 5, 2, 7, 2, 4, 3])
 PROMPTS = [list(range(1, 2 + i % 4)) for i in range(16)]
 
 
-def batch_of(pack, counts=None):
-    rng = np.random.default_rng(0)
-    values = -rng.random((16, 19), np.float32)
-    tokens = rng.integers(1, 97, (16, 19), np.int32)
-    samples = Samples(tokens, LENGTHS, np.ones(16, np.int32), values, values, np.int32(19))
-    advantages = np.linspace(-1, 1, 16)
-    return build_batch(PROMPTS, samples, LONGEST, counts=counts, advantages=advantages, pack=pack)
+def batch_of(pack, counts=None, prompts=PROMPTS, lengths=LENGTHS, longest=LONGEST):
+    rng, shape = np.random.default_rng(0), (len(lengths), max(lengths))
+    values = -rng.random(shape, np.float32)
+    tokens = rng.integers(1, 97, shape, np.int32)
+    samples = Samples(tokens, lengths, np.ones(len(lengths), np.int32), values, values, np.int32(max(lengths)))
+    return build_batch(prompts, samples, longest, counts=counts, advantages=np.linspace(-1, 1, len(lengths)), pack=pack)
 
 
 def lengths(seed, count=64, widest=60):
@@ -40,12 +42,12 @@ def lengths(seed, count=64, widest=60):
     return begin, begin + np.minimum(rng.integers(1, 20, count) ** 2 // 8, widest)
 
 
-@pytest.mark.parametrize(("microbatch", "devices"), [(64, 1), (2, 1), (64, 2), (16, 4)])
-def test_a_plan_lays_whole_sequences_side_by_side(microbatch, devices):
+@pytest.mark.parametrize(("microbatch", "devices", "rows"), [(64, 1, 16), (2, 1, 2), (64, 2, 8), (8, 4, 2)])
+def test_a_plan_lays_whole_sequences_side_by_side(microbatch, devices, rows):
     begin, end = lengths(microbatch + devices)
     order, packing = plan(begin, end, 100, microbatch, devices)
     size, room = 64 // devices, packing.rows * 100
-    assert sorted(order) == list(range(64)) and packing.rows == min(microbatch // devices, size // 16)
+    assert sorted(order) == list(range(64)) and packing.rows == rows
     np.testing.assert_array_equal((packing.begin, packing.end), (begin[order], end[order]))
     taken = np.zeros((devices, packing.members.shape[1], room), int)
     sampled = np.zeros(taken.shape[:2], int)
@@ -74,21 +76,34 @@ def test_devices_and_parts_have_about_the_same_number_of_tokens():
 
 
 def test_other_lengths_change_the_number_of_parts_and_not_the_program():
-    begin, end = np.full(64, 2), np.random.default_rng(0).integers(20, 50, 64)
-    one, other = (plan(begin, end - less, 100, 64, 2)[1] for less in (0, 12))
+    begin, end = np.zeros(256, int), np.random.default_rng(0).integers(10, 30, 256)
+    one, other = (plan(begin, end - less, 100, 8, 2)[1] for less in (0, 5))
     assert one.parts > other.parts
     shapes = [jax.tree.map(jnp.shape, packing) for packing in (one, other)]
     assert shapes[0] == shapes[1]  # with the static numbers of rows and tokens
 
 
-def test_a_row_has_at_most_sixteen_sequences():
-    _, packing = plan(np.zeros(64, int), np.ones(64, int), 100, 64, 1)
-    assert (np.bincount(packing.start[packing.members[0, 0]] // 100) == 16).all() and packing.parts == 1
+def test_a_part_has_at_most_so_many_sequences():
+    _, packing = plan(np.zeros(512, int), np.ones(512, int), 4096, 1, 1)  # a row would have room for all of them
+    assert (packing.rows, packing.parts) == (1, 4) and packing.members.shape[2] == 256
+    assert ((packing.members[0, :4] < 512).sum(axis=1) == 128).all()
 
 
-def test_a_part_has_at_most_so_many_positions():
-    begin, end = np.zeros(256, int), np.full(256, 1000)
-    assert plan(begin, end, 4096, 256, 1)[1].rows == 4
+@pytest.mark.parametrize("median", [20, 150])
+def test_rows_are_nearly_full_if_a_few_sequences_are_very_long(median):
+    end = np.clip(np.random.default_rng(0).lognormal(np.log(median), 1.2, 512), 1, 8191).astype(int)
+    end[:4] = 8000
+    _, packing = plan(np.zeros(512, int), end, 8192, 64, 1)
+    assert packing.parts * packing.rows * 8192 < 1.3 * end.sum() + packing.rows * 8192
+
+
+@pytest.mark.parametrize(
+    ("sequences", "width", "microbatch", "rows"),
+    [(256, 4096, 256, 4), (64, 1000, 64, 5), (64, 100, 64, 16), (1024, 100, 1024, 64), (1024, 100, 8, 8)],
+    ids=["most positions", "least positions", "least parts", "most parts", "microbatch"],
+)
+def test_the_limits_of_the_rows_of_a_part(sequences, width, microbatch, rows):
+    assert plan(np.zeros(sequences, int), np.full(sequences, 10), width, microbatch, 1)[1].rows == rows
 
 
 def test_a_plan_that_saves_no_row_is_none():
@@ -127,23 +142,46 @@ def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, me
     assert np.abs(got).max() > 1
 
 
-@pytest.mark.parametrize("settings", [{"microbatch": 8}, {"minibatches": 2, "inner_epochs": 2, "microbatch": 4}])
-def test_updates_are_those_of_single_rows(tiny_params, tiny_config, settings):
+@pytest.mark.parametrize(
+    ("mesh", "settings"), [("1x1", {"microbatch": 8}), ("2x1", {"minibatches": 2, "inner_epochs": 2, "microbatch": 4})]
+)
+def test_updates_are_those_of_single_rows(tiny_params, tiny_config, mesh, settings):
     """With a KL divergence, so with the log-probabilities of a reference, and with sequences that do not count."""
     counts = np.arange(16) % 5 > 0
     results = []
-    for pack in (False, True):
+    for pack, name in ((False, "1x1"), (True, mesh)):
         config = RLConfig(prompts=4, group=4, pack=pack, algorithm=GRPO(beta=0.1, entropy=0.01), **settings)
-        policy, optimizer, _ = fresh(tiny_params, tiny_config)
-        state = RLState(policy, tiny_params, {})
-        setup = setup_of(config, optimizer, tiny_config)
-        state, metrics, _ = learn(state, batch_of(pack, counts), jax.random.key(1), setup)
-        results.append((state.policy.params, metrics))
+        mesh = make_mesh(name)
+        with jax.set_mesh(mesh):
+            reference = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), mesh))
+            policy, optimizer, _ = fresh(reference, tiny_config, mesh=mesh)
+            setup, state = setup_of(config, optimizer, tiny_config), RLState(policy, reference, {})
+            state, metrics, _ = learn(state, batch_of(pack, counts), jax.random.key(1), setup)
+            results.append((jax.device_get(state.policy.params), metrics))
     (single, metrics), (packed, packed_metrics) = results
     close(single, packed, atol=2e-6)
     assert packed_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-6)
     moved = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (single, tiny_params)), strict=True))
     assert moved > 1e-4
+
+
+def test_batches_of_other_lengths_have_the_same_programs(tiny_params, tiny_config):
+    """Also if the shortest prompt is another, which programs without packing depend on."""
+    policy, optimizer, _ = fresh(tiny_params, tiny_config)
+    config = RLConfig(prompts=4, group=8, pack=True, microbatch=4, algorithm=GRPO(beta=0.1))
+    model = dataclasses.replace(tiny_config, context_length=160)
+    setup, state = setup_of(config, optimizer, model), RLState(policy, tiny_params, {})
+    with program_times() as times:
+        for shortest in (2, 34):
+            prompts = [[1] * shortest, *[[1] * 34] * 31]
+            lengths = np.append(np.random.default_rng(shortest).integers(1, 30, 31), 120)
+            batch = batch_of(True, prompts=prompts, lengths=lengths, longest=160)
+            assert batch.first == shortest // 33 * 32
+            (part,) = minibatches(batch, jax.random.key(0), 1, config.microbatch_size)
+            assert part.packing.rows == 4
+            state, _, _ = learn(state, batch, jax.random.key(1), setup)
+    compiled = {row["name"]: row["number"] for row in times.figures()["programs"]}
+    assert compiled["update"] == compiled["batch_logprobs"] == 1
 
 
 def test_minibatches_have_the_same_sequences_with_and_without_packing():
