@@ -75,6 +75,15 @@ def test_devices_and_parts_have_about_the_same_number_of_tokens():
     assert np.max(sampled) < 1.25 * np.mean(sampled)
 
 
+def test_a_part_has_room_for_the_completions_of_every_device():
+    for seed in range(40):
+        begin, end = lengths(seed)
+        _, packing = plan(begin, end, 100, 8, 4)
+        found = np.pad((packing.end - packing.begin).reshape(4, 16), ((0, 0), (0, 1)))
+        most = max(found[d][packing.members[d]].sum(axis=1).max() for d in range(4))
+        assert most <= packing.completions < most + 25  # 25: an eighth of a part's positions
+
+
 def test_other_lengths_change_the_number_of_parts_and_not_the_program():
     begin, end = np.zeros(256, int), np.random.default_rng(0).integers(10, 30, 256)
     one, other = (plan(begin, end - less, 100, 8, 2)[1] for less in (0, 5))
@@ -84,9 +93,10 @@ def test_other_lengths_change_the_number_of_parts_and_not_the_program():
 
 
 def test_a_part_has_at_most_so_many_sequences():
-    _, packing = plan(np.zeros(512, int), np.ones(512, int), 4096, 1, 1)  # a row would have room for all of them
-    assert (packing.rows, packing.parts) == (1, 4) and packing.members.shape[2] == 256
-    assert ((packing.members[0, :4] < 512).sum(axis=1) == 128).all()
+    """Though a row would have room for all of them."""
+    _, packing = plan(np.zeros(4096, int), np.ones(4096, int), 4096, 64, 1)
+    assert (packing.rows, packing.parts) == (4, 4) and (packing.members[0, :4] < 4096).all()
+    assert packing.members.shape[2] == 1024
 
 
 @pytest.mark.parametrize("median", [20, 150])
