@@ -168,7 +168,7 @@ def update_learners(
 ) -> tuple[dict[str, TrainState], Metrics]:
     """The states of all learned models after one update of ``learners`` on a minibatch, and its metrics."""
     states, found = dict(learned), {}
-    # The packing is the policy's. Each number of its rows would compile another program here.
+    # The packing is the policy's.
     batch = dataclasses.replace(batch, spans=None, packing=None)
     for one in learners:
         states[one.name], metrics = update_learner(
