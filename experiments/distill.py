@@ -62,8 +62,9 @@ class Config(PipelineConfig):
     """The name of the output folder in TEACHER/students. None: the name of the student."""
     remat: Literal["none", "block", "dots"] = "none"
     """What the backward pass recomputes: nothing, each block, or everything except the matrix products."""
-    gather: Literal["auto", "update", "layer"] = "auto"
-    """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB."""
+    gather: Literal["auto", "update", "layer", "device"] = "auto"
+    """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB.
+    device: once per update, and each device computes its rows by itself."""
     accumulate: Literal["float32", "bfloat16"] = "float32"
     """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
     pretrain: PretrainConfig = PretrainConfig(

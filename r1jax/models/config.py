@@ -172,8 +172,10 @@ class ComputeOptions:
     fastest, and plain uses none. triton has none for the output head."""
     unroll: bool = may_change(False)
     """Compile each block separately: updates are faster, compilation takes longer."""
-    gather: Literal["auto", "update", "layer"] = may_change("auto")
-    """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB."""
+    gather: Literal["auto", "update", "layer", "device"] = may_change("auto")
+    """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB. device:
+    once per update, and each device computes its rows by itself, with the kernels of one device; gradients are added
+    over the devices once per update, and each device holds a whole sum of them until then."""
     accumulate: Literal["float32", "bfloat16"] = may_change("float32")
     """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
     decoding_weights: Literal["copied", "stored"] = may_change("copied")

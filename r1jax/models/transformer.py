@@ -117,7 +117,7 @@ def gathers_once(config: ModelConfig) -> bool:
     Reads the current mesh.
     """
     size = gathered_count(param_specs(config)) * jnp.dtype(config.dtype).itemsize
-    return config.gather == "update" or (config.gather == "auto" and size <= GATHERED_BYTES)
+    return config.gather in ("update", "device") or (config.gather == "auto" and size <= GATHERED_BYTES)
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:

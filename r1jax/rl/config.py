@@ -18,6 +18,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.sampling.processors import Sampling
 from r1jax.settings import may_change, may_rise
 from r1jax.training.balance import Balance
+from r1jax.training.by_device import computes_by_device
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.multi_token import MultiTokenConfig, check_mtp_weight
 
@@ -164,7 +165,8 @@ def warn_without_effect(config: RLConfig, data_axis: int = 1) -> None:
 
 
 def check_parts(config: RLConfig, model: ModelConfig) -> None:
-    """Raises UserError for settings that do not fit the parts of the model."""
+    """Raises UserError for settings that do not fit the parts of the model, or a model that does not fit the mesh."""
+    computes_by_device(model)
     check_routing(config, model)
     check_mtp_weight(config.mtp_weight, model, "rl.mtp-weight")
     if config.pack and model.experts is not None:

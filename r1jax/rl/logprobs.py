@@ -12,6 +12,7 @@ from r1jax.models.transformer import Extras, hidden_states, prepare, routing_of_
 from r1jax.rl.packing import Packing, Part, packed_rows, part_of, places, with_part
 from r1jax.sharding import Params, constrain
 from r1jax.traced import program
+from r1jax.training.by_device import over_rows
 from r1jax.training.gradients import split_microbatches
 
 
@@ -82,20 +83,26 @@ def batch_logprobs(
     """
     params = prepare(params, config)
 
-    def one(rows: jax.Array, experts: jax.Array | None = None, part: Part | None = None) -> jax.Array:
+    def one(params: Params, rows: jax.Array, experts: jax.Array | None = None, part: Part | None = None) -> jax.Array:
         return completion_logprobs(params, rows, config, temperature, chunk, first, experts, part)[0]
 
+    def of_microbatches(params: Params, rows: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        parts = jax.lax.map(lambda part: one(params, *part), split_microbatches(rows, microbatches))  # [n, B/n, T]
+        return jnp.swapaxes(parts, 0, 1).reshape(rows[0].shape[0], -1)
+
+    def of_parts(params: Params, inputs: tuple[jax.Array, Packing]) -> jax.Array:
+        tokens, packing = inputs
+
+        def add(p: jax.Array, logp: jax.Array) -> jax.Array:
+            rows, part = part_of(packing, tokens, p)
+            return with_part(logp, one(params, rows, part=part), packing, p)
+
+        return jax.lax.fori_loop(0, packing.parts, add, jnp.zeros(tokens[:, 1:].shape, jnp.float32))
+
     if packed is None:
-        parts = jax.lax.map(lambda xs: one(*xs), split_microbatches((tokens, experts), microbatches))  # [n, B/n, T]
-        return jnp.swapaxes(parts, 0, 1).reshape(tokens.shape[0], -1)
+        return over_rows(of_microbatches, params, (tokens, experts), config)
     order, packing = packed
-    ordered = tokens[order]
-
-    def add(p: jax.Array, logp: jax.Array) -> jax.Array:
-        rows, part = part_of(packing, ordered, p)
-        return with_part(logp, one(rows, part=part), packing, p)
-
-    logp = jax.lax.fori_loop(0, packing.parts, add, jnp.zeros(tokens[:, 1:].shape, jnp.float32))
+    logp = over_rows(of_parts, params, (tokens[order], packing), config)
     return constrain(jnp.zeros_like(logp).at[order].set(logp), "batch", None)
 
 

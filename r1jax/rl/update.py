@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from r1jax.rl.batch import Batch
 from r1jax.rl.config import UpdateContext
 from r1jax.rl.logprobs import completion_logprobs, router_disagreement
 from r1jax.rl.metrics import Maxima
-from r1jax.rl.packing import Part, part_of
+from r1jax.rl.packing import Packing, Part, part_of
 from r1jax.sharding import Params
 from r1jax.traced import enabled, program
 from r1jax.training.balance import expert_load, with_balance_loss
@@ -127,8 +126,14 @@ def update(
     if packing is None:
         gradients, found = accumulate(part_sums, params, (rows, None), microbatches, config, context.in_place)
     else:
-        part, most = partial(part_of, packing, rows), packing.members.shape[1]
-        gradients, found = accumulate_parts(part_sums, params, part, packing.parts, most, config, context.in_place)
+        most, inputs = packing.members.shape[1], (packing, rows)
+
+        def part_at(inputs: tuple[Packing, Batch], p: jax.Array) -> tuple[Batch, Part]:
+            return part_of(inputs[0], inputs[1], p)
+
+        gradients, found = accumulate_parts(
+            part_sums, params, part_at, inputs, packing.parts, most, config, context.in_place
+        )
     (grads, count), (sums, maxima, load) = gradients, found
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), (sums, load))
     maxima = jax.tree.map(lambda x: x.max(axis=0), maxima)

@@ -13,6 +13,7 @@ from r1jax.models.config import ModelConfig
 from r1jax.models.gradient_slots import with_slots
 from r1jax.models.layers import runs
 from r1jax.sharding import Params, constrain
+from r1jax.training.by_device import added_over_rows
 
 
 def check_microbatch(size: int, what: str, data_axis: int, settings: str) -> None:
@@ -54,17 +55,22 @@ def accumulate(
     in_place: in the backward pass, each layer adds its gradient to the running sum, so that the gradient of a
     microbatch is not in memory beside the sum. vmap over this function is not supported then.
     """
-    if microbatches == 1:
-        grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
-        return (grads, count), jax.tree.map(lambda x: x[None], others)
-    one = _adding(sums, params, config, in_place)
-    return jax.lax.scan(one, _zeros(params, config), split_microbatches(batch, microbatches))
+
+    def added(params: Params, batch: Any) -> tuple[tuple[Params, jax.Array], Any]:
+        if microbatches == 1:
+            grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
+            return (grads, count), jax.tree.map(lambda x: x[None], others)
+        one = _adding(sums, params, config, in_place)
+        return jax.lax.scan(one, _zeros(params, config), split_microbatches(batch, microbatches))
+
+    return added_over_rows(added, params, batch, config)
 
 
 def accumulate_parts(
     sums: Callable[[Params, Any], tuple[jax.Array, Any]],
     params: Params,
-    part: Callable[[jax.Array], Any],
+    part: Callable[[Any, jax.Array], Any],
+    batch: Any,
     parts: jax.Array,
     most: int,
     config: ModelConfig,
@@ -75,21 +81,26 @@ def accumulate_parts(
     part: of the batch, by its number, which is below ``parts``. The other results are stacked in arrays for ``most``
     parts, with zeros for those that there are not.
     """
-    adding, start = _adding(sums, params, config, in_place), _zeros(params, config)
 
-    @jax.jit  # traced once, for the shapes and for the loop
-    def one(total: Any, p: jax.Array) -> tuple[Any, Any]:
-        return adding(total, part(p))
+    def added(params: Params, inputs: tuple[Any, jax.Array]) -> tuple[tuple[Params, jax.Array], Any]:
+        batch, parts = inputs
+        adding, start = _adding(sums, params, config, in_place), _zeros(params, config)
 
-    _, blank = jax.eval_shape(one, start, jnp.int32(0))
-    stacked = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), blank)
+        @jax.jit  # traced once, for the shapes and for the loop
+        def one(total: Any, p: jax.Array) -> tuple[Any, Any]:
+            return adding(total, part(batch, p))
 
-    def step(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        total, stacked = carry
-        total, others = one(total, p)
-        return total, jax.tree.map(lambda stacked, x: stacked.at[p].set(x), stacked, others)
+        _, blank = jax.eval_shape(one, start, jnp.int32(0))
+        stacked = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), blank)
 
-    return jax.lax.fori_loop(0, parts, step, (start, stacked))
+        def step(p: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            total, stacked = carry
+            total, others = one(total, p)
+            return total, jax.tree.map(lambda stacked, x: stacked.at[p].set(x), stacked, others)
+
+        return jax.lax.fori_loop(0, parts, step, (start, stacked))
+
+    return added_over_rows(added, params, (batch, parts), config)
 
 
 def _adding(

@@ -82,10 +82,10 @@ def gradient_of_parts(params, parts, number, config, in_place=True):
         loss, (count, _) = cross_entropy_sums(params, part, config, chunk=64)
         return loss, (count, loss)
 
-    def part(p):
+    def part(parts, p):
         return jax.tree.map(lambda x: x[p], parts)
 
-    return accumulate_parts(sums, cast(params, config), part, number, len(parts["mask"]), config, in_place)
+    return accumulate_parts(sums, cast(params, config), part, parts, number, len(parts["mask"]), config, in_place)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

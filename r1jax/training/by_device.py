@@ -1,0 +1,81 @@
+"""Rows of a batch that each device computes by itself, with all weights and the kernels of one device.
+
+It runs inside shard_map, where no product waits for other devices; the compiler partitions no array. The gradients of
+the devices are added once, after all microbatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from r1jax.errors import UserError
+from r1jax.models.config import ModelConfig
+from r1jax.models.transformer import param_specs
+from r1jax.sharding import ROWS, Params, compiler_mesh, map_specs, partition_param
+
+SPLIT = PartitionSpec(ROWS)
+
+
+def computes_by_device(config: ModelConfig) -> bool:
+    """True if the devices of the current mesh compute the rows of a batch by themselves: with config.gather "device".
+
+    Raises:
+      UserError: if the mesh divides the model, or the model has experts.
+    """
+    mesh = compiler_mesh()
+    if config.gather != "device" or mesh is None or mesh.size == 1:
+        return False
+    if mesh.size != mesh.shape["data"] or config.experts is not None:
+        raise UserError(
+            "--gather=device needs a mesh with a data axis alone and a model without experts: use --gather=update"
+        )
+    return True
+
+
+def over_rows(run: Callable[[Params, Any], Any], params: Params, batch: Any, config: ModelConfig) -> Any:
+    """``run(params, batch)``, on each device for its rows if computes_by_device.
+
+    Arrays of the batch and of the result have the rows as their first axis; numbers of the batch are the same on all
+    devices.
+    """
+    return _mapped(run, params, batch, SPLIT) if computes_by_device(config) else run(params, batch)
+
+
+def added_over_rows(
+    run: Callable[[Params, Any], tuple[tuple[Params, jax.Array], Any]], params: Params, batch: Any, config: ModelConfig
+) -> tuple[tuple[Params, jax.Array], Any]:
+    """As over_rows, for a function that gives gradients and a count, which are added, and other results.
+
+    The gradients are added in the type config.accumulate, and have the sharding of the weights. The first axis of the
+    other results has those of all devices, one after another.
+    """
+    if not computes_by_device(config):
+        return run(params, batch)
+    mesh, specs = compiler_mesh(), param_specs(config)
+    splits = map_specs(lambda spec: partition_param(spec, mesh), specs)
+
+    def on_device(params: Params, batch: Any) -> tuple[tuple[Params, jax.Array], Any]:
+        (grads, count), others = run(params, batch)
+        grads = jax.tree.map(lambda split, x: _added(x.astype(config.accumulate), split), splits, grads)
+        return (grads, jax.lax.psum(count, "data")), others
+
+    return _mapped(on_device, params, batch, ((splits, PartitionSpec()), SPLIT))
+
+
+def _mapped(run: Callable[[Params, Any], Any], params: Params, batch: Any, out: Any) -> Any:
+    rows = jax.tree.map(lambda x: SPLIT if jnp.ndim(x) else PartitionSpec(), batch)
+    specs = (PartitionSpec(), rows)
+    return jax.shard_map(run, in_specs=specs, out_specs=out, check_vma=False)(params, batch)
+
+
+def _added(x: jax.Array, split: PartitionSpec) -> jax.Array:
+    """The sum over the devices, of which each keeps its part of the dimension that the data axis splits, if one is."""
+    for dimension, axis in enumerate(split):
+        if axis == "data":
+            return jax.lax.psum_scatter(x, "data", scatter_dimension=dimension, tiled=True)
+    return jax.lax.psum(x, "data")
