@@ -27,6 +27,7 @@ from r1jax.models.shapes import first_layers
 from r1jax.models.transformer import gathers_once, param_specs
 from r1jax.sampling.memory import Level, Request, choose_levels, fixed_bytes, ring_lengths, slot_bytes
 from r1jax.sharding import MESH_AXES, RULES, ParamSpec, is_spec, param_shapes, parse_mesh, partition, partition_param
+from r1jax.training.by_device import computes_by_device
 from r1jax.training.language_model import cross_entropy_sums
 from r1jax.training.optimizer import make_optimizer
 from r1jax.training.state import state_shapes
@@ -73,8 +74,12 @@ def needs(work: Workload, mesh: AbstractMesh, memory: float) -> dict[str, Needs]
     state = state_shapes(config, work.rl, make_optimizer(work.rl, work.rl.steps), mesh)  # pyright: ignore[reportArgumentType]
     computed = _params(config, config.dtype, mesh)
     stored = {"weights": shard_bytes(state.params), "optimiser": shard_bytes(state.opt_state)}
-    update = stored | {"gradients": _gradient_bytes(work, config, mesh)}
-    update["activations"] = _activation_bytes(work, config, mesh)
+    with jax.sharding.use_abstract_mesh(mesh):
+        own = abstract_mesh("1x1") if computes_by_device(config) else mesh  # of a backward pass
+    update = stored | {"gradients": _gradient_bytes(work, config, own)}
+    if own is not mesh:  # a device has whole gradients, and its part of their sum over the devices
+        update["gradients"] += shard_bytes(_params(config, config.accumulate, mesh))
+    update["activations"] = _activation_bytes(work, config, mesh, own)
     with jax.sharding.use_abstract_mesh(mesh):
         update["gathered"] = _gathered_bytes(config, mesh)
         reference = {"reference": shard_bytes(computed) if work.beta else 0}
@@ -113,8 +118,11 @@ def _gathered_bytes(config: ModelConfig, mesh: AbstractMesh) -> int:
     return size * sum(_copied(specs, mesh)) + max(2 * size * sum(layer) + 4 * max(layer) for layer in layers)
 
 
-def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -> int:
-    """What the backward pass of an update keeps, the values of a layer, and the logits of a chunk or their gradient."""
+def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh, own: AbstractMesh) -> int:
+    """What the backward pass of an update keeps, the values of a layer, and the logits of a chunk or their gradient.
+
+    own: the devices that a product is split over.
+    """
     local, length = on_device(config, mesh), work.width - 1
     rows = -(-work.rl.microbatch_size // batch_devices(mesh))
     chunks = -(-length // max(1, work.rl.logprob_chunk // rows))
@@ -123,7 +131,7 @@ def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh) -
     kept = _row_bytes(local, length) + (layer if config.remat == "none" else 2 * layer)
     exchanged = _exchange_bytes(local, rows * length, mesh.shape["expert"])
     tokens = rows * -(-length // chunks)
-    return rows * kept + exchanged + (_fused_head_bytes(local, tokens, mesh) or logits_bytes(local, tokens))
+    return rows * kept + exchanged + (_fused_head_bytes(local, tokens, own) or logits_bytes(local, tokens))
 
 
 def _fused_head_bytes(config: ModelConfig, tokens: int, mesh: AbstractMesh) -> int:

@@ -30,6 +30,17 @@ def test_an_update_gathers_weights_once_or_for_each_pass():
     assert gathered["layer"] >= passes * weights
 
 
+def test_devices_that_compute_their_rows_by_themselves_add_gradients_once_per_update():
+    mesh, reduced = make_mesh("2x1"), []
+    for microbatch in (WORK.microbatch, WORK.microbatch // 2):
+        work = dataclasses.replace(WORK, gather="device", microbatch=microbatch)
+        state = abstract_state(work, mesh)
+        with jax.set_mesh(mesh):
+            traffic = program_traffic(update_program(work, state).as_text())[0].bytes
+        reduced.append({kind: traffic[kind] for kind in traffic if kind != "all-gather"})
+    assert reduced[0] == reduced[1] and sum(reduced[0].values()) > 0
+
+
 @pytest.mark.parametrize(
     ("dtype", "mesh", "gather", "whole"),
     [

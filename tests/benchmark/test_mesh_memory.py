@@ -9,6 +9,7 @@ import pytest
 from r1jax.benchmark.mesh_memory import STAGES, abstract_mesh, batch_devices, least, needs, on_device, smallest_mesh
 from r1jax.benchmark.scaling import scaled_workload
 from r1jax.benchmark.workload import CPU_SETTINGS, Workload
+from r1jax.errors import UserError
 from r1jax.models.transformer import param_specs
 from r1jax.sharding import param_count
 from tests.helpers.paths import ROOT
@@ -144,6 +145,19 @@ def fits(text, stages, memory):
     mesh = abstract_mesh(text)
     figures = needs(least(SMALL, mesh), mesh, memory)
     return all(sum(figures[stage].values()) <= memory for stage in stages)
+
+
+def test_a_device_that_computes_its_rows_by_itself_has_whole_gradients_and_the_kernels_of_one_device():
+    work = scaled_workload(Workload(model="qwen2.5-1.5b", prompts=8, microbatch=16, gather="update"), 4, "weak")
+    mesh = abstract_mesh("4x1")
+    count = param_count(param_specs(work.model_config()))
+    split, alone = (needs(dataclasses.replace(work, gather=name), mesh, 1e12)["SFT"] for name in ("update", "device"))
+    single = needs(Workload(model="qwen2.5-1.5b", prompts=8, microbatch=16), ONE, 1e12)["SFT"]
+    assert alone["gradients"] - single["gradients"] == pytest.approx(count, rel=1e-3)  # a quarter of the sum in float32
+    assert alone["activations"] == single["activations"] < split["activations"]
+    assert {kind for kind in split if split[kind] != alone[kind]} == {"gradients", "activations"}
+    with pytest.raises(UserError, match="--gather=device needs a mesh with a data axis alone"):
+        needs(dataclasses.replace(work, gather="device"), abstract_mesh("2x2"), 1e12)
 
 
 @pytest.mark.parametrize(

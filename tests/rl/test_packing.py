@@ -153,19 +153,24 @@ def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, me
 
 
 @pytest.mark.parametrize(
-    ("mesh", "settings"), [("1x1", {"microbatch": 8}), ("2x1", {"minibatches": 2, "inner_epochs": 2, "microbatch": 4})]
+    ("mesh", "gather", "settings"),
+    [
+        ("1x1", "auto", {"microbatch": 8}),
+        ("2x1", "auto", {"minibatches": 2, "inner_epochs": 2, "microbatch": 4}),
+        ("2x1", "device", {"minibatches": 2, "microbatch": 4}),
+    ],
 )
-def test_updates_are_those_of_single_rows(tiny_params, tiny_config, mesh, settings):
+def test_updates_are_those_of_single_rows(tiny_params, tiny_config, mesh, gather, settings):
     """With a KL divergence, so with the log-probabilities of a reference, and with sequences that do not count."""
     counts = np.arange(16) % 5 > 0
     results = []
     for pack, name in ((False, "1x1"), (True, mesh)):
         config = RLConfig(prompts=4, group=4, pack=pack, algorithm=GRPO(beta=0.1, entropy=0.01), **settings)
-        mesh = make_mesh(name)
+        mesh, model = make_mesh(name), dataclasses.replace(tiny_config, gather=gather)
         with jax.set_mesh(mesh):
-            reference = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), mesh))
-            policy, optimizer, _ = fresh(reference, tiny_config, mesh=mesh)
-            setup, state = setup_of(config, optimizer, tiny_config), RLState(policy, reference, {})
+            reference = place(jax.device_get(tiny_params), param_shardings(param_specs(model), mesh))
+            policy, optimizer, _ = fresh(reference, model, mesh=mesh)
+            setup, state = setup_of(config, optimizer, model), RLState(policy, reference, {})
             state, metrics, _ = learn(state, batch_of(pack, counts), jax.random.key(1), setup)
             results.append((jax.device_get(state.policy.params), metrics))
     (single, metrics), (packed, packed_metrics) = results

@@ -43,8 +43,13 @@ def gradient(params, batch, config, microbatches):
 
 @pytest.mark.parametrize(
     ("mesh", "options"),
-    [("1x1", {}), ("2x1", {"tie_embeddings": False, "unroll": True}), ("1x2", {"remat": "block"})],
-    ids=["1x1 tied", "2x1 untied", "1x2 tied"],
+    [
+        ("1x1", {}),
+        ("2x1", {"tie_embeddings": False, "unroll": True}),
+        ("1x2", {"remat": "block"}),
+        ("2x1", {"gather": "device"}),
+    ],
+    ids=["1x1 tied", "2x1 untied", "1x2 tied", "2x1 by device"],
 )
 def test_the_sum_is_the_gradient_of_the_whole_batch(mesh, options):
     config, mesh = dataclasses.replace(SMALL, **options), make_mesh(mesh)

@@ -1,0 +1,65 @@
+"""Rows that each device computes by itself: what it has of a batch, and which models and meshes do not do it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax.errors import UserError
+from r1jax.models.transformer import param_specs
+from r1jax.rl.config import RLConfig, check_parts
+from r1jax.sharding import batch_sharding, compiler_mesh, make_mesh, param_shardings, place
+from r1jax.training.by_device import added_over_rows, over_rows
+from tests.models.helpers import experts_alone
+
+
+@pytest.fixture
+def by_device(tiny_config):
+    return dataclasses.replace(tiny_config, gather="device")
+
+
+def test_each_device_has_its_rows_and_all_weights(tiny_params, by_device):
+    with jax.set_mesh(make_mesh("4x1")):
+        weights = place(jax.device_get(tiny_params), param_shardings(param_specs(by_device), make_mesh("4x1")))
+        rows = jax.device_put(np.arange(8), batch_sharding())
+
+        def run(params, batch):
+            rows, factor = batch
+            assert compiler_mesh() is None and rows.shape == (2,)
+            assert params["embedding"].shape == tiny_params["embedding"].shape
+            return factor * rows + params["embedding"].sum()
+
+        got = jax.jit(lambda *args: over_rows(run, *args, by_device))(weights, (rows, jnp.float32(2.0)))
+    np.testing.assert_allclose(got, 2 * np.arange(8) + np.asarray(tiny_params["embedding"]).sum(), rtol=1e-4)
+
+
+def test_gradients_are_added_over_the_devices_and_split_as_the_weights(tiny_params, by_device):
+    mesh = make_mesh("4x1")
+    shardings = param_shardings(param_specs(by_device), mesh)
+
+    def run(params, rows):
+        return (jax.tree.map(lambda w: (w * rows.sum()).astype(jnp.bfloat16), params), rows.sum()), rows[None]
+
+    with jax.set_mesh(mesh):
+        rows = jax.device_put(np.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 4.0]), batch_sharding())
+        weights = place(jax.tree.map(np.ones_like, jax.device_get(tiny_params)), shardings)
+        (grads, count), others = jax.jit(lambda *args: added_over_rows(run, *args, by_device))(weights, rows)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.full(x.shape, 8.0, np.float32)), grads)
+    assert count == 8 and others.shape == (4, 2)
+    split = jax.tree.map(lambda x, own: x.sharding.is_equivalent_to(own, x.ndim), grads, shardings)
+    assert all(jax.tree.leaves(split)) and {x.dtype for x in jax.tree.leaves(grads)} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("mesh", ["2x2", "2x1x2"])
+def test_a_mesh_that_divides_the_model_is_refused(by_device, mesh):
+    with jax.set_mesh(make_mesh(mesh)), pytest.raises(UserError, match=r"--gather=device needs .* data axis alone"):
+        check_parts(RLConfig(), by_device)
+
+
+def test_a_model_with_experts_is_refused(by_device):
+    with jax.set_mesh(make_mesh("2x1")):
+        check_parts(RLConfig(), by_device)
+        with pytest.raises(UserError, match=r"--gather=device needs .* a model without experts"):
+            check_parts(RLConfig(), experts_alone(by_device))
