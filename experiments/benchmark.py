@@ -46,6 +46,7 @@ from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import check_run
 from r1jax.rl.logprobs import batch_logprobs
 from r1jax.sharding import make_mesh, param_count, parse_mesh
+from r1jax.training.by_device import check_gather
 
 # Numbers of sequences and of proposed tokens in the case drafts.
 DRAFTS = ((32, 0), (32, 3), (32, 1), (32, 7), (64, 0), (64, 3), (128, 0), (128, 3), (512, 0), (256, 0), (512, 3))
@@ -258,6 +259,7 @@ def main() -> None:
     child = is_first_step()
     check_run(config.rl, config.sampling, parse_mesh(config.mesh).rows)
     check_mesh(config.mesh, config.model_config())
+    check_gather(config.gather, config.mesh, config.model_config())
     if "first" in config.cases and not child:
         first = first_steps()  # before this process allocates device memory
     mesh = make_mesh(config.mesh)

@@ -44,6 +44,7 @@ from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.settings import from_json
 from r1jax.sharding import parse_mesh
+from r1jax.training.by_device import check_gather
 from r1jax.training.gradients import check_microbatch
 from r1jax.training.loop import SaveConfig
 from r1jax.training.multi_token import check_mtp_weight
@@ -188,6 +189,7 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
         raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
     own = base_config(config.student, config.pretrain, teacher.sampling.max_tokens)
     check_mesh(config.mesh, own, read_config(run / "r1"))
+    check_gather(config.gather, config.mesh, own)
     tokenizer = None if config.student == PRETRAIN else read_tokenizer(config.student)
     check_starts(config.rl, own, tokenizer)
     check_mtp_weight(config.sft.mtp_weight, own, "sft.mtp-weight")

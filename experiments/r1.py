@@ -51,6 +51,7 @@ from r1jax.rl.config import RLConfig, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.speculative import check_draft
 from r1jax.sharding import parse_mesh
+from r1jax.training.by_device import check_gather
 from r1jax.training.loop import SaveConfig
 from r1jax.training.multi_token import check_mtp_weight
 
@@ -129,6 +130,7 @@ def check(config: RecipeConfig) -> None:
     check_problems(config.general, "--general")
     data = parse_mesh(config.mesh).rows
     check_mesh(config.mesh, recipe_model(config))
+    check_gather(config.gather, config.mesh, recipe_model(config))
     for rl in (config.zero, config.reasoning_rl, config.final_rl):
         check_run(rl, config.sampling, data)
     for one in (config.cold_start_sft, config.sft):

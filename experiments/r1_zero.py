@@ -60,6 +60,7 @@ from r1jax.sampling.speculative import check_draft
 from r1jax.seeds import stage_key
 from r1jax.sharding import make_mesh, parse_mesh
 from r1jax.tokenizer import Tokenizer
+from r1jax.training.by_device import check_gather
 from r1jax.training.loop import SaveConfig
 
 
@@ -143,6 +144,7 @@ def check(config: Config) -> None:
     check_problems(config.problems)
     data = parse_mesh(config.mesh).rows
     check_mesh(config.mesh, base_model(config))
+    check_gather(config.gather, config.mesh, base_model(config))
     check_run(config.rl, config.sampling, data)
     if config.base == PRETRAIN and config.pretrain.batch % data:
         raise UserError(

@@ -35,6 +35,7 @@ from r1jax.rewards.config import parse_rewards
 from r1jax.rewards.pool import RewardPool
 from r1jax.rl.config import check_run
 from r1jax.sharding import make_mesh, parse_mesh
+from r1jax.training.by_device import check_gather
 
 MESHES = ("1x1", "2x1", "4x1", "8x1", "4x2", "2x4", "1x8")
 
@@ -63,6 +64,7 @@ def check(config: Config) -> None:
     """Raises UserError for invalid work before any device is used."""
     for mesh in config.meshes:
         check_mesh(mesh, config.model_config())
+        check_gather(config.gather, mesh, config.model_config())
         data = parse_mesh(mesh).rows
         for scaling in config.scalings:
             try:

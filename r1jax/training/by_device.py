@@ -6,6 +6,7 @@ the devices are added once, after all microbatches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.sharding import PartitionSpec
 from r1jax.errors import UserError
 from r1jax.models.config import ModelConfig
 from r1jax.models.transformer import param_specs
-from r1jax.sharding import ROWS, Params, compiler_mesh, map_specs, partition_param
+from r1jax.sharding import ROWS, Params, compiler_mesh, map_specs, parse_mesh, partition_param
 
 SPLIT = PartitionSpec(ROWS)
 
@@ -25,16 +26,28 @@ def computes_by_device(config: ModelConfig) -> bool:
     """True if the devices of the current mesh compute the rows of a batch by themselves: with config.gather "device".
 
     Raises:
-      UserError: if the mesh divides the model, or the model has experts.
+      UserError: as check_gather.
     """
     mesh = compiler_mesh()
     if config.gather != "device" or mesh is None or mesh.size == 1:
         return False
-    if mesh.size != mesh.shape["data"] or config.experts is not None:
+    _check(mesh.shape["data"], mesh.size, config)
+    return True
+
+
+def check_gather(gather: str, mesh: str, *models: ModelConfig) -> None:
+    """Raises UserError for gather "device" if a mesh such as "2x4" divides the model, or if a model has experts."""
+    size = parse_mesh(mesh)
+    if gather == "device" and math.prod(size) > 1:
+        for model in models:
+            _check(size.data, math.prod(size), model)
+
+
+def _check(data: int, devices: int, model: ModelConfig) -> None:
+    if data != devices or model.experts is not None:
         raise UserError(
             "--gather=device needs a mesh with a data axis alone and a model without experts: use --gather=update"
         )
-    return True
 
 
 def over_rows(run: Callable[[Params, Any], Any], params: Params, batch: Any, config: ModelConfig) -> Any:
