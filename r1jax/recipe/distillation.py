@@ -145,10 +145,10 @@ def _update(
 ) -> tuple[TrainState, Metrics]:
     params, teacher = prepare(state.params, configs[0]), prepare(teacher, configs[1])
 
-    def part_sums(params: Params, part: Any) -> Any:
+    def part_sums(params: Params, part: Any, teacher: Params) -> Any:
         return match_sums(params, part, teacher, configs, config, temperature)
 
-    (grads, count), found = accumulate(part_sums, params, batch, microbatches, configs[0])
+    (grads, count), found = accumulate(part_sums, params, batch, microbatches, configs[0], whole=(teacher,))
     sums, load = jax.tree.map(lambda x: x.sum(axis=0), found)
     state, metrics = apply_gradients(state, grads, count, optimizer, configs[0], load, config.router_bias_speed)
     return state, sums | metrics

@@ -56,34 +56,38 @@ def over_rows(run: Callable[[Params, Any], Any], params: Params, batch: Any, con
     Arrays of the batch and of the result have the rows as their first axis; numbers of the batch are the same on all
     devices.
     """
-    return _mapped(run, params, batch, SPLIT) if computes_by_device(config) else run(params, batch)
+    return _mapped(run, params, batch, (), SPLIT) if computes_by_device(config) else run(params, batch)
 
 
 def added_over_rows(
-    run: Callable[[Params, Any], tuple[tuple[Params, jax.Array], Any]], params: Params, batch: Any, config: ModelConfig
+    run: Callable[..., tuple[tuple[Params, jax.Array], Any]],
+    params: Params,
+    batch: Any,
+    config: ModelConfig,
+    *whole: Any,
 ) -> tuple[tuple[Params, jax.Array], Any]:
-    """As over_rows, for a function that gives gradients and a count, which are added, and other results.
+    """``run(params, batch, *whole)`` as over_rows, which gives gradients and a count, to be added, and other results.
 
     The gradients are added in the type config.accumulate, and have the sharding of the weights. The first axis of the
-    other results has those of all devices, one after another.
+    other results has those of all devices, one after another. whole: arrays that all devices have.
     """
     if not computes_by_device(config):
-        return run(params, batch)
+        return run(params, batch, *whole)
     mesh, specs = compiler_mesh(), param_specs(config)
     splits = map_specs(lambda spec: partition_param(spec, mesh), specs)
 
-    def on_device(params: Params, batch: Any) -> tuple[tuple[Params, jax.Array], Any]:
-        (grads, count), others = run(params, batch)
+    def on_device(params: Params, batch: Any, *whole: Any) -> tuple[tuple[Params, jax.Array], Any]:
+        (grads, count), others = run(params, batch, *whole)
         grads = jax.tree.map(lambda split, x: _added(x.astype(config.accumulate), split), splits, grads)
         return (grads, jax.lax.psum(count, "data")), others
 
-    return _mapped(on_device, params, batch, ((splits, PartitionSpec()), SPLIT))
+    return _mapped(on_device, params, batch, whole, ((splits, PartitionSpec()), SPLIT))
 
 
-def _mapped(run: Callable[[Params, Any], Any], params: Params, batch: Any, out: Any) -> Any:
+def _mapped(run: Callable[..., Any], params: Params, batch: Any, whole: tuple[Any, ...], out: Any) -> Any:
     rows = jax.tree.map(lambda x: SPLIT if jnp.ndim(x) else PartitionSpec(), batch)
-    specs = (PartitionSpec(), rows)
-    return jax.shard_map(run, in_specs=specs, out_specs=out, check_vma=False)(params, batch)
+    specs = (PartitionSpec(), rows, *[PartitionSpec()] * len(whole))
+    return jax.shard_map(run, in_specs=specs, out_specs=out, check_vma=False)(params, batch, *whole)
 
 
 def _added(x: jax.Array, split: PartitionSpec) -> jax.Array:

@@ -40,30 +40,36 @@ def split_microbatches(tree: Any, n: int) -> Any:
 
 
 def accumulate(
-    sums: Callable[[Params, Any], tuple[jax.Array, Any]],
+    sums: Callable[..., tuple[jax.Array, Any]],
     params: Params,
     batch: Any,
     microbatches: int,
     config: ModelConfig,
     in_place: bool = True,
+    whole: tuple[Any, ...] = (),
 ) -> tuple[tuple[Params, jax.Array], Any]:
     """Gradients and counts of a batch added over its microbatches, and the other results stacked.
 
-    ``sums(params, part)`` gives (a sum, (count, *others)). Gradients are added in the type config.accumulate. That of
-    a single microbatch keeps its type: a float32 copy of a large model may not fit into memory.
+    ``sums(params, part, *whole)`` gives (a sum, (count, *others)). Gradients are added in the type config.accumulate.
+    That of a single microbatch keeps its type, unless devices compute by themselves (r1jax.training.by_device): a
+    float32 copy of a large model may not fit into memory.
 
     in_place: in the backward pass, each layer adds its gradient to the running sum, so that the gradient of a
     microbatch is not in memory beside the sum. vmap over this function is not supported then.
+    whole: further arrays that ``sums`` reads. It must not read arrays of the mesh in another way.
     """
 
-    def added(params: Params, batch: Any) -> tuple[tuple[Params, jax.Array], Any]:
+    def added(params: Params, batch: Any, *whole: Any) -> tuple[tuple[Params, jax.Array], Any]:
+        def part_sums(params: Params, part: Any) -> tuple[jax.Array, Any]:
+            return sums(params, part, *whole)
+
         if microbatches == 1:
-            grads, (count, *others) = jax.grad(sums, has_aux=True)(params, batch)
+            grads, (count, *others) = jax.grad(part_sums, has_aux=True)(params, batch)
             return (grads, count), jax.tree.map(lambda x: x[None], others)
-        one = _adding(sums, params, config, in_place)
+        one = _adding(part_sums, params, config, in_place)
         return jax.lax.scan(one, _zeros(params, config), split_microbatches(batch, microbatches))
 
-    return added_over_rows(added, params, batch, config)
+    return added_over_rows(added, params, batch, config, *whole)
 
 
 def accumulate_parts(

@@ -39,14 +39,17 @@ def test_gradients_are_added_over_the_devices_and_split_as_the_weights(tiny_para
     mesh = make_mesh("4x1")
     shardings = param_shardings(param_specs(by_device), mesh)
 
-    def run(params, rows):
-        return (jax.tree.map(lambda w: (w * rows.sum()).astype(jnp.bfloat16), params), rows.sum()), rows[None]
+    def run(params, rows, factor):
+        grads = jax.tree.map(lambda w: (w * rows.sum() * factor.sum()).astype(jnp.bfloat16), params)
+        return (grads, rows.sum()), rows[None]
 
     with jax.set_mesh(mesh):
         rows = jax.device_put(np.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0, 4.0]), batch_sharding())
         weights = place(jax.tree.map(np.ones_like, jax.device_get(tiny_params)), shardings)
-        (grads, count), others = jax.jit(lambda *args: added_over_rows(run, *args, by_device))(weights, rows)
-    jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.full(x.shape, 8.0, np.float32)), grads)
+        factor = jax.device_put(np.full(4, 0.5), batch_sharding())  # whole on each device, whatever its sharding
+        add = jax.jit(lambda weights, rows, factor: added_over_rows(run, weights, rows, by_device, factor))
+        (grads, count), others = add(weights, rows, factor)
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.full(x.shape, 16.0, np.float32)), grads)
     assert count == 8 and others.shape == (4, 2)
     split = jax.tree.map(lambda x, own: x.sharding.is_equivalent_to(own, x.ndim), grads, shardings)
     assert all(jax.tree.leaves(split)) and {x.dtype for x in jax.tree.leaves(grads)} == {np.dtype("float32")}
