@@ -85,11 +85,12 @@ def test_the_chunk_of_the_head_reaches_updates_with_and_without_packing(monkeypa
     monkeypatch.setattr(logprobs, "token_logprobs", spy)
     with jax.set_mesh(make_mesh("1x1")):
         bench = Bench(dataclasses.replace(WORK, logprob_chunk=77), Parity())
-        limits = np.where(np.arange(16) < 2, 6, 1)
+        limits, state = np.where(np.arange(16) < 2, 6, 1), bench.state
         for pack in (False, True):
             batch = bench.uneven_batch(limits, pack)
             assert (batch.packing is not None) == pack
-            bench.update(batch)
+            jax.eval_shape(lambda batch=batch: bench.update(batch))  # traced, not compiled
+            bench.state = state
             assert found and set(found) == {77}
             found.clear()
 
