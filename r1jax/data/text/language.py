@@ -8,8 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 
-import rjieba
-
 # Formulas, code and tags, which have no language. What the first group opens extends to its end, over line breaks.
 _COMMAND = r"\\[A-Za-z]+(?:\{[^{}]*\})*"  # a LaTeX command
 _NOT_PROSE = re.compile(
@@ -36,6 +34,8 @@ def words(text: str) -> Iterator[tuple[str, str]]:
 
 def _words(letters: str) -> tuple[tuple[str, str], ...]:
     """The words of consecutive letters, each with its language."""
+    import rjieba  # loads a dictionary, which commands without texts need not wait for
+
     found: list[tuple[str, str]] = []
     end = 0
     for han in _HAN.finditer(letters):
