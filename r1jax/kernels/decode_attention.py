@@ -26,7 +26,7 @@ WARPS, STAGES = 2, 3  # per program
 PROGRAMS = 512  # with fewer (slot, head) pairs, several programs share the keys of one pair
 SHARE = 256  # minimum ring entries per program
 FEW, FEW_SHARE = 4, 128  # up to this many programs may have only so many entries each
-FEW_PAIRS = 256  # of slot and head, up to which Mosaic's attention is faster than Triton's (docs/performance.md)
+FEW_PAIRS = 256  # of slot and key head, up to which Mosaic's attention is faster than Triton's (docs/performance.md)
 
 
 @flax.struct.dataclass
@@ -55,7 +55,7 @@ def _supports(kernels: Kernels, config: ModelConfig) -> bool:
 
 
 def attention_kernels(config: ModelConfig, pairs: int) -> Kernels:
-    """kernels_of the model, or those of Mosaic if they are faster for this number of pairs of slot and head."""
+    """kernels_of the model, or those of Mosaic if they are faster for this number of pairs of slot and key head."""
     chosen = kernels_of(config)
     few = chosen == "triton" and pairs <= FEW_PAIRS and has_extra(config.kernels, "few pairs")
     return "mosaic" if few and _supports("mosaic", config) else chosen

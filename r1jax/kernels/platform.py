@@ -34,7 +34,7 @@ ORDER: tuple[Kernels, ...] = ("triton", "mosaic")
 # gated product with up to 1,024 rows, and of attention in decoding with few pairs of slot and head.
 Extra = Literal["head", "few rows", "gated product", "few pairs"]
 
-# Those of them that "auto" selects, since they are faster than plain JAX (docs/performance.md).
+# Those of them that "auto" selects, since they are faster than plain JAX or Triton's (docs/performance.md).
 FASTER: frozenset[Extra] = frozenset(("head", "few rows", "gated product", "few pairs"))
 
 
