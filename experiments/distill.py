@@ -65,7 +65,7 @@ class Config(PipelineConfig):
     """What the backward pass recomputes: nothing, each block, or everything except the matrix products."""
     gather: Literal["auto", "update", "layer", "device"] = "auto"
     """Gather weights that are split over the data axis once per update or per layer. auto: per update up to 16 GiB.
-    device: once per update, and each device computes its rows by itself."""
+    device: once per update, and each device computes its rows by itself, on a data axis alone, without experts."""
     accumulate: Literal["float32", "bfloat16"] = "float32"
     """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
     pretrain: PretrainConfig = PretrainConfig(
@@ -189,7 +189,7 @@ def check(config: Config, run: Path, teacher: Teacher) -> None:
         raise UserError("--student=pretrain trains a model on word-problems only: give another --student")
     own = base_config(config.student, config.pretrain, teacher.sampling.max_tokens)
     check_mesh(config.mesh, own, read_config(run / "r1"))
-    check_gather(config.gather, config.mesh, own)
+    check_gather(config.gather, config.mesh, own, read_config(run / "r1"))
     tokenizer = None if config.student == PRETRAIN else read_tokenizer(config.student)
     check_starts(config.rl, own, tokenizer)
     check_mtp_weight(config.sft.mtp_weight, own, "sft.mtp-weight")

@@ -39,6 +39,7 @@ from r1jax.models.transformer import param_specs
 from r1jax.pipeline.manifest import versions
 from r1jax.rl.config import check_run
 from r1jax.sharding import make_mesh, param_count, parse_mesh
+from r1jax.training.by_device import check_gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +155,7 @@ def main() -> None:
     console = Console()
     model = config.model_config()
     check_mesh(config.mesh, model)
+    check_gather(config.gather, config.mesh, model)
     figures: dict[str, Any] = {
         "model": config.name,
         "mesh": config.mesh,

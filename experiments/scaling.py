@@ -64,12 +64,12 @@ def check(config: Config) -> None:
     """Raises UserError for invalid work before any device is used."""
     for mesh in config.meshes:
         check_mesh(mesh, config.model_config())
-        check_gather(config.gather, mesh, config.model_config())
         data = parse_mesh(mesh).rows
         for scaling in config.scalings:
             try:
                 work = scaled_workload(config, data, scaling)
                 check_run(work.rl, work.sampling, data)
+                check_gather(config.gather, mesh, config.model_config())
             except UserError as error:
                 raise UserError(f"{scaling} scaling on {mesh}: {error}") from error
 

@@ -56,6 +56,7 @@ from r1jax.rl.config import RLConfig, check_parts, check_run
 from r1jax.sampling.processors import Sampling
 from r1jax.sampling.speculative import check_draft
 from r1jax.sharding import parse_mesh
+from r1jax.training.by_device import check_gather
 from r1jax.training.loop import SaveConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,6 +168,7 @@ def check(config: Config) -> None:
     check_run(config.rl, config.sampling, data)
     model = read_config(config.base)
     check_mesh(config.mesh, model)
+    check_gather(config.gather, config.mesh, model)
     check_parts(config.rl, model)
     check_draft(config.sampling, model)
     template, tokenizer = find_template(config.task.template), read_tokenizer(config.base)

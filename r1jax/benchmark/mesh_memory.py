@@ -75,11 +75,13 @@ def needs(work: Workload, mesh: AbstractMesh, memory: float) -> dict[str, Needs]
     computed = _params(config, config.dtype, mesh)
     stored = {"weights": shard_bytes(state.params), "optimiser": shard_bytes(state.opt_state)}
     with jax.sharding.use_abstract_mesh(mesh):
-        own = abstract_mesh("1x1") if computes_by_device(config) else mesh  # of a backward pass
-    update = stored | {"gradients": _gradient_bytes(work, config, own)}
-    if own is not mesh:  # a device has whole gradients, and its part of their sum over the devices
-        update["gradients"] += shard_bytes(_params(config, config.accumulate, mesh))
-    update["activations"] = _activation_bytes(work, config, mesh, own)
+        alone = computes_by_device(config)
+    dividing = abstract_mesh("1x1") if alone else mesh  # the devices that divide a product and a gradient
+    update = stored | {"gradients": _gradient_bytes(work, config, dividing)}
+    if alone:  # gradients in the type of their sum, and the device's part of the sum over the devices
+        added = [mesh] if work.rl.passes > 1 else [dividing, mesh]
+        update["gradients"] += sum(shard_bytes(_params(config, config.accumulate, one)) for one in added)
+    update["activations"] = _activation_bytes(work, config, mesh, dividing)
     with jax.sharding.use_abstract_mesh(mesh):
         update["gathered"] = _gathered_bytes(config, mesh)
         reference = {"reference": shard_bytes(computed) if work.beta else 0}
@@ -118,10 +120,10 @@ def _gathered_bytes(config: ModelConfig, mesh: AbstractMesh) -> int:
     return size * sum(_copied(specs, mesh)) + max(2 * size * sum(layer) + 4 * max(layer) for layer in layers)
 
 
-def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh, own: AbstractMesh) -> int:
+def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh, dividing: AbstractMesh) -> int:
     """What the backward pass of an update keeps, the values of a layer, and the logits of a chunk or their gradient.
 
-    own: the devices that a product is split over.
+    dividing: the devices that divide a product.
     """
     local, length = on_device(config, mesh), work.width - 1
     rows = -(-work.rl.microbatch_size // batch_devices(mesh))
@@ -131,7 +133,7 @@ def _activation_bytes(work: Workload, config: ModelConfig, mesh: AbstractMesh, o
     kept = _row_bytes(local, length) + (layer if config.remat == "none" else 2 * layer)
     exchanged = _exchange_bytes(local, rows * length, mesh.shape["expert"])
     tokens = rows * -(-length // chunks)
-    return rows * kept + exchanged + (_fused_head_bytes(local, tokens, own) or logits_bytes(local, tokens))
+    return rows * kept + exchanged + (_fused_head_bytes(local, tokens, dividing) or logits_bytes(local, tokens))
 
 
 def _fused_head_bytes(config: ModelConfig, tokens: int, mesh: AbstractMesh) -> int:

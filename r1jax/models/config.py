@@ -175,9 +175,11 @@ class ComputeOptions:
     gather: Literal["auto", "update", "layer", "device"] = may_change("auto")
     """Gather weights split over the data axis once per update or in each layer; auto: per update up to 16 GiB. device:
     once per update, and each device computes its rows by itself, with the kernels of one device; gradients are added
-    over the devices once per update, and each device holds a whole sum of them until then."""
+    over the devices once per update, and each device holds a whole sum of them until then. It needs a mesh with a data
+    axis alone and a model without experts."""
     accumulate: Literal["float32", "bfloat16"] = may_change("float32")
-    """Add up the gradients of microbatches in this type; bfloat16 halves the memory and rounds after each of them."""
+    """Add up the gradients of microbatches, and with --gather=device those of devices, in this type; bfloat16 halves
+    the memory and rounds after each of them."""
     decoding_weights: Literal["copied", "stored"] = may_change("copied")
     """Decode with a copy of the layers in which matrices with the same input are joined (copied), or with the stored
     matrices, which on a GPU saves the memory of the copy and takes more kernels (stored). Latent attention copies."""

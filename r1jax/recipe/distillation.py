@@ -133,7 +133,7 @@ def match_sums(
 @partial(
     jax.jit, static_argnames=("optimizer", "configs", "config", "temperature", "microbatches"), donate_argnames="state"
 )
-def _update(
+def match_update(
     state: TrainState,
     batch: Any,
     teacher: Params,
@@ -143,6 +143,7 @@ def _update(
     temperature: float,
     microbatches: int,
 ) -> tuple[TrainState, Metrics]:
+    """The student's state after one update towards the teacher on a batch; arguments as in match_sums."""
     params, teacher = prepare(state.params, configs[0]), prepare(teacher, configs[1])
 
     def part_sums(params: Params, part: Any, teacher: Params) -> Any:
@@ -206,7 +207,7 @@ def match(
         )
         repeated = [prompt for prompt in prompts for _ in range(config.samples)]
         batch = build_batch(repeated, samples, width + sampling.max_tokens)
-        state, metrics = _update(
+        state, metrics = match_update(
             state,
             (batch.tokens, batch.mask),
             teacher.params,

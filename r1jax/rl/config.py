@@ -166,7 +166,7 @@ def warn_without_effect(config: RLConfig, data_axis: int = 1) -> None:
 
 def check_parts(config: RLConfig, model: ModelConfig) -> None:
     """Raises UserError for settings that do not fit the parts of the model, or a model that does not fit the mesh."""
-    computes_by_device(model)
+    computes_by_device(model)  # raises it for a mesh
     check_routing(config, model)
     check_mtp_weight(config.mtp_weight, model, "rl.mtp-weight")
     if config.pack and model.experts is not None:

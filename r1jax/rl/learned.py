@@ -23,6 +23,7 @@ from r1jax.seeds import stage_seed
 from r1jax.sharding import Params, constrain
 from r1jax.traced import holds_arrays, program, replace
 from r1jax.training.balance import expert_load, with_balance_loss
+from r1jax.training.by_device import over_rows
 from r1jax.training.gradients import accumulate, split_microbatches
 from r1jax.training.metrics import Metrics
 from r1jax.training.optimizer import OptimizerConfig, build_optimizer, make_optimizer
@@ -90,11 +91,14 @@ def learner_output(
     """Outputs of a learned model for a batch, without gradient: [B, T] float32, 0 outside the mask."""
     params = prepare(params, learner.config)
 
-    def one(rows: jax.Array) -> jax.Array:
-        return _output(params, rows, learner, context, batch.first)[0]
+    def of_rows(params: Params, tokens: jax.Array) -> jax.Array:
+        def one(part: jax.Array) -> jax.Array:
+            return _output(params, part, learner, context, batch.first)[0]
 
-    parts = jax.lax.map(one, split_microbatches(batch.tokens, microbatches))  # [n, B/n, T]
-    return jnp.where(batch.mask, jnp.swapaxes(parts, 0, 1).reshape(batch.mask.shape), 0.0)
+        parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
+        return jnp.swapaxes(parts, 0, 1).reshape(len(tokens), -1)
+
+    return jnp.where(batch.mask, over_rows(of_rows, params, batch.tokens, learner.config), 0.0)
 
 
 def prepare_batch(

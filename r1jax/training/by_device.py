@@ -1,7 +1,7 @@
 """Rows of a batch that each device computes by itself, with all weights and the kernels of one device.
 
-It runs inside shard_map, where no product waits for other devices; the compiler partitions no array. The gradients of
-the devices are added once, after all microbatches.
+The functions here run another one inside shard_map, where no product waits for other devices and the compiler
+partitions no array. The gradients of the devices are added once, after all microbatches.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def computes_by_device(config: ModelConfig) -> bool:
 
 
 def check_gather(gather: str, mesh: str, *models: ModelConfig) -> None:
-    """Raises UserError for gather "device" if a mesh such as "2x4" divides the model, or if a model has experts."""
+    """Raises UserError for gather "device" if a mesh such as "2x4" has other axes than data, or a model has experts."""
     size = parse_mesh(mesh)
     if gather == "device" and math.prod(size) > 1:
         for model in models:

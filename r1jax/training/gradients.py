@@ -56,7 +56,7 @@ def accumulate(
 
     in_place: in the backward pass, each layer adds its gradient to the running sum, so that the gradient of a
     microbatch is not in memory beside the sum. vmap over this function is not supported then.
-    whole: further arrays that ``sums`` reads. It must not read arrays of the mesh in another way.
+    whole: further arrays that ``sums`` reads. Arrays of the mesh must reach ``sums`` as arguments.
     """
 
     def added(params: Params, batch: Any, *whole: Any) -> tuple[tuple[Params, jax.Array], Any]:

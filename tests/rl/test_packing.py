@@ -137,17 +137,19 @@ def test_rows_hold_the_tokens_and_the_number_of_their_sequence():
     )
 
 
-@pytest.mark.parametrize("mesh", ["1x1", "2x2"])
-def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, mesh):
+@pytest.mark.parametrize(("mesh", "gather"), [("1x1", "auto"), ("2x2", "auto"), ("2x1", "device")])
+def test_log_probabilities_are_those_of_single_rows(tiny_params, tiny_config, mesh, gather):
     whole = batch_of(False)
     want = batch_logprobs(tiny_params, whole.tokens, tiny_config, 0.8, 1, 16)
+    tiny_config = dataclasses.replace(tiny_config, gather=gather)
     with jax.set_mesh(make_mesh(mesh)):
         params = place(jax.device_get(tiny_params), param_shardings(param_specs(tiny_config), make_mesh(mesh)))
         batch = batch_of(True)
         packed = planned(np.asarray(batch.spans), batch.mask.shape[1], 8)
         assert packed is not None and 1 < packed[1].parts < packed[1].members.shape[1]
         got = batch_logprobs(params, batch.tokens, tiny_config, 0.8, 2, 16, 0, None, packed)
-        got = np.asarray(got)
+        got, single = np.asarray(got), batch_logprobs(params, batch.tokens, tiny_config, 0.8, 2, 16)
+    np.testing.assert_allclose(single, want, atol=1e-5)
     np.testing.assert_allclose(got, np.where(whole.mask, want, 0), atol=1e-5)
     assert np.abs(got).max() > 1
 

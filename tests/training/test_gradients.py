@@ -42,23 +42,24 @@ def gradient(params, batch, config, microbatches):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "options"),
+    ("mesh", "options", "microbatches"),
     [
-        ("1x1", {}),
-        ("2x1", {"tie_embeddings": False, "unroll": True}),
-        ("1x2", {"remat": "block"}),
-        ("2x1", {"gather": "device"}),
+        ("1x1", {}, 4),
+        ("2x1", {"tie_embeddings": False, "unroll": True}, 4),
+        ("1x2", {"remat": "block"}, 4),
+        ("2x1", {"gather": "device"}, 4),
+        ("2x1", {"gather": "device", "tie_embeddings": False}, 1),
     ],
-    ids=["1x1 tied", "2x1 untied", "1x2 tied", "2x1 by device"],
+    ids=["1x1 tied", "2x1 untied", "1x2 tied", "2x1 by device", "2x1 by device at once"],
 )
-def test_the_sum_is_the_gradient_of_the_whole_batch(mesh, options):
+def test_the_sum_is_the_gradient_of_the_whole_batch(mesh, options, microbatches):
     config, mesh = dataclasses.replace(SMALL, **options), make_mesh(mesh)
     params = random_params(config)
     plain = jax.jit(jax.grad(lambda p: cross_entropy_sums(p, ROWS, config, chunk=64)[0]))
     want = jax.device_get(plain(params))
     with jax.set_mesh(mesh):
         spread = place(params, param_shardings(param_specs(config), mesh))
-        got, count = jax.device_get(gradient(spread, jax.device_put(ROWS, batch_sharding()), config, 4))
+        got, count = jax.device_get(gradient(spread, jax.device_put(ROWS, batch_sharding()), config, microbatches))
     assert count == ROWS["mask"].sum()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()), got, want)
 
