@@ -29,7 +29,7 @@ def computes_by_device(config: ModelConfig) -> bool:
       UserError: as check_gather.
     """
     mesh = compiler_mesh()
-    if config.gather != "device" or mesh is None or mesh.size == 1:
+    if mesh is None or mesh.size == 1 or config.gather != "device":
         return False
     _check(mesh.shape["data"], mesh.size, config)
     return True
