@@ -133,7 +133,7 @@ def match_sums(
 @partial(
     jax.jit, static_argnames=("optimizer", "configs", "config", "temperature", "microbatches"), donate_argnames="state"
 )
-def match_update(
+def _update(
     state: TrainState,
     batch: Any,
     teacher: Params,
@@ -207,7 +207,7 @@ def match(
         )
         repeated = [prompt for prompt in prompts for _ in range(config.samples)]
         batch = build_batch(repeated, samples, width + sampling.max_tokens)
-        state, metrics = match_update(
+        state, metrics = _update(
             state,
             (batch.tokens, batch.mask),
             teacher.params,

@@ -92,7 +92,7 @@ def test_a_student_on_several_devices_is_matched_with_the_whole_teacher(tiny_par
             student, weights = (place(jax.device_get(one), shardings) for one in (tiny_params, teacher))
             state, optimizer, _ = fresh(student, by_device, mesh=mesh)
             rows = jax.device_put(batch, batch_sharding())
-            step = distillation.match_update(
+            step = distillation._update(
                 state, rows, weights, optimizer, (by_device, by_device), distillation.MatchConfig(), 1.0, 2
             )
             found.append((jax.device_get(step[0].params), jax.device_get(step[1]["kl"])))
