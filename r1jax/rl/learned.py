@@ -24,7 +24,7 @@ from r1jax.sharding import Params, constrain
 from r1jax.traced import holds_arrays, program, replace
 from r1jax.training.balance import expert_load, with_balance_loss
 from r1jax.training.by_device import over_rows
-from r1jax.training.gradients import accumulate, split_microbatches
+from r1jax.training.gradients import accumulate, map_microbatches
 from r1jax.training.metrics import Metrics
 from r1jax.training.optimizer import OptimizerConfig, build_optimizer, make_optimizer
 from r1jax.training.state import TrainState, apply_gradients, init_state, state_shapes
@@ -95,8 +95,7 @@ def learner_output(
         def one(part: jax.Array) -> jax.Array:
             return _output(params, part, learner, context, batch.first)[0]
 
-        parts = jax.lax.map(one, split_microbatches(tokens, microbatches))  # [n, B/n, T]
-        return jnp.swapaxes(parts, 0, 1).reshape(len(tokens), -1)
+        return map_microbatches(one, tokens, microbatches)
 
     return jnp.where(batch.mask, over_rows(of_rows, params, batch.tokens, learner.config), 0.0)
 
@@ -172,7 +171,7 @@ def update_learners(
 ) -> tuple[dict[str, TrainState], Metrics]:
     """The states of all learned models after one update of ``learners`` on a minibatch, and its metrics."""
     states, found = dict(learned), {}
-    # The packing is the policy's.
+    # Learned models compute a sequence in each row.
     batch = dataclasses.replace(batch, spans=None, packing=None)
     for one in learners:
         states[one.name], metrics = update_learner(

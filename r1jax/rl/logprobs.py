@@ -13,7 +13,7 @@ from r1jax.rl.packing import Packing, Part, packed_rows, part_of, places, with_p
 from r1jax.sharding import Params, constrain
 from r1jax.traced import program
 from r1jax.training.by_device import over_rows
-from r1jax.training.gradients import split_microbatches
+from r1jax.training.gradients import map_microbatches
 
 
 def completion_logprobs(
@@ -87,8 +87,7 @@ def batch_logprobs(
         return completion_logprobs(params, rows, config, temperature, chunk, first, experts, part)[0]
 
     def of_microbatches(params: Params, rows: tuple[jax.Array, jax.Array | None]) -> jax.Array:
-        parts = jax.lax.map(lambda part: one(params, *part), split_microbatches(rows, microbatches))  # [n, B/n, T]
-        return jnp.swapaxes(parts, 0, 1).reshape(rows[0].shape[0], -1)
+        return map_microbatches(lambda part: one(params, *part), rows, microbatches)
 
     def of_parts(params: Params, inputs: tuple[jax.Array, Packing]) -> jax.Array:
         tokens, packing = inputs

@@ -35,7 +35,7 @@ class Packing:
     start: Any  # [B] int32: first position in the rows of its part, counted through
     begin: Any  # [B] int32: positions before the first token of the completion
     end: Any  # [B] int32: positions that the sequence takes, one less than its tokens
-    members: Any  # [D, N, m] int32: the sequences of each part, counted on their device; B/D where there is none
+    members: Any  # [D, N, m] int32: the sequences of each part, counted on their device; B/D marks an unused place
     parts: Any  # [] int32: parts that have sequences, the first of the N
     rows: int = flax.struct.field(pytree_node=False)  # of a part on a device
     completions: int = flax.struct.field(pytree_node=False)  # tokens of completions of a part on a device, at most

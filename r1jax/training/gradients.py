@@ -39,6 +39,12 @@ def split_microbatches(tree: Any, n: int) -> Any:
     return jax.tree.map(split, tree)
 
 
+def map_microbatches(run: Callable[[Any], jax.Array], rows: Any, n: int) -> jax.Array:
+    """The results [B/n, ...] of ``run`` for the n microbatches of a tree of arrays [B, ...], as one array [B, ...]."""
+    parts = jax.lax.map(run, split_microbatches(rows, n))  # [n, B/n, ...]
+    return jnp.swapaxes(parts, 0, 1).reshape(-1, *parts.shape[2:])
+
+
 def accumulate(
     sums: Callable[..., tuple[jax.Array, Any]],
     params: Params,
